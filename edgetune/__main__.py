@@ -1,0 +1,3 @@
+from edgetune.cli.app import main
+
+main()

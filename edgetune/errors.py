@@ -1,0 +1,95 @@
+"""Every error that edgetune raises on purpose, and the exit code that each one ends a command with.
+
+EdgetuneError
+├── InputError (2)              what the user gave cannot be used
+│   ├── UsageError              a command line that cannot be meant
+│   ├── RecipeError             a recipe or suite: unknown key, wrong type, impossible combination
+│   ├── DataError               a data file, a row, a column, a label
+│   ├── ModelError              a base model or GGUF that is missing, truncated or of an unknown kind
+│   ├── AdapterError            an adapter that is missing or was made for another base
+│   └── OutputError             an output that exists already, or a place that cannot be written
+├── NumericalError (2)          a result that is not finite, and is therefore not written
+├── VerificationFailed (1)      a written file that does not do what it must
+├── JudgeInvalid (4)            the judge, not the model, failed its checks
+├── MissingComponent (5)        an optional dependency that is not installed
+└── Interrupted (130)           stopped by the user; what was finished is kept
+
+An error says what is wrong, where, and the way out: `runs/x/recipe.yaml: method.rank is 0; it must be at least 1`.
+A missed gate is no error: it is a verdict, and `judge` returns it as its exit code (0, 1 or 3).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EdgetuneError(Exception):
+    """What went wrong, where, and what to do about it, in one line for a terminal."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = self.what if self.where is None else f"{self.where}: {self.what}"
+        return text if self.remedy is None else f"{text}; {self.remedy}"
+
+
+class InputError(EdgetuneError):
+    """What the user gave cannot be used."""
+
+
+class UsageError(InputError):
+    """A command line that cannot be meant."""
+
+
+class RecipeError(InputError):
+    """A recipe or suite with an unknown key, a wrong type or an impossible combination."""
+
+
+class DataError(InputError):
+    """A data file, row, column or label that cannot be used."""
+
+
+class ModelError(InputError):
+    """A base model or GGUF that is missing, truncated or of an unknown kind."""
+
+
+class AdapterError(InputError):
+    """An adapter that is missing, damaged, or was made for another base."""
+
+
+class OutputError(InputError):
+    """An output that exists already, or a place that cannot be written."""
+
+
+class NumericalError(EdgetuneError):
+    """A result that is not finite, and is therefore not written."""
+
+
+class VerificationFailed(EdgetuneError):
+    """A written file that does not do what it must."""
+
+    exit_code = 1
+
+
+class JudgeInvalid(EdgetuneError):
+    """The judge, not the model under test, failed its checks."""
+
+    exit_code = 4
+
+
+class MissingComponent(EdgetuneError):
+    """An optional dependency that is not installed; the remedy holds the install command."""
+
+    exit_code = 5
+
+
+class Interrupted(EdgetuneError):
+    """Stopped by the user. What was finished is kept, and the message says where."""
+
+    exit_code = 130

@@ -1,0 +1,120 @@
+"""Outputs that are complete or absent: written under a temporary name beside the target, flushed, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgetune.errors import OutputError
+
+
+def check_target(target: Path, *, force: bool = False) -> None:
+    """Raise OutputError now, before long work, when `target` exists (without `force`) or cannot be created."""
+    if target.exists() and not force:
+        raise OutputError("exists already", where=target, remedy="choose another --out, or pass --force to replace it")
+    folder = target.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OutputError("is a file, so nothing can be written below it", where=folder, remedy="choose another --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError("this folder cannot be written", where=folder, remedy="choose another --out")
+
+
+@contextmanager
+def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; when the block ends well, flush it to disk and rename it into place.
+
+    Whatever happens inside the block (an error, a full disk, an interrupt), `target` is the old file or absent and the
+    temporary file is gone. Raises OutputError when `target` exists (without `force`) or cannot be written.
+    """
+    check_target(target, force=force)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+        os.close(handle)
+        staged = Path(name)
+        try:
+            yield staged
+            flush_to_disk(staged)
+            staged.chmod(0o666 & ~_umask())
+            staged.replace(target)
+        finally:
+            staged.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`, moved into place when the block ends well. As `staged_file` otherwise."""
+    check_target(target, force=force)
+    with _explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        try:
+            yield staged
+            for file in staged.rglob("*"):
+                if file.is_file():
+                    flush_to_disk(file)
+            staged.chmod(0o777 & ~_umask())
+            _replace_folder(staged, target)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+
+def write_text(target: Path, text: str, *, force: bool = False) -> None:
+    """Write `text` to `target` as UTF-8, complete or not at all."""
+    with staged_file(target, force=force) as staged:
+        staged.write_text(text, encoding="utf-8")
+
+
+def flush_to_disk(file: Path) -> None:
+    """Block until the file's bytes are on the disk. A full disk shows here at the latest."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_folder(staged: Path, target: Path) -> None:
+    """Rename `staged` to `target`; an old folder steps aside first and is deleted only after the new one stands."""
+    if not target.exists():
+        staged.replace(target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    target.replace(aside / target.name)
+    try:
+        staged.replace(target)
+    except OSError:
+        (aside / target.name).replace(target)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextmanager
+def _explained(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one clear OutputError."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(
+                "the disk is full; nothing was changed", where=target, remedy="free some space or choose another --out"
+            ) from problem
+        if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(
+                f"cannot be written ({problem.strerror})", where=target, remedy="choose another --out"
+            ) from problem
+        raise

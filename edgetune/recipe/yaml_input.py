@@ -1,0 +1,157 @@
+"""YAML text -> a validated frozen model, with errors that name the file, the field and the nearest known word.
+
+Recipes and suites are both read here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from edgetune.errors import RecipeError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader follows YAML 1.1, where 1e-4 is text; here it is the number that everybody means."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+def parse_yaml(text: str, *, where: str) -> Any:
+    """Parse one YAML document. Raises RecipeError with line and column."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as problem:
+        mark = getattr(problem, "problem_mark", None)
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        raise RecipeError(
+            f"this is not valid YAML ({getattr(problem, 'problem', None) or problem})", where=place
+        ) from None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds one mapping. Raises RecipeError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"cannot be read ({problem})", where=path) from None
+    value = parse_yaml(text, where=str(path))
+    if not isinstance(value, dict):
+        raise RecipeError("must be a mapping of keys to values", where=path)
+    return value
+
+
+def validate(model: type[Model], values: dict[str, Any], *, where: str) -> Model:
+    """Build `model` from plain values. Raises RecipeError naming the first wrong field and what it may be."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as problem:
+        raise RecipeError(_describe(model, problem.errors()[0]), where=where) from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean X?)` for the known word nearest to `word`, or nothing."""
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def _describe(model: type[BaseModel], error: ErrorDetails) -> str:
+    """One of pydantic's errors in the words of the file: `method.rank is 0; it must be at least 1`."""
+    path = [str(step) for step in error["loc"]]
+    kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
+    *parents, last = _without_union_tags(model, path) or [""]
+    field = ".".join([*parents, last])
+    if kind == "extra_forbidden":
+        siblings = _keys_at(model, path[:-1])
+        known = f"known here: {', '.join(sorted(siblings))}"
+        return f"unknown key {field}{nearest(last, siblings)}; {known}"
+    if kind == "missing":
+        return f"{field} is missing"
+    if kind == "union_tag_not_found":
+        return f"{field}.{context['discriminator'].strip(chr(39))} is missing"
+    if kind == "union_tag_invalid":
+        choices = context["expected_tags"].replace("'", "")
+        return f"{field} has the unknown type {context['tag']!r}{nearest(context['tag'], choices.split(', '))}; known: {choices}"
+    if kind == "value_error":
+        return f"{field}: {context['error']}" if field else str(context["error"])
+    bound = {"greater_than_equal": "at least", "greater_than": "more than", "less_than": "less than",
+             "less_than_equal": "at most"}.get(kind)  # fmt: skip
+    if bound:
+        limit = next(value for key, value in context.items() if key in ("ge", "gt", "lt", "le"))
+        return f"{field} is {given!r}; it must be {bound} {limit}"
+    if kind == "literal_error":
+        choices = context["expected"].replace("'", "")
+        guess = nearest(given, choices.replace(" or ", ", ").split(", ")) if isinstance(given, str) else ""
+        return f"{field} is {given!r}{guess}; it must be one of {choices}"
+    return f"{field} is {given!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _without_union_tags(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Pydantic puts the union member into the path (method.lora.rank); a file has only method.rank."""
+    kept: list[str] = []
+    choices: list[Any] = [model]
+    for step in path:
+        fields = [choice.model_fields[step].annotation for choice in choices if _is_model(choice) and step in choice.model_fields]
+        if fields:
+            kept.append(step)
+            choices = [member for field in fields for member in _members(field)]
+        elif not (any(_is_model(choice) for choice in choices) and not step.isdigit() and _names_a_member(choices, step)):
+            kept.append(step)
+    return kept
+
+
+def _names_a_member(choices: list[Any], step: str) -> bool:
+    """True when `step` is a union tag or a type's name rather than a key."""
+    for choice in choices:
+        name = getattr(choice, "__name__", "")
+        tag = choice.model_fields.get("type") if _is_model(choice) else None
+        tags = typing.get_args(tag.annotation) if tag is not None else ()
+        if step in tags or step == name or step.startswith(("constrained-", "literal[", "list[", "function-")):
+            return True
+    return False
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> set[str]:
+    """The keys that are known at a place of the file, over all union members that the path allows."""
+    choices: list[Any] = [model]
+    for step in path:
+        tagged = [
+            choice for choice in choices
+            if _is_model(choice) and "type" in choice.model_fields
+            and step in typing.get_args(choice.model_fields["type"].annotation)
+        ]  # fmt: skip
+        if tagged:
+            choices = tagged
+            continue
+        fields = [choice.model_fields[step].annotation for choice in choices if _is_model(choice) and step in choice.model_fields]
+        if fields:
+            choices = [member for field in fields for member in _members(field)]
+    return {key for choice in choices if _is_model(choice) for key in choice.model_fields}
+
+
+def _members(annotation: Any) -> Iterator[Any]:
+    """The plain types inside Optional, Union, list and Annotated."""
+    origin = typing.get_origin(annotation)
+    if origin in (typing.Union, types.UnionType, list, typing.Annotated):
+        for argument in typing.get_args(annotation):
+            yield from _members(argument)
+    else:
+        yield annotation
+
+
+def _is_model(candidate: Any) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, BaseModel)
