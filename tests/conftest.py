@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,8 +34,10 @@ def smollm2_gguf() -> Path:
 @pytest.fixture(scope="session")
 def smollm2_tokenizer(smollm2_gguf: Path):
     """The tokenizer of SmolLM2 as Transformers reads it, chat template included."""
-    transformers = pytest.importorskip("transformers")
-    return transformers.AutoTokenizer.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    from edgetune.models.load import load_tokenizer
+    from edgetune.models.locate import locate_model
+
+    return load_tokenizer(locate_model(str(smollm2_gguf)))
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +64,44 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, smollm2_tokenizer) -> P
     LlamaForCausalLM(config).save_pretrained(folder)
     smollm2_tokenizer.save_pretrained(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a user sees of a command."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def edgetune_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., CommandResult]:
+    """Runs `edgetune ARGS` in this process, as the installed command does."""
+    from edgetune.cli.app import main
+
+    def run(*arguments: str | Path) -> CommandResult:
+        capsys.readouterr()
+        monkeypatch.setattr("sys.argv", ["edgetune", *map(str, arguments)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        seen = capsys.readouterr()
+        return CommandResult(code if isinstance(code, int) else 0, seen.out, seen.err)
+
+    return run
+
+
+@pytest.fixture
+def run_python() -> Callable[[str], str]:
+    """Runs a program in a fresh interpreter and returns what it printed, stripped."""
+
+    def run(program: str) -> str:
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    return run

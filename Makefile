@@ -1,0 +1,45 @@
+# make demo   set everything up, then fine-tune, export, chat and judge on the embedded model (no GPU, no network)
+# make test   set everything up, then lint, types, import contracts and tests: what CI runs
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+READY   = $(VENV)/.ready
+
+.PHONY: demo test lint types contracts tests format clean
+
+demo: $(READY)
+	$(BIN)/edgetune demo --out demo --force
+
+test: lint types contracts tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+contracts: $(READY)
+	$(BIN)/lint-imports
+
+# One worker per core with one thread each: many small tests run side by side.
+tests: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch comes first and pinned: a range would bring a newer build with gigabytes of CUDA libraries.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetune needs Python 3.11 or newer")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	@echo "installing edgetune; llama-cpp-python is compiled from source here, which takes about five minutes once"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,demo,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

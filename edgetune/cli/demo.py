@@ -1,0 +1,66 @@
+"""`edgetune demo`: the main job from end to end on the embedded model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgetune import console
+from edgetune.cli.options import ForceOption, JsonOption
+
+if TYPE_CHECKING:
+    from edgetune.demo import DemoReport
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Fine-tune, merge, export, judge and chat on the embedded model, in minutes, on a CPU."""
+    console.configure(json_mode=json)
+    from edgetune.models.locate import need_training_packages
+
+    try:
+        from edgetune.demo import run_demo
+    except ImportError as problem:
+        raise need_training_packages(problem) from problem
+    report = run_demo(out, force=force)
+    _show(report)
+    console.document(_describe(report))
+
+
+def _show(report: DemoReport) -> None:
+    from rich.text import Text
+
+    from edgetune.judging.confusion import panels_of
+    from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
+
+    judgement = report.judgement
+    console.result("")
+    console.result(render_matrices(panels_of(judgement)))
+    console.result(render_metrics(judgement))
+    console.result(render_verdict(judgement.verdict))
+    console.result("")
+    console.result(Text(f"› {report.question}\n{report.answer}\n"))
+    console.result("size   " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in report.files.items()))
+    steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
+    console.result(f"time   {steps}; {sum(report.seconds.values()):.0f} s in all")
+    console.result(f"report {report.folder / 'report' / 'report.md'}\n")
+    console.result(f"next:  edgetune chat {report.model}")
+
+
+def _describe(report: DemoReport) -> dict[str, object]:
+    from edgetune.judging.report import report_document
+
+    return {
+        "folder": str(report.folder),
+        "training": report.summary.model_dump(),
+        "judgement": report_document(report.judgement),
+        "question": report.question,
+        "answer": report.answer,
+        "files": report.files,
+        "seconds": report.seconds,
+    }

@@ -1,0 +1,157 @@
+"""Data files and hub data sets -> rows that remember their file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgetune.data.split import slice_split
+from edgetune.data.table_file import read_csv, read_tsv
+from edgetune.data.text_file import check_file, read_text
+from edgetune.errors import DataError, MissingComponent
+from edgetune.recipe.schema import DataSource
+
+_INSTALL = 'pip install "edgetune[train]"'
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record: its values by column name, and where it was read (`file.jsonl:12`)."""
+
+    where: str
+    values: dict[str, Any]
+
+
+def read_rows(source: DataSource) -> list[Row]:
+    """The rows of a data file, a local folder or a hub data set, after the slice of `source.split`.
+
+    Text files are UTF-8 and their lines end at "\\n" only, because texts may hold other characters that Unicode counts
+    as line ends. A .json file is a list of objects, or one object whose values are the objects; .csv and .tsv are read
+    as `table_file` says. Folders and hub ids go through the datasets library.
+
+    Raises DataError naming the file and line, or the hub id, and MissingComponent when reading needs a library that is
+    not installed.
+    """
+    path = Path(source.source)
+    read = _READERS.get(path.suffix.lower())
+    if read is not None:
+        rows = slice_split(list(read(path)), source.split, where=source.source)
+    elif path.is_file():
+        kind = f"files of kind {path.suffix}" if path.suffix else "files without a suffix"
+        raise DataError(f"{kind} cannot be read; known are {_known_suffixes()}", where=path)
+    else:
+        rows = list(_read_data_set(source))
+    if not rows:
+        raise DataError(f"there are no rows in split {source.split}", where=source.source)
+    return rows
+
+
+def _read_jsonl(path: Path) -> Iterator[Row]:
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield _object_row(_parse_json(line, path, first_line=number), where=f"{path}:{number}")
+
+
+def _read_json(path: Path) -> Iterator[Row]:
+    value = _parse_json(read_text(path), path)
+    if isinstance(value, list):
+        for number, item in enumerate(value, start=1):
+            yield _object_row(item, where=f"{path}: item {number}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield _object_row(item, where=f"{path}: key {key}")
+    else:
+        raise DataError("must hold a list of objects, or one object whose values are objects", where=path)
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
+    for line, values in read_csv(path):
+        yield Row(f"{path}:{line}", values)
+
+
+def _read_tsv(path: Path) -> Iterator[Row]:
+    for line, values in read_tsv(path):
+        yield Row(f"{path}:{line}", values)
+
+
+def _read_parquet(path: Path) -> Iterator[Row]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingComponent("parquet files are read by pyarrow", where=path, remedy=_INSTALL) from None
+    check_file(path)
+    try:
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as problem:
+        raise DataError(f"cannot be read as parquet ({_first_line(problem)})", where=path) from None
+    for number, values in enumerate(records, start=1):
+        yield Row(f"{path}: row {number}", values)
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+}
+
+
+def _read_data_set(source: DataSource) -> Iterator[Row]:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingComponent(
+            "is no data file here, and hub data sets are read by the datasets library",
+            where=source.source,
+            remedy=_INSTALL,
+        ) from None
+    split = f"train{source.split}" if source.split.startswith("[") else source.split
+    try:
+        table = datasets.load_dataset(source.source, source.subset, split=split)
+    except (FileNotFoundError, ConnectionError) as problem:
+        raise DataError(
+            f"there is no such file or folder here, and no hub data set of this name can be reached "
+            f"({_first_line(problem)})",
+            where=source.source,
+            remedy=f"check the name and the network, or give a folder or a file ({_known_suffixes()})",
+        ) from None
+    except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as problem:
+        raise DataError(
+            f"split {split} of this data set cannot be read ({_first_line(problem)})", where=source.source
+        ) from None
+    for number, values in enumerate(table, start=1):
+        yield Row(f"{source.source} {split}: row {number}", values)
+
+
+def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise DataError(
+            f"is not valid JSON ({problem.msg}, column {problem.colno})",
+            where=f"{path}:{first_line + problem.lineno - 1}",
+        ) from None
+    except (ValueError, RecursionError) as problem:  # a number of too many digits, objects nested too deeply
+        raise DataError(
+            f"is not JSON that can be read ({_first_line(problem)})", where=f"{path}:{first_line}"
+        ) from None
+
+
+def _object_row(value: Any, where: str) -> Row:
+    if not isinstance(value, dict):
+        shown = json.dumps(value, ensure_ascii=False)
+        raise DataError(f"a row must be an object with named values, not {shown[:40]}", where=where)
+    return Row(where, value)
+
+
+def _known_suffixes() -> str:
+    return ", ".join(_READERS)
+
+
+def _first_line(problem: BaseException) -> str:
+    return next(iter(str(problem).splitlines()), type(problem).__name__)

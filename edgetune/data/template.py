@@ -1,0 +1,198 @@
+"""The one place where a chat template is rendered, for training and for the runtime alike.
+
+Rendering is Transformers' `apply_chat_template`: the same sandbox, tags, filters and functions
+(https://huggingface.co/docs/transformers/chat_templating), so a model sees in llama.cpp what it was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from edgetune.data.example import Message
+from edgetune.errors import DataError, RecipeError
+
+ALPACA = Path(__file__).parent / "templates" / "alpaca.jinja"
+
+_OTHER_TEMPLATE = "set data.template to alpaca or to a Jinja file"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a rendered conversation; `supervised` when the model is to learn to write it."""
+
+    text: str
+    supervised: bool
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A Jinja chat template and the texts of the special tokens that it may use (empty where the model has none)."""
+
+    source: str
+    bos_token: str
+    eos_token: str
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The conversation as the one text that the model reads, special tokens written out.
+
+        With `add_generation_prompt` it ends where the assistant's next answer begins. Raises DataError when the
+        template refuses these messages or fails on them, and RecipeError when it is no valid Jinja.
+        """
+        template = _compile(self.source)
+        try:
+            return template.render(
+                messages=[{"role": message.role, "content": message.content} for message in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=self.bos_token,
+                eos_token=self.eos_token,
+            )
+        except Exception as problem:  # a template is a program: any expression in it may fail in its own way
+            reason = " ".join(str(problem).split())
+            raise DataError(f"the chat template refuses this conversation ({reason})") from problem
+
+    def segments(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+        """The rendering cut into stretches that are supervised and stretches that are not, in order.
+
+        Joined they are `render(messages)`. Every assistant turn is supervised, from the end of its generation prompt to
+        the end of its end-of-turn markup. A template that rewrites earlier turns when later ones follow (dropping their
+        reasoning, for instance) supervises the last assistant turn only. Raises DataError when not even that one begins
+        with the prompt that inference would send.
+        """
+        whole = self.render(messages)
+        turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
+        if not turns:
+            return (Segment(whole, supervised=False),)
+        spans = self._answer_spans(messages, whole, turns) or self._answer_spans(messages, whole, turns[-1:])
+        if spans is None:
+            raise DataError(
+                "the chat template cannot be used for training: the prompt that it gives for an answer is not how the "
+                "same conversation with the answer begins",
+                remedy=_OTHER_TEMPLATE,
+            )
+        return _cut(whole, spans)
+
+    def _answer_spans(
+        self, messages: Sequence[Message], whole: str, turns: Sequence[int]
+    ) -> list[tuple[int, int]] | None:
+        """Where the answers of these turns lie in `whole`; None when a turn's prompt does not lead up to it there."""
+        spans: list[tuple[int, int]] = []
+        done = 0
+        for turn in turns:
+            prompt = self.render(messages[:turn], add_generation_prompt=True)
+            answered = self.render(messages[: turn + 1])
+            if not (whole.startswith(answered) and answered.startswith(prompt) and done <= len(prompt) < len(answered)):
+                return None
+            done = len(answered)
+            spans.append((len(prompt), done))
+        return spans
+
+
+def load_template(name: str, *, tokenizer_template: str | None, bos_token: str, eos_token: str) -> ChatTemplate:
+    """The template that a recipe's `data.template` names: chat (the tokenizer's own), alpaca, or a Jinja file.
+
+    Raises RecipeError when the base has no chat template, the file cannot be read, or its text is no valid Jinja.
+    """
+    if name == "chat":
+        if tokenizer_template is None:
+            raise RecipeError("the base has no chat template", where="data.template", remedy=_OTHER_TEMPLATE)
+        source, where = tokenizer_template, "the base's chat template"
+    else:
+        path = ALPACA if name == "alpaca" else Path(name)
+        source, where = _read_template(path), str(path)
+    _compile(source, where)
+    return ChatTemplate(source, bos_token, eos_token)
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(
+            "there is no such template file",
+            where=path,
+            remedy="data.template is chat, alpaca or the path of a Jinja file",
+        ) from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise RecipeError(f"this template file cannot be read ({problem})", where=path) from None
+
+
+def _cut(whole: str, spans: Sequence[tuple[int, int]]) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    done = 0
+    for start, end in spans:
+        segments += [Segment(whole[done:start], supervised=False), Segment(whole[start:end], supervised=True)]
+        done = end
+    segments.append(Segment(whole[done:], supervised=False))
+    return tuple(segment for segment in segments if segment.text)
+
+
+@lru_cache(maxsize=32)
+def _compile(source: str, where: str = "the chat template") -> jinja2.Template:
+    try:
+        return _environment().from_string(source)
+    except jinja2.TemplateSyntaxError as problem:
+        raise RecipeError(
+            f"this is not a valid Jinja template ({problem.message})", where=f"{where}:{problem.lineno}"
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}…{% endgeneration %}`, which marks what the assistant writes.
+
+    The marks are not needed here, but the body must render in a scope of its own, as it does in Transformers.
+    """
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2's own declaration
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_render_body"), [], [], body).set_lineno(line)
+
+    def _render_body(self, caller: Macro) -> str:
+        return caller()
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as the models were trained on it: Jinja's own filter would escape HTML and non-ASCII letters."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

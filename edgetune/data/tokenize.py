@@ -1,0 +1,105 @@
+"""Conversations -> token ids and the loss mask over them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from edgetune.data.example import Example
+from edgetune.data.template import ChatTemplate
+from edgetune.errors import DataError
+from edgetune.recipe.schema import Percentile
+
+UNSUPERVISED = -100
+"""The label that torch's cross-entropy ignores."""
+
+Encode = Callable[[str], list[int]]
+"""Text to token ids: special tokens written in the text are recognized, none are added."""
+
+
+@dataclass(frozen=True)
+class TokenizedExample:
+    """Token ids, and the same ids as labels where they are supervised, -100 where they are not. Equally long."""
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TokenizedData:
+    """Examples ready for training, and what became of the others."""
+
+    examples: tuple[TokenizedExample, ...]
+    max_length_tokens: int
+    truncated: int
+    """Examples that are kept but were cut at the end."""
+    dropped: int
+    """Examples that are left out, because nothing supervised was left before the cut."""
+
+    @property
+    def total_tokens(self) -> int:
+        """Tokens of all examples."""
+        return sum(len(example.input_ids) for example in self.examples)
+
+    @property
+    def supervised_tokens(self) -> int:
+        """Those of them that the loss counts."""
+        return sum(len(example.labels) - example.labels.count(UNSUPERVISED) for example in self.examples)
+
+
+def tokenize_examples(
+    examples: Sequence[Example], template: ChatTemplate, encode: Encode, max_length: int | Percentile
+) -> TokenizedData:
+    """Render, tokenize and cut examples to `max_length` tokens, or to the length that a share of them fits into.
+
+    Each segment of the rendering is tokenized on its own and the ids are joined: the ids of a prompt are then exactly
+    those that inference sends, whatever the answer begins with. Raises DataError naming the row when the template
+    refuses it, when there are no examples, and when none has a supervised token within `max_length`.
+    """
+    if not examples:
+        raise DataError("there are no examples to tokenize")
+    whole = [_tokenize(example, template, encode) for example in examples]
+    lengths = [len(example.input_ids) for example in whole]
+    limit = max_length if isinstance(max_length, int) else _percentile_length(lengths, max_length.percentile)
+    kept = [
+        (example, length)
+        for example, length in zip((_cut(example, limit) for example in whole), lengths, strict=True)
+        if any(label != UNSUPERVISED for label in example.labels)
+    ]
+    if not kept:
+        raise DataError(
+            f"all {len(whole)} examples are longer than max_length, {limit} tokens; the shortest needs {min(lengths)}",
+            remedy="raise data.max_length",
+        )
+    return TokenizedData(
+        examples=tuple(example for example, _ in kept),
+        max_length_tokens=limit,
+        truncated=sum(length > limit for _, length in kept),
+        dropped=len(whole) - len(kept),
+    )
+
+
+def _tokenize(example: Example, template: ChatTemplate, encode: Encode) -> TokenizedExample:
+    try:
+        segments = template.segments(example.messages)
+    except DataError as problem:
+        raise DataError(problem.what, where=example.where, remedy=problem.remedy) from problem
+    input_ids: list[int] = []
+    labels: list[int] = []
+    for segment in segments:
+        ids = encode(segment.text)
+        input_ids += ids
+        labels += ids if segment.supervised else [UNSUPERVISED] * len(ids)
+    return TokenizedExample(tuple(input_ids), tuple(labels))
+
+
+def _cut(example: TokenizedExample, limit: int) -> TokenizedExample:
+    return TokenizedExample(example.input_ids[:limit], example.labels[:limit])
+
+
+def _percentile_length(lengths: Sequence[int], percentile: float) -> int:
+    """The smallest length, in tokens, that at least this share of the examples fits into."""
+    share = Fraction(str(percentile)) / 100  # exact: in floats, 64.4 % of 250 examples are more than 161
+    return sorted(lengths)[math.ceil(len(lengths) * share) - 1]

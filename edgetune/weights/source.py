@@ -1,0 +1,210 @@
+"""What `merge` and `export` are given -> Source: which base, which adapter, whose tokenizer, which recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgetune.errors import AdapterError, ModelError
+from edgetune.models.locate import PACKAGE_PREFIX, ModelFiles, download, locate_model
+from edgetune.recipe.yaml_input import read_mapping
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_HUB_ADAPTER_PATTERNS = [
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    "*token*.json",
+    "*.jinja",
+    "*.model",
+    "vocab.json",
+    "merges.txt",
+]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder in PEFT's format. `settings` is its adapter_config.json."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @property
+    def weights(self) -> Path:
+        """The safetensors file with the adapter's tensors."""
+        return self.folder / ADAPTER_WEIGHTS
+
+    @property
+    def recorded_base(self) -> str | None:
+        """The base model that the training tool wrote down, if it did."""
+        return self.settings.get("base_model_name_or_path") or None
+
+    def sha256(self) -> str:
+        """The hash of the adapter's tensors, in hexadecimal: which training a merged model came from."""
+        with self.weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to write: a base, folded together with an adapter where there is one.
+
+    `tokenizer_folder` is None when the tokenizer is the base's own. `recipe` is the run directory's recipe.yaml.
+    """
+
+    name: str
+    base: ModelFiles
+    adapter: Adapter | None = None
+    recipe: Path | None = None
+    tokenizer_folder: Path | None = None
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer that the adapter was trained with, its chat template included. Raises ModelError."""
+        from edgetune.models.load import load_tokenizer
+
+        folder = self.tokenizer_folder
+        return load_tokenizer(self.base if folder is None else ModelFiles(str(folder), folder))
+
+
+def resolve_source(argument: str, *, base: str | None = None) -> Source:
+    """Tell the kinds of SOURCE apart: a run directory, an adapter (folder, hub id), or whatever `locate_model` knows.
+
+    `base` overrides the base model that a run or an adapter records.
+    Raises AdapterError or ModelError when there is nothing usable, MissingComponent for a package not installed.
+    """
+    path = Path(argument).expanduser()
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        return _run_directory(path, base)
+    if path.is_dir() and (path / ADAPTER_CONFIG).is_file():
+        return _adapter_folder(path, base)
+    if not path.exists() and _looks_like_hub_id(argument):
+        folder = _hub_adapter(argument)
+        if folder is not None:
+            return _adapter_folder(folder, base, name=argument.split("/")[1])
+    if base is not None:
+        raise AdapterError(
+            "is a whole model, so there is no adapter to put on another base",
+            where=argument,
+            remedy="leave --base out, or give an adapter folder",
+        )
+    return Source(name=_model_name(argument, path), base=locate_model(argument))
+
+
+def _run_directory(run: Path, base: str | None) -> Source:
+    recipe_file = run / "recipe.yaml"
+    if not (run / "adapter" / ADAPTER_CONFIG).is_file():
+        raise AdapterError(
+            "this run has no finished adapter/", where=run, remedy="finish it with `edgetune train RECIPE --resume`"
+        )
+    adapter = _open_adapter(run / "adapter")
+    recipe = read_mapping(recipe_file)
+    trained_on = recipe.get("base")
+    settings = trained_on if isinstance(trained_on, dict) else {"model": trained_on}
+    model = settings.get("model")
+    if not isinstance(model, str):
+        raise ModelError("base.model is missing", where=recipe_file, remedy="name the base with --base MODEL")
+    files = locate_model(base) if base else locate_model(model, revision=settings.get("revision"))
+    if base is None and adapter.recorded_base and not _same_model(adapter.recorded_base, files):
+        raise AdapterError(
+            f"was trained on {adapter.recorded_base}, but the run's recipe names {files.reference}",
+            where=adapter.folder,
+            remedy="say which one is right with --base MODEL",
+        )
+    return Source(
+        name=str(recipe.get("name") or run.resolve().name),
+        base=files,
+        adapter=adapter,
+        recipe=recipe_file,
+        tokenizer_folder=_own_tokenizer(adapter.folder),
+    )
+
+
+def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> Source:
+    adapter = _open_adapter(folder)
+    reference = base or adapter.recorded_base
+    if reference is None:
+        raise AdapterError(
+            f"{ADAPTER_CONFIG} does not say which base model this adapter belongs to",
+            where=folder,
+            remedy="name it with --base MODEL",
+        )
+    try:
+        files = locate_model(reference)
+    except ModelError as problem:
+        if base is not None:
+            raise
+        raise ModelError(
+            f"the adapter records this base model, and it cannot be used: {problem.what}",
+            where=reference,
+            remedy="name the base with --base MODEL",
+        ) from problem
+    return Source(
+        name=name or folder.resolve().name, base=files, adapter=adapter, tokenizer_folder=_own_tokenizer(folder)
+    )
+
+
+def _open_adapter(folder: Path) -> Adapter:
+    config = folder / ADAPTER_CONFIG
+    try:
+        settings = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise AdapterError(f"is not readable JSON ({problem})", where=config) from problem
+    if not isinstance(settings, dict) or "peft_type" not in settings:
+        raise AdapterError("is not a PEFT configuration (it has no peft_type)", where=config)
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise AdapterError(
+                "holds its weights as a pickle (adapter_model.bin), which can run code when it is opened",
+                where=folder,
+                remedy="if you trust it, load it with PEFT and save it again: that writes adapter_model.safetensors",
+            )
+        raise AdapterError(f"has no {ADAPTER_WEIGHTS}", where=folder, remedy="was the training interrupted?")
+    return Adapter(folder, settings)
+
+
+def _own_tokenizer(folder: Path) -> Path | None:
+    return folder if any((folder / name).is_file() for name in _TOKENIZER_FILES) else None
+
+
+def _same_model(recorded: str, files: ModelFiles) -> bool:
+    """A record may be the reference as typed, or the path that Transformers loaded from."""
+    known = {files.reference, str(files.folder), str(files.folder.resolve())}
+    if files.gguf is not None:
+        known |= {str(files.gguf), str(files.gguf.resolve())}
+    return recorded in known or str(Path(recorded).expanduser().resolve()) in known
+
+
+def _looks_like_hub_id(argument: str) -> bool:
+    return (
+        argument.count("/") == 1
+        and not argument.startswith((".", "/", "~", PACKAGE_PREFIX))
+        and ".gguf" not in argument
+    )
+
+
+def _hub_adapter(hub_id: str) -> Path | None:
+    """The downloaded folder of a hub repository that holds an adapter; None when it holds something else.
+
+    What keeps the hub from answering is told by `locate_model`, which is asked next.
+    """
+    try:
+        if not (download(hub_id, [ADAPTER_CONFIG]) / ADAPTER_CONFIG).is_file():
+            return None
+    except ModelError:
+        return None
+    return download(hub_id, _HUB_ADAPTER_PATTERNS)
+
+
+def _model_name(argument: str, path: Path) -> str:
+    if argument.startswith(PACKAGE_PREFIX):
+        return argument.removeprefix(PACKAGE_PREFIX)
+    if path.suffix == ".gguf":
+        return path.stem
+    return path.resolve().name if path.exists() else argument.rsplit("/", 1)[-1]

@@ -1,0 +1,223 @@
+"""Formats: every one against rows written by hand, and the rows that each refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetune.data.example import Example, Message
+from edgetune.data.formats import fill_prompt, to_example
+from edgetune.data.load import load_examples
+from edgetune.data.read import Row
+from edgetune.errors import DataError, RecipeError
+from edgetune.recipe.schema import Data, DataSource
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+def convert(form: str, values: dict[str, Any], **options: Any) -> Example:
+    source = DataSource(source="rows.jsonl", format=form, **options)
+    classify = {"labels": LABELS, "prompt": "Sentiment of: {text}"} if form == "text-label" else {}
+    return to_example(Row("rows.jsonl:7", values), source, Data(train=[source], **classify))
+
+
+def refusal(form: str, values: dict[str, Any], **options: Any) -> str:
+    with pytest.raises(DataError) as caught:
+        convert(form, values, **options)
+    message = str(caught.value)
+    assert message.startswith("rows.jsonl:7: ")
+    return message
+
+
+def conversation(*turns: tuple[str, str]) -> tuple[Message, ...]:
+    return tuple(Message(role, content) for role, content in turns)
+
+
+def test_messages_are_taken_as_they_are() -> None:
+    turns = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Bye"), ("assistant", "So long")]
+    row = {"messages": [{"role": role, "content": content, "extra": 1} for role, content in turns]}
+    assert convert("messages", row) == Example(conversation(*turns), "rows.jsonl:7")
+
+
+def test_sharegpt_names_become_roles() -> None:
+    row = {
+        "conversations": [
+            {"from": "system", "value": "S"},
+            {"from": "human", "value": "H"},
+            {"from": "gpt", "value": "G"},
+        ]
+    }
+    assert convert("sharegpt", row).messages == conversation(("system", "S"), ("user", "H"), ("assistant", "G"))
+
+
+def test_sharegpt_also_knows_the_roles_of_messages() -> None:
+    row = {"conversations": [{"from": "user", "value": "U"}, {"from": "assistant", "value": "A"}]}
+    assert convert("sharegpt", row).messages == conversation(("user", "U"), ("assistant", "A"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "user"),
+    [({}, "Add."), ({"input": ""}, "Add."), ({"input": None}, "Add."), ({"input": "2 and 3"}, "Add.\n\n2 and 3")],
+)
+def test_alpaca_puts_the_input_below_the_instruction(extra: dict[str, Any], user: str) -> None:
+    row = {"instruction": "Add.", "output": "5", **extra}
+    assert convert("alpaca", row).messages == conversation(("user", user), ("assistant", "5"))
+
+
+def test_prompt_and_completion_are_one_exchange() -> None:
+    row = {"prompt": "1+1?", "completion": "2"}
+    assert convert("prompt-completion", row).messages == conversation(("user", "1+1?"), ("assistant", "2"))
+
+
+def test_text_and_label_fill_the_prompt() -> None:
+    example = convert("text-label", {"text": "I love {braces}", "label": "positive"})
+    assert example.messages == conversation(("user", "Sentiment of: I love {braces}"), ("assistant", "positive"))
+    assert example.label == "positive"
+
+
+@pytest.mark.parametrize("value", ["0", 0])
+def test_label_maps_compare_values_as_text(value: object) -> None:
+    example = convert("text-label", {"text": "bad", "label": value}, labels={"0": "negative", "4": "positive"})
+    assert example.label == "negative"
+    assert example.messages[-1].content == "negative"
+
+
+def test_column_maps_name_the_files_columns() -> None:
+    row = {"tweet": "fine", "class": "neutral", "text": "not this"}
+    example = convert("text-label", row, columns={"text": "tweet", "label": "class"})
+    assert example.messages[0].content == "Sentiment of: fine"
+    assert example.label == "neutral"
+
+
+@given(st.text(), st.text())
+def test_a_prompt_is_filled_literally(before: str, text: str) -> None:
+    before = before.replace("{text}", "")
+    assert fill_prompt(before + "<{text}>", text) == before + "<" + text + ">"
+
+
+def test_a_missing_column_lists_the_columns_there_are() -> None:
+    message = refusal("text-label", {"tweet": "fine", "lable": "neutral"}, columns={"text": "tweet"})
+    assert "no column label (did you mean lable?)" in message
+    assert "there are tweet, lable" in message
+
+
+def test_a_mapped_optional_column_must_be_there() -> None:
+    row = {"instruction": "Add.", "output": "5"}
+    assert "no column context" in refusal("alpaca", row, columns={"input": "context"})
+
+
+def test_an_unknown_label_lists_the_known_ones() -> None:
+    message = refusal("text-label", {"text": "x", "label": "postive"})
+    assert "unknown label 'postive' (did you mean positive?)" in message
+    assert "negative, neutral, positive" in message
+    assert 'such as {"0": negative}' in message
+
+
+def test_a_label_outside_the_label_map_lists_the_maps_values() -> None:
+    message = refusal("text-label", {"text": "x", "label": 3}, labels={"0": "negative", "4": "positive"})
+    assert "unknown label '3'" in message
+    assert "known are 0, 4" in message
+
+
+def turn(role: str, content: object) -> dict[str, object]:
+    return {"role": role, "content": content}
+
+
+def gpt_turn(speaker: str, value: str) -> dict[str, object]:
+    return {"from": speaker, "value": value}
+
+
+@pytest.mark.parametrize(
+    ("form", "row", "words"),
+    [
+        ("messages", {"messages": "Hi"}, ["messages", "list of turns", "'Hi'"]),
+        ("messages", {"messages": []}, ["list of turns"]),
+        ("messages", {"messages": None}, ["list of turns", "None"]),
+        ("messages", {"messages": [gpt_turn("human", "Hi")]}, ["turn 1", "role and content", "format sharegpt"]),
+        ("sharegpt", {"conversations": [turn("user", "Hi")]}, ["turn 1", "from and value", "format messages"]),
+        ("messages", {"messages": [turn("human", "Hi")]}, ["turn 1", "unknown role 'human'", "user, assistant"]),
+        ("sharegpt", {"conversations": [gpt_turn("bard", "Hi")]}, ["unknown role 'bard'", "human, gpt"]),
+        ("messages", {"messages": [turn("user", None)]}, ["turn 1, content", "must hold text", "None"]),
+        ("messages", {"messages": [turn("user", "Hi")]}, ["ends with a turn of the user"]),
+        ("messages", {"messages": [turn("assistant", "Hi")]}, ["before the user"]),
+        ("alpaca", {"instruction": "Add.", "input": 5, "output": "5"}, ["input must hold text", "5"]),
+        ("prompt-completion", {"prompt": "1+1?", "completion": 2}, ["completion must hold text", "2"]),
+    ],
+)
+def test_a_row_that_a_format_cannot_read_is_refused_by_line(form: str, row: dict[str, Any], words: list[str]) -> None:
+    message = refusal(form, row)
+    assert [word for word in words if word not in message] == []
+
+
+def classify_data(*sources: DataSource) -> Data:
+    return Data(train=list(sources), labels=LABELS, prompt="Sentiment of: {text}")
+
+
+def test_examples_of_several_sources_come_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "label": "neutral"}\n{"text": "two", "label": "positive"}\n')
+    (tmp_path / "b.csv").write_text("text,label\nthree,0\n")
+    first = DataSource(source=str(tmp_path / "a.jsonl"), format="text-label")
+    second = DataSource(source=str(tmp_path / "b.csv"), format="text-label", labels={"0": "negative"})
+    examples = load_examples([first, second], classify_data(first, second), "classify")
+    assert [example.label for example in examples] == ["neutral", "positive", "negative"]
+    assert examples[2].where == f"{tmp_path / 'b.csv'}:2"
+
+
+def test_the_shipped_demo_data_fit_their_recipe() -> None:
+    from edgetune.recipe.load import load_recipe
+
+    data = load_recipe("demo").data
+    if not all(Path(source.source).is_file() for source in [*data.train, *data.eval]):
+        pytest.skip("recipes/data/ is not there")
+    assert {example.label for example in load_examples(data.train, data, "classify")} == set(data.labels)
+    assert {example.label for example in load_examples(data.eval, data, "classify")} == set(data.labels)
+
+
+def test_two_hundred_real_tweets_become_examples(shared_data: Path) -> None:
+    path = str(shared_data / "tweet_sentiment" / "train.tsv")
+    names = {"0": "negative", "1": "neutral", "2": "positive"}
+    source = DataSource(source=path, split="train[:200]", format="text-label", labels=names)
+    examples = load_examples([source], classify_data(source), "classify")
+    assert len(examples) == 200
+    assert examples[0].label == "negative"
+    assert examples[0].messages[0].content.startswith("Sentiment of: dear @user the newOoffice for Mac")
+
+
+def test_one_bad_row_among_many_is_named_by_file_and_line(tmp_path: Path) -> None:
+    rows = [{"text": "fine", "label": "neutral"}] * 4 + [{"text": "fine", "label": "mixed"}]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = DataSource(source=str(path), format="text-label")
+    with pytest.raises(DataError, match=r"rows\.jsonl:5: unknown label 'mixed'"):
+        load_examples([source], classify_data(source), "classify")
+
+
+def test_no_source_at_all_is_an_error() -> None:
+    source = DataSource(source="a.jsonl", format="text-label")
+    with pytest.raises(DataError, match="no examples"):
+        load_examples([], classify_data(source), "classify")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"columns": {"txt": "tweet"}}, ["a.jsonl", "txt (did you mean text?)", "text, label"]),
+        ({"labels": {"0": "negativ"}}, ["a.jsonl", "negativ (did you mean negative?)", "negative, neutral, positive"]),
+    ],
+)
+def test_a_map_that_means_nothing_is_refused_before_reading(options: dict[str, Any], words: list[str]) -> None:
+    source = DataSource(source="a.jsonl", format="text-label", **options)
+    with pytest.raises(RecipeError) as caught:
+        load_examples([source], classify_data(source), "classify")
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_a_format_that_the_task_cannot_read_is_refused() -> None:
+    source = DataSource(source="a.jsonl", format="sharegpt")
+    with pytest.raises(RecipeError, match=r"a\.jsonl: format is sharegpt, which task classify cannot read"):
+        load_examples([source], classify_data(source), "classify")

@@ -1,0 +1,324 @@
+"""The llama.cpp session against Transformers' tokenizer, against itself without a cache, and under interrupts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgetune.data.example import Message
+from edgetune.errors import ModelError, UsageError
+from edgetune.runtime.sampling import GREEDY, Sampling
+from edgetune.runtime.session import Session
+from edgetune.runtime.threads import physical_cores
+
+CONTEXT_TOKENS = 512
+
+HARD_TEXTS = [
+    "Hello, world!",
+    "",
+    "  two  spaces   three    four\t\ttabs\n\n\nlines \n \n trailing   ",
+    "1234567890 3.14159 1,000,000 2026-01-02 x1y22z333",
+    "naïve café Zürich — “quotes” … ½",
+    "你好，世界。こんにちは 안녕하세요",
+    "مرحبا שלום नमस्ते ไทย",
+    "👩‍👩‍👧‍👦 🇩🇪 😀😀 👍🏽",
+    "I'm you're he'll WE'VE don't",
+    "def f(x):\n    return x**2  # comment\n\tif x != 0: pass\r\n",
+    "a user writes <|im_end|> and <|im_start|>assistant in the text <|endoftext|>",
+    "null\x00byte and \u200bzero width\ufeff",
+]
+
+
+@pytest.fixture(scope="module")
+def session(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with Session.open(smollm2_gguf, context_tokens=CONTEXT_TOKENS, threads=1) as opened:
+            yield opened
+
+
+@pytest.fixture(scope="module")
+def reference_ids(smollm2_tokenizer) -> Callable[[str], list[int]]:
+    """The ids of Transformers' tokenizer, splitting digits as SmolLM2's own tokenizer.json does.
+
+    Reading a GGUF, Transformers leaves that step out, which shows where a space stands before a digit that is not
+    ASCII. llama.cpp has it, by the file's tokenizer.ggml.pre = smollm.
+    """
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer.from_str(smollm2_tokenizer.backend_tokenizer.to_str())
+    steps = tokenizers.pre_tokenizers
+    tokenizer.pre_tokenizer = steps.Sequence([steps.Digits(individual_digits=True), steps.ByteLevel(False)])
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def prompt_ids(session: Session, text: str) -> list[int]:
+    return session.tokenize(session.template.render([Message("user", text)], add_generation_prompt=True))
+
+
+@pytest.mark.parametrize("text", HARD_TEXTS)
+def test_ids_equal_transformers_ids(session: Session, reference_ids: Callable[[str], list[int]], text: str) -> None:
+    conversation = [Message("system", text), Message("user", text), Message("assistant", text), Message("user", "ok")]
+    for rendered in (text, session.template.render(conversation, add_generation_prompt=True)):
+        assert session.tokenize(rendered) == reference_ids(rendered)
+
+
+@settings(max_examples=150, deadline=None)
+@given(text=st.text(max_size=40))
+def test_ids_of_any_text_equal_transformers_ids_and_come_back_as_the_text(
+    session: Session, reference_ids: Callable[[str], list[int]], text: str
+) -> None:
+    ids = session.tokenize(text)
+    assert ids == reference_ids(text)
+    assert session.detokenize(ids) == text
+
+
+def test_the_template_is_the_tokenizers(session: Session, smollm2_tokenizer) -> None:
+    assert session.template.source == smollm2_tokenizer.chat_template
+    assert session.template.bos_token == smollm2_tokenizer.bos_token
+    assert session.template.eos_token == smollm2_tokenizer.eos_token
+
+
+def test_special_tokens_stay_text_where_they_are_not_parsed(session: Session) -> None:
+    assert len(session.tokenize("<|im_end|>")) == 1
+    assert len(session.tokenize("<|im_end|>", parse_special=False)) > 1
+    assert session.detokenize(session.tokenize("<|im_end|>hi"), special=False) == "hi"
+
+
+def test_log_probabilities_agree_with_transformers(session: Session, smollm2_gguf: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    ids = prompt_ids(session, "The capital of France is")
+    ours = session.log_probabilities(ids)
+    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    with torch.inference_mode():
+        theirs = torch.log_softmax(model.float()(torch.tensor([ids])).logits[0], -1).numpy()
+    assert ours.shape == theirs.shape == (len(ids), session.vocabulary_size)
+    # llama.cpp rounds the activations of Q4_1 matrices to 8 bits, Transformers does not.
+    divergence = (np.exp(theirs) * (theirs - ours)).sum(-1)
+    assert divergence.max() < 0.05
+    assert (ours.argmax(-1) == theirs.argmax(-1)).mean() > 0.9
+
+
+def test_log_probabilities_are_a_distribution_in_every_batch(session: Session) -> None:
+    ids = prompt_ids(session, "counting " * 60)
+    assert len(ids) > 64, "more than one batch of logits"
+    rows = session.log_probabilities(ids)
+    np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(-1), 1, atol=1e-3)
+
+
+def test_a_score_is_the_sum_of_the_log_probabilities_of_its_tokens(session: Session) -> None:
+    prefix = prompt_ids(session, "Is rain wet? Answer yes or no.")
+    texts = ["Yes.<|im_end|>\n", "no", "", "Rain is wet because it is water." * 12, "Yes.<|im_end|>\n"]
+    answers = [session.tokenize(text) for text in texts]
+    scores = session.score(prefix, answers)
+    assert scores[2] == 0
+    assert scores[0] == pytest.approx(scores[4], abs=1e-6)
+    for answer, score in zip(answers, scores, strict=True):
+        rows = session.log_probabilities([*prefix, *answer]).astype(np.float64)
+        expected = sum(rows[len(prefix) - 1 + index, token] for index, token in enumerate(answer))
+        assert score == pytest.approx(expected, abs=0.02 * max(1, len(answer)))
+
+
+def test_more_answers_than_sequences_and_more_than_fit_at_once_are_scored_alike(session: Session) -> None:
+    prefix = prompt_ids(session, "Go on.")
+    answers = [session.tokenize(f"Number {number} and then some more words to fill it.") for number in range(40)]
+    assert sum(map(len, answers)) + len(prefix) > CONTEXT_TOKENS
+    together = session.score(prefix, answers)
+    alone = [session.score(prefix, [answer])[0] for answer in answers[:3]]
+    assert together[:3] == pytest.approx(alone, abs=0.1)
+    assert len(set(together)) > 30
+
+
+def test_scoring_leaves_the_cache_usable_for_generation(session: Session) -> None:
+    prompt = prompt_ids(session, "Name a colour.")
+    before = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=12))
+    session.score(prompt, [session.tokenize("red wine"), session.tokenize("blue sky and sea")])
+    assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=12)) == before
+
+
+def test_a_shared_beginning_is_read_once_and_gives_the_text_of_a_fresh_session(
+    session: Session, smollm2_gguf: Path
+) -> None:
+    first = prompt_ids(session, "What is the capital of France?")
+    second = prompt_ids(session, "What is the capital of Italy?")
+    "".join(session.generate(first, sampling=GREEDY, max_tokens=8))
+    reused = "".join(session.generate(second, sampling=GREEDY, max_tokens=16))
+    assert session.last_stats is not None
+    shared = next(index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    assert session.last_stats.cached_tokens == shared > 20
+    with Session.open(smollm2_gguf, context_tokens=CONTEXT_TOKENS, threads=1) as fresh:
+        assert "".join(fresh.generate(second, sampling=GREEDY, max_tokens=16)) == reused
+        assert fresh.last_stats is not None
+        assert fresh.last_stats.cached_tokens == 0
+
+
+def test_greedy_text_is_the_likeliest_token_each_time(session: Session) -> None:
+    prompt = prompt_ids(session, "Say hello.")
+    "".join(session.generate(prompt, sampling=GREEDY, max_tokens=10))
+    assert session.last_stats is not None
+    written = list(session.last_stats.token_ids)
+    rows = session.log_probabilities([*prompt, *written])
+    assert rows[len(prompt) - 1 : -1].argmax(-1).tolist() == written
+
+
+def test_the_end_of_an_answer_is_not_part_of_its_text(session: Session) -> None:
+    text = "".join(session.generate(prompt_ids(session, "Say only: hi"), sampling=GREEDY, max_tokens=100))
+    assert session.last_stats is not None
+    assert session.last_stats.finish_reason == "stop"
+    assert "<|" not in text
+    assert session.detokenize(session.last_stats.token_ids) == text
+
+
+def test_generation_stops_at_its_length_and_at_the_end_of_the_context(session: Session) -> None:
+    endless = session.tokenize("one two three four one two three four " * 62)[: CONTEXT_TOKENS - 10]
+    "".join(session.generate(endless, sampling=GREEDY, max_tokens=5))
+    assert session.last_stats is not None
+    assert (session.last_stats.finish_reason, session.last_stats.generated_tokens) == ("length", 5)
+    "".join(session.generate(endless, sampling=GREEDY, max_tokens=500))
+    assert session.last_stats.finish_reason == "context"
+    assert len(endless) + session.last_stats.generated_tokens == CONTEXT_TOKENS + 1
+
+
+def test_a_prompt_longer_than_the_context_is_a_clear_error(session: Session) -> None:
+    with pytest.raises(UsageError, match=r"the text has 513 tokens, the context holds 512; .*larger context"):
+        next(session.generate([5] * 513, sampling=GREEDY, max_tokens=1))
+    with pytest.raises(UsageError, match="the context holds 512"):
+        session.score([5] * 510, [[1, 2, 3, 4]])
+    assert len(session.score([5] * 510, [[1, 2, 3]])) == 1
+
+
+def test_an_empty_prompt_is_a_clear_error(session: Session) -> None:
+    with pytest.raises(UsageError, match="nothing to read"):
+        next(session.generate([], sampling=GREEDY, max_tokens=1))
+    with pytest.raises(UsageError, match="give a prefix"):
+        session.score([], [[1]])
+
+
+def test_a_seed_gives_the_same_text_and_another_seed_another(session: Session) -> None:
+    prompt = prompt_ids(session, "Tell me a story.")
+
+    def write(seed: int) -> str:
+        return "".join(session.generate(prompt, sampling=Sampling(temperature=1.5, seed=seed), max_tokens=12))
+
+    assert write(1) == write(1)
+    assert write(1) != write(2)
+
+
+def test_a_repeat_penalty_ends_a_loop(session: Session) -> None:
+    prompt = session.tokenize("la la la la la la la la la la la la la la")
+
+    def distinct(sampling: Sampling) -> int:
+        "".join(session.generate(prompt, sampling=sampling, max_tokens=12))
+        assert session.last_stats is not None
+        return len(set(session.last_stats.token_ids))
+
+    assert distinct(GREEDY) <= 3
+    assert distinct(Sampling(temperature=0, repeat_penalty=2.0)) > 6
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_k": -1}, {"min_p": 2}, {"seed": -1}]
+)
+def test_sampling_that_cannot_be_meant_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        Sampling(**wrong)  # type: ignore[arg-type]
+
+
+def test_emoji_split_over_tokens_arrive_whole(session: Session) -> None:
+    text = "🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆"
+    prompt = session.tokenize(text)
+    assert len(prompt) > len(text), "several tokens to a character"
+    pieces = list(session.generate(prompt, sampling=GREEDY, max_tokens=12))
+    assert session.last_stats is not None
+    assert "".join(pieces) == session.detokenize(session.last_stats.token_ids)
+    assert "🦆" in pieces
+
+
+def test_stopping_to_read_keeps_the_stats_and_the_session(session: Session) -> None:
+    prompt = prompt_ids(session, "Write a long story.")
+    with closing(session.generate(prompt, sampling=GREEDY, max_tokens=50)) as pieces:
+        next(pieces)
+        next(pieces)
+    assert session.last_stats is not None
+    assert session.last_stats.finish_reason == "interrupted"
+    assert session.last_stats.generated_tokens == 2
+    assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=3))
+
+
+def interrupt_after(seconds: float) -> threading.Timer:
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+def test_ctrl_c_stops_a_long_prompt_inside_a_batch_and_corrupts_nothing(session: Session) -> None:
+    prompt = prompt_ids(session, "words " * 450)
+    session.feed(prompt[:1])
+    started = time.perf_counter()
+    session.feed(prompt)
+    whole_seconds = time.perf_counter() - started
+    session.feed([1])
+    timer = interrupt_after(whole_seconds / 10)
+    with pytest.raises(KeyboardInterrupt):
+        session.feed(prompt)
+    timer.join()
+    assert session.feed(prompt) < len(prompt) - 1, "the interrupted batch is not taken for read"
+    again = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=5))
+    session.feed([1])
+    assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=5)) == again
+
+
+def test_ctrl_c_between_tokens_corrupts_nothing(session: Session) -> None:
+    prompt = prompt_ids(session, "Write a very long story about a river.")
+    whole = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=20))
+    written = []
+    timer = None
+    with pytest.raises(KeyboardInterrupt):
+        for piece in session.generate(prompt, sampling=GREEDY, max_tokens=400):
+            written.append(piece)
+            timer = timer or interrupt_after(0.02)
+    assert timer is not None
+    timer.join()
+    assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=20)) == whole
+
+
+def test_a_closed_session_says_so_and_closes_twice(smollm2_gguf: Path) -> None:
+    session = Session.open(smollm2_gguf, context_tokens=64, threads=1)
+    session.close()
+    session.close()
+    with pytest.raises(ValueError, match="closed"):
+        session.feed([1])
+
+
+def test_a_file_without_a_chat_template_says_what_to_do(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = {key: value for key, value in session.metadata.items() if key != "tokenizer.chat_template"}
+    monkeypatch.setitem(session.__dict__, "metadata", bare)
+    monkeypatch.delitem(session.__dict__, "template", raising=False)
+    with pytest.raises(ModelError, match=r"no chat template.*export it again"):
+        _ = session.template
+
+
+@pytest.mark.parametrize(("name", "value"), [("context_tokens", 0), ("threads", 0)])
+def test_impossible_sizes_are_refused(smollm2_gguf: Path, name: str, value: int) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        Session.open(smollm2_gguf, **{name: value})
+
+
+def test_a_context_beyond_training_is_warned_about(smollm2_gguf: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Session.open(smollm2_gguf, context_tokens=10_000, threads=1) as session:
+        assert session.context_tokens == 10_000
+    assert "was trained on" in capfd.readouterr().err
+
+
+def test_there_is_at_least_one_physical_core_and_no_more_than_processors() -> None:
+    assert 1 <= physical_cores() <= (os.cpu_count() or 1)

@@ -1,0 +1,260 @@
+"""Training: the loss is the model's own, and a run is what its directory says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from edgetune.data.collate import collate
+from edgetune.data.tokenize import TokenizedExample
+from edgetune.errors import DataError, Interrupted, OutputError, RecipeError
+from edgetune.recipe.load import load_recipe
+from edgetune.recipe.schema import Recipe
+from edgetune.train.loss import supervised_nll
+from edgetune.train.run import train
+from edgetune.train.run_directory import RunDirectory
+
+TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "yes", "no, thanks"]
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path, tiny_llama: Path):
+    """Writes a small classification recipe on the tiny Llama and loads it with overrides."""
+    rows = [{"text": text, "label": ("up", "down")[n % 2]} for n, text in enumerate(TEXTS)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    values = {
+        "name": "tiny",
+        "task": "classify",
+        "base": {"model": str(tiny_llama), "dtype": "float32"},
+        "data": {
+            "train": [{"source": "rows.jsonl", "format": "text-label"}],
+            "labels": ["up", "down"],
+            "prompt": "Up or down? {text}",
+        },
+        "method": {"type": "lora", "rank": 4, "alpha": 8},
+        "train": {"batch_size": 2, "max_steps": 4, "learning_rate": 1e-2},
+    }
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+
+    def load(*overrides: str) -> Recipe:
+        return load_recipe(str(file), overrides)
+
+    return load
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in RunDirectory(run).read_metrics() if "loss" in row]
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def load_tiny(folder: Path):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def test_the_loss_and_its_gradient_are_those_of_transformers(tiny_llama: Path):
+    torch.manual_seed(1)
+    model = load_tiny(tiny_llama)
+    examples = []
+    for length, supervised_from in ((9, 4), (17, 12), (5, 4)):
+        ids = torch.randint(20, 4000, (length,)).tolist()
+        examples.append(TokenizedExample(tuple(ids), tuple([-100] * supervised_from + ids[supervised_from:])))
+    batch = collate(examples, pad_token_id=2)
+    expected = model(**batch).loss
+    expected.backward()
+    reference = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+
+    total, count = supervised_nll(model, model.get_output_embeddings(), batch["input_ids"], batch["labels"])
+    (total / count).backward()
+
+    assert count == 5 + 5 + 1
+    assert float(total / count) == pytest.approx(float(expected), rel=1e-6)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, reference[name], rtol=1e-4, atol=1e-7)
+
+
+def test_a_batch_without_supervised_tokens_is_an_error(tiny_llama: Path):
+    model = load_tiny(tiny_llama)
+    ids = torch.tensor([[5, 6, 7]])
+    with pytest.raises(DataError, match="no supervised token"):
+        supervised_nll(model, model.get_output_embeddings(), ids, torch.full_like(ids, -100))
+
+
+def test_accumulating_small_batches_equals_one_large_batch(write_recipe, tmp_path: Path):
+    settings = ["train.max_steps=3"]
+    train(write_recipe("train.batch_size=8", *settings), tmp_path / "large")
+    train(write_recipe("train.batch_size=1", "train.accumulate=8", *settings), tmp_path / "small")
+    assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "large"), rel=1e-5)
+    for name, tensor in adapter(tmp_path / "large").items():
+        torch.testing.assert_close(adapter(tmp_path / "small")[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
+    recipe = write_recipe("data.eval=[{source: rows.jsonl, format: text-label}]", "train.epochs=2", "train.max_steps=null")
+    run = tmp_path / "run"
+    summary = train(recipe, run)
+    written = json.loads((run / "summary.json").read_text())
+    assert written == summary.model_dump()
+    assert load_recipe(str(run / "recipe.yaml")) == recipe
+    assert (written["steps"], written["epochs"]) == (8, 2.0)
+    # Rank 4 on 7 projections of 2 layers: (in + out) · 4 each.
+    widths = [(256, 256), (256, 128), (256, 128), (256, 256), (256, 512), (256, 512), (512, 256)]
+    assert written["trainable_parameters"] == 2 * 4 * sum(a + b for a, b in widths)
+    assert written["supervised_tokens"] == 2 * sum(row != -100 for row in _labels(recipe))
+    assert written["final_train_loss"] == losses(run)[-1] < losses(run)[0]
+    assert written["eval_loss"] == pytest.approx(RunDirectory(run).read_metrics()[-1]["eval_loss"])
+    assert {"adapter_config.json", "chat_template.jinja", "tokenizer.json"} <= {f.name for f in (run / "adapter").iterdir()}
+    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == recipe.base.model
+    assert (run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{written['trainable_parameters']:,}" in (run / "README.md").read_text()
+
+
+def _labels(recipe: Recipe) -> list[int]:
+    from edgetune.train.run import prepare
+
+    return [label for example in prepare(recipe).train.examples for label in example.labels]
+
+
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    write_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = write_recipe("train.max_steps=6", "method.dropout=0.3")
+    train(recipe, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        from edgetune.train.telemetry import Telemetry
+
+        log = Telemetry.log
+
+        def log_then_interrupt(self: Telemetry, *, step: int, epoch: float, values: dict[str, float]) -> None:
+            log(self, step=step, epoch=epoch, values=values)
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        patch.setattr(Telemetry, "log", log_then_interrupt)
+        with pytest.raises(Interrupted, match=r"after step [23] of 6.*--resume"):
+            train(recipe, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "summary.json").exists()
+    summary = train(recipe, tmp_path / "parts", resume=True)
+    assert summary.steps == 6
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert summary.train_tokens == json.loads((tmp_path / "whole" / "summary.json").read_text())["train_tokens"]
+    for name, tensor in adapter(tmp_path / "whole").items():
+        assert torch.equal(adapter(tmp_path / "parts")[name], tensor), name
+
+
+def test_resume_refuses_a_changed_recipe_and_shows_the_change(write_recipe, tmp_path: Path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(write_recipe())
+    with pytest.raises(RecipeError, match=r"train.learning_rate was 0.01 and is 0.5"):
+        train(write_recipe("train.learning_rate=0.5"), run.path, resume=True)
+
+
+def test_resume_passes_over_a_half_written_checkpoint(write_recipe, tmp_path: Path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(write_recipe())
+    (run.checkpoints / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(OutputError, match="no complete checkpoint"):
+        train(write_recipe(), run.path, resume=True)
+
+
+def test_a_run_that_exists_is_not_overwritten(write_recipe, tmp_path: Path):
+    run = RunDirectory(tmp_path / "run")
+    run.start(write_recipe())
+    with pytest.raises(OutputError, match="--force"):
+        train(write_recipe(), run.path)
+
+
+def test_force_does_not_delete_a_folder_that_is_no_run(write_recipe, tmp_path: Path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.txt").write_text("precious")
+    with pytest.raises(OutputError, match="not a run directory"):
+        train(write_recipe(), tmp_path / "thesis", force=True)
+    assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "precious"
+
+
+def test_bad_input_leaves_an_existing_run_alone_even_with_force(write_recipe, tmp_path: Path):
+    train(write_recipe("train.max_steps=1"), tmp_path / "run")
+    with pytest.raises(RecipeError, match="method.targets names qkv_proj.*q_proj"):
+        train(write_recipe("method.targets=[qkv_proj]"), tmp_path / "run", force=True)
+    assert (tmp_path / "run" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["base.quantize=nf4"],
+        ["base.quantize=nf4", "train.gradient_checkpointing=true"],
+        ["train.gradient_checkpointing=true"],
+        ["method={type: ia3, targets: [q_proj, k_proj, o_proj, gate_proj, up_proj, down_proj], feedforward: [down_proj]}"],
+        ["method.dora=true"],
+        ["base.dtype=bfloat16"],
+    ],
+    ids=["qlora", "qlora-checkpointing", "checkpointing", "ia3", "dora", "bfloat16"],
+)
+def test_every_method_learns_on_the_cpu(write_recipe, tmp_path: Path, overrides: list[str]):
+    train(write_recipe("train.max_steps=12", *overrides), tmp_path / "run")
+    found = losses(tmp_path / "run")
+    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+
+
+def test_qlora_keeps_its_base_in_four_bits(write_recipe):
+    from bitsandbytes.nn import Linear4bit
+
+    from edgetune.train.run import load_adapted_model, prepare
+
+    recipe = write_recipe("base.quantize=nf4")
+    model = load_adapted_model(recipe, prepare(recipe))
+    base = model.get_base_model().model.layers[0].self_attn.q_proj.base_layer
+    assert isinstance(base, Linear4bit)
+    assert base.weight.quant_state.quant_type == "nf4"
+    assert base.weight.quant_state.nested
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.train.0.source=nowhere.jsonl", "nowhere.jsonl"),
+        ("base.model=./nowhere", "no such model folder"),
+        ("base.model=nowhere.gguf", "no such GGUF file"),
+        ("data.max_length=8", "all 8 examples are longer than max_length, 8 tokens"),
+        ("data.labels=[up, sideways]", "down"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_no_run(edgetune_command, write_recipe, tmp_path: Path, override: str, expected: str):
+    write_recipe()
+    seen = edgetune_command("train", tmp_path / "tiny.yaml", "-s", override, "--out", tmp_path / "run")
+    assert seen.exit_code == 2
+    assert expected in seen.stderr
+    assert "Traceback" not in seen.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_text_file_named_gguf_is_no_base(edgetune_command, write_recipe, tmp_path: Path):
+    write_recipe()
+    (tmp_path / "fake.gguf").write_text("hello")
+    seen = edgetune_command("train", tmp_path / "tiny.yaml", "-s", "base.model=fake.gguf", "--out", tmp_path / "run")
+    assert seen.exit_code == 2
+    assert "is not a GGUF file" in seen.stderr
+
+
+def test_the_command_reports_and_names_the_next_step(edgetune_command, write_recipe, tmp_path: Path):
+    write_recipe()
+    seen = edgetune_command("train", tmp_path / "tiny.yaml", "-s", "train.max_steps=1", "--out", tmp_path / "run")
+    assert seen.exit_code == 0
+    assert f"next: edgetune export {tmp_path / 'run'}" in seen.stdout
+    again = edgetune_command("train", tmp_path / "tiny.yaml", "--out", tmp_path / "run", "--json")
+    assert again.exit_code == 2
+    assert json.loads(again.stdout)["exit_code"] == 2
