@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import gguf
@@ -84,7 +87,7 @@ def test_a_healthy_machine_keeps_the_extra_kernels_and_is_asked_once(
 
 
 @pytest.mark.parametrize("death", [signal.SIGILL, signal.SIGSEGV])
-def test_kernels_that_crash_are_turned_off_with_one_note_and_the_answer_is_remembered(
+def test_kernels_that_crash_are_turned_off_with_one_note_and_the_answer_is_remembered(  # noqa: PLR0917
     death: signal.Signals,
     smollm2_gguf: Path,
     children: Children,
@@ -122,7 +125,7 @@ def test_a_file_that_crashes_llama_cpp_is_one_clear_error(tmp_path: Path, monkey
     monkeypatch.setattr(gguf.GGUFWriter, "add_layer_norm_rms_eps", _write_negative_epsilon)
     file = tmp_path / "crashes.gguf"
     write_tiny_model(file)
-    with pytest.raises(ModelError, match="llama.cpp crashes on this file") as caught:
+    with pytest.raises(ModelError, match="crashes on this file") as caught:
         Session.open(file)
     assert str(file) in str(caught.value)
     assert "SIGABRT" in str(caught.value)
@@ -152,7 +155,9 @@ def test_a_changed_file_is_checked_again(tiny: Path, children: Children) -> None
 def test_a_child_that_cannot_do_its_work_is_not_remembered_as_a_crash(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "child_command", lambda _model, extra_kernels: [sys.executable, "-c", "raise ImportError"])
+    monkeypatch.setattr(
+        probe, "child_command", lambda _model, extra_kernels: [sys.executable, "-c", "raise ImportError"]
+    )
     assert probe.extra_kernels_work() is False
     assert not cache.exists()
 
@@ -213,18 +218,26 @@ def test_a_file_cut_off_in_its_tensors_gives_both_sizes(tiny: Path) -> None:
     whole = tiny.read_bytes()
     assert read_header(tiny).expected_bytes <= len(whole)
     tiny.write_bytes(whole[:-5000])
-    with pytest.raises(ModelError, match=rf"truncated: its tensors need [\d,]+ bytes, the file has {len(whole) - 5000:,}"):
+    with pytest.raises(
+        ModelError, match=rf"truncated: its tensors need [\d,]+ bytes, the file has {len(whole) - 5000:,}"
+    ):
         Session.open(tiny)
 
 
-@settings(max_examples=60, deadline=None)
+@lru_cache(maxsize=1)
+def _tiny_content() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write_tiny_model(Path(folder) / "tiny.gguf")
+        return (Path(folder) / "tiny.gguf").read_bytes()
+
+
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_header_cut_off_or_overwritten_anywhere_is_an_error_or_read(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    file = tmp_path_factory.mktemp("headers") / "tiny.gguf"
-    write_tiny_model(file)
-    content = bytearray(file.read_bytes())
+    file = tmp_path_factory.getbasetemp() / "header.gguf"
+    content = bytearray(_tiny_content())
     position = data.draw(st.integers(4, 1200))
     if data.draw(st.booleans()):
         file.write_bytes(content[:position])
@@ -233,10 +246,8 @@ def test_a_header_cut_off_or_overwritten_anywhere_is_an_error_or_read(
     else:
         content[position : position + 8] = data.draw(st.binary(min_size=8, max_size=8))
         file.write_bytes(content)
-        try:
+        with contextlib.suppress(ModelError):
             read_header(file)
-        except ModelError:
-            pass
 
 
 def test_a_file_without_a_vocabulary_is_refused_before_it_can_abort(tiny: Path) -> None:

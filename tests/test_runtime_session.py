@@ -73,7 +73,7 @@ def test_ids_equal_transformers_ids(session: Session, reference_ids: Callable[[s
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=40))
+@given(text=st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=40))
 def test_ids_of_any_text_equal_transformers_ids_and_come_back_as_the_text(
     session: Session, reference_ids: Callable[[str], list[int]], text: str
 ) -> None:
@@ -101,7 +101,7 @@ def test_log_probabilities_agree_with_transformers(session: Session, smollm2_ggu
     ours = session.log_probabilities(ids)
     model = transformers.AutoModelForCausalLM.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
     with torch.inference_mode():
-        theirs = torch.log_softmax(model.float()(torch.tensor([ids])).logits[0], -1).numpy()
+        theirs = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1).numpy()
     assert ours.shape == theirs.shape == (len(ids), session.vocabulary_size)
     # llama.cpp rounds the activations of Q4_1 matrices to 8 bits, Transformers does not.
     divergence = (np.exp(theirs) * (theirs - ours)).sum(-1)
@@ -122,11 +122,11 @@ def test_a_score_is_the_sum_of_the_log_probabilities_of_its_tokens(session: Sess
     answers = [session.tokenize(text) for text in texts]
     scores = session.score(prefix, answers)
     assert scores[2] == 0
-    assert scores[0] == pytest.approx(scores[4], abs=1e-6)
+    assert scores[0] == scores[4]
     for answer, score in zip(answers, scores, strict=True):
         rows = session.log_probabilities([*prefix, *answer]).astype(np.float64)
         expected = sum(rows[len(prefix) - 1 + index, token] for index, token in enumerate(answer))
-        assert score == pytest.approx(expected, abs=0.02 * max(1, len(answer)))
+        assert score == pytest.approx(expected, abs=1e-4)
 
 
 def test_more_answers_than_sequences_and_more_than_fit_at_once_are_scored_alike(session: Session) -> None:
@@ -135,8 +135,21 @@ def test_more_answers_than_sequences_and_more_than_fit_at_once_are_scored_alike(
     assert sum(map(len, answers)) + len(prefix) > CONTEXT_TOKENS
     together = session.score(prefix, answers)
     alone = [session.score(prefix, [answer])[0] for answer in answers[:3]]
-    assert together[:3] == pytest.approx(alone, abs=0.1)
+    assert together[:3] == alone
     assert len(set(together)) > 30
+
+
+def test_a_score_does_not_depend_on_what_was_read_before(session: Session) -> None:
+    text = "The parcel arrived on Tuesday, as announced, and the box was brown. " * 8
+    prefix = prompt_ids(session, text)
+    answers = [session.tokenize(text) for text in ("negative<|im_end|>\n", "positive<|im_end|>\n")]
+    session.feed([1], reproducible=True)
+    fresh = session.score(prefix, answers)
+    for cut in (1, 50, 99, len(prefix) - 1):
+        session.feed([*prefix[:cut], 1])
+        assert session.score(prefix, answers) == fresh
+    session.feed(prefix)
+    assert session.score(prefix, answers[::-1]) == fresh[::-1]
 
 
 def test_scoring_leaves_the_cache_usable_for_generation(session: Session) -> None:
@@ -227,7 +240,8 @@ def test_a_repeat_penalty_ends_a_loop(session: Session) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_k": -1}, {"min_p": 2}, {"seed": -1}]
+    "wrong",
+    [{"temperature": -1}, {"temperature": float("nan")}, {"top_p": 0}, {"top_k": -1}, {"min_p": 2}, {"seed": -1}],
 )
 def test_sampling_that_cannot_be_meant_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
@@ -281,14 +295,14 @@ def test_ctrl_c_stops_a_long_prompt_inside_a_batch_and_corrupts_nothing(session:
 def test_ctrl_c_between_tokens_corrupts_nothing(session: Session) -> None:
     prompt = prompt_ids(session, "Write a very long story about a river.")
     whole = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=20))
-    written = []
-    timer = None
+    pieces = session.generate(prompt, sampling=GREEDY, max_tokens=400)
+    next(pieces)
+    timer = interrupt_after(0.05)
     with pytest.raises(KeyboardInterrupt):
-        for piece in session.generate(prompt, sampling=GREEDY, max_tokens=400):
-            written.append(piece)
-            timer = timer or interrupt_after(0.02)
-    assert timer is not None
+        "".join(pieces)
     timer.join()
+    assert session.last_stats is not None
+    assert session.last_stats.finish_reason == "interrupted"
     assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=20)) == whole
 
 

@@ -94,7 +94,8 @@ def test_a_batch_without_supervised_tokens_is_an_error(tiny_llama: Path):
 
 
 def test_accumulating_small_batches_equals_one_large_batch(write_recipe, tmp_path: Path):
-    settings = ["train.max_steps=3"]
+    # SGD, because Adam turns the sign of a vanishing gradient into a whole step.
+    settings = ["train.max_steps=3", "train.optimizer=sgd", "train.learning_rate=0.5"]
     train(write_recipe("train.batch_size=8", *settings), tmp_path / "large")
     train(write_recipe("train.batch_size=1", "train.accumulate=8", *settings), tmp_path / "small")
     assert losses(tmp_path / "small") == pytest.approx(losses(tmp_path / "large"), rel=1e-5)
@@ -205,9 +206,10 @@ def test_bad_input_leaves_an_existing_run_alone_even_with_force(write_recipe, tm
     ids=["qlora", "qlora-checkpointing", "checkpointing", "ia3", "dora", "bfloat16"],
 )
 def test_every_method_learns_on_the_cpu(write_recipe, tmp_path: Path, overrides: list[str]):
-    train(write_recipe("train.max_steps=12", *overrides), tmp_path / "run")
-    found = losses(tmp_path / "run")
-    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+    # Every step sees all examples, so that the losses can be compared.
+    train(write_recipe("train.max_steps=5", "train.batch_size=8", *overrides), tmp_path / "run")
+    first, *_, last = losses(tmp_path / "run")
+    assert last < first - 0.1
 
 
 def test_qlora_keeps_its_base_in_four_bits(write_recipe):

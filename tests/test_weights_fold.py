@@ -1,4 +1,4 @@
-"""Folding one module at a time gives the weights of PEFT's whole-model merge, bit for bit, and refuses what does not fit."""
+"""Folding one module at a time gives PEFT's whole-model merge, bit for bit, and refuses what does not fit."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_prompt_tuning_is_refused_with_a_way_out(tiny_llama: Path, tmp_path: Pat
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
     model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_llama), config)
     model.save_pretrained(tmp_path / "prompt")
-    with pytest.raises(AdapterError, match="PROMPT_TUNING.*method lora"):
+    with pytest.raises(AdapterError, match=r"PROMPT_TUNING.*method lora"):
         open_folded(resolve_source(str(tmp_path / "prompt"), base=str(tiny_llama)))
 
 
@@ -234,5 +234,5 @@ def test_an_overflow_of_the_stored_type_is_refused(tiny_llama: Path, tmp_path: P
 def test_a_truncated_adapter_is_refused_naming_the_file(lora: Path) -> None:
     weights = lora / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises((AdapterError, ModelError), match="adapter_model.safetensors"):
+    with pytest.raises((AdapterError, ModelError), match=r"adapter_model\.safetensors"):
         open_folded(resolve_source(str(lora)))

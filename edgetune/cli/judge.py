@@ -28,7 +28,9 @@ def judge(
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; all cores by default.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; the physical cores by default.")
+    ] = None,
 ) -> None:
     """Judge a model against a baseline: exit code 0 passed, 1 a regression, 3 too few items to tell."""
     console.configure(json_mode=json)

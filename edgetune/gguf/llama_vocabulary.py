@@ -16,10 +16,13 @@ _complaints: list[str] = []
 
 
 class LlamaVocabulary:
-    """The vocabulary of an open GGUF file."""
+    """The vocabulary of an open GGUF file, and llama.cpp's handle of the `model` that it belongs to."""
 
-    def __init__(self, vocabulary: Any) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, model: Any) -> None:
+        import llama_cpp
+
+        self.model = model
+        self._vocabulary = llama_cpp.llama_model_get_vocab(model)
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Ids of `text`, special tokens in it recognized; with `add_special`, BOS and EOS where the file adds them."""
@@ -56,7 +59,7 @@ def open_vocabulary(file: Path, *, whole_model: bool = False) -> Iterator[LlamaV
         reason = _complaints[0].strip() if _complaints else "no reason given"
         raise ModelError(f"llama.cpp does not open it ({reason})", where=file)
     try:
-        yield LlamaVocabulary(llama_cpp.llama_model_get_vocab(model))
+        yield LlamaVocabulary(model)
     finally:
         llama_cpp.llama_model_free(model)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune import console
-from edgetune.errors import NumericalError
+from edgetune.errors import ModelError, NumericalError
 from edgetune.gguf.architectures import Architecture, find_architecture
 from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.gguf.lineage import Lineage, trace_lineage
@@ -93,16 +93,19 @@ def export(source: Source, out: Path, *, preset: str = DEFAULT_PRESET, force: bo
 
 
 def _gather(source: Source, tokenizer: Any) -> _Contents:
+    """Open and plan everything, so that what cannot be exported is refused before anything is written."""
+    from gguf import GGUFWriter
+
     folded = open_folded(source)
     where = source.base.reference
     architecture = find_architecture(folded.config, where=where)
-    return _Contents(
-        folded=folded,
-        architecture=architecture,
-        vocabulary=build_vocabulary(tokenizer, folded.config.vocab_size, where=where, likely_pre=_recorded_pre(source)),
-        lineage=trace_lineage(source),
-        plan=architecture.plan(folded.config, folded.tensors),
-    )
+    try:
+        plan = architecture.plan(folded.config, folded.tensors)
+        architecture.describe(folded.config, GGUFWriter(None, architecture.gguf_name))
+    except ModelError as problem:
+        raise ModelError(problem.what, where=where, remedy=problem.remedy) from problem
+    vocabulary = build_vocabulary(tokenizer, folded.config.vocab_size, where=where, likely_pre=_recorded_pre(source))
+    return _Contents(folded, architecture, vocabulary, trace_lineage(source), plan)
 
 
 def _recorded_pre(source: Source) -> str | None:

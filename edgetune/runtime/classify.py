@@ -52,6 +52,7 @@ def classify_by_generation(
     Raises UsageError when the prompt does not fit into the context.
     """
     prompt = session.tokenize(session.template.render(messages, add_generation_prompt=True))
+    session.feed(prompt, reproducible=True)
     text = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=max_tokens))
     return Prediction(parse_label(text, labels), None, text)
 

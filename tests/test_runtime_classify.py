@@ -1,0 +1,119 @@
+"""Labels by likelihood and by generation, with the ids that training uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgetune.data.example import Message
+from edgetune.data.template import ChatTemplate
+from edgetune.errors import DataError
+from edgetune.runtime import classify
+from edgetune.runtime.classify import classify_by_generation, classify_by_likelihood, parse_label
+from edgetune.runtime.session import Session
+
+LABELS = ["negative", "neutral", "positive"]
+
+
+@pytest.fixture(scope="module")
+def session(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        with Session.open(smollm2_gguf, context_tokens=512, threads=1) as opened:
+            yield opened
+
+
+def question(text: str) -> list[Message]:
+    return [Message("user", f"Is this negative, neutral or positive? Answer with one word.\n\nText: {text}")]
+
+
+def test_the_likeliest_label_is_the_one_whose_whole_answer_has_the_highest_probability(session: Session) -> None:
+    prediction = classify_by_likelihood(session, question("I love this!"), LABELS)
+    assert prediction.log_probabilities is not None
+    assert list(prediction.log_probabilities) == LABELS
+    assert prediction.label == max(LABELS, key=prediction.log_probabilities.__getitem__)
+    for label, score in prediction.log_probabilities.items():
+        prefix = session.tokenize(session.template.render(question("I love this!"), add_generation_prompt=True))
+        ids = [*prefix, *session.tokenize(f"{label}<|im_end|>\n")]
+        rows = session.log_probabilities(ids)
+        expected = sum(float(rows[index - 1, ids[index]]) for index in range(len(prefix), len(ids)))
+        assert score == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_order_of_labels_and_of_texts_changes_no_score(session: Session) -> None:
+    texts = ["I love this!", "It is a chair.", "Terrible, never again, and the waiter laughed at us. " * 4]
+    forward = [classify_by_likelihood(session, question(text), LABELS) for text in texts]
+    backward = [classify_by_likelihood(session, question(text), LABELS[::-1]) for text in reversed(texts)]
+    assert [prediction.log_probabilities for prediction in forward] == [
+        prediction.log_probabilities for prediction in reversed(backward)
+    ]
+
+
+def test_prompt_and_answer_are_the_ids_of_the_training_segments(session: Session) -> None:
+    prefix, answer = classify._split_answer(session, question("fine"), "neutral")
+    segments = session.template.segments([*question("fine"), Message("assistant", "neutral")])
+    assert [segment.supervised for segment in segments] == [False, True]
+    assert (prefix, answer) == tuple(session.tokenize(segment.text) for segment in segments)
+
+
+def test_an_example_before_the_question_belongs_to_the_prompt(session: Session) -> None:
+    shots = [*question("Awful."), Message("assistant", "negative"), *question("Great.")]
+    prefix, answer = classify._split_answer(session, shots, "positive")
+    assert session.detokenize(answer) == "positive<|im_end|>\n"
+    assert "Awful" in session.detokenize(prefix)
+    assert session.detokenize(prefix).endswith("<|im_start|>assistant\n")
+
+
+def test_a_template_that_changes_the_prompt_with_the_answer_is_refused(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "{{ messages[1].content | length if messages | length > 1 else 0 }}:{{ messages[-1].content }}"
+    monkeypatch.setitem(session.__dict__, "template", ChatTemplate(source, "", ""))
+    with pytest.raises(DataError, match="chat template"):
+        classify_by_likelihood(session, question("x"), ["a", "bbb"])
+
+
+def test_generation_gives_the_text_that_the_label_was_read_from(session: Session) -> None:
+    prediction = classify_by_generation(session, question("I love this!"), LABELS)
+    assert prediction.text
+    assert prediction.log_probabilities is None
+    assert prediction.label == parse_label(prediction.text, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("positive", "positive"),
+        (" Positive.\n", "positive"),
+        ("**NEGATIVE**", "negative"),
+        ("The sentiment is neutral.", "neutral"),
+        ("neutral, clearly neutral", "neutral"),
+        ("It is positive, not negative", None),
+        ("positively", None),
+        ("non-negative?", "negative"),
+        ("", None),
+        ("I cannot say", None),
+    ],
+)
+def test_an_answer_is_read_as_a_label_or_as_none(text: str, label: str | None) -> None:
+    assert parse_label(text, LABELS) == label
+
+
+def test_a_longer_label_is_not_taken_for_the_shorter_one_in_it() -> None:
+    labels = ["positive", "very positive", "C++", "a"]
+    assert parse_label("That is very positive!", labels) == "very positive"
+    assert parse_label("Clearly c++ code", labels) == "C++"
+
+
+@given(st.sampled_from(LABELS), st.sampled_from(["", " ", "\n", ".", "!", '"', "*"]), st.booleans())
+def test_a_label_is_read_whatever_stands_around_it(label: str, around: str, upper: bool) -> None:
+    assert parse_label(around + (label.upper() if upper else label) + around, LABELS) == label
+
+
+@given(st.text(max_size=30))
+def test_no_text_fails(text: str) -> None:
+    assert parse_label(text, LABELS) in (*LABELS, None)
