@@ -100,13 +100,21 @@ def agrees(base: Path, file: Path, tolerance: float) -> float:
             }
         },
         {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}},
+        {
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 128,
+            }
+        },
     ],
-    ids=["tied, grouped queries", "untied", "biases", "head size apart", "rope llama3", "rope linear"],
+    ids=["tied, grouped queries", "untied", "biases", "head size apart", "rope llama3", "rope linear", "rope yarn"],
 )
 def test_an_f32_file_gives_the_log_probabilities_of_transformers(changes, tiny_llama: Path, tmp_path: Path) -> None:
     base = save_variant(tiny_llama, tmp_path / "base", **changes)
     export(resolve_source(str(base)), tmp_path / "model.gguf", preset="f32")
-    agrees(base, tmp_path / "model.gguf", 2e-3)
+    agrees(base, tmp_path / "model.gguf", 1e-4)
 
 
 def test_an_f16_file_of_an_adapter_gives_the_log_probabilities_of_the_unmerged_adapter(
@@ -317,6 +325,7 @@ def test_an_unknown_architecture_lists_the_known(tiny_llama: Path, tmp_path: Pat
     ("changes", "says"),
     [
         ({"hidden_act": "gelu"}, "hidden_act is gelu"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "beta_fast": 16}}, "beta_fast"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "type dynamic"),
     ],
 )

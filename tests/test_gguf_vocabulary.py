@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers  # noqa: E402
-from tokenizers import processors, trainers  # noqa: E402
-from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from edgetune.errors import ModelError  # noqa: E402
-from edgetune.gguf import vocabulary as room  # noqa: E402
-from edgetune.gguf.hard_text import hard_texts  # noqa: E402
-from edgetune.gguf.vocabulary import build_vocabulary  # noqa: E402
+from edgetune.errors import ModelError
+from edgetune.gguf import vocabulary as room
+from edgetune.gguf.hard_text import hard_texts
+from edgetune.gguf.vocabulary import build_vocabulary
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
@@ -54,11 +54,10 @@ def sentence_piece() -> PreTrainedTokenizerFast:
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=1200, special_tokens=special, limit_alphabet=200)
     tokenizer.train_from_iterator(["some plain words in a row, again and again " * 30, *CORPUS], trainer)
-    # Byte tokens belong to the model, not to the special ones.
-    kept = Tokenizer.from_str(tokenizer.to_str())
-    state = __import__("json").loads(kept.to_str())
+    state = json.loads(tokenizer.to_str())
+    # Byte tokens belong to the model; the trainer knows only special tokens.
     state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("<0x")]
-    tokenizer = Tokenizer.from_str(__import__("json").dumps(state))
+    tokenizer = Tokenizer.from_str(json.dumps(state))
     tokenizer.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
@@ -116,6 +115,23 @@ def test_a_sentencepiece_vocabulary_gives_the_same_ids() -> None:
     vocabulary = build_vocabulary(sentence_piece(), 1300, where="x")
     assert (vocabulary.model, vocabulary.add_bos, vocabulary.add_space_prefix) == ("llama", True, True)
     assert vocabulary.merges is None
+
+
+@pytest.mark.parametrize(("scheme", "prefix"), [("first", False), ("always", True)])
+def test_a_space_prefix_that_llama_cpp_lacks_is_settled_by_the_chat_template(
+    scheme: str, prefix: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = sentence_piece()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([])
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, split=False)
+    with pytest.raises(ModelError, match="differ on"):
+        build_vocabulary(tokenizer, 1300, where="x")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]"
+        "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    assert build_vocabulary(tokenizer, 1300, where="x").add_space_prefix is prefix
+    assert "conversations" in capsys.readouterr().err
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused() -> None:

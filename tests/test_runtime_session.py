@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edgetune.data.example import Message
@@ -22,6 +22,7 @@ from edgetune.runtime.session import Session
 from edgetune.runtime.threads import physical_cores
 
 CONTEXT_TOKENS = 512
+UNKNOWN_ID = 0
 
 HARD_TEXTS = [
     "Hello, world!",
@@ -77,8 +78,12 @@ def test_ids_equal_transformers_ids(session: Session, reference_ids: Callable[[s
 def test_ids_of_any_text_equal_transformers_ids_and_come_back_as_the_text(
     session: Session, reference_ids: Callable[[str], list[int]], text: str
 ) -> None:
+    expected = reference_ids(text)
+    # SmolLM2's vocabulary lacks some bytes, of control characters for instance. The tokenizer writes its unknown token
+    # there, llama.cpp nothing.
+    assume(UNKNOWN_ID not in expected)
     ids = session.tokenize(text)
-    assert ids == reference_ids(text)
+    assert ids == expected
     assert session.detokenize(ids) == text
 
 

@@ -93,6 +93,15 @@ def test_a_tokenizer_beside_the_adapter_wins_over_the_bases(adapter: Path, tiny_
     assert resolve_source(str(adapter)).load_tokenizer().chat_template != tokenizer.chat_template
 
 
+def test_added_tokens_without_their_embeddings_are_refused(adapter: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    own = train_nothing(AutoModelForCausalLM.from_pretrained(tiny_llama), tmp_path / "adapter")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(own)
+    with pytest.raises(ModelError, match=r"49152 rows.*resized embeddings"):
+        merge(resolve_source(str(own)), tmp_path / "merged")
+
+
 def test_a_sharded_base_gives_the_same_tensors_as_one_file(adapter: Path, sharded: Path) -> None:
     one = dict(stream_tensors(resolve_source(str(adapter))))
     many = dict(stream_tensors(resolve_source(str(adapter), base=str(sharded))))

@@ -39,9 +39,10 @@ class LlamaVocabulary:
 
 
 @contextmanager
-def open_vocabulary(file: Path, *, whole_model: bool = False) -> Iterator[LlamaVocabulary]:
+def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = None) -> Iterator[LlamaVocabulary]:
     """Open a GGUF file in llama.cpp, its vocabulary only or (mapped, not computed) the whole model.
 
+    `pre` is read in place of the file's tokenizer.ggml.pre.
     Raises ModelError with llama.cpp's own reason when it refuses.
     """
     import llama_cpp
@@ -53,6 +54,9 @@ def open_vocabulary(file: Path, *, whole_model: bool = False) -> Iterator[LlamaV
     params.use_mmap = True
     # The extra CPU kernels repack the weights, which crashes on some virtual machines and is not needed here.
     params.use_extra_bufts = False
+    overrides = _override_pre(pre)
+    if overrides is not None:
+        params.kv_overrides = overrides
     _complaints.clear()
     model = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
     if not model:
@@ -62,6 +66,19 @@ def open_vocabulary(file: Path, *, whole_model: bool = False) -> Iterator[LlamaV
         yield LlamaVocabulary(model)
     finally:
         llama_cpp.llama_model_free(model)
+
+
+def _override_pre(pre: str | None) -> Any:
+    """llama.cpp's array of metadata overrides, ended by an empty key."""
+    import llama_cpp
+
+    if pre is None:
+        return None
+    overrides = (llama_cpp.llama_model_kv_override * 2)()
+    overrides[0].tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
+    overrides[0].key = b"tokenizer.ggml.pre"
+    overrides[0].value.val_str = pre.encode()
+    return overrides
 
 
 def _silence() -> None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.errors import ModelError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import open_vocabulary
-from edgetune.gguf.vocabulary import disagreement, parity_texts
+from edgetune.gguf.vocabulary import disagreement
 from edgetune.weights.gguf_file import GgufFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def verify_export(file: Path, tokenizer: PreTrainedTokenizerBase, *, name: Path) -> None:
+def verify_export(file: Path, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, name: Path) -> None:
     """Raise VerificationFailed (calling the file `name`) unless llama.cpp opens `file` with all its tensors, gives the
-    tokenizer's ids on hard text, and the chat template is the tokenizer's.
+    tokenizer's ids on `texts`, and the chat template is the tokenizer's.
     """
     try:
         with open_vocabulary(file, whole_model=True) as vocabulary:
-            failed = disagreement(vocabulary, tokenizer, parity_texts(tokenizer))
+            failed = disagreement(vocabulary, tokenizer, texts)
     except ModelError as problem:
         raise VerificationFailed(problem.what, where=name, remedy="the file was not kept") from problem
     if failed is not None:

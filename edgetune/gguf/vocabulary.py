@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgetune import console
 from edgetune.errors import ModelError
 from edgetune.gguf.hard_text import hard_texts
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
+from edgetune.weights.source import require_rows
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -44,7 +46,8 @@ _OTHER_PRE_NAMES = (
 class Vocabulary:
     """What a GGUF file says about tokens. `model` is llama.cpp's tokenizer: gpt2 (byte-level BPE) or llama (SPM).
 
-    tokens, types and scores have one entry per row of the embedding; rows without a token are unused.
+    tokens, types and scores have one entry per row of the embedding; rows without a token are unused. `proven_on` are
+    the texts to which llama.cpp gave the tokenizer's ids.
     """
 
     model: str
@@ -58,6 +61,7 @@ class Vocabulary:
     add_eos: bool
     add_space_prefix: bool
     chat_template: str | dict[str, str] | None
+    proven_on: tuple[str, ...] = ()
 
     def describe(self, writer: GGUFWriter) -> None:
         """Write every tokenizer key."""
@@ -105,7 +109,8 @@ def build_vocabulary(
             where=where,
             remedy="byte-level BPE and SentencePiece BPE with byte fallback can be written",
         )
-    by_id = _tokens_by_id(tokenizer, rows, where)
+    require_rows(tokenizer, rows, where=where)
+    by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     draft = Vocabulary(
         model="gpt2" if byte_level else "llama",
         pre="default",
@@ -121,14 +126,23 @@ def build_vocabulary(
     )
     if not byte_level:
         draft = replace(draft, tokens=_with_plain_spaces(draft))
-        candidates: Iterator[Vocabulary] = (replace(draft, add_space_prefix=prefix) for prefix in (True, False))
+        candidates = [replace(draft, add_space_prefix=prefix) for prefix in (True, False)]
     else:
         names = _likely_names(json.dumps(settings["pre_tokenizer"]), likely_pre)
-        candidates = (replace(draft, pre=name) for name in names)
-    return _first_proven(candidates, tokenizer, where)
+        candidates = [replace(draft, pre=name) for name in names]
+    proven, closest = _first_proven(candidates, tokenizer, parity_texts(tokenizer))
+    if proven is None and not byte_level:
+        proven = _proven_in_chats(candidates, tokenizer, closest)
+    if proven is None:
+        raise ModelError(
+            f"llama.cpp cannot give this tokenizer's ids (they differ on {closest[:60]!r})",
+            where=where,
+            remedy="a newer llama-cpp-python may know it: pip install -U llama-cpp-python",
+        )
+    return proven
 
 
-def disagreement(vocabulary: LlamaVocabulary, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str | None:
+def disagreement(vocabulary: LlamaVocabulary, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> str | None:
     """The first text to which llama.cpp and the tokenizer give different ids; None when they agree on all."""
     for text in texts:
         if vocabulary.encode(text, add_special=False) != tokenizer.encode(text, add_special_tokens=False):
@@ -142,31 +156,63 @@ def parity_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Hard text of many scripts, words of the vocabulary itself, and special tokens inside text."""
     ids = range(0, len(tokenizer), max(1, len(tokenizer) // 400))
     own_words = tokenizer.decode(list(ids), skip_special_tokens=True)
-    special = [f"a{token}b {token}\n{token}" for token in tokenizer.all_special_tokens]
+    template = str(tokenizer.chat_template)
+    used = [str(token) for token in tokenizer.added_tokens_decoder.values() if str(token) in template]
+    special = [f"a{token}b {token}\n{token}" for token in dict.fromkeys([*tokenizer.all_special_tokens, *used])]
     return [*hard_texts(), own_words.replace("\ufffd", ""), *special]
 
 
-def _first_proven(candidates: Iterator[Vocabulary], tokenizer: PreTrainedTokenizerBase, where: str) -> Vocabulary:
-    """A wrong pre-tokenizer changes ids silently, so each candidate is loaded in llama.cpp and compared."""
-    texts = parity_texts(tokenizer)
+def chat_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Conversations of one and three turns as the chat template writes them; empty without a template."""
+    if tokenizer.chat_template is None:
+        return []
+    words = [hard_texts()[0], "Why is 2 + 2 = 4?\n\n  Say it in one word.", "你好 🙂 été", "def f(x):\n    return x"]
+    turns = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate([*words, "Thanks!"])]
+    parts = [turns[:1], turns[:3], turns[2:]]
+    return [str(tokenizer.apply_chat_template(part, tokenize=False, add_generation_prompt=True)) for part in parts]
+
+
+def _first_proven(
+    candidates: Sequence[Vocabulary], tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[Vocabulary | None, str]:
+    """A wrong pre-tokenizer changes ids silently, so each candidate is loaded in llama.cpp and compared.
+
+    Returns the first that agrees on all texts, or None and a text on which they differ.
+    """
     closest = ""
+    written: Vocabulary | None = None
     with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
         file = Path(folder) / "vocabulary.gguf"
         for candidate in candidates:
-            _write_vocabulary_only(candidate, file)
+            if written is None or replace(candidate, pre=written.pre) != written:
+                _write_vocabulary_only(candidate, file)
+                written = candidate
             try:
-                with open_vocabulary(file) as vocabulary:
+                with open_vocabulary(file, pre=candidate.pre) as vocabulary:
                     failed = disagreement(vocabulary, tokenizer, texts)
             except ModelError:
                 continue  # this build of llama.cpp does not know the name
             if failed is None:
-                return candidate
-            closest = closest if len(closest) > len(failed) else failed
-    raise ModelError(
-        f"llama.cpp has no pre-tokenizer that gives this tokenizer's ids (they differ on {closest[:60]!r})",
-        where=where,
-        remedy="a newer llama-cpp-python may have it: pip install -U llama-cpp-python",
-    )
+                return replace(candidate, proven_on=tuple(texts)), ""
+            closest = closest or failed
+    return None, closest
+
+
+def _proven_in_chats(
+    candidates: Sequence[Vocabulary], tokenizer: PreTrainedTokenizerBase, differs_on: str
+) -> Vocabulary | None:
+    """SentencePiece tokenizers of newer Transformers prefix a space by rules that llama.cpp does not have.
+
+    What counts is then that conversations, as the chat template writes them, get the ids of training.
+    """
+    texts = chat_texts(tokenizer)
+    proven = _first_proven(candidates, tokenizer, texts)[0] if texts else None
+    if proven is not None:
+        console.warn(
+            f"llama.cpp and this tokenizer give different ids for some plain text ({differs_on[:40]!r}); "
+            "conversations in the model's chat template get the same ids"
+        )
+    return proven
 
 
 def _write_vocabulary_only(vocabulary: Vocabulary, file: Path) -> None:
@@ -186,17 +232,6 @@ def _likely_names(pre_tokenizer: str, likely_pre: str | None) -> list[str]:
         if json.dumps(piece)[1:-1].replace('\\"', '"') in pre_tokenizer:
             likely.extend(names)
     return list(dict.fromkeys([*likely, *_OTHER_PRE_NAMES]))
-
-
-def _tokens_by_id(tokenizer: PreTrainedTokenizerBase, rows: int, where: str) -> dict[int, str]:
-    by_id = {number: token for token, number in tokenizer.get_vocab().items()}
-    if max(by_id) >= rows:
-        raise ModelError(
-            f"the tokenizer has ids up to {max(by_id)}, but the embedding has only {rows} rows",
-            where=where,
-            remedy="train with resized embeddings, and save them with the adapter, or use the base's own tokenizer",
-        )
-    return by_id
 
 
 def _types(tokenizer: PreTrainedTokenizerBase, by_id: dict[int, str], rows: int, *, byte_level: bool) -> Iterator[int]:

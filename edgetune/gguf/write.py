@@ -78,7 +78,7 @@ def export(source: Source, out: Path, *, preset: str = DEFAULT_PRESET, force: bo
         else:
             _write_quantized(contents, chosen, staged, clock)
         with clock.phase("verify"):
-            verify_export(staged, tokenizer, name=out)
+            verify_export(staged, tokenizer, contents.vocabulary.proven_on, name=out)
         types = Counter(GGMLQuantizationType(tensor.kind).name for tensor in GgufFile(staged).tensors.values())
     return ExportReport(
         out=out,

@@ -33,16 +33,13 @@ class Conversation:
         self._turns: list[Message] = []
         self._text = ""
         self._ids: list[int] = []
+        self.last_stats: GenerationStats | None = None
+        """What the last answer took, if it came to one."""
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The system message, if there is one, and the turns that the model still remembers."""
         return self._with_system(self._turns)
-
-    @property
-    def last_stats(self) -> GenerationStats | None:
-        """What the last answer took."""
-        return self._session.last_stats
 
     def set_system(self, text: str | None) -> None:
         """Change the system message and start anew."""
@@ -62,6 +59,7 @@ class Conversation:
         note, when the context is full. Raises UsageError when this turn alone does not fit, and DataError when the
         chat template refuses the conversation; the conversation is then as before.
         """
+        self.last_stats = None
         turns, prompt, ids = self._fit([*self._turns, Message("user", text)])
         written: list[str] = []
         ended = False
@@ -73,8 +71,10 @@ class Conversation:
                     yield piece
             ended = True
         finally:
-            if written or ended:
-                self._remember(turns, prompt, ids, "".join(written))
+            stats = self._session.last_stats
+            if stats is not None and (written or ended):
+                self.last_stats = stats
+                self._remember(turns, prompt, [*ids, *stats.token_ids], "".join(written))
 
     def save(self, file: Path) -> None:
         """Write the conversation as one row of format `messages`: .jsonl as a line, anything else as a JSON list.
@@ -120,17 +120,16 @@ class Conversation:
         return ids + self._session.tokenize(prompt)
 
     def _remember(self, turns: list[Message], prompt: str, ids: list[int], answer: str) -> None:
-        """Add the answer, and find what the chat template puts behind it."""
+        """Add the answer. `ids` are those of `prompt` and of the answer as it was written."""
         self._turns = [*turns, Message("assistant", answer)]
         self._text, self._ids = "", []
         whole = self._session.template.render(self.messages)
         behind_prompt = whole.removeprefix(prompt)
         # Some templates strip the answer. Where one changes it in other ways, the next turn is tokenized anew.
         shown = next((form for form in (answer, answer.strip()) if behind_prompt.startswith(form)), None)
-        stats = self.last_stats
-        if whole.startswith(prompt) and shown is not None and stats is not None:
+        if whole.startswith(prompt) and shown is not None:
             self._text = whole
-            self._ids = [*ids, *stats.token_ids, *self._session.tokenize(behind_prompt.removeprefix(shown))]
+            self._ids = [*ids, *self._session.tokenize(behind_prompt.removeprefix(shown))]
 
     def _render(self, turns: list[Message]) -> str:
         return self._session.template.render(self._with_system(turns), add_generation_prompt=True)

@@ -159,7 +159,7 @@ class _Terminal:
     def _stats(self, _argument: str) -> None:
         stats = self._conversation.last_stats
         if stats is None:
-            console.note("there was no answer yet")
+            console.note("there is no answer to tell about")
             return
         console.note(
             f"prompt {stats.prompt_tokens} tokens ({stats.cached_tokens} of them from the cache) "

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 from edgetune import console
 from edgetune.outputs import check_target, staged_folder
 from edgetune.weights.base import TensorInfo
-from edgetune.weights.source import Source
+from edgetune.weights.source import Source, require_rows
 from edgetune.weights.stream import FoldedTensors, open_folded
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
     check_target(out, force=force)
     folded = open_folded(source)
     tokenizer = source.load_tokenizer()
+    require_rows(tokenizer, folded.config.vocab_size, where=source.name)
     shards = _split_into_shards(list(folded.tensors.values()), max_shard_bytes)
     with staged_folder(out, force=force) as staged:
         _write_weights(folded, shards, staged)

@@ -97,6 +97,17 @@ def resolve_source(argument: str, *, base: str | None = None) -> Source:
     return Source(name=_model_name(argument, path), base=locate_model(argument))
 
 
+def require_rows(tokenizer: PreTrainedTokenizerBase, rows: int, *, where: str) -> None:
+    """Raise ModelError when the tokenizer has ids for which the embedding, of `rows` rows, has no vector."""
+    last = max(tokenizer.get_vocab().values())
+    if last >= rows:
+        raise ModelError(
+            f"the tokenizer has ids up to {last}, but the embedding has only {rows} rows",
+            where=where,
+            remedy="train with resized embeddings and save them with the adapter, or use the base's own tokenizer",
+        )
+
+
 def _run_directory(run: Path, base: str | None) -> Source:
     recipe_file = run / "recipe.yaml"
     if not (run / "adapter" / ADAPTER_CONFIG).is_file():

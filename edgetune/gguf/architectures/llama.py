@@ -82,6 +82,7 @@ def describe_rope(config: Any, writer: GGUFWriter) -> None:
             writer.add_rope_scaling_type(RopeScalingType.LINEAR)
             writer.add_rope_scaling_factor(float(rope["factor"]))
         case "yarn":
+            _refuse_unusual_yarn(rope)
             writer.add_rope_scaling_type(RopeScalingType.YARN)
             writer.add_rope_scaling_factor(float(rope["factor"]))
             original = rope.get("original_max_position_embeddings") or config.max_position_embeddings
@@ -111,6 +112,16 @@ def rope_factors(config: Any) -> torch.Tensor | None:
     low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
     smooth = ((original / wavelengths - low) / (high - low)).clamp(0, 1)
     return 1 / ((1 - smooth) / factor + smooth)
+
+
+def _refuse_unusual_yarn(rope: dict[str, Any]) -> None:
+    """The file has no place for these, so llama.cpp would compute with its own defaults."""
+    defaults = {"beta_fast": 32, "beta_slow": 1, "attention_factor": None, "mscale": None, "mscale_all_dim": None}
+    for key, default in defaults.items():
+        if rope.get(key) not in (None, default):
+            raise ModelError(
+                f"its yarn rope scaling sets {key} to {rope[key]}, which cannot be written for this family"
+            )
 
 
 def _rope(config: Any) -> dict[str, Any]:
