@@ -9,7 +9,6 @@ import time
 from typing import IO, Any
 
 import torch
-from torch import Tensor
 
 from edgetune.train.run_directory import RunDirectory
 
@@ -51,9 +50,9 @@ class Telemetry:
         """Training tokens per second, padding not counted, since this process began to train."""
         return (self.train_tokens - self._tokens_before) / max(time.monotonic() - self._started, 1e-9)
 
-    def count_batch(self, lengths: Tensor, supervised: int) -> None:
-        """Count one batch: lengths (b,) in tokens without padding, and its number of supervised tokens."""
-        self.train_tokens += int(lengths.sum())
+    def count_batch(self, tokens: int, supervised: int) -> None:
+        """Count one batch: the tokens of its examples without padding, and how many of them are supervised."""
+        self.train_tokens += tokens
         self.supervised_tokens += supervised
 
     def log(self, *, step: int, epoch: float, values: dict[str, float]) -> None:

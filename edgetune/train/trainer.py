@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 import math
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,10 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 from trl import SFTConfig, SFTTrainer
 
 from edgetune.console import ProgressHandle
-from edgetune.data.collate import collate
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.recipe.schema import Recipe
+from edgetune.train.batches import Batch, can_pack, pack_batch, pad_batch, use_packed_attention
+from edgetune.train.frozen_linear import quicken_frozen_linears
 from edgetune.train.loss import supervised_nll
 from edgetune.train.run_directory import COMPLETE, RunDirectory
 from edgetune.train.telemetry import Telemetry
@@ -102,18 +105,22 @@ class AdapterTrainer(SFTTrainer):
         telemetry: Telemetry,
         progress: ProgressHandle,
     ) -> None:
-        self._head: nn.Module = model.get_base_model().get_output_embeddings()
+        base = model.get_base_model()
+        self._head: nn.Module = base.get_output_embeddings()
+        quicken_frozen_linears(model)
         self._telemetry = telemetry
         self.interrupt = StopAtStepEnd()
         logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
-        pad = tokenizer.pad_token_id
+        packs = can_pack(base.config)
+        if packs:
+            use_packed_attention(base)
         super().__init__(
             model=model,
             args=settings,
             processing_class=tokenizer,
             train_dataset=_as_dataset(train),
             eval_dataset=_as_dataset(evaluation) if evaluation else None,
-            data_collator=lambda batch: _without_mask(collate([TokenizedExample(**row) for row in batch], pad)),
+            data_collator=_Collator(tokenizer.pad_token_id, packs=packs, share_prompt=not _has_dropout(model)),
             callbacks=[Reporter(telemetry, progress), self.interrupt],
         )
         self.remove_callback(PrinterCallback)
@@ -123,14 +130,14 @@ class AdapterTrainer(SFTTrainer):
     def compute_loss(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Mean negative log-likelihood in nats over the supervised tokens of the whole accumulated batch."""
-        total, count = supervised_nll(model, self._head, inputs["input_ids"], inputs["labels"])
+        total, count = supervised_nll(model, self._head, inputs)
         if model.training:
-            self._telemetry.count_batch(inputs["lengths"], count)
+            self._telemetry.count_batch(inputs["tokens"], count)
         return total / (count if num_items_in_batch is None else num_items_in_batch)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -139,8 +146,7 @@ class AdapterTrainer(SFTTrainer):
         total, tokens = 0.0, 0
         with torch.no_grad():
             for batch in self.get_eval_dataloader():
-                inputs = self._prepare_inputs(batch)
-                loss, count = supervised_nll(self.model, self._head, inputs["input_ids"], inputs["labels"])
+                loss, count = supervised_nll(self.model, self._head, self._prepare_inputs(batch))
                 total, tokens = total + float(loss), tokens + count
         metrics = {"eval_loss": total / tokens}
         self.log(dict(metrics))
@@ -210,7 +216,21 @@ def _as_dataset(examples: tuple[TokenizedExample, ...]) -> Dataset:
     )
 
 
-def _without_mask(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Right padding needs no mask under causal attention; the lengths are kept for counting."""
-    mask = batch.pop("attention_mask")
-    return {**batch, "lengths": mask.sum(dim=1)}
+@dataclass(frozen=True)
+class _Collator:
+    """Rows of a data set -> a Batch, packed where the model allows it."""
+
+    pad_token_id: int
+    packs: bool
+    share_prompt: bool
+
+    def __call__(self, rows: Sequence[dict[str, Any]]) -> Batch:
+        examples = [TokenizedExample(**row) for row in rows]
+        if self.packs:
+            return pack_batch(examples, share_prompt=self.share_prompt)
+        return pad_batch(examples, self.pad_token_id)
+
+
+def _has_dropout(model: nn.Module) -> bool:
+    """With dropout, examples that share hidden states would share their noise too."""
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
