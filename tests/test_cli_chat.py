@@ -135,13 +135,14 @@ def test_a_terminal_gets_a_conversation(smollm2_gguf: Path, environment: dict[st
     ) as child:
         os.close(terminal)
         try:
-            read_until(master, b"/help lists the commands")
-            read_until(master, b"> ")
+            screen = Screen(master)
+            screen.wait_for(b"/help lists the commands")
+            screen.wait_for(EDITOR_IS_READY)
             os.write(master, b"Say hi.\r")
-            read_until(master, b"tokens/s")
-            read_until(master, b"> ")
+            screen.wait_for(b"tokens/s")
+            screen.wait_for(EDITOR_IS_READY)
             os.write(master, b"\x04")
-            read_until(master, None)
+            screen.wait_for_end()
             child.wait(30)
         finally:
             child.kill()
@@ -149,18 +150,35 @@ def test_a_terminal_gets_a_conversation(smollm2_gguf: Path, environment: dict[st
     assert child.returncode == 0
 
 
-def read_until(terminal: int, words: bytes | None) -> None:
-    """Read what the terminal shows until these words, or until the program has left it."""
-    seen = b""
-    while words is None or words not in seen:
-        assert select.select([terminal], [], [], 60)[0], f"nothing comes after {seen!r}"
+EDITOR_IS_READY = b"\x1b[?2004h"
+"""prompt_toolkit turns bracketed paste on when it starts to read a line."""
+ASKS_FOR_CURSOR, CURSOR_IS_AT_TOP = b"\x1b[6n", b"\x1b[1;1R"
+
+
+class Screen:
+    """What a program writes to its terminal, read in order."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal, self._unread = terminal, b""
+
+    def wait_for(self, words: bytes) -> None:
+        """Read until these words have appeared."""
+        while words not in self._unread:
+            assert self._read(), f"the program left after {self._unread!r}"
+        self._unread = self._unread.partition(words)[2]
+
+    def wait_for_end(self) -> None:
+        """Read until the program has left the terminal."""
+        while self._read():
+            pass
+
+    def _read(self) -> bool:
+        assert select.select([self._terminal], [], [], 60)[0], f"nothing comes after {self._unread!r}"
         try:
-            part = os.read(terminal, 4096)
+            part = os.read(self._terminal, 4096)
         except OSError:  # how Linux tells that nobody is left at the other end
-            part = b""
-        if not part:
-            assert words is None, seen
-            return
-        seen += part
-        if b"\x1b[6n" in part:  # prompt_toolkit asks where the cursor is
-            os.write(terminal, b"\x1b[1;1R")
+            return False
+        self._unread += part
+        if ASKS_FOR_CURSOR in part:
+            os.write(self._terminal, CURSOR_IS_AT_TOP)
+        return bool(part)

@@ -357,7 +357,7 @@ def test_an_adapter_of_another_base_writes_nothing(tiny_llama: Path, tmp_path: P
 
 @pytest.mark.parametrize("length", [0, 4, 1000, 90_000_000])
 def test_a_truncated_gguf_base_is_refused_by_name(length: int, smollm2_gguf: Path, tmp_path: Path) -> None:
-    from edgetune.weights.gguf_file import GgufFile
+    from edgetune.models.gguf_file import GgufFile
 
     file = tmp_path / "cut.gguf"
     with smollm2_gguf.open("rb") as whole:
@@ -368,7 +368,7 @@ def test_a_truncated_gguf_base_is_refused_by_name(length: int, smollm2_gguf: Pat
 
 
 def test_the_file_reader_agrees_with_the_gguf_package(smollm2_gguf: Path) -> None:
-    from edgetune.weights.gguf_file import GgufFile
+    from edgetune.models.gguf_file import GgufFile
 
     ours, theirs = GgufFile(smollm2_gguf), GGUFReader(smollm2_gguf)
     assert list(ours.tensors) == [tensor.name for tensor in theirs.tensors]

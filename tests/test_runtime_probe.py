@@ -87,7 +87,7 @@ def test_a_healthy_machine_keeps_the_extra_kernels_and_is_asked_once(
 
 
 @pytest.mark.parametrize("death", [signal.SIGILL, signal.SIGSEGV])
-def test_kernels_that_crash_are_turned_off_with_one_note_and_the_answer_is_remembered(  # noqa: PLR0917
+def test_kernels_that_crash_are_turned_off_with_one_note_and_the_answer_is_remembered(
     death: signal.Signals,
     smollm2_gguf: Path,
     children: Children,

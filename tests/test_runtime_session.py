@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetune.data.example import Message
@@ -22,7 +22,6 @@ from edgetune.runtime.session import Session
 from edgetune.runtime.threads import physical_cores
 
 CONTEXT_TOKENS = 512
-UNKNOWN_ID = 0
 
 HARD_TEXTS = [
     "Hello, world!",
@@ -74,16 +73,14 @@ def test_ids_equal_transformers_ids(session: Session, reference_ids: Callable[[s
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs", "Cn", "Co"]), max_size=40))
+@given(text=st.text(st.characters(exclude_categories=["Cs", "Cn", "Co", "Cc"], include_characters="\n\t"), max_size=40))
 def test_ids_of_any_text_equal_transformers_ids_and_come_back_as_the_text(
     session: Session, reference_ids: Callable[[str], list[int]], text: str
 ) -> None:
-    expected = reference_ids(text)
-    # SmolLM2's vocabulary lacks some bytes, of control characters for instance. The tokenizer writes its unknown token
-    # there, llama.cpp nothing.
-    assume(UNKNOWN_ID not in expected)
+    # SmolLM2's vocabulary lacks bytes of control characters and of planes without letters. For these, the tokenizer may
+    # write its unknown token, and llama.cpp nothing.
     ids = session.tokenize(text)
-    assert ids == expected
+    assert ids == reference_ids(text)
     assert session.detokenize(ids) == text
 
 

@@ -17,6 +17,8 @@ from edgetune.data.tokenize import TokenizedExample
 from edgetune.errors import DataError, Interrupted, OutputError, RecipeError
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
+from edgetune.train import frozen_linear
+from edgetune.train.batches import PACKABLE_FAMILIES, can_pack, pack_batch, pad_batch, use_packed_attention
 from edgetune.train.loss import supervised_nll
 from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
@@ -64,33 +66,108 @@ def load_tiny(folder: Path):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def test_the_loss_and_its_gradient_are_those_of_transformers(tiny_llama: Path):
+@pytest.mark.parametrize("shared", [0, 7])
+@pytest.mark.parametrize("layout", ["padded", "packed", "packed, shared prompt"])
+def test_the_loss_and_its_gradient_are_those_of_transformers(tiny_llama: Path, layout: str, shared: int):
     torch.manual_seed(1)
     model = load_tiny(tiny_llama)
-    examples = []
-    for length, supervised_from in ((9, 4), (17, 12), (5, 4)):
-        ids = torch.randint(20, 4000, (length,)).tolist()
-        examples.append(TokenizedExample(tuple(ids), tuple([-100] * supervised_from + ids[supervised_from:])))
-    batch = collate(examples, pad_token_id=2)
-    expected = model(**batch).loss
+    examples = make_examples(shared, completions=(5, 5, 1))
+    expected = model(**collate(examples, pad_token_id=2)).loss
     expected.backward()
     reference = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
 
-    total, count = supervised_nll(model, model.get_output_embeddings(), batch["input_ids"], batch["labels"])
+    if layout == "padded":
+        batch = pad_batch(examples, pad_token_id=2)
+    else:
+        use_packed_attention(model)
+        batch = pack_batch(examples, share_prompt=layout == "packed, shared prompt")
+        assert batch["layout"].shared == (shared if layout == "packed, shared prompt" else 0)
+    total, count = supervised_nll(model, model.get_output_embeddings(), batch)
     (total / count).backward()
 
     assert count == 5 + 5 + 1
+    assert batch["tokens"] == sum(len(example.input_ids) for example in examples)
     assert float(total / count) == pytest.approx(float(expected), rel=1e-6)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, reference[name], rtol=1e-4, atol=1e-7)
 
 
+def make_examples(shared: int, completions: tuple[int, ...]) -> list[TokenizedExample]:
+    """Random examples that begin with the same `shared` tokens; of each the last tokens are supervised."""
+    beginning = torch.randint(20, 4000, (shared,)).tolist()
+    examples = []
+    for number, supervised in enumerate(completions):
+        rest = [100 + number, *torch.randint(20, 4000, (3 + 4 * number + supervised,)).tolist()]
+        ids = beginning + rest
+        cut = len(ids) - supervised
+        examples.append(TokenizedExample(tuple(ids), tuple([-100] * cut + ids[cut:])))
+    return examples
+
+
+@pytest.mark.parametrize("family", sorted(PACKABLE_FAMILIES))
+def test_packing_changes_no_loss_in_any_family_that_it_is_used_for(family: str):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = AutoConfig.for_model(
+        family, **sizes, num_key_value_heads=2, head_dim=8, vocab_size=4000, pad_token_id=0, sliding_window=None
+    )
+    assert can_pack(config)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    examples = make_examples(9, completions=(2, 6, 3, 1))
+    expected = float(model(**collate(examples, pad_token_id=0)).loss)
+    use_packed_attention(model)
+    total, count = supervised_nll(model, model.get_output_embeddings(), pack_batch(examples, share_prompt=True))
+    assert float(total / count) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_with_windowed_attention_is_not_packed():
+    from transformers import AutoConfig
+
+    assert not can_pack(AutoConfig.for_model("mistral", sliding_window=4096))
+    assert not can_pack(AutoConfig.for_model("gemma2"))
+
+
+def test_a_shared_prompt_ends_before_the_token_that_predicts_an_answer():
+    first, second = (TokenizedExample((5, 6, 7, answer), (-100, -100, -100, answer)) for answer in (8, 9))
+    batch = pack_batch([first, second], share_prompt=True)
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 7, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3]]
+    assert batch["labels"].tolist() == [[-100, -100, 8, -100, 9, -100]]
+
+
 def test_a_batch_without_supervised_tokens_is_an_error(tiny_llama: Path):
     model = load_tiny(tiny_llama)
-    ids = torch.tensor([[5, 6, 7]])
+    batch = pad_batch([TokenizedExample((5, 6, 7), (-100, -100, -100))], pad_token_id=2)
     with pytest.raises(DataError, match="no supervised token"):
-        supervised_nll(model, model.get_output_embeddings(), ids, torch.full_like(ids, -100))
+        supervised_nll(model, model.get_output_embeddings(), batch)
+
+
+def test_quicker_frozen_layers_give_the_same_products(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frozen_linear, "_gain", lambda weight: 2.0)
+    model = load_tiny(tiny_llama).requires_grad_(False)
+    x = torch.randn(1, 11, 256)
+    results = []
+    for _ in range(2):
+        hidden = x.clone().requires_grad_()
+        output = model(inputs_embeds=hidden).logits
+        output.sum().backward()
+        results.append((output.detach(), hidden.grad))
+        assert frozen_linear.quicken_frozen_linears(model)
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_are_trained_keep_their_own_products(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frozen_linear, "_gain", lambda weight: 2.0)
+    assert not frozen_linear.quicken_frozen_linears(load_tiny(tiny_llama))
+
+
+def test_no_change_where_onednn_is_not_quicker(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(frozen_linear, "_gain", lambda weight: 1.0)
+    assert not frozen_linear.quicken_frozen_linears(load_tiny(tiny_llama).requires_grad_(False))
 
 
 def test_accumulating_small_batches_equals_one_large_batch(write_recipe, tmp_path: Path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from edgetune.errors import ModelError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import open_vocabulary
 from edgetune.gguf.vocabulary import disagreement
-from edgetune.weights.gguf_file import GgufFile
+from edgetune.models.gguf_file import GgufFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,8 +21,8 @@ from edgetune.gguf.quantize import quantize
 from edgetune.gguf.tensor_types import lossless_preset, plain_types
 from edgetune.gguf.verify import verify_export
 from edgetune.gguf.vocabulary import Vocabulary, build_vocabulary
+from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import check_target, staged_file
-from edgetune.weights.gguf_file import GgufFile
 from edgetune.weights.merge import peak_memory_bytes
 from edgetune.weights.source import Source
 from edgetune.weights.stream import FoldedTensors, open_folded

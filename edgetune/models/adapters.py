@@ -41,13 +41,17 @@ METHODS: dict[str, Callable[[Any], PeftConfig]] = {"lora": lora, "ia3": ia3}
 def add_adapter(model: PreTrainedModel, method: Method, *, base: str) -> PeftModel:
     """`model` with a fresh adapter on it; only the adapter is trainable. `base` is recorded as the adapter's base.
 
-    Raises RecipeError when the method's targets are not modules of this model.
+    Raises RecipeError when the method's targets are not modules of this model, or of a kind that the method cannot adapt.
     """
     from peft import get_peft_model
 
     config = METHODS[method.type](method)
     _check_targets(model, method)
-    adapted = get_peft_model(model, config)
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as problem:
+        reason = str(problem).strip().split("\n")[0]
+        raise RecipeError(f"method cannot adapt this model ({reason})", where=type(model).__name__) from problem
     config.base_model_name_or_path = base
     return adapted
 

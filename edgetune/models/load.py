@@ -1,16 +1,15 @@
-"""Files -> configuration, tokenizer, and weights in torch. What Transformers gets wrong about a GGUF is mended here."""
+"""Files -> configuration, tokenizer, and weights in torch. A GGUF is read by the gguf_* files beside this one."""
 
 from __future__ import annotations
 
-import io
 import logging
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 
 if TYPE_CHECKING:
@@ -32,23 +31,32 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def load_config(files: ModelFiles) -> PretrainedConfig:
-    """The model's configuration without quantization marks. Raises ModelError."""
+    """The model's configuration without quantization marks.
+
+    Raises ModelError, also for a GGUF with rope scaling, which Transformers does not read from there.
+    """
     from transformers import AutoConfig
 
+    from edgetune.models.gguf_config import gguf_config
+
     with _explained(files):
-        config = AutoConfig.from_pretrained(files.folder, **_gguf_argument(files))
-    _unmark(config)
+        config = gguf_config(GgufFile(files.gguf)) if files.gguf else AutoConfig.from_pretrained(files.folder)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
     return config
 
 
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
-    """The model's tokenizer with its chat template; its special tokens are those that the model's own files name."""
+    """The model's tokenizer with its chat template; its special tokens are those that the model's own files name.
+
+    Raises ModelError.
+    """
     from transformers import AutoTokenizer
 
+    from edgetune.models.gguf_tokenizer import gguf_tokenizer
+
     with _explained(files):
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, **_gguf_argument(files))
-    if files.gguf is not None:
-        _restore_special_tokens(tokenizer, files.gguf)
+        tokenizer = gguf_tokenizer(GgufFile(files.gguf)) if files.gguf else AutoTokenizer.from_pretrained(files.folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -62,39 +70,36 @@ def load_model(
     `quantize` nf4 and int8 go through bitsandbytes and compute in `dtype`. Raises ModelError.
     """
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_libraries()
-    device = {"": 0} if torch.cuda.is_available() else None
-    if quantize == "none":
-        # Transformers shows a bar of its own for a GGUF, which no setting turns off.
-        hidden = redirect_stderr(io.StringIO()) if files.gguf is not None else nullcontext()
-        with _explained(files), hidden:
-            model = AutoModelForCausalLM.from_pretrained(
-                files.folder, dtype=dtype, device_map=device, **_gguf_argument(files)
-            )
-        return _dense(model) if files.gguf is not None else model
-    config = BitsAndBytesConfig(
-        load_in_8bit=quantize == "int8",
-        load_in_4bit=quantize == "nf4",
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=double_quantization,
-        bnb_4bit_compute_dtype=dtype,
-    )
-    if files.gguf is None:
-        with _explained(files):
-            return AutoModelForCausalLM.from_pretrained(
-                files.folder, dtype=dtype, device_map=device, quantization_config=config
-            )
-    # Transformers takes one quantization at a time: dequantize the GGUF to a folder first.
-    with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
-        load_model(files, dtype=dtype).save_pretrained(folder)
-        return load_model(
-            ModelFiles(files.reference, Path(folder)),
-            dtype=dtype,
-            quantize=quantize,
-            double_quantization=double_quantization,
+    quantization = None
+    if quantize != "none":
+        quantization = BitsAndBytesConfig(
+            load_in_8bit=quantize == "int8",
+            load_in_4bit=quantize == "nf4",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=double_quantization,
+            bnb_4bit_compute_dtype=dtype,
         )
+    device = {"": 0} if torch.cuda.is_available() else None
+    with _explained(files):
+        if files.gguf is None:
+            return AutoModelForCausalLM.from_pretrained(
+                files.folder, dtype=dtype, device_map=device, quantization_config=quantization
+            )
+        config = load_config(files)
+        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            None,
+            config=config,
+            state_dict=_gguf_weights(files.gguf, config, dtype),
+            dtype=dtype,
+            device_map=device,
+            quantization_config=quantization,
+        )
+    # PEFT looks here for the base's configuration when it saves an adapter.
+    model.name_or_path = str(files.folder)
+    return model
 
 
 def quiet_libraries() -> None:
@@ -107,33 +112,11 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _gguf_argument(files: ModelFiles) -> dict[str, Any]:
-    return {} if files.gguf is None else {"gguf_file": files.gguf.name}
+def _gguf_weights(gguf: Path, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    from edgetune.models.gguf_tensors import GgufTensors
 
-
-def _dense(model: PreTrainedModel) -> PreTrainedModel:
-    """A dequantized GGUF model is an ordinary one; without its quantization marks it can be trained and saved."""
-    _unmark(model.config)
-    model.hf_quantizer = None
-    model.is_quantized = False
-    model.quantization_method = None
-    return model
-
-
-def _unmark(config: PretrainedConfig) -> None:
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-
-
-def _restore_special_tokens(tokenizer: PreTrainedTokenizerBase, gguf: Path) -> None:
-    """Set BOS, EOS, UNK and PAD to what the GGUF says: Transformers 5.17 gives SmolLM2 its BOS as EOS."""
-    from gguf import GGUFReader
-
-    reader = GGUFReader(gguf)
-    for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        field = reader.get_field(f"tokenizer.ggml.{key}_token_id")
-        if field is not None:
-            setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(int(field.contents())))
+    tensors = GgufTensors(GgufFile(gguf), config)
+    return {name: tensors.load(name).to(dtype) for name in tensors.shapes}
 
 
 @contextmanager
@@ -141,11 +124,6 @@ def _explained(files: ModelFiles) -> Iterator[None]:
     """Turn what Transformers raises about a model's files into one ModelError."""
     from safetensors import SafetensorError
 
-    if files.gguf is not None:
-        with files.gguf.open("rb") as file:
-            start = file.read(4)
-        if start != b"GGUF":
-            raise ModelError(f"is not a GGUF file (it starts with {start!r})", where=files.gguf)
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as problem:

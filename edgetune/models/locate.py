@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ class ModelFiles:
 
 
 def locate_model(reference: str, *, revision: str | None = None) -> ModelFiles:
-    """Find `reference`: a .gguf file, package:NAME, a folder with config.json, or a hub id (downloaded or from the cache).
+    """Find `reference`: a .gguf file, package:NAME, a folder with config.json or one GGUF, or a hub id (cached here).
 
     Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed.
     """
@@ -34,17 +33,15 @@ def locate_model(reference: str, *, revision: str | None = None) -> ModelFiles:
         return _gguf_of_package(reference)
     if path.suffix == ".gguf":
         if not path.is_file():
-            raise ModelError("there is no such GGUF file", where=reference)
+            raise ModelError("there is no such GGUF file", where=reference, remedy="check the path")
         return ModelFiles(reference, path.parent, gguf=path)
     if path.is_dir():
         return _folder(reference, path)
     if path.is_file():
         raise ModelError("a model is a folder or a .gguf file, and this is neither", where=reference)
     if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
-        raise ModelError(
-            "there is no such model folder, and a hub id has the form owner/name", where=reference
-        )
-    return ModelFiles(reference, download(reference, HUB_PATTERNS, revision=revision))
+        raise ModelError("there is no such model folder, and a hub id has the form owner/name", where=reference)
+    return _folder(reference, download(reference, HUB_PATTERNS, revision=revision))
 
 
 def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -> Path:
@@ -53,34 +50,34 @@ def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    reasons: dict[type[Exception], Callable[[], tuple[str, str]]] = {
-        GatedRepoError: lambda: (
-            "the owner shares this model only with those who accepted its terms",
-            f"accept them at https://huggingface.co/{hub_id} and run `hf auth login`",
-        ),
-        RevisionNotFoundError: lambda: (f"has no revision {revision}", "check base.revision"),
-        RepositoryNotFoundError: lambda: (
-            "the hub has no such model, or it is private",
-            "check the spelling, or run `hf auth login` if it is yours",
-        ),
-        LocalEntryNotFoundError: lambda: (
-            "is neither a folder here nor in the local cache, and the hub cannot be reached",
-            "connect to the network once, or give the path of a model folder",
-        ),
-        HfHubHTTPError: lambda: ("the hub refused the download", "try again later"),
-    }
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
-    except (*reasons, OSError, ValueError) as problem:
-        for kind, reason in reasons.items():
-            if isinstance(problem, kind):
-                what, remedy = reason()
-                raise ModelError(what, where=hub_id, remedy=remedy) from problem
+    except GatedRepoError as problem:
+        what = "the owner shares this model only with those who accepted its terms"
+        remedy = f"accept them at https://huggingface.co/{hub_id} and run `hf auth login`"
+        raise ModelError(what, where=hub_id, remedy=remedy) from problem
+    except RevisionNotFoundError as problem:
+        raise ModelError(f"has no revision {revision}", where=hub_id, remedy="check base.revision") from problem
+    except RepositoryNotFoundError as problem:
+        what = "the hub has no such model, or it is private"
+        remedy = "check the spelling, or run `hf auth login` if it is yours"
+        raise ModelError(what, where=hub_id, remedy=remedy) from problem
+    except LocalEntryNotFoundError as problem:
+        what = "is neither a folder here nor in the local cache, and the hub cannot be reached"
+        remedy = "connect to the network once, or give the path of a model folder"
+        raise ModelError(what, where=hub_id, remedy=remedy) from problem
+    except HFValidationError as problem:
+        what = "is no folder here, and cannot be a hub id either"
+        raise ModelError(what, where=hub_id, remedy="a hub id has the form owner/name") from problem
+    except HfHubHTTPError as problem:
+        raise ModelError("the hub refused the download", where=hub_id, remedy="try again later") from problem
+    except (OSError, ValueError) as problem:
         raise ModelError(f"cannot be downloaded ({problem})", where=hub_id) from problem
 
 
@@ -90,9 +87,14 @@ def _folder(reference: str, path: Path) -> ModelFiles:
     found = sorted(path.glob("*.gguf"))
     if len(found) == 1:
         return ModelFiles(reference, path, gguf=found[0])
+    if found:
+        names = ", ".join(file.name for file in found)
+        raise ModelError("holds several GGUF files", where=reference, remedy=f"give the path of one of them: {names}")
     if (path / "adapter_config.json").is_file():
         raise ModelError(
-            "is an adapter, not a whole model", where=reference, remedy="name its base model here instead"
+            "is an adapter, not a whole model",
+            where=reference,
+            remedy="name its base model here instead, or make a model of both with `edgetune merge`",
         )
     raise ModelError("has no config.json, so it is not a model folder", where=reference)
 
@@ -103,7 +105,7 @@ def _gguf_of_package(reference: str) -> ModelFiles:
     name = reference.removeprefix(PACKAGE_PREFIX)
     try:
         files = metadata.files(name) or []
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, ValueError):  # ValueError: no name at all
         install = _EXTRA_OF_PACKAGE.get(name, name)
         raise MissingComponent(
             f"the Python package {name} holds this model and is not installed",

@@ -7,6 +7,7 @@ Python work that it does for each token costs a quarter of the speed.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections import deque
 from functools import lru_cache
 from pathlib import Path
@@ -61,7 +62,7 @@ def load_model(path: Path, *, extra_kernels: bool) -> Any:
     parameters.use_extra_bufts = extra_kernels
     with deferred_interrupt() as stop:
         parameters.progress_callback = llama_cpp.llama_progress_callback(lambda _progress, _data: not stop.is_set)
-        model = llama_cpp.llama_model_load_from_file(str(path).encode(), parameters)
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), parameters)
     if not model:
         raise ModelError(
             last_error(), where=path, remedy="check the file, or update llama-cpp-python if the model is new"

@@ -153,6 +153,10 @@ class AdapterTrainer(SFTTrainer):
         self.model.train()
         return metrics
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
+        # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
+        self.model.save_pretrained(output_dir, save_embedding_layers=False)
+
     def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
         super(SFTTrainer, self)._save_checkpoint(model, trial)
         (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 
 if TYPE_CHECKING:
@@ -55,10 +56,21 @@ def open_base(files: ModelFiles, config: PretrainedConfig) -> BaseTensors:
     are a pickle, or when they are stored quantized.
     """
     if files.gguf is not None:
-        from edgetune.weights.gguf_base import GgufBase
-
-        return GgufBase(files, config)
+        return _GgufBase(GgufFile(files.gguf), config)
     return _SafetensorsBase(files.folder)
+
+
+class _GgufBase:
+    def __init__(self, file: GgufFile, config: PretrainedConfig) -> None:
+        import torch
+
+        from edgetune.models.gguf_tensors import GgufTensors
+
+        self._stored = GgufTensors(file, config)
+        self.tensors = {name: TensorInfo(name, shape, torch.float32) for name, shape in self._stored.shapes.items()}
+
+    def load(self, name: str) -> torch.Tensor:
+        return self._stored.load(name)
 
 
 class _SafetensorsBase:

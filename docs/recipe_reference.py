@@ -1,0 +1,78 @@
+"""Writes docs/recipe.md from the schema: python docs/recipe_reference.py"""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from edgetune.models.adapters import METHODS
+from edgetune.recipe import schema
+
+PAGE = Path(__file__).with_name("recipe.md")
+SECTIONS: dict[str, type[schema.Section]] = {
+    "": schema.Recipe,
+    "base": schema.Base,
+    "data": schema.Data,
+    "data.train[], data.eval[]": schema.DataSource,
+    **{f"method, type {name}": getattr(schema, name.capitalize()) for name in METHODS},
+    "train": schema.Train,
+}
+
+
+def reference() -> str:
+    """The whole page as Markdown."""
+    parts = [
+        "# Recipe reference",
+        "Written by `python docs/recipe_reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can be "
+        "set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
+    ]
+    for name, section in SECTIONS.items():
+        parts.append(f"## {name or 'top level'}\n\n{(section.__doc__ or '').strip()}")
+        rows = [_row(key, field) for key, field in section.model_fields.items()]
+        parts.append("\n".join(["| key | type | default | |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(key: str, field: FieldInfo) -> str:
+    default = "required" if field.is_required() else f"`{_plain(field.get_default(call_default_factory=True))}`"
+    limits = [str(limit) for limit in field.metadata if hasattr(limit, "__slots__")]
+    kind = _type_name(field.annotation) + (f" ({', '.join(_limit(limit) for limit in limits)})" if limits else "")
+    return f"| `{key}` | {kind} | {default} | {field.description or ''} |"
+
+
+def _limit(limit: str) -> str:
+    """annotated_types prints Ge(ge=1); a reader wants ≥ 1."""
+    signs = {"Ge": "≥ ", "Gt": "> ", "Le": "≤ ", "Lt": "< ", "MinLen": "at least "}
+    name, _, value = limit.rstrip(")").partition("(")
+    return signs.get(name, name + " ") + value.partition("=")[2]
+
+
+def _plain(value: Any) -> str:
+    """A default as YAML writes it."""
+    if isinstance(value, schema.Section):
+        return "{}"
+    return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+
+
+def _type_name(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(part) for part in arguments if part is not type(None))
+    if origin is typing.Annotated:
+        return _type_name(arguments[0])
+    if origin in (list, dict):
+        return f"{origin.__name__} of {_type_name(arguments[-1])}"
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
+        kind.__name__, f"section {kind.__name__}"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(reference(), encoding="utf-8")

@@ -1,0 +1,66 @@
+"""A GGUF file's tensors under Hugging Face's names, dequantized to float32 one at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig
+
+
+class GgufTensors:
+    """In Hugging Face's row order: Transformers' own processors undo the permutations, as its `gguf_file=` does.
+
+    `shapes` is by name, in the file's order. Raises ModelError for a tensor that Transformers has no place for, and for
+    one that is missing.
+    """
+
+    def __init__(self, file: GgufFile, config: PretrainedConfig) -> None:
+        from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor
+
+        self._file = file
+        self._architecture = str(file.metadata.get("general.architecture"))
+        self._processor = TENSOR_PROCESSORS.get(self._architecture, TensorProcessor)(config=config.to_dict())
+        self._stored = self._stored_names(config)
+        self.shapes = {name: file.tensors[stored].shape for name, stored in self._stored.items()}
+
+    def load(self, name: str) -> torch.Tensor:
+        """One tensor in float32."""
+        import numpy as np
+        import torch
+        from gguf import GGMLQuantizationType, dequantize
+
+        stored = self._stored[name]
+        data = self._file.data(stored)
+        kind = GGMLQuantizationType(self._file.tensors[stored].kind)
+        if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+            data = data.view(np.float32 if kind is GGMLQuantizationType.F32 else np.float16)
+        weights = self._processor.process(weights=dequantize(data, kind), name=stored).weights
+        return torch.from_numpy(np.array(weights, dtype=np.float32, order="C"))
+
+    def _stored_names(self, config: PretrainedConfig) -> dict[str, str]:
+        """Hugging Face's name -> the file's, in the file's order."""
+        import torch
+        from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            expected = AutoModelForCausalLM.from_config(config).state_dict()
+        arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == self._architecture), None)
+        if arch is None:
+            raise ModelError(f"its architecture {self._architecture} is unknown", where=self._file.path)
+        table = get_tensor_name_map(arch, config.num_hidden_layers)
+        suffixes = (".weight", ".bias")
+        known = {table.get_name(self._processor.preprocess_name(name), suffixes): name for name in expected}
+        strays = [name for name in self._file.tensors if name not in known]
+        if strays:
+            raise ModelError(f"Transformers has no place for the tensor {strays[0]}", where=self._file.path)
+        found = {known[name]: name for name in self._file.tensors}
+        lost = [name for name in expected if name not in found and name != "lm_head.weight"]
+        if lost:
+            raise ModelError(f"lacks the tensor {lost[0]}", where=self._file.path, remedy="download or export it again")
+        return found

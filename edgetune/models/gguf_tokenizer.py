@@ -1,0 +1,151 @@
+"""A GGUF file's vocabulary -> a Hugging Face tokenizer that gives llama.cpp's ids.
+
+Transformers 5.17 splits every byte-level vocabulary of a Llama by GPT-2's rule, whatever tokenizer.ggml.pre says, so
+that a model would be trained on other tokens than it was made with and than it is run with. Only those rules are read
+here that tests/test_models_gguf.py proves equal to llama.cpp's on hard text; a vocabulary split by another is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+    from transformers import PreTrainedTokenizerBase
+
+_LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+"""Transformers' name of a special token -> GGUF's."""
+
+
+@dataclass(frozen=True)
+class _Splitting:
+    """What a tokenizer.ggml.pre stands for in llama.cpp (its source: src/llama-vocab.cpp).
+
+    `whole_words_first`: a word that is a token stays whole, even where no merge leads to it. `adds_bos` where the file
+    does not say.
+    """
+
+    pre_tokenizer: Callable[[], PreTokenizer]
+    whole_words_first: bool = False
+    adds_bos: bool = False
+
+
+def _gpt2() -> PreTokenizer:
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    return ByteLevel(add_prefix_space=False)
+
+
+def _smollm() -> PreTokenizer:
+    from tokenizers.pre_tokenizers import Digits, Sequence
+
+    return Sequence([Digits(individual_digits=True), _gpt2()])
+
+
+def _by_pattern(pattern: str) -> PreTokenizer:
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+
+    return Sequence([Split(Regex(pattern), "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+_SPLITTINGS = {
+    "gpt-2": _Splitting(_gpt2),
+    "llama-bpe": _Splitting(lambda: _by_pattern(_LLAMA3), whole_words_first=True, adds_bos=True),
+    "qwen2": _Splitting(lambda: _by_pattern(_QWEN2)),
+    "smollm": _Splitting(_smollm),
+}
+
+
+def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
+    """The file's tokenizer with its special tokens and chat template.
+
+    Raises ModelError when there is none, it is damaged, or it splits text in a way that is not known here.
+    """
+    tokens = file.array("tokenizer.ggml.tokens")
+    if not tokens:
+        raise ModelError("has no vocabulary, so it cannot read text", where=file.path, remedy="export it again")
+    special = {f"{role}_token": _special_token(file, tokens, key) for role, key in _ROLES.items()}
+    if file.metadata.get("tokenizer.ggml.model") != "gpt2":
+        return _as_transformers_reads_it(file, special)
+    return _byte_level(file, tokens, special)
+
+
+def _byte_level(file: GgufFile, tokens: list[str], special: dict[str, str | None]) -> PreTrainedTokenizerBase:
+    from transformers import PreTrainedTokenizerFast
+
+    name = file.metadata.get("tokenizer.ggml.pre")
+    if name not in _SPLITTINGS:
+        raise ModelError(
+            f"splits text into words by llama.cpp's rule {name!r}; known here are {', '.join(_SPLITTINGS)}",
+            where=file.path,
+            remedy="use the Hugging Face model that it was made from (base.model in a recipe, --base for an adapter)",
+        )
+    splitting = _SPLITTINGS[name]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_assemble(file, tokens, splitting),
+        chat_template=file.metadata.get("tokenizer.chat_template"),
+        add_bos_token=file.metadata.get("tokenizer.ggml.add_bos_token", splitting.adds_bos),
+        add_eos_token=file.metadata.get("tokenizer.ggml.add_eos_token", False),
+        clean_up_tokenization_spaces=False,
+        **special,
+    )
+
+
+def _assemble(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tokenizer:
+    from gguf import TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders
+    from tokenizers.models import BPE
+
+    kinds = file.array("tokenizer.ggml.token_type") or [TokenType.NORMAL] * len(tokens)
+    typed = list(zip(tokens, kinds, strict=False))
+    vocabulary = {token: row for row, (token, kind) in enumerate(typed) if kind != TokenType.UNUSED}
+    merges = [tuple(merge.split(" ", 1)) for merge in file.array("tokenizer.ggml.merges") or ()]
+    try:
+        model = BPE(vocab=vocabulary, merges=merges, ignore_merges=splitting.whole_words_first)
+    except Exception as problem:  # the tokenizers library raises nothing more precise
+        raise ModelError(
+            f"has a damaged vocabulary ({problem})", where=file.path, remedy="download or export it again"
+        ) from problem
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = splitting.pre_tokenizer()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t, kind in typed if kind == TokenType.CONTROL])
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in typed if kind == TokenType.USER_DEFINED])
+    return tokenizer
+
+
+def _as_transformers_reads_it(file: GgufFile, special: dict[str, str | None]) -> PreTrainedTokenizerBase:
+    """Transformers' own reading, its special tokens mended: it takes the BOS for the EOS."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
+    for role, token in special.items():
+        if token is not None:
+            setattr(tokenizer, role, token)
+    return tokenizer
+
+
+def _special_token(file: GgufFile, tokens: list[str], key: str) -> str | None:
+    number = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
+    if number is None:
+        return None
+    if not 0 <= number < len(tokens):
+        raise ModelError(
+            f"names the token {number} as {key}, but has only {len(tokens)} tokens",
+            where=file.path,
+            remedy="download or export it again",
+        )
+    return tokens[number]
