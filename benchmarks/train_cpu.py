@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from edgetune.cli.app import OPENMP_SPINS
 
 
 def main() -> None:
@@ -28,7 +31,8 @@ def main() -> None:
     for round_number in range(options.rounds):
         for side, runs in results.items():
             command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            environment = {"GOMP_SPINCOUNT": OPENMP_SPINS, **os.environ}
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
             runs.append(json.loads(done.stdout.strip().split("\n")[-1]))
             print(f"round {round_number + 1}, {side}: {runs[-1]['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
     report(results)

@@ -353,26 +353,3 @@ def test_an_adapter_of_another_base_writes_nothing(tiny_llama: Path, tmp_path: P
     with pytest.raises(AdapterError, match="another base"):
         export(resolve_source(str(tmp_path / "adapter"), base=str(other)), tmp_path / "out" / "model.gguf")
     assert not list((tmp_path / "out").iterdir())
-
-
-@pytest.mark.parametrize("length", [0, 4, 1000, 90_000_000])
-def test_a_truncated_gguf_base_is_refused_by_name(length: int, smollm2_gguf: Path, tmp_path: Path) -> None:
-    from edgetune.models.gguf_file import GgufFile
-
-    file = tmp_path / "cut.gguf"
-    with smollm2_gguf.open("rb") as whole:
-        file.write_bytes(whole.read(length))
-    assert length < smollm2_gguf.stat().st_size
-    with pytest.raises(ModelError, match=r"cut\.gguf"):
-        GgufFile(file)
-
-
-def test_the_file_reader_agrees_with_the_gguf_package(smollm2_gguf: Path) -> None:
-    from edgetune.models.gguf_file import GgufFile
-
-    ours, theirs = GgufFile(smollm2_gguf), GGUFReader(smollm2_gguf)
-    assert list(ours.tensors) == [tensor.name for tensor in theirs.tensors]
-    for tensor in theirs.tensors[:4]:
-        assert np.array_equal(ours.data(tensor.name).ravel(), tensor.data.view(np.uint8).ravel())
-    for key, value in ours.metadata.items():
-        assert theirs.get_field(key).contents() == value

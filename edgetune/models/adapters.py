@@ -41,7 +41,7 @@ METHODS: dict[str, Callable[[Any], PeftConfig]] = {"lora": lora, "ia3": ia3}
 def add_adapter(model: PreTrainedModel, method: Method, *, base: str) -> PeftModel:
     """`model` with a fresh adapter on it; only the adapter is trainable. `base` is recorded as the adapter's base.
 
-    Raises RecipeError when the method's targets are not modules of this model, or of a kind that the method cannot adapt.
+    Raises RecipeError when the method's targets are not modules of this model, or not of a kind that it can adapt.
     """
     from peft import get_peft_model
 

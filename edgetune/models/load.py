@@ -98,7 +98,7 @@ def load_model(
             quantization_config=quantization,
         )
     # PEFT looks here for the base's configuration when it saves an adapter.
-    model.name_or_path = str(files.folder)
+    model.name_or_path = model.config.name_or_path = str(files.folder)
     return model
 
 
