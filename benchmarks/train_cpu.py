@@ -2,9 +2,10 @@
 
     python benchmarks/train_cpu.py [RECIPE] [-s KEY=VALUE ...] [--steps 20] [--rounds 3]
 
-The two sides take turns, each run in a process of its own; the time is that of the training loop, loading and the first
-step left out. Both start from the same adapter weights (the recipe's seed) and see the same batches, so their losses must
-agree. TRL runs with what makes it quickest here: no gradient checkpointing, float32, completion-only loss.
+The two sides take turns, each run in a process of its own; the time is that of the training loop, without loading and
+the first step. Both start from the same adapter weights (the recipe's seed) and see the same batches, so their
+losses must agree. TRL runs with what makes it quickest here: no gradient checkpointing, float32, completion-only loss.
+It must be at most 1.14: from 1.15 on its loss needs Triton, and so a GPU.
 """
 
 from __future__ import annotations
@@ -45,9 +46,11 @@ def report(results: dict[str, list[dict]]) -> None:
     speeds = {side: statistics.median(run["tokens_per_second"] for run in runs) for side, runs in results.items()}
     ratios = [mine["tokens_per_second"] / theirs["tokens_per_second"] for mine, theirs in zip(ours, trl, strict=True)]
     difference = max(abs(a - b) / b for a, b in zip(ours[0]["losses"], trl[0]["losses"], strict=True))
-    print(f"{trl[0]['tokens']} tokens in {len(trl[0]['losses'])} steps, {trl[0]['supervised']} of them supervised")
+    print(f"{trl[0]['tokens']} tokens in {len(trl[0]['losses'])} steps, {ours[0]['supervised']} of them supervised")
     print(f"TRL       {speeds['trl']:7.0f} tokens/s   loss {trl[0]['losses'][0]:.4f} → {trl[0]['losses'][-1]:.4f}")
-    print(f"edgetune  {speeds['edgetune']:7.0f} tokens/s   loss {ours[0]['losses'][0]:.4f} → {ours[0]['losses'][-1]:.4f}")
+    print(
+        f"edgetune  {speeds['edgetune']:7.0f} tokens/s   loss {ours[0]['losses'][0]:.4f} → {ours[0]['losses'][-1]:.4f}"
+    )
     print(f"ratio     {statistics.median(ratios):7.2f}  (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
     print(f"largest difference of the loss curves: {100 * difference:.3f} %")
 
@@ -121,7 +124,6 @@ def run_trl(options: argparse.Namespace) -> dict:
     seconds = steps[-1][0] - steps[0][0]
     return {
         "tokens": steps[-1][1],
-        "supervised": None,
         "losses": [row["loss"] for row in trainer.state.log_history if "loss" in row],
         "tokens_per_second": (steps[-1][1] - steps[0][1]) / seconds,
     }

@@ -28,8 +28,8 @@ def reference() -> str:
     """The whole page as Markdown."""
     parts = [
         "# Recipe reference",
-        "Written by `python docs/recipe_reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can be "
-        "set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
+        "Written by `python docs/recipe_reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can "
+        "be set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
     ]
     for name, section in SECTIONS.items():
         parts.append(f"## {name or 'top level'}\n\n{(section.__doc__ or '').strip()}")

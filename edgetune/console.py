@@ -19,31 +19,30 @@ LINE_INTERVAL_SECONDS = 10.0
 
 _out = Console(soft_wrap=True, highlight=False)
 _err = Console(stderr=True, soft_wrap=True, highlight=False)
-_json_mode = False
+_mode = {"json": False}
 
 
 def configure(*, json_mode: bool) -> None:
     """Choose between output for people and one JSON document on stdout."""
-    global _json_mode
-    _json_mode = json_mode
+    _mode["json"] = json_mode
 
 
 def result(renderable: RenderableType) -> None:
     """Print what the command was called for. In JSON mode this is silent: `document` speaks instead."""
-    if not _json_mode:
+    if not _mode["json"]:
         _out.print(renderable)
 
 
 def verbatim(text: str, end: str = "\n") -> None:
     """Write model output or a file's text to stdout as it is: no markup, no wrapping, flushed at once."""
-    if not _json_mode:
+    if not _mode["json"]:
         sys.stdout.write(text + end)
         sys.stdout.flush()
 
 
 def document(value: Any) -> None:
     """In JSON mode, print `value` as the one document on stdout."""
-    if _json_mode:
+    if _mode["json"]:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
         sys.stdout.flush()
 
@@ -130,4 +129,5 @@ class _Lines:
 
 def _rate(done: float, started: float, unit: str) -> str:
     per_second = done / max(time.monotonic() - started, 1e-9)
-    return f"{per_second:.1f} {unit}/s" if per_second >= 1 or done == 0 else f"{1 / per_second:.1f} s/{unit}"
+    singular = unit.removesuffix("s")
+    return f"{per_second:.1f} {unit}/s" if per_second >= 1 or done == 0 else f"{1 / per_second:.1f} s/{singular}"

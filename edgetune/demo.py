@@ -22,7 +22,7 @@ from edgetune.weights.merge import merge
 from edgetune.weights.source import resolve_source
 
 RECIPE, SUITE = "demo", "sentiment-demo"
-QUESTION = "The kettle leaks, the lid sticks, and I would still buy it again tomorrow."
+QUESTION = "Six months in, and it still starts first time, every time."
 """What the fine-tuned model is asked in the end; it is in neither half of the data."""
 
 _MARKER = "demo.txt"
@@ -30,7 +30,7 @@ _MARKER = "demo.txt"
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo made. `seconds` tells where the time went, by step; `files` the sizes in bytes, by what they are."""
+    """What the demo made. `seconds` tells where the time went, by step; `files` sizes in bytes, by what they are."""
 
     folder: Path
     model: Path

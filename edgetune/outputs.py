@@ -50,7 +50,7 @@ def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `target`, moved into place when the block ends well. As `staged_file` otherwise."""
+    """Yield a temporary folder beside `target`, moved into place when the block ends well; else as `staged_file`."""
     check_target(target, force=force)
     with _explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,9 @@ def test_the_quantized_file_is_q4_k_m_and_says_where_it_comes_from(way: Path):
 
 
 def test_chat_answers_once_on_stdout_alone(way: Path):
-    done = edgetune(way, "chat", "tuned-q4_k_m.gguf", "--prompt", "Say hello.", "--max-tokens", "8", "--temperature", "0")
+    done = edgetune(
+        way, "chat", "tuned-q4_k_m.gguf", "--prompt", "Say hello.", "--max-tokens", "8", "--temperature", "0"
+    )
     assert done.stdout.strip()
     again = edgetune(
         way, "chat", "tuned-q4_k_m.gguf", "--prompt", "Say hello.", "--max-tokens", "8", "--temperature", "0", "--json"
@@ -108,7 +110,14 @@ def test_judge_compares_with_the_base_and_exits_with_the_verdict(way: Path):
     assert json.loads((way / "report" / "report.json").read_text()) == report
     assert outcome in (way / "report" / "report.md").read_text().split("\n## ")[0]
     against_itself = edgetune(
-        way, "judge", "sentiment-demo", "--model", "base-q4_k_m.gguf", "--baseline", "report/report.json", expect=(0, 1, 3)
+        way,
+        "judge",
+        "sentiment-demo",
+        "--model",
+        "base-q4_k_m.gguf",
+        "--baseline",
+        "report/report.json",
+        expect=(0, 1, 3),
     )
     assert "accuracy" in against_itself.stdout
 
@@ -131,7 +140,9 @@ def test_ctrl_c_in_training_leaves_a_run_that_resumes(tmp_path: Path, smollm2_gg
 
 
 def test_ctrl_c_in_export_leaves_nothing_behind(way: Path):
-    process = subprocess.Popen([*EDGETUNE, "export", "merged", "--out", "late.gguf"], cwd=way, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*EDGETUNE, "export", "merged", "--out", "late.gguf"], cwd=way, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not list(way.glob(".late.gguf.*")):
         assert process.poll() is None

@@ -29,6 +29,9 @@ from edgetune.weights.merge import merge  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
 
+NOT_IN_SMOLLM2 = "\x04\x06\x13\x14\x16\x1d"
+"""Bytes that SmolLM2's vocabulary lacks. Both leave them out, but only Transformers then joins their neighbours."""
+
 UNREACHABLE = "zqzq"
 """A token of the test vocabularies that no merge leads to."""
 
@@ -193,7 +196,7 @@ def test_smollm2s_ids_are_llama_cpps_on_hard_text(smollm2_in_llama_cpp: LlamaVoc
 
 
 @settings(max_examples=200, deadline=None)
-@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+@given(text=st.text(st.characters(exclude_categories=["Cs", "Cn"], exclude_characters=NOT_IN_SMOLLM2), max_size=40))
 def test_smollm2s_ids_are_llama_cpps_on_any_text(
     text: str, smollm2_in_llama_cpp: LlamaVocabulary, smollm2_tokenizer
 ) -> None:

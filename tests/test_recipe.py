@@ -44,7 +44,12 @@ def test_a_resolved_recipe_loads_to_itself(tmp_path: Path):
 def test_overrides_are_yaml_typed_and_reach_into_lists():
     recipe = load_recipe(
         "demo",
-        ["train.learning_rate=1e-4", "data.max_length={percentile: 80}", "data.train.0.split=train[:9]", "base.dtype=auto"],
+        [
+            "train.learning_rate=1e-4",
+            "data.max_length={percentile: 80}",
+            "data.train.0.split=train[:9]",
+            "base.dtype=auto",
+        ],
     )
     assert recipe.train.learning_rate == 1e-4
     assert recipe.data.max_length.percentile == 80

@@ -181,7 +181,9 @@ def test_accumulating_small_batches_equals_one_large_batch(write_recipe, tmp_pat
 
 
 def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
-    recipe = write_recipe("data.eval=[{source: rows.jsonl, format: text-label}]", "train.epochs=2", "train.max_steps=null")
+    recipe = write_recipe(
+        "data.eval=[{source: rows.jsonl, format: text-label}]", "train.epochs=2", "train.max_steps=null"
+    )
     run = tmp_path / "run"
     summary = train(recipe, run)
     written = json.loads((run / "summary.json").read_text())
@@ -194,8 +196,13 @@ def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
     assert written["supervised_tokens"] == 2 * sum(row != -100 for row in _labels(recipe))
     assert written["final_train_loss"] == losses(run)[-1] < losses(run)[0]
     assert written["eval_loss"] == pytest.approx(RunDirectory(run).read_metrics()[-1]["eval_loss"])
-    assert {"adapter_config.json", "chat_template.jinja", "tokenizer.json"} <= {f.name for f in (run / "adapter").iterdir()}
-    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == recipe.base.model
+    assert {"adapter_config.json", "chat_template.jinja", "tokenizer.json"} <= {
+        f.name for f in (run / "adapter").iterdir()
+    }
+    assert (
+        json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+        == recipe.base.model
+    )
     assert (run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert f"{written['trainable_parameters']:,}" in (run / "README.md").read_text()
 
@@ -265,7 +272,7 @@ def test_force_does_not_delete_a_folder_that_is_no_run(write_recipe, tmp_path: P
 
 def test_bad_input_leaves_an_existing_run_alone_even_with_force(write_recipe, tmp_path: Path):
     train(write_recipe("train.max_steps=1"), tmp_path / "run")
-    with pytest.raises(RecipeError, match="method.targets names qkv_proj.*q_proj"):
+    with pytest.raises(RecipeError, match=r"method.targets names qkv_proj.*q_proj"):
         train(write_recipe("method.targets=[qkv_proj]"), tmp_path / "run", force=True)
     assert (tmp_path / "run" / "summary.json").exists()
 
@@ -276,7 +283,10 @@ def test_bad_input_leaves_an_existing_run_alone_even_with_force(write_recipe, tm
         ["base.quantize=nf4"],
         ["base.quantize=nf4", "train.gradient_checkpointing=true"],
         ["train.gradient_checkpointing=true"],
-        ["method={type: ia3, targets: [q_proj, k_proj, o_proj, gate_proj, up_proj, down_proj], feedforward: [down_proj]}"],
+        [
+            "method={type: ia3, feedforward: [down_proj], "
+            "targets: [q_proj, k_proj, o_proj, gate_proj, up_proj, down_proj]}"
+        ],
         ["method.dora=true"],
         ["base.dtype=bfloat16"],
     ],
@@ -312,7 +322,9 @@ def test_qlora_keeps_its_base_in_four_bits(write_recipe):
         ("data.labels=[up, sideways]", "down"),
     ],
 )
-def test_bad_input_ends_with_one_line_and_no_run(edgetune_command, write_recipe, tmp_path: Path, override: str, expected: str):
+def test_bad_input_ends_with_one_line_and_no_run(
+    edgetune_command, write_recipe, tmp_path: Path, override: str, expected: str
+):
     write_recipe()
     seen = edgetune_command("train", tmp_path / "tiny.yaml", "-s", override, "--out", tmp_path / "run")
     assert seen.exit_code == 2

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
 from edgetune import __version__, console
 from edgetune.cli import chat, demo, export, judge, merge, recipes, train
-from edgetune.errors import EdgetuneError
+from edgetune.errors import EdgetuneError, Interrupted, MissingComponent
 
 app = typer.Typer(
     name="edgetune",
@@ -20,13 +23,46 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(rich_help_panel="The way of a model")(train.train)
-app.command(rich_help_panel="The way of a model")(merge.merge)
-app.command(rich_help_panel="The way of a model")(export.export)
-app.command(rich_help_panel="The way of a model")(chat.chat)
-app.command(rich_help_panel="The way of a model")(judge.judge)
-app.command(rich_help_panel="Around it")(recipes.recipes)
-app.command(rich_help_panel="Around it")(demo.demo)
+OPENMP_SPINS = "1000"
+"""How long GNU OpenMP's threads spin for the next piece of work before they sleep. By default they spin on, and another
+busy program on the same cores slows training down tenfold; with this limit it costs about half the speed, and alone
+there is no difference."""
+
+_EXTRAS = {
+    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "torch", "transformers", "trl"),
+}
+"""Extra -> the packages that a command may miss when it is not installed."""
+
+
+def _register(command: Callable[..., None], panel: str) -> None:
+    """Make a function a command that ends in one line when it is interrupted or misses a package."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted; no unfinished output is left behind") from None
+        except ModuleNotFoundError as problem:
+            package = (problem.name or "").partition(".")[0]
+            for extra, packages in _EXTRAS.items():
+                if package in packages:
+                    raise MissingComponent(
+                        f"this needs the Python package {package}, which is not installed",
+                        remedy=f'run: pip install "edgetune[{extra}]"',
+                    ) from problem
+            raise
+
+    app.command(rich_help_panel=panel)(run)
+
+
+_register(train.train, "The way of a model")
+_register(merge.merge, "The way of a model")
+_register(export.export, "The way of a model")
+_register(chat.chat, "The way of a model")
+_register(judge.judge, "The way of a model")
+_register(recipes.recipes, "Around it")
+_register(demo.demo, "Around it")
 
 
 def _show_version(wanted: bool) -> None:
@@ -40,11 +76,6 @@ def _options(
     version: bool = typer.Option(False, "--version", help="Show the version.", callback=_show_version, is_eager=True),
 ) -> None:
     pass
-
-
-OPENMP_SPINS = "30000"
-"""How long GNU OpenMP's threads spin for the next piece of work before they sleep. By default they spin on, and another
-busy program on the same cores slows training down tenfold; with this limit it loses about half, and nothing when alone."""
 
 
 def main() -> None:

@@ -21,12 +21,8 @@ def demo(
 ) -> None:
     """Fine-tune, merge, export, judge and chat on the embedded model, in minutes, on a CPU."""
     console.configure(json_mode=json)
-    from edgetune.models.locate import need_training_packages
+    from edgetune.demo import run_demo
 
-    try:
-        from edgetune.demo import run_demo
-    except ImportError as problem:
-        raise need_training_packages(problem) from problem
     report = run_demo(out, force=force)
     _show(report)
     console.document(_describe(report))

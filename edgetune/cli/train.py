@@ -15,9 +15,13 @@ def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.learning_rate=1e-4. Repeatable."),
+        typer.Option(
+            "--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.learning_rate=1e-4. Repeatable."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run directory. [default: runs/NAME]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Run directory. [default: runs/NAME]")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     force: ForceOption = False,
     json: JsonOption = False,

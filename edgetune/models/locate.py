@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune.errors import EdgetuneError, MissingComponent, ModelError
+from edgetune.errors import MissingComponent, ModelError
 
 PACKAGE_PREFIX = "package:"
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -116,11 +116,3 @@ def _gguf_of_package(reference: str) -> ModelFiles:
     if len(found) != 1:
         raise ModelError(f"the package holds {len(found)} GGUF files, not one", where=reference)
     return ModelFiles(reference, found[0].parent, gguf=found[0])
-
-
-def need_training_packages(problem: ImportError) -> EdgetuneError:
-    """The error for a machine that has only the core: names the package and the install command."""
-    return MissingComponent(
-        f"this needs the Python package {problem.name}, which is not installed",
-        remedy='run: pip install "edgetune[train]"',
-    )

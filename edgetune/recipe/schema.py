@@ -20,8 +20,8 @@ class Base(Section):
     """The model that is fine-tuned."""
 
     model: str = Field(
-        description="Hub id (owner/name), a folder with config.json, a .gguf file, or package:NAME for a GGUF inside an "
-        "installed Python package."
+        description="Hub id (owner/name), a folder with config.json, a .gguf file, or package:NAME for a GGUF inside "
+        "an installed Python package."
     )
     revision: str | None = Field(None, description="Branch, tag or commit of a hub model.")
     quantize: Literal["none", "int8", "nf4"] = Field(
@@ -39,8 +39,12 @@ class DataSource(Section):
     source: str = Field(
         description="A .jsonl, .json, .csv, .tsv or .parquet file (relative to the recipe's folder), or a hub id."
     )
-    subset: str | None = Field(None, description="Configuration name of a hub data set, such as sentiment of tweet_eval.")
-    split: str = Field("train", description='Split, with the slices of datasets: "train[:1000]". Slices work on files too.')
+    subset: str | None = Field(
+        None, description="Configuration name of a hub data set, such as sentiment of tweet_eval."
+    )
+    split: str = Field(
+        "train", description='Split, with the slices of datasets: "train[:1000]". Slices work on files too.'
+    )
     format: Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text-label"] = Field(
         description="How rows become conversations."
     )
@@ -107,7 +111,9 @@ class Train(Section):
     """How the adapter is trained."""
 
     epochs: float = Field(1, gt=0, description="Passes over the training data.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many optimizer updates, whatever epochs says.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many optimizer updates, whatever epochs says."
+    )
     batch_size: int = Field(1, ge=1, description="Examples per device and step.")
     accumulate: int = Field(1, ge=1, description="Steps per optimizer update.")
     learning_rate: float = Field(2e-4, gt=0)
@@ -157,7 +163,9 @@ class Recipe(Section):
         for field, sources in (("train", self.data.train), ("eval", self.data.eval)):
             for number, source in enumerate(sources):
                 if (source.format == "text-label") != (self.task == "classify"):
-                    raise ValueError(f"data.{field}.{number}.format is {source.format}, which task {self.task} cannot read")
+                    raise ValueError(
+                        f"data.{field}.{number}.format is {source.format}, which task {self.task} cannot read"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +21,9 @@ from edgetune.errors import RecipeError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_FLOAT = re.compile(r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
+_FLOAT = re.compile(
+    r"[-+]?(\d[\d_]*\.[\d_]*|\.\d[\d_]*|\d[\d_]*(?=[eE]))([eE][-+]?\d+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -34,7 +36,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 def parse_yaml(text: str, *, where: str) -> Any:
     """Parse one YAML document. Raises RecipeError with line and column."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as problem:
         mark = getattr(problem, "problem_mark", None)
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
@@ -72,32 +74,55 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _describe(model: type[BaseModel], error: ErrorDetails) -> str:
     """One of pydantic's errors in the words of the file: `method.rank is 0; it must be at least 1`."""
     path = [str(step) for step in error["loc"]]
-    kind, context, given = error["type"], error.get("ctx", {}), error.get("input")
-    *parents, last = _without_union_tags(model, path) or [""]
-    field = ".".join([*parents, last])
-    if kind == "extra_forbidden":
+    field = ".".join(_without_union_tags(model, path))
+    if error["type"] == "extra_forbidden":
         siblings = _keys_at(model, path[:-1])
-        known = f"known here: {', '.join(sorted(siblings))}"
-        return f"unknown key {field}{nearest(last, siblings)}; {known}"
-    if kind == "missing":
-        return f"{field} is missing"
-    if kind == "union_tag_not_found":
-        return f"{field}.{context['discriminator'].strip(chr(39))} is missing"
-    if kind == "union_tag_invalid":
-        choices = context["expected_tags"].replace("'", "")
-        return f"{field} has the unknown type {context['tag']!r}{nearest(context['tag'], choices.split(', '))}; known: {choices}"
-    if kind == "value_error":
-        return f"{field}: {context['error']}" if field else str(context["error"])
-    bound = {"greater_than_equal": "at least", "greater_than": "more than", "less_than": "less than",
-             "less_than_equal": "at most"}.get(kind)  # fmt: skip
-    if bound:
+        return f"unknown key {field}{nearest(path[-1], siblings)}; known here: {', '.join(sorted(siblings))}"
+    phrase = _PHRASES.get(error["type"], _plain_phrase)
+    return phrase(field, error.get("input"), error.get("ctx", {}), error["msg"])
+
+
+def _bound_phrase(words: str) -> Callable[..., str]:
+    def phrase(field: str, given: object, context: dict[str, Any], _: str) -> str:
         limit = next(value for key, value in context.items() if key in ("ge", "gt", "lt", "le"))
-        return f"{field} is {given!r}; it must be {bound} {limit}"
-    if kind == "literal_error":
-        choices = context["expected"].replace("'", "")
-        guess = nearest(given, choices.replace(" or ", ", ").split(", ")) if isinstance(given, str) else ""
-        return f"{field} is {given!r}{guess}; it must be one of {choices}"
-    return f"{field} is {given!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+        return f"{field} is {given!r}; it must be {words} {limit}"
+
+    return phrase
+
+
+def _tag_phrase(field: str, _given: object, context: dict[str, Any], _message: str) -> str:
+    tag, choices = context["tag"], context["expected_tags"].replace("'", "")
+    return f"{field} has the unknown type {tag!r}{nearest(tag, choices.split(', '))}; known: {choices}"
+
+
+def _literal_phrase(field: str, given: object, context: dict[str, Any], _: str) -> str:
+    choices = context["expected"].replace("'", "")
+    guess = nearest(given, choices.replace(" or ", ", ").split(", ")) if isinstance(given, str) else ""
+    return f"{field} is {given!r}{guess}; it must be one of {choices}"
+
+
+def _own_phrase(field: str, _given: object, context: dict[str, Any], _message: str) -> str:
+    """A check of the schema's own says it in its own words."""
+    return f"{field}: {context['error']}" if field else str(context["error"])
+
+
+def _plain_phrase(field: str, given: object, _context: dict[str, Any], message: str) -> str:
+    return f"{field} is {given!r}; {message[0].lower()}{message[1:]}"
+
+
+_PHRASES: dict[str, Callable[..., str]] = {
+    "missing": lambda field, *_: f"{field} is missing",
+    "union_tag_not_found": lambda field, _given, context, _: (
+        f"{field}.{context['discriminator'].strip(chr(39))} is missing"
+    ),
+    "union_tag_invalid": _tag_phrase,
+    "literal_error": _literal_phrase,
+    "value_error": _own_phrase,
+    "greater_than_equal": _bound_phrase("at least"),
+    "greater_than": _bound_phrase("more than"),
+    "less_than_equal": _bound_phrase("at most"),
+    "less_than": _bound_phrase("less than"),
+}
 
 
 def _without_union_tags(model: type[BaseModel], path: list[str]) -> list[str]:
@@ -105,11 +130,17 @@ def _without_union_tags(model: type[BaseModel], path: list[str]) -> list[str]:
     kept: list[str] = []
     choices: list[Any] = [model]
     for step in path:
-        fields = [choice.model_fields[step].annotation for choice in choices if _is_model(choice) and step in choice.model_fields]
+        fields = [
+            choice.model_fields[step].annotation
+            for choice in choices
+            if _is_model(choice) and step in choice.model_fields
+        ]
         if fields:
             kept.append(step)
             choices = [member for field in fields for member in _members(field)]
-        elif not (any(_is_model(choice) for choice in choices) and not step.isdigit() and _names_a_member(choices, step)):
+        elif not (
+            any(_is_model(choice) for choice in choices) and not step.isdigit() and _names_a_member(choices, step)
+        ):
             kept.append(step)
     return kept
 
@@ -137,7 +168,11 @@ def _keys_at(model: type[BaseModel], path: list[str]) -> set[str]:
         if tagged:
             choices = tagged
             continue
-        fields = [choice.model_fields[step].annotation for choice in choices if _is_model(choice) and step in choice.model_fields]
+        fields = [
+            choice.model_fields[step].annotation
+            for choice in choices
+            if _is_model(choice) and step in choice.model_fields
+        ]
         if fields:
             choices = [member for field in fields for member in _members(field)]
     return {key for choice in choices if _is_model(choice) for key in choice.model_fields}

@@ -1,8 +1,8 @@
-"""Quicker float32 matrix products for the frozen layers on a CPU, where the machine has them.
+"""Quicker float32 matrix products for frozen layers on a CPU, where the machine has them.
 
-PyTorch sends float32 products to MKL, whose kernels run at about half of what AMD processors can do; oneDNN, which every
-CPU build of PyTorch also carries, has no such preference. Which of the two is quicker is measured here, in some
-milliseconds, on the machine and the shapes at hand. Both compute in float32 and differ in the order of additions only.
+PyTorch sends float32 products to MKL, whose kernels run at about half of what AMD processors can do; oneDNN, which
+every CPU build of PyTorch carries too, has no such preference. Which of the two is quicker is measured here, in some
+milliseconds, on the machine and the shapes at hand. Both compute in float32; only the order of additions differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _OneDnnLinear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return _product(gradient, weight.t(), None), None, None
 
@@ -50,7 +50,7 @@ def quicken_frozen_linears(model: nn.Module) -> bool:
     if gain < WORTH:
         return False
     for layer in layers:
-        layer.forward = _forward_of(layer)  # type: ignore[method-assign]
+        layer.forward = _forward_of(layer)
     return True
 
 
@@ -83,7 +83,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _gain(weight: Tensor, rows: int = 256, rounds: int = 7) -> float:
     """How many times quicker oneDNN multiplies `rows` rows with `weight` (out, in) here; rounds are interleaved."""
     x = torch.randn(rows, weight.shape[1])
-    weight = weight[: 4096]
+    weight = weight[:4096]
 
     def seconds(work: Callable[[], Tensor]) -> float:
         started = time.perf_counter()

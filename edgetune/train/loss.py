@@ -1,8 +1,8 @@
 """The training loss, computed only where a token is supervised.
 
-On a small model the vocabulary projection costs as much as many layers, and in completion-only training most of its rows
-are thrown away. Here the model's own forward runs, and only the rows that predict a supervised token reach the output
-layer; they reach it as a 2-D matrix, because matmul copies the whole output matrix per example for a 3-D view.
+On a small model the vocabulary projection costs as much as many layers, and in completion-only training most of its
+rows are thrown away. Here the model's own forward runs, and only the rows that predict a supervised token reach the
+output layer; they reach it as a 2-D matrix, because matmul copies the whole output matrix per example for a 3-D view.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from edgetune.data.tokenize import UNSUPERVISED

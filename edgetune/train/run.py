@@ -11,7 +11,7 @@ from edgetune.data.load import load_examples
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.errors import Interrupted
-from edgetune.models.locate import ModelFiles, locate_model, need_training_packages
+from edgetune.models.locate import ModelFiles, locate_model
 from edgetune.recipe.schema import Recipe
 from edgetune.train.run_directory import RunDirectory, checkpoint_step
 
@@ -45,11 +45,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
     checkpoint = run.check_resumable(recipe) if resume else None
     if checkpoint is None:
         run.check_startable(force=force)
-    try:
-        prepared = prepare(recipe)
-        model = load_adapted_model(recipe, prepared)
-    except ImportError as problem:
-        raise need_training_packages(problem) from problem
+    prepared = prepare(recipe)
+    model = load_adapted_model(recipe, prepared)
     if checkpoint is None:
         run.start(recipe)
     else:
@@ -84,8 +81,8 @@ def prepare(recipe: Recipe) -> Prepared:
     for name, data in (("training", train_data), ("evaluation", evaluation)):
         if data is not None and (data.truncated or data.dropped):
             console.note(
-                f"{name} data: {data.truncated} examples cut to {limit} tokens, {data.dropped} left out because nothing "
-                "supervised was left of them"
+                f"{name} data: {data.truncated} examples cut to {limit} tokens, {data.dropped} left out because "
+                "nothing supervised was left of them"
             )
     return Prepared(files, tokenizer, template, train_data, evaluation)
 
@@ -107,18 +104,14 @@ def load_adapted_model(recipe: Recipe, prepared: Prepared) -> PeftModel:
         double_quantization=base.double_quantization,
     )
     if base.quantize != "none":
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=recipe.train.gradient_checkpointing
-        )
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.train.gradient_checkpointing)
     elif recipe.train.gradient_checkpointing:
         model.enable_input_require_grads()
     set_seed(recipe.train.seed)
     return add_adapter(model, recipe.method, base=recipe.base.model)
 
 
-def _fit(
-    recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel, checkpoint: Path | None
-) -> Summary:
+def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel, checkpoint: Path | None) -> Summary:
     from edgetune.models.load import resolve_dtype
     from edgetune.train.summary import summarize
     from edgetune.train.telemetry import Telemetry

@@ -94,7 +94,9 @@ class RunDirectory:
         checkpoint = self.last_checkpoint()
         if checkpoint is None:
             raise OutputError(
-                "this run has no complete checkpoint to resume from", where=self.path, remedy="pass --force to start anew"
+                "this run has no complete checkpoint to resume from",
+                where=self.path,
+                remedy="pass --force to start anew",
             )
         return checkpoint
 
@@ -105,7 +107,7 @@ class RunDirectory:
         outputs.write_text(self.recipe, dump_recipe(recipe))
 
     def rewind(self, checkpoint: Path) -> None:
-        """Drop what was logged or half-saved after `checkpoint`, so that the resumed run continues it without a seam."""
+        """Drop what was logged or half-saved after `checkpoint`, so that the resumed run continues without a seam."""
         step = checkpoint_step(checkpoint)
         kept = [row for row in self.read_metrics() if row["step"] <= step]
         outputs.write_text(self.metrics, "".join(json.dumps(row) + "\n" for row in kept), force=True)

@@ -62,8 +62,10 @@ def summarize(
     train_seconds: float,
     eval_loss: float | None,
 ) -> Summary:
-    """Write summary.json, README.md and plots/loss.png into the run directory. summary.json comes last: it says that the
-    run is finished."""
+    """Write plots/loss.png, README.md and summary.json into the run directory.
+
+    summary.json comes last, because it says that the run is finished.
+    """
     trainable, total = model.get_nb_trainable_parameters()
     epochs = state.epoch or 0.0
     losses = [row["loss"] for row in run.read_metrics() if "loss" in row]
@@ -101,9 +103,10 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
     loss = f"{summary.final_train_loss:.4f}"
     if summary.eval_loss is not None:
         loss += f" (evaluation {summary.eval_loss:.4f})"
+    base_type = summary.dtype if recipe.base.quantize == "none" else recipe.base.quantize
     rows: dict[str, Any] = {
         "Task": summary.task,
-        "Method": f"{summary.method}, base in {recipe.base.quantize if recipe.base.quantize != 'none' else summary.dtype}",
+        "Method": f"{summary.method}, base in {base_type}",
         "Trainable parameters": f"{summary.trainable_parameters:,} of {summary.total_parameters:,} "
         f"({summary.trainable_percent:.4f} %)",
         "Steps, epochs": f"{summary.steps}, {summary.epochs:g}",
@@ -130,7 +133,7 @@ tags: [edgetune, {summary.method}, {summary.task}]
 
 ![Training loss](plots/loss.png)
 
-`edgetune merge`, `edgetune export` and PEFT itself take this folder. The recipe that made it, every default written out:
+`edgetune merge`, `edgetune export` and PEFT itself take this folder. The recipe that made it, with every default:
 
 ```yaml
 {dump_recipe(recipe)}```

@@ -20,7 +20,7 @@ class Telemetry:
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        last = next(reversed(run.read_metrics()), {})
+        last: dict[str, Any] = next(reversed(run.read_metrics()), {})
         self._run = run
         self._file: IO[str] | None = None
         self._seconds_before: float = last.get("seconds", 0.0)

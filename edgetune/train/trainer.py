@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer with two things replaced: the loss is computed only where tokens are supervised, and what was logged,
+"""TRL's SFTTrainer with two things replaced: batches and loss do no work that counts for nothing, and what is logged,
 saved or interrupted goes into a run directory."""
 
 from __future__ import annotations
