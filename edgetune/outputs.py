@@ -34,7 +34,7 @@ def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
     temporary file is gone. Raises OutputError when `target` exists (without `force`) or cannot be written.
     """
     check_target(target, force=force)
-    with _explained(target):
+    with explain_refused_writes(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
         os.close(handle)
@@ -52,7 +52,7 @@ def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
 def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target`, moved into place when the block ends well; else as `staged_file`."""
     check_target(target, force=force)
-    with _explained(target):
+    with explain_refused_writes(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
         try:
@@ -70,6 +70,27 @@ def write_text(target: Path, text: str, *, force: bool = False) -> None:
     """Write `text` to `target` as UTF-8, complete or not at all."""
     with staged_file(target, force=force) as staged:
         staged.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def explain_refused_writes(target: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into one clear OutputError."""
+    try:
+        yield
+    except Exception as problem:
+        number = getattr(problem, "errno", None)
+        # Libraries in Rust and C++ pass the system's words on without its number.
+        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(problem):
+            raise OutputError(
+                "the disk is full, so this was not written",
+                where=target,
+                remedy="free some space or choose another --out",
+            ) from problem
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise OutputError(
+                f"cannot be written ({os.strerror(number)})", where=target, remedy="choose another --out"
+            ) from problem
+        raise
 
 
 def flush_to_disk(file: Path) -> None:
@@ -101,20 +122,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-@contextmanager
-def _explained(target: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into one clear OutputError."""
-    try:
-        yield
-    except OSError as problem:
-        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutputError(
-                "the disk is full; nothing was changed", where=target, remedy="free some space or choose another --out"
-            ) from problem
-        if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise OutputError(
-                f"cannot be written ({problem.strerror})", where=target, remedy="choose another --out"
-            ) from problem
-        raise

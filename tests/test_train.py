@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 
 from edgetune.data.collate import collate
 from edgetune.data.tokenize import TokenizedExample
-from edgetune.errors import DataError, Interrupted, OutputError, RecipeError
+from edgetune.errors import DataError, Interrupted, NumericalError, OutputError, RecipeError
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
 from edgetune.train import frozen_linear
@@ -238,6 +239,30 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     assert summary.train_tokens == json.loads((tmp_path / "whole" / "summary.json").read_text())["train_tokens"]
     for name, tensor in adapter(tmp_path / "whole").items():
         assert torch.equal(adapter(tmp_path / "parts")[name], tensor), name
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_way_out(write_recipe, tmp_path: Path):
+    recipe = write_recipe("train.optimizer=sgd", "train.learning_rate=1e30", "train.max_grad_norm=1e30")
+    with pytest.raises(NumericalError, match=r"loss is (nan|inf) at step [234].*train.learning_rate"):
+        train(recipe, tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_full_disk_while_training_is_one_clear_error(write_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("edgetune.train.trainer.AdapterTrainer._save", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        train(write_recipe("train.save_every=2"), tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert RunDirectory(tmp_path / "run").last_checkpoint() is None
+
+
+def test_a_resumed_run_counts_tokens_that_no_logged_step_told(write_recipe, tmp_path: Path):
+    recipe = write_recipe("train.max_steps=4", "train.save_every=2", "train.log_every=100")
+    train(recipe, tmp_path / "run")
+    assert [row["step"] for row in RunDirectory(tmp_path / "run").read_metrics()] == [1, 2, 4]
 
 
 def test_resume_refuses_a_changed_recipe_and_shows_the_change(write_recipe, tmp_path: Path):

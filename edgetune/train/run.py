@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.errors import Interrupted
 from edgetune.models.locate import ModelFiles, locate_model
+from edgetune.outputs import explain_refused_writes
 from edgetune.recipe.schema import Recipe
 from edgetune.train.run_directory import RunDirectory, checkpoint_step
 
@@ -121,31 +123,37 @@ def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel
     evaluation = prepared.evaluation.examples if prepared.evaluation else ()
     settings = trainer_settings(recipe, run, evaluates=bool(evaluation), dtype=dtype)
     steps = total_steps(recipe, examples=len(prepared.train.examples))
-    with Telemetry(run) as telemetry, console.progress(f"training {recipe.name}", steps, "steps") as progress:
-        if checkpoint is not None:
-            progress.advance(checkpoint_step(checkpoint))
-        trainer = AdapterTrainer(
-            model, settings, prepared.tokenizer, prepared.train.examples, evaluation, telemetry, progress
-        )
-        _run_loop(trainer, run, checkpoint)
+    with explain_refused_writes(run.path), Telemetry(run) as telemetry:
+        with console.progress(f"training {recipe.name}", steps, "steps") as progress:
+            if checkpoint is not None:
+                progress.advance(checkpoint_step(checkpoint))
+            trainer = AdapterTrainer(
+                model, settings, prepared.tokenizer, prepared.train.examples, evaluation, telemetry, progress
+            )
+            _run_loop(trainer, run, checkpoint)
         train_seconds = telemetry.train_seconds
-        eval_loss = trainer.evaluate()["eval_loss"] if evaluation else None
-    _save_adapter(run, model, prepared.tokenizer)
-    return summarize(
-        recipe,
-        run,
-        model,
-        trainer.state,
-        telemetry,
-        dtype=dtype,
-        train_seconds=train_seconds,
-        eval_loss=eval_loss,
-    )
+        eval_loss = None
+        if evaluation:
+            batches = math.ceil(len(evaluation) / recipe.train.batch_size)
+            with console.progress("evaluating", batches, "batches") as progress:
+                eval_loss = trainer.evaluate(progress=progress)["eval_loss"]
+        _save_adapter(run, model, prepared.tokenizer)
+        return summarize(
+            recipe,
+            run,
+            model,
+            trainer.state,
+            telemetry,
+            dtype=dtype,
+            train_seconds=train_seconds,
+            eval_loss=eval_loss,
+        )
 
 
 def _run_loop(trainer: AdapterTrainer, run: RunDirectory, checkpoint: Path | None) -> None:
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with trainer.interrupt:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         kept = run.last_checkpoint()
         done = f"up to step {checkpoint_step(kept)} is kept" if kept else "nothing was finished yet"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from edgetune.console import ProgressHandle
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.errors import NumericalError
 from edgetune.recipe.schema import Recipe
 from edgetune.train.batches import Batch, can_pack, pack_batch, pad_batch, use_packed_attention
 from edgetune.train.frozen_linear import quicken_frozen_linears
@@ -67,6 +69,7 @@ def trainer_settings(recipe: Recipe, run: RunDirectory, *, evaluates: bool, dtyp
         logging_strategy="steps",
         logging_steps=train.log_every,
         logging_first_step=True,
+        logging_nan_inf_filter=False,
         seed=train.seed,
         data_seed=train.seed,
         use_cpu=not on_gpu,
@@ -140,7 +143,7 @@ class AdapterTrainer(SFTTrainer):
             self._telemetry.count_batch(inputs["tokens"], count)
         return total / (count if num_items_in_batch is None else num_items_in_batch)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def evaluate(self, *_: Any, progress: ProgressHandle | None = None, **__: Any) -> dict[str, float]:
         """`eval_loss`: mean over the supervised tokens of the evaluation set, not over its batches."""
         self.model.eval()
         total, tokens = 0.0, 0
@@ -148,6 +151,8 @@ class AdapterTrainer(SFTTrainer):
             for batch in self.get_eval_dataloader():
                 loss, count = supervised_nll(self.model, self._head, self._prepare_inputs(batch))
                 total, tokens = total + float(loss), tokens + count
+                if progress is not None:
+                    progress.advance()
         metrics = {"eval_loss": total / tokens}
         self.log(dict(metrics))
         self.model.train()
@@ -167,7 +172,7 @@ class Reporter(TrainerCallback):
 
     def __init__(self, telemetry: Telemetry, progress: ProgressHandle) -> None:
         self._telemetry, self._progress = telemetry, progress
-        self._loss = ""
+        self._loss, self._logged_step = "", 0
 
     def on_log(
         self,
@@ -179,9 +184,21 @@ class Reporter(TrainerCallback):
     ) -> None:
         if logs is None or "train_runtime" in logs:
             return
+        if not math.isfinite(logs.get("loss", 0.0)):
+            raise NumericalError(
+                f"the loss is {logs['loss']} at step {state.global_step}; training stopped, earlier checkpoints stay",
+                remedy=f"lower train.learning_rate (now {logs.get('learning_rate', args.learning_rate):g}) or add "
+                "train.warmup_steps",
+            )
         self._telemetry.log(step=state.global_step, epoch=state.epoch or 0.0, values=logs)
+        self._logged_step = state.global_step
         if "loss" in logs:
             self._loss = f"loss {logs['loss']:.3f}"
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """A resumed run reads its counts from the last row, so every checkpoint has one."""
+        if self._logged_step < state.global_step:
+            self._telemetry.log(step=state.global_step, epoch=state.epoch or 0.0, values={})
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         tokens_per_second = self._telemetry.tokens_per_second
@@ -189,26 +206,30 @@ class Reporter(TrainerCallback):
 
 
 class StopAtStepEnd(TrainerCallback):
-    """Ctrl-C finishes the step at hand, saves a checkpoint and stops; a second Ctrl-C stops at once."""
+    """While it is open, Ctrl-C finishes the step at hand, saves a checkpoint and stops; a second stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
+        self._previous: Any = None
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self._previous = signal.signal(signal.SIGINT, self._request)
+    def __enter__(self) -> StopAtStepEnd:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if self.requested:
             control.should_save = True
             control.should_training_stop = True
-
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        signal.signal(signal.SIGINT, self._previous)
 
 
 def _as_dataset(examples: tuple[TokenizedExample, ...]) -> Dataset:
