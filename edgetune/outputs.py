@@ -35,10 +35,7 @@ def staged_file(target: Path, *, force: bool = False) -> Iterator[Path]:
     """
     check_target(target, force=force)
     with explain_refused_writes(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-        os.close(handle)
-        staged = Path(name)
+        staged = _stage(target, folder=False)
         try:
             yield staged
             flush_to_disk(staged)
@@ -53,8 +50,7 @@ def staged_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target`, moved into place when the block ends well; else as `staged_file`."""
     check_target(target, force=force)
     with explain_refused_writes(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        staged = _stage(target, folder=True)
         try:
             yield staged
             for file in staged.rglob("*"):
@@ -100,6 +96,24 @@ def flush_to_disk(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _stage(target: Path, *, folder: bool) -> Path:
+    """A new temporary file or folder beside `target`, whose folder is made where it is missing."""
+    names = {"prefix": f".{target.name}.", "suffix": ".partial", "dir": str(target.parent)}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            return Path(tempfile.mkdtemp(**names))
+        handle, name = tempfile.mkstemp(**names)
+        os.close(handle)
+        return Path(name)
+    except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OutputError(
+            f"cannot be written ({problem.strerror})", where=target, remedy="choose another --out"
+        ) from problem
 
 
 def _replace_folder(staged: Path, target: Path) -> None:

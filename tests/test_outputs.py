@@ -99,3 +99,9 @@ def test_a_folder_without_write_permission_is_refused(tmp_path: Path):
 def test_a_refused_write_is_one_clear_error(tmp_path: Path):
     with pytest.raises(OutputError, match="cannot be written"), outputs.staged_file(tmp_path / "x"):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that takes no new files")
+def test_a_place_that_takes_no_files_is_refused_whoever_asks():
+    with pytest.raises(OutputError, match="cannot be written"), outputs.staged_file(Path("/proc/model.gguf")):
+        pytest.fail("the block must not be entered")

@@ -13,10 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgetune import assets
-from edgetune.errors import RecipeError
-from edgetune.recipe.load import DATA_SUFFIXES
+from edgetune.recipe.load import find_named
 from edgetune.recipe.schema import DataSource, Section
-from edgetune.recipe.yaml_input import nearest, read_mapping, validate
+from edgetune.recipe.yaml_input import read_mapping, validate
 
 
 class Gate(Section):
@@ -87,28 +86,10 @@ def load_suite(name: str) -> Suite:
 
     Raises RecipeError naming the file and field.
     """
-    path = _find_suite(name)
+    shipped = shipped_suites()
+    path = find_named(
+        name, shipped, kind="suite", remedy=f"give the path of a suite file, or one that ships: {', '.join(shipped)}"
+    )
     suite = validate(Suite, read_mapping(path), where=str(path))
     folder = path.resolve().parent
-    return suite.model_copy(update={"data": [_with_absolute_path(source, folder) for source in suite.data]})
-
-
-def _find_suite(name: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    shipped = shipped_suites()
-    if name in shipped:
-        return shipped[name]
-    if "/" in name or name.endswith((".yaml", ".yml")):
-        raise RecipeError("there is no such suite file", where=name)
-    raise RecipeError(
-        f"there is no suite of this name{nearest(name, shipped)}",
-        where=name,
-        remedy=f"give the path of a suite file, or one that ships: {', '.join(shipped)}",
-    )
-
-
-def _with_absolute_path(source: DataSource, folder: Path) -> DataSource:
-    if not source.source.lower().endswith(DATA_SUFFIXES):
-        return source
-    return source.model_copy(update={"source": str((folder / source.source).resolve())})
+    return suite.model_copy(update={"data": [source.found_from(folder) for source in suite.data]})

@@ -10,11 +10,8 @@ import yaml
 
 from edgetune import assets
 from edgetune.errors import RecipeError
-from edgetune.recipe.schema import DataSource, Recipe
+from edgetune.recipe.schema import Recipe
 from edgetune.recipe.yaml_input import nearest, parse_yaml, read_mapping, validate
-
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""A data source that ends so is a file; anything else is a hub id."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -24,18 +21,18 @@ def shipped_recipes() -> dict[str, Path]:
 
 def find_recipe(name: str) -> Path:
     """The file behind a recipe argument: a path, or the name of a shipped recipe. Raises RecipeError."""
+    return find_named(name, shipped_recipes(), kind="recipe", remedy="`edgetune recipes` lists those that ship")
+
+
+def find_named(name: str, shipped: dict[str, Path], *, kind: str, remedy: str) -> Path:
+    """The file behind an argument that is a path or the name of one of the `shipped` files. Raises RecipeError."""
     if Path(name).is_file():
         return Path(name)
-    shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
     if "/" in name or name.endswith((".yaml", ".yml")):
-        raise RecipeError("there is no such recipe file", where=name)
-    raise RecipeError(
-        f"there is no recipe of this name{nearest(name, shipped)}",
-        where=name,
-        remedy="`edgetune recipes` lists those that ship",
-    )
+        raise RecipeError(f"there is no such {kind} file", where=name)
+    raise RecipeError(f"there is no {kind} of this name{nearest(name, shipped)}", where=name, remedy=remedy)
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -88,16 +85,10 @@ def _item(place: Any, step: str, override: str) -> Any:
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """Local files are relative to the recipe; in a run directory they must be found from anywhere."""
-
-    def absolute(source: DataSource) -> DataSource:
-        if not source.source.lower().endswith(DATA_SUFFIXES):
-            return source
-        return source.model_copy(update={"source": str((folder / source.source).resolve())})
-
     data = recipe.data.model_copy(
         update={
-            "train": [absolute(source) for source in recipe.data.train],
-            "eval": [absolute(source) for source in recipe.data.eval],
+            "train": [source.found_from(folder) for source in recipe.data.train],
+            "eval": [source.found_from(folder) for source in recipe.data.eval],
             "template": str((folder / recipe.data.template).resolve())
             if recipe.data.template not in ("chat", "alpaca")
             else recipe.data.template,

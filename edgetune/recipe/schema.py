@@ -5,6 +5,7 @@ Words are the field's own: PEFT's for methods, TRL's and Transformers' for train
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -33,6 +34,10 @@ class Base(Section):
     )
 
 
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""A data source that ends so is a file; anything else is a hub id."""
+
+
 class DataSource(Section):
     """One file or hub data set, and how its columns are read."""
 
@@ -50,6 +55,12 @@ class DataSource(Section):
     )
     columns: dict[str, str] = Field({}, description="The format's column name -> the file's, such as {text: tweet}.")
     labels: dict[str, str] = Field({}, description='Value in the file -> label, such as {"0": negative}.')
+
+    def found_from(self, folder: Path) -> DataSource:
+        """The same source with a file's path absolute; it was relative to `folder`."""
+        if not self.source.lower().endswith(DATA_SUFFIXES):
+            return self
+        return self.model_copy(update={"source": str((folder / self.source).resolve())})
 
 
 class Percentile(Section):

@@ -32,8 +32,8 @@ from typing import Any
 
 from edgetune import console
 from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
 from edgetune.runtime.cache import cache_folder
-from edgetune.runtime.header import read_header
 from edgetune.runtime.tiny_model import write_tiny_model
 
 _TINY_MODEL_TIMEOUT_SECONDS = 60.0
@@ -83,14 +83,14 @@ def check_file(path: Path) -> bool:
     try:
         status = path.stat()
     except OSError:
-        read_header(path)
+        GgufFile(path)
         raise
     identity = [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *_machine_identity()]
     record = _record_of("file", identity)
     known = _recall(record)
     if known is not None:
         return known
-    read_header(path)
+    GgufFile(path)
     extra_kernels = extra_kernels_work()
     outcome = try_in_child(path, extra_kernels=extra_kernels)
     if outcome.crashed and extra_kernels and try_in_child(path, extra_kernels=False).survived:

@@ -1,0 +1,34 @@
+"""The documents say what is true."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from edgetune.recipe.load import shipped_recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_recipe_reference_is_that_of_the_schema():
+    spec = importlib.util.spec_from_file_location("recipe_reference", ROOT / "docs" / "recipe_reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.reference(), "run: python docs/recipe_reference.py"
+
+
+def test_the_readme_names_every_recipe_that_ships():
+    table = re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert sorted(table) == sorted(shipped_recipes())
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/runs.md", "docs/recipe.md"])
+def test_links_inside_the_repository_lead_somewhere(page: str):
+    file = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", file.read_text(encoding="utf-8")):
+        assert (file.parent / target).exists(), target
