@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgetune.errors import OutputError
+from edgetune.errors import EdgetuneError, OutputError
+
+FULL_BYTES = 2**18
+"""A disk with less free space than this is taken for full."""
 
 
 def check_target(target: Path, *, force: bool = False) -> None:
     """Raise OutputError now, before long work, when `target` exists (without `force`) or cannot be created."""
     if target.exists() and not force:
         raise OutputError("exists already", where=target, remedy="choose another --out, or pass --force to replace it")
-    folder = target.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
+    folder = _existing_folder(target)
     if not folder.is_dir():
         raise OutputError("is a file, so nothing can be written below it", where=folder, remedy="choose another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -73,20 +74,39 @@ def explain_refused_writes(target: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into one clear OutputError."""
     try:
         yield
+    except EdgetuneError:
+        raise
     except Exception as problem:
-        number = getattr(problem, "errno", None)
-        # Libraries in Rust and C++ pass the system's words on without its number.
-        if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(problem):
+        if _disk_is_full(problem, target):
             raise OutputError(
                 "the disk is full, so this was not written",
                 where=target,
                 remedy="free some space or choose another --out",
             ) from problem
+        number = getattr(problem, "errno", None)
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise OutputError(
                 f"cannot be written ({os.strerror(number)})", where=target, remedy="choose another --out"
             ) from problem
         raise
+
+
+def _disk_is_full(problem: Exception, target: Path) -> bool:
+    """True when `problem` came from a full disk. Libraries in Rust and C++ say so in words of their own, or not at all
+    (torch: "unexpected pos"); then the disk itself is asked."""
+    if getattr(problem, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if any(words in str(problem) for words in ("No space left on device", "Not enough free space")):
+        return True
+    return shutil.disk_usage(_existing_folder(target)).free < FULL_BYTES
+
+
+def _existing_folder(target: Path) -> Path:
+    """The nearest folder above `target` that exists."""
+    folder = target.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def flush_to_disk(file: Path) -> None:
@@ -100,12 +120,12 @@ def flush_to_disk(file: Path) -> None:
 
 def _stage(target: Path, *, folder: bool) -> Path:
     """A new temporary file or folder beside `target`, whose folder is made where it is missing."""
-    names = {"prefix": f".{target.name}.", "suffix": ".partial", "dir": str(target.parent)}
+    prefix, suffix = f".{target.name}.", ".partial"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if folder:
-            return Path(tempfile.mkdtemp(**names))
-        handle, name = tempfile.mkstemp(**names)
+            return Path(tempfile.mkdtemp(suffix, prefix, target.parent))
+        handle, name = tempfile.mkstemp(suffix, prefix, target.parent)
         os.close(handle)
         return Path(name)
     except OSError as problem:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,6 +60,31 @@ def test_a_disk_that_is_full_only_at_the_flush_is_noticed(tmp_path: Path, monkey
     with pytest.raises(OutputError, match="the disk is full"), outputs.staged_file(tmp_path / "x") as staged:
         staged.write_text("whole")
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        OSError("Not enough free space to write 113246208 bytes after offset 1787104"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["numpy", "safetensors"],
+)
+def test_a_full_disk_is_understood_in_the_words_of_every_library(tmp_path: Path, problem: Exception):
+    with pytest.raises(OutputError, match="the disk is full"), outputs.staged_file(tmp_path / "x"):
+        raise problem
+
+
+def test_a_failure_on_a_disk_without_space_is_put_down_to_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail() -> None:
+        with outputs.staged_file(tmp_path / "x"):
+            raise RuntimeError("unexpected pos 26182784 vs 26182676")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OutputError, match="the disk is full"):
+        fail()
 
 
 def test_a_folder_replaces_the_old_one_only_when_it_is_whole(tmp_path: Path):

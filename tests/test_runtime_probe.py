@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
 from edgetune.runtime import probe
-from edgetune.runtime.header import read_header
 from edgetune.runtime.session import Session
 from edgetune.runtime.tiny_model import write_tiny_model
 
@@ -216,7 +216,7 @@ def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
 
 def test_a_file_cut_off_in_its_tensors_gives_both_sizes(tiny: Path) -> None:
     whole = tiny.read_bytes()
-    assert read_header(tiny).expected_bytes <= len(whole)
+    assert GgufFile(tiny).expected_bytes <= len(whole)
     tiny.write_bytes(whole[:-5000])
     with pytest.raises(
         ModelError, match=rf"truncated: its tensors need [\d,]+ bytes, the file has {len(whole) - 5000:,}"
@@ -242,12 +242,12 @@ def test_a_header_cut_off_or_overwritten_anywhere_is_an_error_or_read(
     if data.draw(st.booleans()):
         file.write_bytes(content[:position])
         with pytest.raises(ModelError, match="truncated"):
-            read_header(file)
+            GgufFile(file)
     else:
         content[position : position + 8] = data.draw(st.binary(min_size=8, max_size=8))
         file.write_bytes(content)
         with contextlib.suppress(ModelError):
-            read_header(file)
+            GgufFile(file)
 
 
 def test_a_file_without_a_vocabulary_is_refused_before_it_can_abort(tiny: Path) -> None:

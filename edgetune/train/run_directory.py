@@ -64,7 +64,12 @@ class RunDirectory:
 
     def check_startable(self, *, force: bool) -> None:
         """Raise OutputError, before any work, when a fresh run cannot be written here."""
-        if self.path.exists() and not force:
+        outputs.check_target(self.path, force=True)
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError("is a file, and a run is a folder", where=self.path, remedy="choose another --out")
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not force:
             unfinished = not self.summary.exists() and self.last_checkpoint() is not None
             raise OutputError(
                 "holds an interrupted run" if unfinished else "exists already",
@@ -72,11 +77,10 @@ class RunDirectory:
                 remedy=f"{'pass --resume to go on with it, ' if unfinished else ''}choose another --out, or pass "
                 "--force to replace it",
             )
-        if self.path.exists() and not self.recipe.exists() and any(self.path.iterdir()):
+        if not self.recipe.exists():
             raise OutputError(
                 "is not a run directory, so --force does not replace it", where=self.path, remedy="choose another --out"
             )
-        outputs.check_target(self.path, force=True)
 
     def check_resumable(self, recipe: Recipe) -> Path:
         """The checkpoint to go on from. Raises OutputError when there is none, RecipeError when the recipe changed."""
