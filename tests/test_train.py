@@ -89,7 +89,7 @@ def test_the_loss_and_its_gradient_are_those_of_transformers(tiny_llama: Path, l
 
     assert count == 5 + 5 + 1
     assert batch["tokens"] == sum(len(example.input_ids) for example in examples)
-    assert float(total / count) == pytest.approx(float(expected), rel=1e-6)
+    assert (total / count).item() == pytest.approx(expected.item(), rel=1e-6)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, reference[name], rtol=1e-4, atol=1e-7)
 
@@ -121,7 +121,7 @@ def test_packing_changes_no_loss_in_any_family_that_it_is_used_for(family: str):
     expected = float(model(**collate(examples, pad_token_id=0)).loss)
     use_packed_attention(model)
     total, count = supervised_nll(model, model.get_output_embeddings(), pack_batch(examples, share_prompt=True))
-    assert float(total / count) == pytest.approx(expected, rel=1e-5)
+    assert (total / count).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_model_with_windowed_attention_is_not_packed():

@@ -16,7 +16,7 @@ def recipes(
 ) -> None:
     """List the recipes that ship with edgetune, or print one to start from."""
     console.configure(json_mode=json)
-    from rich.table import Table
+    from rich.text import Text
 
     from edgetune.recipe.load import find_recipe, load_recipe, shipped_recipes
 
@@ -26,12 +26,8 @@ def recipes(
         console.document({"name": name, "yaml": text, "resolved": load_recipe(name).model_dump(mode="json")})
         return
     loaded = [load_recipe(shipped) for shipped in shipped_recipes()]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("recipe", "task", "method", "base"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("what it does")
     for recipe in loaded:
-        quantized = f" on {recipe.base.quantize}" if recipe.base.quantize != "none" else ""
-        table.add_row(recipe.name, recipe.task, recipe.method.type + quantized, recipe.base.model, recipe.description)
-    console.result(table)
+        quantized = "" if recipe.base.quantize == "none" else f" on {recipe.base.quantize}"
+        facts = f"{recipe.task}, {recipe.method.type}{quantized}, {recipe.base.model}"
+        console.result(Text.assemble((recipe.name, "bold"), f"\n  {recipe.description}\n  ", (facts, "dim")))
     console.document([recipe.model_dump(mode="json", include={"name", "task", "description"}) for recipe in loaded])

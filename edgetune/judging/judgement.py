@@ -14,11 +14,13 @@ from edgetune.judging.suite import Suite
 class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
-    `hashes` names by SHA-256 what shaped the predictions: the suite's settings and its data.
+    `hashes` names by SHA-256 what shaped the predictions: the suite's settings and its data. `created` is the time of
+    the judgement in UTC (ISO 8601).
     """
 
     suite: Suite
     hashes: dict[str, str]
+    created: str
     candidate: Evaluation
     baseline: Evaluation | None = None
     verdict: Verdict | None = None

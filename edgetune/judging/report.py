@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def report_document(judgement: Judgement) -> dict[str, Any]:
     return {
         "format": REPORT_FORMAT,
         "edgetune": __version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": judgement.created,
         "suite": judgement.suite.model_dump(mode="json", exclude={"data"}),
         "hashes": judgement.hashes,
         "exit_code": judgement.exit_code,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edgetune.errors import DataError
@@ -54,7 +55,8 @@ def judge_model(
     if measured is not None:
         counts = count_pairs([item.right for item in candidate.items], [item.right for item in measured.items])
         verdict = decide(counts, suite.gate, same_model=candidate.sha256 == measured.sha256)
-    judgement = Judgement(suite, hashes, candidate, measured, verdict)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    judgement = Judgement(suite, hashes, created, candidate, measured, verdict)
     if out is not None:
         write_report(judgement, out, force=force)
     return judgement
