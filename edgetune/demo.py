@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune import console
+from edgetune.data.formats import fill_prompt
 from edgetune.errors import OutputError
 from edgetune.gguf.write import export
 from edgetune.judging.judgement import Judgement
@@ -69,7 +70,7 @@ def run_demo(folder: Path, *, force: bool = False, overrides: Sequence[str] = ()
     with clock.step("judge"):
         judgement = judge_model(load_suite(SUITE), tuned, base, folder / "report", force=True)
     with clock.step("chat"):
-        question = (recipe.data.prompt or "{text}").replace("{text}", QUESTION)
+        question = fill_prompt(recipe.data.prompt or "{text}", QUESTION)
         answer = _ask_once(tuned, question)
 
     files = {

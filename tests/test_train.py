@@ -233,7 +233,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
         with pytest.raises(Interrupted, match=r"after step [23] of 6.*--resume"):
             train(recipe, tmp_path / "parts")
     assert not (tmp_path / "parts" / "summary.json").exists()
-    summary = train(recipe, tmp_path / "parts", resume=True)
+    summary = train(load_recipe(str(tmp_path / "parts" / "recipe.yaml")), tmp_path / "parts", resume=True)
     assert summary.steps == 6
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert summary.train_tokens == json.loads((tmp_path / "whole" / "summary.json").read_text())["train_tokens"]

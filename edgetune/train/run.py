@@ -157,17 +157,20 @@ def _run_loop(trainer: AdapterTrainer, run: RunDirectory, checkpoint: Path | Non
     except KeyboardInterrupt:
         kept = run.last_checkpoint()
         done = f"up to step {checkpoint_step(kept)} is kept" if kept else "nothing was finished yet"
-        raise Interrupted(f"interrupted; {done}", where=run.path, remedy=_resume_hint(kept)) from None
+        raise Interrupted(f"interrupted; {done}", where=run.path, remedy=_resume_hint(run, kept)) from None
     if trainer.interrupt.requested and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
             f"interrupted after step {trainer.state.global_step} of {trainer.state.max_steps}; a checkpoint is saved",
             where=run.path,
-            remedy=_resume_hint(run.last_checkpoint()),
+            remedy=_resume_hint(run, run.last_checkpoint()),
         )
 
 
-def _resume_hint(checkpoint: Path | None) -> str:
-    return "the same command with --resume goes on from there" if checkpoint else "start it again with --force"
+def _resume_hint(run: RunDirectory, checkpoint: Path | None) -> str:
+    """A command that goes on whatever recipe and overrides the run began with."""
+    if checkpoint is None:
+        return "start it again with --force"
+    return f"go on with: edgetune train {run.recipe} --out {run.path} --resume"
 
 
 def _save_adapter(run: RunDirectory, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
