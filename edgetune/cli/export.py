@@ -17,7 +17,7 @@ def export(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
     quant: Annotated[str, typer.Option("--quant", metavar="PRESET", help=f"{', '.join(PRESETS)}.")] = DEFAULT_PRESET,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The .gguf file to write. [default: NAME-PRESET.gguf]")
+        Path | None, typer.Option("--out", metavar="FILE", help="The .gguf file to write. (default: NAME-PRESET.gguf)")
     ] = None,
     base: BaseOption = None,
     force: ForceOption = False,

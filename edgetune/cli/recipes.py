@@ -11,7 +11,7 @@ from edgetune.cli.options import JsonOption
 
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Print this recipe instead of the list.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe instead of the list.")] = None,
     json: JsonOption = False,
 ) -> None:
     """List the recipes that ship with edgetune, or print one to start from."""
