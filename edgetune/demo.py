@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from edgetune.gguf.write import export
 from edgetune.judging.judgement import Judgement
 from edgetune.judging.run import judge_model
 from edgetune.judging.suite import load_suite
+from edgetune.measure import Stopwatch
 from edgetune.outputs import check_target
 from edgetune.recipe.load import load_recipe
 from edgetune.train.run import train
@@ -57,19 +57,19 @@ def run_demo(folder: Path, *, force: bool = False, overrides: Sequence[str] = ()
     run, merged = folder / "run", folder / "merged"
     tuned, base = folder / "demo-q4_k_m.gguf", folder / "base-q4_k_m.gguf"
     recipe = load_recipe(RECIPE, overrides)
-    clock = _Clock()
+    clock = Stopwatch()
 
-    with clock.step("train"):
+    with _step(clock, "train"):
         summary = train(recipe, run, force=True)
-    with clock.step("merge"):
+    with _step(clock, "merge"):
         merged_bytes = merge(resolve_source(str(run)), merged, force=True).bytes
-    with clock.step("export"):
+    with _step(clock, "export"):
         tuned_bytes = export(resolve_source(str(run)), tuned, force=True).bytes
-    with clock.step("export base"):
+    with _step(clock, "export base"):
         base_bytes = export(resolve_source(recipe.base.model), base, force=True).bytes
-    with clock.step("judge"):
+    with _step(clock, "judge"):
         judgement = judge_model(load_suite(SUITE), tuned, base, folder / "report", force=True)
-    with clock.step("chat"):
+    with _step(clock, "chat"):
         question = fill_prompt(recipe.data.prompt or "{text}", QUESTION)
         answer = _ask_once(tuned, question)
 
@@ -92,15 +92,9 @@ def _ask_once(model: Path, question: str) -> str:
         return "".join(conversation.ask(question))
 
 
-class _Clock:
-    """Times the demo's steps and announces each."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        console.note(f"── {name}")
-        started = time.monotonic()
+@contextmanager
+def _step(clock: Stopwatch, name: str) -> Iterator[None]:
+    """Announce a step of the demo and time it."""
+    console.note(f"── {name}")
+    with clock.phase(name):
         yield
-        self.seconds[name] = round(time.monotonic() - started, 1)

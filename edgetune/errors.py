@@ -10,7 +10,6 @@ EdgetuneError
 │   └── OutputError             an output that exists already, or a place that cannot be written
 ├── NumericalError (2)          a result that is not finite, and is therefore not written
 ├── VerificationFailed (1)      a written file that does not do what it must
-├── JudgeInvalid (4)            the judge, not the model, failed its checks
 ├── MissingComponent (5)        an optional dependency that is not installed
 └── Interrupted (130)           stopped by the user; what was finished is kept
 
@@ -75,12 +74,6 @@ class VerificationFailed(EdgetuneError):
     """A written file that does not do what it must."""
 
     exit_code = 1
-
-
-class JudgeInvalid(EdgetuneError):
-    """The judge, not the model under test, failed its checks."""
-
-    exit_code = 4
 
 
 class MissingComponent(EdgetuneError):

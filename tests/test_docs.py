@@ -27,7 +27,9 @@ def test_the_readme_names_every_recipe_that_ships():
     assert sorted(table) == sorted(shipped_recipes())
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/runs.md", "docs/recipe.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/runs.md", "docs/recipe.md", "docs/benchmarks.md"]
+)
 def test_links_inside_the_repository_lead_somewhere(page: str):
     file = ROOT / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", file.read_text(encoding="utf-8")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,5 +11,4 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output i
 BaseOption = Annotated[
     str | None, typer.Option("--base", metavar="MODEL", help="Base model, instead of the one that SOURCE records.")
 ]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where the result goes.")]
 SOURCE_HELP = "A run directory, a model (folder, hub id, .gguf file) or any PEFT adapter folder."

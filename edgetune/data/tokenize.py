@@ -38,16 +38,6 @@ class TokenizedData:
     dropped: int
     """Examples that are left out, because nothing supervised was left before the cut."""
 
-    @property
-    def total_tokens(self) -> int:
-        """Tokens of all examples."""
-        return sum(len(example.input_ids) for example in self.examples)
-
-    @property
-    def supervised_tokens(self) -> int:
-        """Those of them that the loss counts."""
-        return sum(len(example.labels) - example.labels.count(UNSUPERVISED) for example in self.examples)
-
 
 def tokenize_examples(
     examples: Sequence[Example], template: ChatTemplate, encode: Encode, max_length: int | Percentile

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +19,9 @@ from edgetune.gguf.quantize import quantize
 from edgetune.gguf.tensor_types import lossless_preset, plain_types
 from edgetune.gguf.verify import verify_export
 from edgetune.gguf.vocabulary import Vocabulary, build_vocabulary
+from edgetune.measure import Stopwatch, peak_resident_bytes
 from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import check_target, staged_file
-from edgetune.weights.merge import peak_memory_bytes
 from edgetune.weights.source import Source
 from edgetune.weights.stream import FoldedTensors, open_folded
 
@@ -67,7 +65,7 @@ def export(source: Source, out: Path, *, preset: str = DEFAULT_PRESET, force: bo
 
     chosen = find_preset(preset)
     check_target(out, force=force)
-    clock = _Clock()
+    clock = Stopwatch()
     with clock.phase("open"):
         tokenizer = source.load_tokenizer()
         contents = _gather(source, tokenizer)
@@ -88,7 +86,7 @@ def export(source: Source, out: Path, *, preset: str = DEFAULT_PRESET, force: bo
         pre_tokenizer=contents.vocabulary.pre,
         folded_modules=contents.folded.folded_modules,
         seconds=clock.seconds,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_resident_bytes(),
     )
 
 
@@ -115,7 +113,7 @@ def _recorded_pre(source: Source) -> str | None:
     return None if recorded is None else str(recorded)
 
 
-def _write_quantized(contents: _Contents, preset: Preset, staged: Path, clock: _Clock) -> None:
+def _write_quantized(contents: _Contents, preset: Preset, staged: Path, clock: Stopwatch) -> None:
     """llama.cpp's quantizer reads a file, so a lossless one is written beside the target first."""
     lossless = lossless_preset(contents.folded.tensors.values())
     with tempfile.TemporaryDirectory(prefix=f"{staged.name}.", dir=staged.parent) as folder:
@@ -186,16 +184,3 @@ def _nbytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
     for length in shape:
         count *= length
     return count // block_size * type_size
-
-
-class _Clock:
-    """Seconds by phase, in the order in which the phases began."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - started, 3)

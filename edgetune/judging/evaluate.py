@@ -101,5 +101,5 @@ def _check_finite(log_probabilities: dict[str, float] | None, item: Item, model:
             raise NumericalError(
                 f"the log-probability of {label!r} at {item.where} is {value}",
                 where=model,
-                remedy="the file's weights are damaged; export it again and run `edgetune verify`",
+                remedy="the file's weights are damaged; export it again",
             )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from typing import IO, Any
 
 import torch
 
+from edgetune.measure import peak_resident_bytes
 from edgetune.train.run_directory import RunDirectory
 
 
@@ -72,7 +71,4 @@ class Telemetry:
 
 def peak_memory_bytes() -> int:
     """The largest use so far: of the CUDA allocator on a GPU, of the process's resident set elsewhere."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()

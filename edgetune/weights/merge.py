@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from edgetune import console
+from edgetune.measure import peak_resident_bytes
 from edgetune.outputs import check_target, staged_folder
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.source import Source, require_rows
@@ -59,14 +58,8 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
         folded_modules=folded.folded_modules,
         shards=len(shards),
         seconds=time.monotonic() - started,
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=peak_resident_bytes(),
     )
-
-
-def peak_memory_bytes() -> int:
-    """The most memory that this process has had resident so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _split_into_shards(tensors: list[TensorInfo], max_shard_bytes: int) -> list[list[TensorInfo]]:
