@@ -10,12 +10,13 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
+from folding import folded_tensor, folded_tensors, make_adapter, untied_copy  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import AdapterError, ModelError, NumericalError  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
-from edgetune.weights.stream import open_folded, stream_tensors  # noqa: E402
+from edgetune.weights.stream import open_folded  # noqa: E402
 
 QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
@@ -47,6 +48,9 @@ METHODS = {
     "vera without its projections": lambda: peft.VeraConfig(
         r=16, target_modules=["q_proj", "up_proj", "down_proj"], save_projection=False
     ),
+    "hira": lambda: peft.HiraConfig(r=8, target_modules=QKVO),
+    "shira": lambda: peft.ShiraConfig(r=8, target_modules=QKVO),
+    "fourierft": lambda: peft.FourierFTConfig(n_frequency=50, target_modules=QKVO),
     "oft": lambda: peft.OFTConfig(oft_block_size=32, target_modules=QKVO),
     "embedding": lambda: peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"]),
     "output layer": lambda: peft.LoraConfig(r=4, target_modules=["lm_head", "q_proj"]),
@@ -56,37 +60,9 @@ METHODS = {
 }
 
 
-def make_adapter(base: Path, out: Path, config, *, dtype=torch.float32, scale: float = 0.1) -> Path:
-    """An adapter as after training: every trainable parameter is random, so nothing is zero or the identity."""
-    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), config)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * scale)
-    model.save_pretrained(out)
-    return out
-
-
 def whole_model(base: Path, adapter: Path, dtype=torch.float32):
     model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
     return peft.PeftModel.from_pretrained(model, adapter)
-
-
-def untied_copy(base: Path, out: Path, dtype=torch.float32) -> Path:
-    config = LlamaConfig.from_pretrained(base)
-    config.tie_word_embeddings = False
-    config.vocab_size = 320
-    config.attention_bias = True
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 2
-    torch.manual_seed(2)
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_()
-    model.to(dtype).save_pretrained(out)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +74,7 @@ def untied(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_folding_gives_the_weights_of_pefts_whole_model_merge(method: str, untied: Path, tmp_path: Path) -> None:
     adapter = make_adapter(untied, tmp_path / "adapter", METHODS[method]())
     expected = whole_model(untied, adapter).merge_and_unload(safe_merge=True).state_dict()
-    folded = dict(stream_tensors(resolve_source(str(adapter))))
+    folded = dict(folded_tensors(resolve_source(str(adapter)), rows=100))
     assert folded.keys() == expected.keys()
     different = [name for name, tensor in folded.items() if not torch.equal(tensor, expected[name])]
     assert not different
@@ -112,7 +88,7 @@ def test_folding_happens_in_the_stored_type_of_the_base(dtype, tiny_llama: Path,
     config = peft.LoraConfig(r=8, target_modules="all-linear", bias="lora_only")
     adapter = make_adapter(base, tmp_path / "adapter", config, dtype=dtype)
     expected = whole_model(base, adapter, dtype).merge_and_unload(safe_merge=True).state_dict()
-    for name, tensor in stream_tensors(resolve_source(str(adapter))):
+    for name, tensor in folded_tensors(resolve_source(str(adapter))):
         assert tensor.dtype == dtype
         assert torch.equal(tensor, expected[name]), name
 
@@ -121,14 +97,15 @@ def test_folding_happens_in_the_stored_type_of_the_base(dtype, tiny_llama: Path,
 def test_a_tied_base_gives_the_logits_of_the_unmerged_adapter(method: str, tiny_llama: Path, tmp_path: Path) -> None:
     adapter = make_adapter(tiny_llama, tmp_path / "adapter", METHODS[method]())
     folded = open_folded(resolve_source(str(adapter)))
-    merged = LlamaForCausalLM(folded.config)
-    merged.load_state_dict({name: folded.load(name) for name in folded.tensors}, strict=False)
+    config = LlamaConfig(**folded.config.settings)
+    merged = LlamaForCausalLM(config)
+    merged.load_state_dict({name: folded_tensor(folded, name) for name in folded.tensors}, strict=False)
     merged.tie_weights()
     ids = torch.tensor([[3, 5, 8, 200, 17, 4]])
     with torch.no_grad():
         expected = whole_model(tiny_llama, adapter)(ids).logits
         assert (merged.eval()(ids).logits - expected).abs().max() < 1e-4
-    assert folded.config.tie_word_embeddings is (method == "trained token rows")
+    assert folded.config.ties_embeddings is (method == "trained token rows")
 
 
 def test_an_added_vocabulary_is_merged_when_its_embeddings_were_saved(tiny_llama: Path, tmp_path: Path) -> None:
@@ -138,9 +115,9 @@ def test_an_added_vocabulary_is_merged_when_its_embeddings_were_saved(tiny_llama
     adapted = peft.get_peft_model(model, METHODS["rslora"]())
     adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
     folded = open_folded(resolve_source(str(tmp_path / "adapter")))
-    assert folded.config.vocab_size == rows
-    assert folded.config.tie_word_embeddings
-    assert torch.equal(folded.load("model.embed_tokens.weight"), model.get_input_embeddings().weight)
+    assert folded.config.get("vocab_size") == rows
+    assert folded.config.ties_embeddings
+    assert torch.equal(folded_tensor(folded, "model.embed_tokens.weight"), model.get_input_embeddings().weight)
 
 
 def edit_json(file: Path, **changes) -> None:
@@ -163,7 +140,7 @@ def smaller(base: Path, out: Path, **changes) -> Path:
 def test_an_adapter_of_a_wider_base_is_refused_with_both_shapes(lora: Path, untied: Path, tmp_path: Path) -> None:
     other = smaller(untied, tmp_path / "other", hidden_size=128, head_dim=32)
     with pytest.raises(AdapterError, match=r"k_proj.*\[8, 256\].*\[8, 128\]"):
-        list(stream_tensors(resolve_source(str(lora), base=str(other))))
+        list(folded_tensors(resolve_source(str(lora), base=str(other))))
 
 
 def test_an_adapter_of_a_deeper_base_is_refused_by_module_name(lora: Path, untied: Path, tmp_path: Path) -> None:
@@ -180,6 +157,10 @@ def test_an_adapter_of_a_shallower_base_is_refused(lora: Path, untied: Path, tmp
 
 def test_a_saved_embedding_of_another_width_is_refused(untied: Path, tmp_path: Path) -> None:
     adapter = make_adapter(untied, tmp_path / "adapter", METHODS["modules_to_save"]())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    saved = {key: tensor for key, tensor in tensors.items() if "lora_" not in key}
+    save_file(saved, adapter / "adapter_model.safetensors")
+    edit_json(adapter / "adapter_config.json", target_modules=["nothing"])
     other = smaller(untied, tmp_path / "other", hidden_size=128, head_dim=32)
     with pytest.raises(AdapterError, match=r"lm_head.weight has the shape \[320, 256\].*\[320, 128\]"):
         open_folded(resolve_source(str(adapter), base=str(other)))
@@ -191,13 +172,13 @@ def test_an_adapter_that_lost_half_of_a_module_is_refused(lora: Path) -> None:
     del tensors[key]
     save_file(tensors, lora / "adapter_model.safetensors")
     with pytest.raises(AdapterError, match="lora_B"):
-        list(stream_tensors(resolve_source(str(lora))))
+        list(folded_tensors(resolve_source(str(lora))))
 
 
 def test_adapter_tensors_that_its_configuration_does_not_target_are_refused(lora: Path) -> None:
     edit_json(lora / "adapter_config.json", target_modules=["k_proj", "v_proj", "o_proj"])
     with pytest.raises(AdapterError, match="q_proj"):
-        list(stream_tensors(resolve_source(str(lora))))
+        list(folded_tensors(resolve_source(str(lora))))
 
 
 def test_an_adapter_of_a_classifier_head_is_refused_by_name(lora: Path) -> None:
@@ -221,14 +202,14 @@ def test_a_diverged_adapter_is_refused_naming_the_tensor(lora: Path) -> None:
     tensors[key][0, 0] = float("nan")
     save_file(tensors, lora / "adapter_model.safetensors")
     with pytest.raises(NumericalError, match=r"model\.layers\.1"):
-        list(stream_tensors(resolve_source(str(lora))))
+        list(folded_tensors(resolve_source(str(lora))))
 
 
 def test_an_overflow_of_the_stored_type_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     base = untied_copy(tiny_llama, tmp_path / "base", torch.float16)
     adapter = make_adapter(base, tmp_path / "adapter", METHODS["lora"](), dtype=torch.float16, scale=1e4)
     with pytest.raises(NumericalError):
-        list(stream_tensors(resolve_source(str(adapter))))
+        list(folded_tensors(resolve_source(str(adapter))))
 
 
 def test_a_truncated_adapter_is_refused_naming_the_file(lora: Path) -> None:

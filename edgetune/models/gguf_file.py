@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
+from edgetune.models.mapped import release_pages
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,6 +100,11 @@ class GgufFile:
             )
         rows = np.frombuffer(self._content, dtype=np.uint8, count=tensor.nbytes, offset=tensor.start)
         return rows.reshape(*tensor.shape[:-1], -1)
+
+    def release(self, name: str) -> None:
+        """Let go of the memory that reading a tensor has brought in."""
+        tensor = self.tensors[name]
+        release_pages(self._content, tensor.start, tensor.start + tensor.nbytes)
 
     def _read_header(self, cursor: _Cursor) -> dict[str, StoredTensor]:
         version = cursor.number("I")

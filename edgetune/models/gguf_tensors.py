@@ -8,8 +8,11 @@ from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
     from transformers import PretrainedConfig
+
+_VOCABULARY_MATRICES = ("token_embd.weight", "output.weight")
+"""The largest, and the ones that no processor changes."""
 
 
 class GgufTensors:
@@ -28,19 +31,25 @@ class GgufTensors:
         self._stored = self._stored_names(config)
         self.shapes = {name: file.tensors[stored].shape for name, stored in self._stored.items()}
 
-    def load(self, name: str) -> torch.Tensor:
-        """One tensor in float32."""
+    def by_rows(self, name: str) -> bool:
+        """True when rows of this tensor can be dequantized without the others."""
+        return self._stored[name] in _VOCABULARY_MATRICES
+
+    def load(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """One tensor in float32; rows [start, stop) of it where it is read `by_rows`."""
         import numpy as np
-        import torch
         from gguf import GGMLQuantizationType, dequantize
 
         stored = self._stored[name]
-        data = self._file.data(stored)
+        data = self._file.data(stored)[start:stop]
         kind = GGMLQuantizationType(self._file.tensors[stored].kind)
         if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
             data = data.view(np.float32 if kind is GGMLQuantizationType.F32 else np.float16)
-        weights = self._processor.process(weights=dequantize(data, kind), name=stored).weights
-        return torch.from_numpy(np.array(weights, dtype=np.float32, order="C"))
+        weights = dequantize(data, kind)
+        self._file.release(stored)
+        if not self.by_rows(name):
+            weights = self._processor.process(weights=weights, name=stored).weights
+        return np.array(weights, dtype=np.float32, order="C")
 
     def _stored_names(self, config: PretrainedConfig) -> dict[str, str]:
         """Hugging Face's name -> the file's, in the file's order."""

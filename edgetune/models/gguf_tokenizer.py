@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from tokenizers.pre_tokenizers import PreTokenizer
+    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerBase
 
 _LLAMA3 = (
@@ -69,23 +71,49 @@ _SPLITTINGS = {
 }
 
 
-def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
-    """The file's tokenizer with its special tokens and chat template.
+def open_gguf_tokenizer(file: GgufFile, *, where: str) -> ModelTokenizer | None:
+    """The file's tokenizer with its special tokens and chat template; None where only Transformers can read it.
 
     Raises ModelError when there is none, it is damaged, or it splits text in a way that is not known here.
     """
+    tokens = _tokens(file)
+    if file.metadata.get("tokenizer.ggml.model") != "gpt2":
+        return None
+    special = _special_tokens(file, tokens)
+    splitting = _splitting(file)
+    backend = _assemble(file, tokens, splitting, special)
+    backend.post_processor = _surround(file, splitting, special, backend)
+    if "pad" not in special and "eos" in special:
+        special["pad"] = special["eos"]
+    return ModelTokenizer(backend, special, file.metadata.get("tokenizer.chat_template"), where)
+
+
+def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
+    """The same in Transformers' clothes, for training. Raises ModelError as `open_gguf_tokenizer` does."""
+    from transformers import PreTrainedTokenizerFast
+
+    light = open_gguf_tokenizer(file, where=str(file.path))
+    if light is None:
+        return _as_transformers_reads_it(file, _special_tokens(file, _tokens(file)))
+    adds = _adds(file, _splitting(file))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=light.backend,
+        chat_template=light.chat_template,
+        add_bos_token=adds["bos"],
+        add_eos_token=adds["eos"],
+        clean_up_tokenization_spaces=False,
+        **{f"{role}_token": token for role, token in light.special.items()},
+    )
+
+
+def _tokens(file: GgufFile) -> list[str]:
     tokens = file.array("tokenizer.ggml.tokens")
     if not tokens:
         raise ModelError("has no vocabulary, so it cannot read text", where=file.path, remedy="export it again")
-    special = {f"{role}_token": _special_token(file, tokens, key) for role, key in _ROLES.items()}
-    if file.metadata.get("tokenizer.ggml.model") != "gpt2":
-        return _as_transformers_reads_it(file, special)
-    return _byte_level(file, tokens, special)
+    return tokens
 
 
-def _byte_level(file: GgufFile, tokens: list[str], special: dict[str, str | None]) -> PreTrainedTokenizerBase:
-    from transformers import PreTrainedTokenizerFast
-
+def _splitting(file: GgufFile) -> _Splitting:
     name = file.metadata.get("tokenizer.ggml.pre")
     if name not in _SPLITTINGS:
         raise ModelError(
@@ -93,18 +121,29 @@ def _byte_level(file: GgufFile, tokens: list[str], special: dict[str, str | None
             where=file.path,
             remedy="use the Hugging Face model that it was made from (base.model in a recipe, --base for an adapter)",
         )
-    splitting = _SPLITTINGS[name]
-    return PreTrainedTokenizerFast(
-        tokenizer_object=_assemble(file, tokens, splitting),
-        chat_template=file.metadata.get("tokenizer.chat_template"),
-        add_bos_token=file.metadata.get("tokenizer.ggml.add_bos_token", splitting.adds_bos),
-        add_eos_token=file.metadata.get("tokenizer.ggml.add_eos_token", False),
-        clean_up_tokenization_spaces=False,
-        **special,
+    return _SPLITTINGS[name]
+
+
+def _adds(file: GgufFile, splitting: _Splitting) -> dict[str, bool]:
+    """Which special tokens are put around a text."""
+    return {
+        "bos": bool(file.metadata.get("tokenizer.ggml.add_bos_token", splitting.adds_bos)),
+        "eos": bool(file.metadata.get("tokenizer.ggml.add_eos_token", False)),
+    }
+
+
+def _surround(file: GgufFile, splitting: _Splitting, special: dict[str, str], backend: Tokenizer) -> TemplateProcessing:
+    """BOS and EOS around a text, where the file adds them and names them."""
+    from tokenizers.processors import TemplateProcessing
+
+    bos, eos = (special.get(role) if adds else None for role, adds in _adds(file, splitting).items())
+    return TemplateProcessing(
+        single=[token for token in (bos, "$A", eos) if token],
+        special_tokens=[(token, backend.token_to_id(token)) for token in (bos, eos) if token],
     )
 
 
-def _assemble(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Tokenizer:
+def _assemble(file: GgufFile, tokens: list[str], splitting: _Splitting, special: dict[str, str]) -> Tokenizer:
     from gguf import TokenType
     from tokenizers import AddedToken, Tokenizer, decoders
     from tokenizers.models import BPE
@@ -122,20 +161,29 @@ def _assemble(file: GgufFile, tokens: list[str], splitting: _Splitting) -> Token
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = splitting.pre_tokenizer()
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t, kind in typed if kind == TokenType.CONTROL])
+    control = [token for token, kind in typed if kind == TokenType.CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in control])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in typed if kind == TokenType.USER_DEFINED])
+    # A file may type its special tokens as ordinary ones; in Transformers they are special because of their role.
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in added])
     return tokenizer
 
 
-def _as_transformers_reads_it(file: GgufFile, special: dict[str, str | None]) -> PreTrainedTokenizerBase:
+def _as_transformers_reads_it(file: GgufFile, special: dict[str, str]) -> PreTrainedTokenizerBase:
     """Transformers' own reading, its special tokens mended: it takes the BOS for the EOS."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
     for role, token in special.items():
-        if token is not None:
-            setattr(tokenizer, role, token)
+        setattr(tokenizer, f"{role}_token", token)
     return tokenizer
+
+
+def _special_tokens(file: GgufFile, tokens: list[str]) -> dict[str, str]:
+    """The special tokens that the file names, by role."""
+    named = {role: _special_token(file, tokens, key) for role, key in _ROLES.items()}
+    return {role: token for role, token in named.items() if token is not None}
 
 
 def _special_token(file: GgufFile, tokens: list[str], key: str) -> str | None:

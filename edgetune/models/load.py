@@ -113,10 +113,12 @@ def quiet_libraries() -> None:
 
 
 def _gguf_weights(gguf: Path, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    import torch
+
     from edgetune.models.gguf_tensors import GgufTensors
 
     tensors = GgufTensors(GgufFile(gguf), config)
-    return {name: tensors.load(name).to(dtype) for name in tensors.shapes}
+    return {name: torch.from_numpy(tensors.load(name)).to(dtype) for name in tensors.shapes}
 
 
 @contextmanager

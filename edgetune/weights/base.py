@@ -1,56 +1,65 @@
-"""The tensors of a base model under Hugging Face's names, each read when it is asked for and then forgotten."""
+"""The tensors of a base model under Hugging Face's names, read by rows when they are asked for and then forgotten."""
 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgetune.errors import ModelError
+from edgetune.models.config import ModelConfig
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
+from edgetune.models.safetensors_file import SafetensorsFile
+from edgetune.weights.whole_tensors import WholeTensors
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PretrainedConfig
+    import numpy as np
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".attn.masked_bias")
 """Buffers that old checkpoints carry and that Transformers computes itself."""
 
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+"""The types that weights come in, in safetensors' words."""
+
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor before it is read: its name in Hugging Face's layout, its shape, and the type it is stored in."""
+    """A tensor before it is read: its name in Hugging Face's layout, its shape, and the type it is stored in.
+
+    `dtype` is one of ITEM_BYTES.
+    """
 
     name: str
     shape: tuple[int, ...]
-    dtype: torch.dtype
+    dtype: str
 
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-        count = self.dtype.itemsize
-        for length in self.shape:
-            count *= length
-        return count
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 class BaseTensors(Protocol):
-    """A base model's tensors, in a stable order."""
+    """A base model's tensors, in a stable order. Threads may read at the same time."""
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
         """By name, in file order."""
 
-    def load(self, name: str) -> torch.Tensor:
-        """Read one tensor into memory."""
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) in the stored type (BF16 as uint16), not to be written to."""
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Let go of the memory of these rows."""
 
 
-def open_base(files: ModelFiles, config: PretrainedConfig) -> BaseTensors:
-    """Open a safetensors folder or a GGUF file without reading its tensors. `config` is the model's (`load_config`).
+def open_base(files: ModelFiles, config: ModelConfig) -> BaseTensors:
+    """Open a safetensors folder or a GGUF file without reading its tensors. `config` is the model's (`read_config`).
 
     Raises ModelError naming the file when one is missing or truncated, when index and files disagree, when the weights
     are a pickle, or when they are stored quantized.
@@ -61,21 +70,29 @@ def open_base(files: ModelFiles, config: PretrainedConfig) -> BaseTensors:
 
 
 class _GgufBase:
-    def __init__(self, file: GgufFile, config: PretrainedConfig) -> None:
-        import torch
+    """Dequantized to float32. Only the vocabulary's matrices are read by rows; the others are smaller."""
+
+    def __init__(self, file: GgufFile, config: ModelConfig) -> None:
+        from transformers import AutoConfig
 
         from edgetune.models.gguf_tensors import GgufTensors
 
-        self._stored = GgufTensors(file, config)
-        self.tensors = {name: TensorInfo(name, shape, torch.float32) for name, shape in self._stored.shapes.items()}
+        self._stored = GgufTensors(file, AutoConfig.for_model(**config.settings))
+        self.tensors = {name: TensorInfo(name, shape, "F32") for name, shape in self._stored.shapes.items()}
+        self._whole = WholeTensors(lambda name: {name: self._stored.load(name)})
 
-    def load(self, name: str) -> torch.Tensor:
-        return self._stored.load(name)
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        if self._stored.by_rows(name):
+            return self._stored.load(name, start, stop)
+        return self._whole.rows(name, start, stop)
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        self._whole.release(name, start, stop)
 
 
 class _SafetensorsBase:
     def __init__(self, folder: Path) -> None:
-        self._shards: dict[str, Any] = {}
+        self._shards: dict[str, SafetensorsFile] = {}
         self.tensors: dict[str, TensorInfo] = {}
         index = folder / _INDEX
         if index.is_file():
@@ -88,17 +105,19 @@ class _SafetensorsBase:
         else:
             raise _no_safetensors(folder)
 
-    def load(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._shards[name].get_tensor(name)
-        return tensor
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._shards[name].rows(name, start, stop)
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        self._shards[name].release(name, start, stop)
 
     def _add(self, file: Path, expected: set[str] | None, index: Path) -> None:
         if not file.is_file():
             raise ModelError(
                 f"this shard is missing, though {index.name} lists it", where=file, remedy="download the model again"
             )
-        shard = open_safetensors(file)
-        names = set(shard.keys())
+        shard = SafetensorsFile(file)
+        names = set(shard.tensors)
         if expected is not None and names != expected:
             lost, extra = sorted(expected - names), sorted(names - expected)
             what = f"lacks {lost[0]}, which" if lost else f"holds {extra[0]}, which"
@@ -108,39 +127,23 @@ class _SafetensorsBase:
             if name.endswith(_NOT_WEIGHTS):
                 continue
             self._shards[name] = shard
-            self.tensors[name] = _described(shard, name, file)
+            self.tensors[name] = _described(shard, name)
 
 
-def open_safetensors(file: Path) -> Any:
-    """Map a safetensors file (safetensors.safe_open). Raises ModelError when it is truncated or no safetensors file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(file, framework="pt")
-    except (SafetensorError, OSError) as problem:
+def _described(shard: SafetensorsFile, name: str) -> TensorInfo:
+    entry = shard.tensors[name]
+    if entry.dtype not in ITEM_BYTES:
         raise ModelError(
-            f"is truncated or not a safetensors file ({problem})", where=file, remedy="copy or download it again"
-        ) from problem
-
-
-def _described(shard: Any, name: str, file: Path) -> TensorInfo:
-    import torch
-
-    dtypes = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    view = shard.get_slice(name)
-    kind = view.get_dtype()
-    if kind not in dtypes:
-        raise ModelError(
-            f"the weights are stored quantized ({name} is {kind})",
-            where=file,
+            f"the weights are stored quantized ({name} is {entry.dtype})",
+            where=shard.path,
             remedy="give the unquantized model with --base MODEL",
         )
-    return TensorInfo(name, tuple(view.get_shape()), dtypes[kind])
+    return TensorInfo(name, entry.shape, entry.dtype)
 
 
 def _read_index(index: Path) -> dict[str, str]:
     try:
-        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shard_of: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (ValueError, KeyError, TypeError) as problem:
         raise ModelError(f"is not a safetensors index ({problem!r})", where=index) from problem
     if not isinstance(shard_of, dict) or any(Path(str(shard)).name != shard for shard in shard_of.values()):

@@ -12,13 +12,16 @@ from typing import IO, TYPE_CHECKING
 
 from edgetune import console
 from edgetune.measure import peak_resident_bytes
+from edgetune.models.load import load_config, quiet_libraries
+from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_folder
 from edgetune.weights.base import TensorInfo
-from edgetune.weights.source import Source, require_rows
+from edgetune.weights.source import Source
 from edgetune.weights.stream import FoldedTensors, open_folded
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
+    from transformers import PretrainedConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
 
@@ -43,13 +46,15 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
     """
     started = time.monotonic()
     check_target(out, force=force)
+    quiet_libraries()
     folded = open_folded(source)
+    config = _transformers_config(folded)
     tokenizer = source.load_tokenizer()
-    require_rows(tokenizer, folded.config.vocab_size, where=source.name)
+    source.open_tokenizer().require_rows(config.vocab_size, where=source.name)
     shards = _split_into_shards(list(folded.tensors.values()), max_shard_bytes)
     with staged_folder(out, force=force) as staged:
         _write_weights(folded, shards, staged)
-        _write_config(folded, staged)
+        _write_config(config, source.base, staged)
         tokenizer.save_pretrained(staged)
     return MergeReport(
         out=out,
@@ -83,7 +88,8 @@ def _write_weights(folded: FoldedTensors, shards: list[list[TensorInfo]], folder
             with (folder / file).open("wb") as stream:
                 stream.write(_safetensors_header(shard))
                 for info in shard:
-                    _write_tensor(stream, folded.load(info.name), info)
+                    _write_tensor(stream, folded.load(info.name))
+                    folded.release(info.name, 0, (info.shape or (1,))[0])
                     place[info.name] = file
                     bar.advance(info.nbytes / 1e6, info.name)
     if len(shards) > 1:
@@ -96,7 +102,7 @@ def _safetensors_header(shard: list[TensorInfo]) -> bytes:
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     for info, start in zip(shard, _offsets(shard), strict=True):
         header[info.name] = {
-            "dtype": _safetensors_dtype(info.dtype),
+            "dtype": info.dtype,
             "shape": list(info.shape),
             "data_offsets": [start, start + info.nbytes],
         }
@@ -112,26 +118,32 @@ def _offsets(shard: list[TensorInfo]) -> Iterator[int]:
         position += info.nbytes
 
 
-def _safetensors_dtype(dtype: torch.dtype) -> str:
-    import torch
+def _write_tensor(stream: IO[bytes], array: np.ndarray) -> None:
+    import numpy as np
 
-    return {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
-
-
-def _write_tensor(stream: IO[bytes], tensor: torch.Tensor, info: TensorInfo) -> None:
-    import torch
-
-    data = tensor.detach().to(info.dtype).contiguous()
-    stream.write(memoryview(data.reshape(-1).view(torch.uint8).numpy()))
+    stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _write_config(folded: FoldedTensors, folder: Path) -> None:
+def _transformers_config(folded: FoldedTensors) -> PretrainedConfig:
+    """The base's configuration in Transformers' own form, with what folding has changed."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = load_config(folded.source.base)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if causal is not None and not config.architectures:
+        config.architectures = [causal.__name__]
+    for key in ("tie_word_embeddings", "dtype", "vocab_size"):
+        if folded.config.get(key) is not None:
+            setattr(config, key, folded.config.get(key))
+    return config
+
+
+def _write_config(config: PretrainedConfig, base: ModelFiles, folder: Path) -> None:
     from transformers import GenerationConfig
 
-    folded.config.save_pretrained(folder)
-    base = folded.source.base
+    config.save_pretrained(folder)
     recorded = base.folder / "generation_config.json"
     if base.gguf is None and recorded.is_file():
         shutil.copyfile(recorded, folder / recorded.name)
     else:
-        GenerationConfig.from_model_config(folded.config).save_pretrained(folder)
+        GenerationConfig.from_model_config(config).save_pretrained(folder)

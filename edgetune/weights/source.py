@@ -15,6 +15,8 @@ from edgetune.recipe.yaml_input import read_mapping
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from edgetune.models.tokenizer import ModelTokenizer
+
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -69,8 +71,18 @@ class Source:
         """The tokenizer that the adapter was trained with, its chat template included. Raises ModelError."""
         from edgetune.models.load import load_tokenizer
 
+        return load_tokenizer(self._tokenizer_files)
+
+    def open_tokenizer(self) -> ModelTokenizer:
+        """The same without Transformers around it where that is possible. Raises ModelError."""
+        from edgetune.models.tokenizer import open_tokenizer
+
+        return open_tokenizer(self._tokenizer_files)
+
+    @property
+    def _tokenizer_files(self) -> ModelFiles:
         folder = self.tokenizer_folder
-        return load_tokenizer(self.base if folder is None else ModelFiles(str(folder), folder))
+        return self.base if folder is None else ModelFiles(str(folder), folder)
 
 
 def resolve_source(argument: str, *, base: str | None = None) -> Source:
@@ -95,17 +107,6 @@ def resolve_source(argument: str, *, base: str | None = None) -> Source:
             remedy="leave --base out, or give an adapter folder",
         )
     return Source(name=_model_name(argument, path), base=locate_model(argument))
-
-
-def require_rows(tokenizer: PreTrainedTokenizerBase, rows: int, *, where: str) -> None:
-    """Raise ModelError when the tokenizer has ids for which the embedding, of `rows` rows, has no vector."""
-    last = max(tokenizer.get_vocab().values())
-    if last >= rows:
-        raise ModelError(
-            f"the tokenizer has ids up to {last}, but the embedding has only {rows} rows",
-            where=where,
-            remedy="train with resized embeddings and save them with the adapter, or use the base's own tokenizer",
-        )
 
 
 def _run_directory(run: Path, base: str | None) -> Source:

@@ -1,142 +1,189 @@
-"""Source -> the model's tensors with the adapter folded in, one at a time. `merge` and `export` read from here."""
+"""Source -> the model's tensors with the adapter folded in, by rows. `merge` and `export` read from here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from edgetune.errors import AdapterError, ModelError, NumericalError
-from edgetune.weights.base import TensorInfo, open_base
+from edgetune.models.config import ModelConfig, read_config
+from edgetune.models.gguf_file import GgufFile
+from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base
+from edgetune.weights.embeddings import EmbeddingNames, embedding_names
 from edgetune.weights.fold import AdapterFolder
 from edgetune.weights.source import Source
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PretrainedConfig
+    import numpy as np
+
+BaseAs = Literal["16bit", "trained"]
+"""What an adapter that was trained on a quantized base is folded into: the base as it is stored, or rounded as it was
+while training."""
+
+_COMPARED_BYTES = 2**22
+
+_TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+_NOT_FINITE = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80}
+"""Positive infinity's bits. Read as integers, NaNs come after it, and the numbers before it."""
 
 
-def open_folded(source: Source) -> FoldedTensors:
+def open_folded(source: Source, *, base_as: BaseAs = "16bit") -> FoldedTensors:
     """Open base and adapter and check that they belong together; no weights are read yet.
 
-    Raises ModelError or AdapterError.
+    Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
     """
-    return FoldedTensors(source)
-
-
-def stream_tensors(source: Source) -> Iterator[tuple[str, torch.Tensor]]:
-    """(name, tensor) of the folded model in a stable order, each in its stored dtype; nothing is kept.
-
-    Tied embeddings stay tied: then there is no lm_head.weight. Raises NumericalError naming a tensor with NaN.
-    """
-    folded = open_folded(source)
-    for name in folded.tensors:
-        yield name, folded.load(name)
+    return FoldedTensors(source, base_as)
 
 
 class FoldedTensors:
-    """The folded model. `tensors` tells names, shapes and types beforehand; `load` makes one tensor, in any order.
+    """The folded model. `tensors` tells names, shapes and types beforehand; `rows` makes some rows of one tensor.
 
     `config` is the base's configuration as it is true of the folded model (vocabulary size, tied embeddings, dtype).
+    `gguf_base` is the base where it is a GGUF file, whose untouched tensors can be copied as they are stored.
+    Tied embeddings stay tied: then there is no output layer among `tensors`. Threads may ask at the same time.
     """
 
-    def __init__(self, source: Source) -> None:
-        from edgetune.models.load import load_config, quiet_libraries
-
-        quiet_libraries()
+    def __init__(self, source: Source, base_as: BaseAs = "16bit") -> None:
         self.source = source
-        self.config: PretrainedConfig = load_config(source.base)
-        self._base = open_base(source.base, self.config)
-        self._aliases: dict[str, str] = {}
-        head, embedding = _tied_names(self.config)
-        tied = head is not None and self._is_tied(head, embedding)
-        available = dict(self._base.tensors)
-        if head is not None and tied:
-            available[head] = replace(available[embedding], name=head)
-        self._folder = None if source.adapter is None else AdapterFolder(source.adapter, available)
-        if head is not None and tied:
-            if self._parts_tied(head, embedding):
-                self._aliases[head] = embedding
-                tied = False
-            else:
-                del available[head]
-        self.tensors = {name: self._after_folding(info) for name, info in available.items()}
-        self._finish_config(tied, embedding)
+        self.gguf_base = None if source.base.gguf is None else GgufFile(source.base.gguf)
+        base_config = read_config(source.base)
+        self._base: BaseTensors = open_base(source.base, base_config)
+        self._rounded: frozenset[str] = frozenset()
+        if base_as == "trained":
+            self._round_base(base_config)
+        self._names = embedding_names(base_config, source.base, self._base.tensors)
+        self._folder: AdapterFolder | None = None
+        tied = self._names is not None and self._is_tied(self._names, base_config)
+        if source.adapter is not None:
+            bound = self._names if tied else None
+            available = self._base if bound is None else _WithTiedHead(self._base, bound)
+            self._folder = AdapterFolder(source.adapter, available)
+            if bound is not None and self._parts_tied(self._folder, bound):
+                self._base, tied = available, False
+        hidden = self._hidden(tied)
+        self.tensors = {
+            name: self._after_folding(info) for name, info in self._base.tensors.items() if name not in hidden
+        }
+        self.config: ModelConfig = self._true_config(base_config, tied)
 
     @property
     def folded_modules(self) -> int:
         """How many modules the adapter changes."""
-        return 0 if self._folder is None else len(self._folder.folds)
+        return 0 if self._folder is None else len(self._folder.modules)
 
-    def load(self, name: str) -> torch.Tensor:
-        """One tensor of the folded model. Raises NumericalError when a value is not finite, AdapterError when the
-        adapter's tensors do not fit."""
-        path, _, parameter = name.rpartition(".")
-        if self._folder is None or path not in self._folder.folds:
-            tensor = self._load_base(name)
+    @property
+    def working_bytes(self) -> int:
+        """Memory that making rows takes beside the rows themselves: an adapter's module that is folded whole."""
+        return 0 if self._folder is None else self._folder.working_bytes
+
+    def touches(self, name: str) -> bool:
+        """True when this tensor is not the base's as it is stored."""
+        return name in self._rounded or (self._folder is not None and self._folder.touches(name))
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of a tensor (all there is for one dimension), in its stored type, BF16 as uint16.
+
+        Not to be written to, and good until they are released. Raises NumericalError naming the tensor when a value is
+        not finite, AdapterError when the adapter's tensors do not fit.
+        """
+        if self._folder is None or not self._folder.touches(name):
+            made = self._base.rows(name, start, stop)
         else:
-            parameters = {
-                kind: self._load_base(f"{path}.{kind}")
-                for kind in ("weight", "bias")
-                if f"{path}.{kind}" in self.tensors
-            }
-            tensor = self._folder.fold(path, parameters)[parameter]
-        self._check_finite(name, tensor)
-        return tensor
+            try:
+                made = self._folder.rows(name, start, stop)
+            except NumericalError as problem:
+                raise self._not_finite(name) from problem
+        if not _is_finite(made, self.tensors[name].dtype):
+            raise self._not_finite(name)
+        return made
 
-    def _load_base(self, name: str) -> torch.Tensor:
-        return self._base.load(self._aliases.get(name, name))
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Let go of the memory of these rows: pages of mapped files, and modules that were folded whole."""
+        self._base.release(name, start, stop)
+        if self._folder is not None:
+            self._folder.release(name, start, stop)
 
-    def _check_finite(self, name: str, tensor: torch.Tensor) -> None:
-        if _is_finite(tensor):
-            return
-        if not _is_finite(self._load_base(name)):
-            raise NumericalError(f"{name} of the base holds NaN or infinity", where=self.source.base.reference)
+    def load(self, name: str) -> np.ndarray:
+        """One whole tensor, as `rows` gives it."""
+        return self.rows(name, 0, (self.tensors[name].shape or (1,))[0])
+
+    def _round_base(self, config: ModelConfig) -> None:
+        from edgetune.weights.trained_base import TrainedBase, trained_quantization
+
+        trained = TrainedBase(self._base, config, trained_quantization(self.source))
+        self._base, self._rounded = trained, trained.rounded
+
+    def _not_finite(self, name: str) -> NumericalError:
+        base = self._base.tensors[name]
+        if not _is_finite(self._base.rows(name, 0, (base.shape or (1,))[0]), base.dtype):
+            return NumericalError(f"{name} of the base holds NaN or infinity", where=self.source.base.reference)
         assert self.source.adapter is not None
-        raise NumericalError(
+        return NumericalError(
             f"folding the adapter into {name} gives NaN or infinity, so nothing was written",
             where=self.source.adapter.folder,
             remedy="the training diverged; train again with a lower learning rate",
         )
 
-    def _is_tied(self, head: str, embedding: str) -> bool:
+    def _is_tied(self, names: EmbeddingNames, config: ModelConfig) -> bool:
         """Some tools write the tied head a second time; only when it differs is it a tensor of its own."""
-        import torch
-
-        if not getattr(self.config, "tie_word_embeddings", False):
+        if not config.ties_embeddings:
             return False
-        if embedding not in self._base.tensors:
-            raise ModelError(f"has no {embedding}, which its configuration needs", where=self.source.base.reference)
-        return head not in self._base.tensors or torch.equal(self._base.load(head), self._base.load(embedding))
+        if names.embedding not in self._base.tensors:
+            raise ModelError(f"has no {names.embedding}, which its configuration needs", where=config.where)
+        return names.head not in self._base.tensors or self._same(names.head, names.embedding)
 
-    def _parts_tied(self, head: str, embedding: str) -> bool:
+    def _same(self, one: str, other: str) -> bool:
+        """True when two tensors of the base hold the same, compared by blocks of rows."""
+        import numpy as np
+
+        info = self._base.tensors[one]
+        if self._base.tensors[other] != replace(info, name=other):
+            return False
+        step = max(1, _COMPARED_BYTES * info.shape[0] // max(info.nbytes, 1))
+        for start in range(0, info.shape[0], step):
+            stop = min(start + step, info.shape[0])
+            if not np.array_equal(self._base.rows(one, start, stop), self._base.rows(other, start, stop)):
+                return False
+            for name in (one, other):
+                self._base.release(name, start, stop)
+        return True
+
+    def _hidden(self, tied: bool) -> set[str]:
+        """Names of the base under which it repeats the embedding."""
+        if self._names is None:
+            return set()
+        repeated = {
+            name
+            for name in self._names.copies
+            if name in self._base.tensors and self._same(name, self._names.embedding)
+        }
+        return {*repeated, self._names.head} if tied else repeated
+
+    def _parts_tied(self, folder: AdapterFolder, names: EmbeddingNames) -> bool:
         """True when the adapter gives head and embedding different weights, so that they can be tied no longer."""
-        import torch
-
-        if self._folder is None:
+        modules = [folder.modules.get(name.rpartition(".")[0]) for name in (names.head, names.embedding)]
+        adapted = [module for module in modules if module is not None]
+        if not adapted or all(module.row_key and not module.adapter_keys for module in adapted):
             return False
-        head_fold = self._folder.folds.get(head.rpartition(".")[0])
-        embedding_fold = self._folder.folds.get(embedding.rpartition(".")[0])
-        adapted = [fold for fold in (head_fold, embedding_fold) if fold is not None]
-        if not adapted or all(fold.row_key and not fold.adapter_keys for fold in adapted):
-            return False
-        if getattr(self._folder.config, "ensure_weight_tying", False):
-            if any(fold.adapter_keys for fold in adapted):
+        if folder.adapter.settings.get("ensure_weight_tying"):
+            if any(module.adapter_keys for module in adapted):
                 raise AdapterError(
                     "shares one adapter between the embedding and the output layer (ensure_weight_tying)",
-                    where=self._folder.adapter.folder,
+                    where=folder.adapter.folder,
                     remedy="merge it with PEFT's merge_and_unload and give the merged model",
                 )
             return False
-        whole = all(fold is not None and not fold.adapter_keys for fold in (head_fold, embedding_fold))
-        return not (whole and torch.equal(self._folder.replacement(head), self._folder.replacement(embedding)))
+        whole = all(module is not None and not module.adapter_keys for module in modules)
+        return not (whole and folder.same_replacement(names.head, names.embedding))
 
     def _after_folding(self, info: TensorInfo) -> TensorInfo:
         shape = None if self._folder is None else self._folder.replacement_shape(info.name)
         if shape is None or shape == info.shape:
             return info
         rows_differ = len(shape) == len(info.shape) == 2 and shape[1:] == info.shape[1:]
-        if rows_differ and info.name in _vocabulary_names(self.config):
+        if rows_differ and self._names is not None and info.name in (self._names.head, self._names.embedding):
             return replace(info, shape=shape)
         assert self.source.adapter is not None
         raise AdapterError(
@@ -145,56 +192,55 @@ class FoldedTensors:
             remedy=f"it records {self.source.adapter.recorded_base}; name the right base with --base MODEL",
         )
 
-    def _finish_config(self, tied: bool, embedding: str) -> None:
-        """Make the configuration true of what `tensors` holds. Raises AdapterError for a vocabulary that cannot be."""
-        causal = _causal_class(self.config)
-        if causal is not None and not self.config.architectures:
-            self.config.architectures = [causal.__name__]
-        self.config.tie_word_embeddings = tied
-        self.config.dtype = _widest_dtype(self.tensors.values())
-        if embedding in self.tensors:
-            sizes = {self.tensors[name].shape[0] for name in _vocabulary_names(self.config) if name in self.tensors}
-            if len(sizes) > 1:
-                raise AdapterError(
-                    f"the embedding and the output layer have different numbers of rows ({sorted(sizes)})",
-                    where=None if self.source.adapter is None else self.source.adapter.folder,
-                    remedy="save both with the adapter: modules_to_save [embed_tokens, lm_head]",
-                )
-            self.config.vocab_size = sizes.pop()
+    def _true_config(self, config: ModelConfig, tied: bool) -> ModelConfig:
+        """The configuration, true of what `tensors` holds. Raises AdapterError for a vocabulary that cannot be."""
+        config = config.replace(dtype=_TORCH_NAMES[_widest_dtype(self.tensors.values())])
+        if self._names is None:
+            return config
+        config = config.replace(tie_word_embeddings=tied)
+        if self._names.embedding not in self.tensors:
+            return config
+        names = (self._names.embedding, self._names.head)
+        sizes = {self.tensors[name].shape[0] for name in names if name in self.tensors}
+        if len(sizes) > 1:
+            raise AdapterError(
+                f"the embedding and the output layer have different numbers of rows ({sorted(sizes)})",
+                where=None if self.source.adapter is None else self.source.adapter.folder,
+                remedy="save both with the adapter: modules_to_save [embed_tokens, lm_head]",
+            )
+        return config.replace(vocab_size=sizes.pop())
 
 
-def _causal_class(config: PretrainedConfig) -> Any:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+class _WithTiedHead:
+    """A base that shows its embedding as the output layer too, because an adapter may name either."""
 
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    def __init__(self, base: BaseTensors, names: EmbeddingNames) -> None:
+        self._base = base
+        self._names = names
+        self.tensors = {**base.tensors, names.head: replace(base.tensors[names.embedding], name=names.head)}
 
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._base.rows(self._stored(name), start, stop)
 
-def _tied_names(config: PretrainedConfig) -> tuple[str | None, str]:
-    """(output layer, input embedding) as Transformers' model class ties them; the first is None for other models."""
-    tied = getattr(_causal_class(config), "_tied_weights_keys", None)
-    if isinstance(tied, dict) and len(tied) == 1:
-        head, embedding = next(iter(tied.items()))
-        return str(head), str(embedding)
-    return None, ""
+    def release(self, name: str, start: int, stop: int) -> None:
+        self._base.release(self._stored(name), start, stop)
 
-
-def _vocabulary_names(config: PretrainedConfig) -> tuple[str, ...]:
-    head, embedding = _tied_names(config)
-    return () if head is None else (head, embedding)
+    def _stored(self, name: str) -> str:
+        return self._names.embedding if name == self._names.head else name
 
 
-def _widest_dtype(tensors: Any) -> torch.dtype:
-    import torch
-
+def _widest_dtype(tensors: Iterable[TensorInfo]) -> str:
     found = {info.dtype for info in tensors if len(info.shape) > 1}
-    if len(found) == 1:
-        dtype: torch.dtype = found.pop()
-        return dtype
-    return torch.float32
+    return found.pop() if len(found) == 1 else "F32"
 
 
-def _is_finite(tensor: torch.Tensor) -> bool:
-    """One pass without a copy: minimum and maximum carry a NaN along."""
-    import torch
+def _is_finite(array: np.ndarray, dtype: str) -> bool:
+    """Two passes without a copy: signed, the positive ones that are not finite come last; unsigned, the negative."""
+    import numpy as np
 
-    return tensor.numel() == 0 or all(bool(torch.isfinite(value)) for value in torch.aminmax(tensor))
+    if array.size == 0:
+        return True
+    width, limit = ITEM_BYTES[dtype], _NOT_FINITE[dtype]
+    flat = array.reshape(-1)
+    sign = 1 << (8 * width - 1)
+    return bool(flat.view(f"i{width}").max() < limit and flat.view(f"u{width}").max() < np.uint64(sign + limit))

@@ -1,0 +1,135 @@
+"""A model's configuration as its config.json says it, read without importing Transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
+from edgetune.models.locate import ModelFiles
+
+_DEFAULT_ROPE_THETA = 10000.0
+"""Transformers' default for every rotary family; old config.json files do not say it."""
+
+_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "t5", "bert", "distilbert", "smollm3")
+"""Families whose Transformers configuration ties the embeddings where config.json is silent."""
+
+_POOLING_FLAGS = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+"""How older Sentence Transformers files say what newer ones say as pooling_mode."""
+
+
+class ModelConfig:
+    """A configuration: what config.json says, by the names that Transformers uses. Immutable.
+
+    `where` names the model in errors. Families fill in the defaults that their Transformers class has.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], *, where: str) -> None:
+        self.settings: Mapping[str, Any] = MappingProxyType(dict(settings))
+        self.where = where
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`; `default` where it is missing or null."""
+        value = self.settings.get(key)
+        return default if value is None else value
+
+    def require(self, key: str) -> Any:
+        """The value under `key`. Raises ModelError when config.json does not say it."""
+        value = self.get(key)
+        if value is None:
+            raise ModelError(f"config.json does not say {key}", where=self.where, remedy="download the model again")
+        return value
+
+    @property
+    def model_type(self) -> str:
+        """Transformers' name of the family (llama, qwen2, ...)."""
+        return str(self.get("model_type", ""))
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Transformers' model classes, LlamaForCausalLM for instance."""
+        return tuple(self.get("architectures", ()))
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return int(self.get("head_dim") or self.require("hidden_size") // self.require("num_attention_heads"))
+
+    @property
+    def ties_embeddings(self) -> bool:
+        """True when the output layer is the input embedding."""
+        return bool(self.get("tie_word_embeddings", self.model_type in _TIED_BY_DEFAULT))
+
+    @property
+    def rope(self) -> Mapping[str, Any]:
+        """Rotary embedding: rope_theta, rope_type and the type's own fields, from either spelling of config.json.
+
+        Newer files say `rope_parameters`; older ones `rope_theta` beside `rope_scaling`, whose type is `type`.
+        """
+        scaling = dict(self.get("rope_parameters") or self.get("rope_scaling") or {})
+        kind = scaling.pop("type", None)
+        scaling.setdefault("rope_type", kind or "default")
+        scaling.setdefault("rope_theta", self.get("rope_theta", _DEFAULT_ROPE_THETA))
+        return MappingProxyType(scaling)
+
+    def replace(self, **changes: Any) -> ModelConfig:
+        """A copy with other values."""
+        return ModelConfig({**self.settings, **changes}, where=self.where)
+
+
+def read_config(files: ModelFiles) -> ModelConfig:
+    """The configuration of a model folder or GGUF file, without quantization marks. Raises ModelError."""
+    if files.gguf is not None:
+        from edgetune.models.gguf_config import gguf_config
+
+        config = gguf_config(GgufFile(files.gguf))
+        settings = {**config.to_dict(), "architectures": _causal_architectures(config)}
+    else:
+        settings = {**_read_json(files.folder / "config.json"), **_pooling(files.folder)}
+    settings.pop("quantization_config", None)
+    return ModelConfig(settings, where=files.reference)
+
+
+def _causal_architectures(config: Any) -> list[str]:
+    """A GGUF does not say its Transformers class; what llama.cpp runs is the causal language model of its family."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    return list(config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]])
+
+
+def _pooling(folder: Path) -> dict[str, Any]:
+    """How a Sentence Transformers model makes one vector of a text, as `pooling`: mean, cls or lasttoken."""
+    modules = folder / "modules.json"
+    if not modules.is_file():
+        return {}
+    for module in json.loads(modules.read_text(encoding="utf-8")):
+        if str(module.get("type", "")).endswith("Pooling"):
+            said = _read_json(folder / str(module.get("path", "")) / "config.json")
+            older = {
+                "mean": "pooling_mode_mean_tokens",
+                "cls": "pooling_mode_cls_token",
+                "lasttoken": "pooling_mode_lasttoken",
+            }
+            modes = [mode for mode, key in older.items() if said.get(key)]
+            return {"pooling": modes[0] if modes else said.get("pooling_mode")}
+    return {}
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise ModelError(
+            f"is not readable JSON ({problem})", where=file, remedy="download the model again"
+        ) from problem
+    if not isinstance(settings, dict):
+        raise ModelError("does not hold a configuration", where=file, remedy="download the model again")
+    return settings

@@ -1,0 +1,196 @@
+"""Folds an adapter into one module with PEFT's own layer code, whatever the method.
+
+A module is folded inside a skeleton that holds only it, under its own dotted path: PEFT then applies the adapter's
+configuration (target rules, rank and alpha patterns) as it would in the whole model, and the weights come out the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from edgetune.errors import AdapterError, NumericalError
+from edgetune.weights.adapter_keys import (
+    MODEL_PREFIX,
+    AdapterKeys,
+    ModuleKeys,
+    incomplete,
+    other_base,
+    targeted_modules,
+)
+from edgetune.weights.base import TensorInfo
+from edgetune.weights.source import Adapter
+
+if TYPE_CHECKING:
+    import torch
+
+_EMBEDDINGS = ("embed_tokens", "embed_positions", "wte", "wpe", "word_embeddings", "embedding", "shared")
+
+
+class PeftFolder:
+    """An adapter as PEFT understands it. `linear`: the base's weights by module path.
+
+    Raises AdapterError when PEFT does not understand the adapter's configuration.
+    """
+
+    def __init__(self, adapter: Adapter, keys: AdapterKeys, linear: Mapping[str, TensorInfo]) -> None:
+        from safetensors import safe_open
+
+        self._adapter = adapter
+        self._config = load_peft_config(adapter)
+        self._shared = keys.shared
+        self._tensors = safe_open(adapter.weights, framework="pt")
+        self._widest = self._widest_modules(keys, linear)
+
+    def fold(self, module: ModuleKeys, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The folded parameters of one module, in the types of `parameters` ("weight", perhaps "bias").
+
+        Raises AdapterError when shapes do not fit, NumericalError when PEFT's safe merge finds a value that is not
+        finite.
+        """
+        from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+        config = self._config_for(module)
+        skeleton = _nest(module.path, _layer(module, parameters, config, self._adapter))
+        for path, shape in self._widest.items():
+            if path != module.path:
+                _attach(skeleton, path, _stand_in(shape, parameters["weight"].dtype))
+        tensors = {key: self._tensors.get_tensor(key) for key in (*module.adapter_keys, *self._shared)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                model = get_peft_model(skeleton, config)
+                result = set_peft_model_state_dict(model, tensors)
+            except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as problem:
+                raise self._does_not_fit(module, problem) from problem
+            needed = get_peft_model_state_dict(model, save_embedding_layers=False)
+            own = f"{MODEL_PREFIX}{module.path}."
+            lost = [key for key in needed if key.startswith(own) and "base_layer" not in key and key not in tensors]
+            if lost or result.unexpected_keys:
+                key = (lost or result.unexpected_keys)[0].replace(".default", "")
+                what = f"lacks the tensor {key}" if lost else f"holds {key}, which its configuration does not use"
+                raise incomplete(self._adapter, what)
+            try:
+                whole = model.merge_and_unload(safe_merge=True)
+            except ValueError as problem:
+                if "NaN" in str(problem):
+                    raise NumericalError(
+                        f"folding the adapter into {module.path} gives values that are not finite",
+                        where=self._adapter.folder,
+                    ) from problem
+                raise self._does_not_fit(module, problem) from problem
+            except (NotImplementedError, AttributeError, RuntimeError) as problem:
+                raise self._does_not_fit(module, problem) from problem
+        layer = whole.get_submodule(module.path)
+        merged = {"weight": layer.weight.data}
+        if getattr(layer, "bias", None) is not None:
+            merged["bias"] = layer.bias.data
+        return merged
+
+    def _config_for(self, module: ModuleKeys) -> Any:
+        """The adapter's configuration, made fit for a skeleton without the rest of the model."""
+        config = copy.deepcopy(self._config)
+        config.task_type = None
+        config.modules_to_save = None
+        config.base_model_name_or_path = None
+        if hasattr(config, "trainable_token_indices"):
+            config.trainable_token_indices = None
+        if config.target_modules is None or config.target_modules == "all-linear":
+            config.target_modules = [module.path, *self._widest]
+        return config
+
+    def _widest_modules(self, keys: AdapterKeys, linear: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+        """Where tensors are shared, PEFT sizes them by the largest targeted modules, so these stand beside each."""
+        if not keys.shared and str(self._adapter.settings["peft_type"]) not in ("VERA", "RANDLORA"):
+            return {}
+        shapes = {path: linear[path].shape for path in targeted_modules(self._adapter, keys.modules, linear)}
+        widest = {max(shapes, key=lambda path: shapes[path][side]) for side in (0, 1)}
+        return {path: shapes[path] for path in sorted(widest)}
+
+    def _does_not_fit(self, module: ModuleKeys, problem: Exception) -> AdapterError:
+        mismatch = re.search(
+            r"size mismatch for (\S+): .*?torch\.Size\((\[[\d, ]*\])\).*?torch\.Size\((\[[\d, ]*\])\)",
+            str(problem),
+            re.S,
+        )
+        if mismatch:
+            key, got, expected = mismatch.groups()
+            return other_base(
+                self._adapter, f"{key.replace('.default', '')} has the shape {got}, this base needs {expected}"
+            )
+        kind = self._adapter.settings["peft_type"]
+        return AdapterError(
+            f"PEFT cannot fold this {kind} adapter into {module.path} ({str(problem).strip().splitlines()[0]})",
+            where=self._adapter.folder,
+            remedy="merge it with the tool that trained it, and give the merged model",
+        )
+
+
+def load_peft_config(adapter: Adapter) -> Any:
+    """PEFT's own object of the adapter's configuration. Raises AdapterError."""
+    from peft import PeftConfig
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return PeftConfig.from_pretrained(str(adapter.folder))
+    except (KeyError, TypeError, ValueError, OSError) as problem:
+        raise AdapterError(
+            f"PEFT does not understand its configuration ({problem})",
+            where=adapter.folder,
+            remedy="it may need a newer PEFT: pip install -U peft",
+        ) from problem
+
+
+def _layer(module: ModuleKeys, parameters: dict[str, torch.Tensor], config: Any, adapter: Adapter) -> torch.nn.Module:
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    weight, bias = parameters["weight"], parameters.get("bias")
+    if weight.ndim != 2:
+        raise AdapterError(
+            f"adapts {module.path}, which is neither a linear layer nor an embedding", where=adapter.folder
+        )
+    rows, columns = weight.shape
+    named = module.path.rsplit(".", 1)[-1] in _EMBEDDINGS
+    with torch.device("meta"):
+        layer: torch.nn.Module
+        if named or any("lora_embedding" in key for key in module.adapter_keys):
+            layer = torch.nn.Embedding(rows, columns)
+        elif getattr(config, "fan_in_fan_out", False):
+            layer = Conv1D(columns, rows)
+        else:
+            layer = torch.nn.Linear(columns, rows, bias=bias is not None)
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        layer.bias = torch.nn.Parameter(bias, requires_grad=False)
+    return layer
+
+
+def _stand_in(shape: tuple[int, ...], dtype: torch.dtype) -> torch.nn.Module:
+    import torch
+
+    return torch.nn.Linear(shape[1], shape[0], bias=False, dtype=dtype)
+
+
+def _nest(path: str, module: torch.nn.Module) -> torch.nn.Module:
+    import torch
+
+    root = torch.nn.Module()
+    _attach(root, path, module)
+    return root
+
+
+def _attach(root: torch.nn.Module, path: str, module: torch.nn.Module) -> None:
+    import torch
+
+    *parents, last = path.split(".")
+    place = root
+    for name in parents:
+        if name not in dict(place.named_children()):
+            place.add_module(name, torch.nn.Module())
+        place = place.get_submodule(name)
+    place.add_module(last, module)

@@ -1,0 +1,42 @@
+"""Tensors that can only be made whole, kept from the first row that is asked for to the last that is let go."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class WholeTensors:
+    """Serves rows of what `make` makes.
+
+    `make(name)` gives the tensor of that name, and others that come out of the same work, by name. It runs in one
+    thread at a time, so that memory holds the parts of one such work.
+    """
+
+    def __init__(self, make: Callable[[str], dict[str, np.ndarray]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._kept: dict[str, np.ndarray] = {}
+        self._released: dict[str, int] = {}
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) of the tensor."""
+        with self._lock:
+            if name not in self._kept:
+                self._kept.update(self._make(name))
+            return self._kept[name][start:stop]
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Count these rows as done; with the last of them the tensor is forgotten."""
+        with self._lock:
+            if name not in self._kept:
+                return
+            done = self._released.pop(name, 0) + stop - start
+            if done < len(self._kept[name]):
+                self._released[name] = done
+            else:
+                del self._kept[name]
