@@ -3,42 +3,73 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgetune.errors import ModelError
+from edgetune.gguf.architectures.bert import Bert
+from edgetune.gguf.architectures.distilbert import DistilBert
+from edgetune.gguf.architectures.gemma2 import Gemma2
+from edgetune.gguf.architectures.gemma3 import Gemma3
+from edgetune.gguf.architectures.granite import Granite
 from edgetune.gguf.architectures.llama import Llama
+from edgetune.gguf.architectures.mistral import Mistral
+from edgetune.gguf.architectures.phi3 import Phi3
 from edgetune.gguf.architectures.plan import OutputTensor
+from edgetune.gguf.architectures.qwen2 import Qwen2
+from edgetune.gguf.architectures.qwen3 import Qwen3
+from edgetune.gguf.architectures.smollm3 import SmolLM3
+from edgetune.gguf.architectures.t5 import T5, T5Encoder
+from edgetune.models.config import ModelConfig
 from edgetune.weights.base import TensorInfo
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
-    from transformers import PretrainedConfig
 
 
 class Architecture(Protocol):
     """What a model family must say about itself."""
 
-    gguf_name: str
-    """llama.cpp's name (general.architecture)."""
+    @property
+    def gguf_name(self) -> str:
+        """llama.cpp's name (general.architecture)."""
 
-    def describe(self, config: PretrainedConfig, writer: GGUFWriter) -> None:
+    def describe(self, config: ModelConfig, writer: GGUFWriter) -> None:
         """Write the hyperparameters. Raises ModelError for a configuration that llama.cpp cannot compute."""
 
-    def plan(self, config: PretrainedConfig, tensors: Mapping[str, TensorInfo]) -> list[OutputTensor]:
-        """The file's tensors in order. Raises ModelError for a tensor that the family has no place for."""
+    def plan(self, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[OutputTensor]:
+        """The file's tensors in order. Raises ModelError for a tensor that is missing or has no place."""
 
 
-ARCHITECTURES: dict[str, Architecture] = {"LlamaForCausalLM": Llama()}
+ARCHITECTURES: dict[str, Architecture] = {
+    "BertForMaskedLM": Bert(),
+    "BertForSequenceClassification": Bert(classifies=True),
+    "BertModel": Bert(),
+    "DistilBertForMaskedLM": DistilBert(),
+    "DistilBertForSequenceClassification": DistilBert(classifies=True),
+    "DistilBertModel": DistilBert(),
+    "Gemma2ForCausalLM": Gemma2(),
+    "Gemma3ForCausalLM": Gemma3(),
+    "GraniteForCausalLM": Granite(),
+    "LlamaForCausalLM": Llama(),
+    "MistralForCausalLM": Mistral(),
+    "Phi3ForCausalLM": Phi3(),
+    "Qwen2ForCausalLM": Qwen2(),
+    "Qwen3ForCausalLM": Qwen3(),
+    "SmolLM3ForCausalLM": SmolLM3(),
+    "T5EncoderModel": T5Encoder(),
+    "T5ForConditionalGeneration": T5(),
+}
 
 
-def find_architecture(config: Any, *, where: str) -> Architecture:
-    """The family of a Transformers configuration. Raises ModelError listing those there are."""
-    names = list(config.architectures or [])
-    for name in names:
+def find_architecture(config: ModelConfig, *, where: str) -> Architecture:
+    """The family of a model. Raises ModelError listing those there are."""
+    for name in config.architectures:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
     raise ModelError(
-        f"is a {' / '.join(names) or config.model_type}, which edgetune cannot write as GGUF yet",
+        f"is a {' / '.join(config.architectures) or config.model_type or 'model of no known class'}, which edgetune"
+        " cannot write as GGUF itself",
         where=where,
-        remedy=f"the architectures are {', '.join(ARCHITECTURES)}",
+        remedy=f"it writes {', '.join(ARCHITECTURES)}; for any other, --converter PATH runs llama.cpp's"
+        " convert_hf_to_gguf.py where you have it",
     )

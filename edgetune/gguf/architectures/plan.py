@@ -2,42 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetune.errors import ModelError
 
 if TYPE_CHECKING:
-    import torch
+    import numpy as np
 
 
 @dataclass(frozen=True)
 class OutputTensor:
     """One tensor of the GGUF file: its name there, its shape (rows first), and how it is made.
 
-    `source` is the Hugging Face tensor that `transform` turns into it; a tensor without a source is `computed`.
-    `matrix` tells what presets apply to: norms, biases and computed tensors stay float32.
+    `source` is the Hugging Face tensor whose float32 values `transform` turns into the file's, row for row; a tensor
+    without a source is `computed` (float32). A matrix is transformed in blocks of whole multiples of `rows_together`
+    rows, since a large one is never in memory as a whole; what has one dimension comes whole.
+    `always_f32`: llama.cpp's converter keeps it in float32 whatever the output type (norms, position embeddings).
     """
 
     name: str
     shape: tuple[int, ...]
-    matrix: bool
     source: str | None = None
-    transform: Callable[[torch.Tensor], torch.Tensor] | None = None
-    computed: torch.Tensor | None = None
+    transform: Callable[[np.ndarray], np.ndarray] | None = None
+    rows_together: int = 1
+    computed: np.ndarray | None = None
+    always_f32: bool = False
 
 
-def gguf_names(architecture: str, layers: int, tensors: Iterable[str]) -> dict[str, str]:
-    """Hugging Face's tensor names -> GGUF's, by the gguf package's table. Raises ModelError for one without a place."""
-    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+def gguf_names(
+    tensors: Iterable[str], *, top: Mapping[str, str], block: Mapping[str, str], prefix: str = "model.layers."
+) -> dict[str, str]:
+    """Hugging Face's tensor names -> GGUF's.
 
-    arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
-    table = get_tensor_name_map(arch, layers)
+    `top` and `block` map module paths, the latter below `prefix`N.; the parameter's name (weight, bias) is kept.
+    Raises ModelError for a tensor that has no place.
+    """
     names = {}
     for tensor in tensors:
-        name = table.get_name(tensor, try_suffixes=(".weight", ".bias"))
-        if name is None:
-            raise ModelError(f"the GGUF architecture {architecture} has no place for the tensor {tensor}")
-        names[tensor] = name
+        module, _, parameter = tensor.rpartition(".")
+        if module.startswith(prefix):
+            number, _, rest = module.removeprefix(prefix).partition(".")
+            place = block.get(rest)
+            found = None if place is None else f"blk.{number}.{place}"
+        else:
+            found = top.get(module)
+        if found is None or parameter not in ("weight", "bias"):
+            raise ModelError(f"llama.cpp has no place for the tensor {tensor} in this architecture")
+        names[tensor] = f"{found}.{parameter}"
     return names

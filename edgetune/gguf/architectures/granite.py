@@ -1,0 +1,48 @@
+"""Granite 3: Llama's layers with scaled embeddings, residuals, attention and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from edgetune.gguf.architectures.decoder import require_plain_heads
+from edgetune.gguf.architectures.llama import Llama
+from edgetune.gguf.architectures.rope import ROPE_TYPES
+from edgetune.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+
+class Granite(Llama):
+    """https://arxiv.org/abs/2408.13359 (the Power scheduler paper, whose parametrization these factors are)."""
+
+    gguf_name = "granite"
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "vocab_size": 32000,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": None,
+        "hidden_act": "silu",
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "embedding_multiplier": 1.0,
+        "logits_scaling": 1.0,
+        "residual_multiplier": 1.0,
+        "attention_multiplier": 1.0,
+    }
+
+    rope_types = ROPE_TYPES
+
+    def describe_family(self, config: ModelConfig, writer: GGUFWriter) -> None:
+        self.describe_rotation(config, writer)
+        writer.add_attention_scale(config.require("attention_multiplier"))
+        writer.add_embedding_scale(config.require("embedding_multiplier"))
+        writer.add_residual_scale(config.require("residual_multiplier"))
+        writer.add_logit_scale(config.require("logits_scaling"))
+
+    def check(self, config: ModelConfig) -> None:
+        super().check(config)
+        require_plain_heads(config)

