@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,15 @@ import pytest
 pytest.importorskip("torch")
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from edgetune.errors import ModelError
 from edgetune.gguf import vocabulary as room
-from edgetune.gguf.hard_text import hard_texts
-from edgetune.gguf.vocabulary import build_vocabulary
+from edgetune.gguf.hard_text import everyday_texts, hard_texts
+from edgetune.gguf.llama_vocabulary import open_vocabulary
+from edgetune.gguf.vocabularies.proof import write_vocabulary_only
+from edgetune.gguf.vocabulary import Vocabulary, disagreement, parity_texts
+from edgetune.models.tokenizer import ModelTokenizer, wrap_tokenizer
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = (
@@ -23,7 +28,12 @@ LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 QWEN2 = LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-CORPUS = [*hard_texts(), "1 12 123 1234 12345 123456 " * 20, "It's I'VE we'll\n\n  x\n y " * 20] * 3
+SENTENCES = [text.replace("\0", "") for text in hard_texts()]
+CORPUS = [*SENTENCES, "1 12 123 1234 12345 123456 " * 20, "It's I'VE we'll\n\n  x\n y " * 20] * 3
+
+
+def build_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, **options) -> Vocabulary:
+    return room.build_vocabulary(wrap_tokenizer(tokenizer, where="x"), rows, where="x", **options)
 
 
 def byte_level(pattern: str | None, **settings) -> PreTrainedTokenizerFast:
@@ -74,27 +84,27 @@ def sentence_piece() -> PreTrainedTokenizerFast:
 )
 def test_the_pre_tokenizers_name_is_found_by_its_ids(pattern: str | None, name: str) -> None:
     tokenizer = byte_level(pattern)
-    assert build_vocabulary(tokenizer, len(tokenizer), where="x").pre == name
+    assert build_vocabulary(tokenizer, len(tokenizer)).pre == name
 
 
 def test_a_wrong_guess_is_overruled_by_the_proof() -> None:
     tokenizer = byte_level(LLAMA3)
-    assert build_vocabulary(tokenizer, len(tokenizer), where="x", likely_pre="gpt-2").pre == "llama-bpe"
+    assert build_vocabulary(tokenizer, len(tokenizer), likely_pre="gpt-2").pre == "llama-bpe"
 
 
 def test_smollm2s_tokenizer_is_found_to_be_smollm(smollm2_tokenizer) -> None:
-    assert build_vocabulary(smollm2_tokenizer, 49152, where="x").pre == "smollm"
+    assert build_vocabulary(smollm2_tokenizer, 49152).pre == "smollm"
 
 
 def test_a_split_that_llama_cpp_lacks_is_refused_naming_the_text() -> None:
     tokenizer = byte_level(r"[aeiou]+|[^aeiou]+")
     with pytest.raises(ModelError, match="differ on"):
-        build_vocabulary(tokenizer, len(tokenizer), where="x")
+        build_vocabulary(tokenizer, len(tokenizer))
 
 
 def test_whether_a_bos_is_added_is_what_the_tokenizer_does() -> None:
-    assert build_vocabulary(byte_level(GPT2, begins=True), 1000, where="x").add_bos
-    assert not build_vocabulary(byte_level(GPT2), 1000, where="x").add_bos
+    assert build_vocabulary(byte_level(GPT2, begins=True), 1000).add_bos
+    assert not build_vocabulary(byte_level(GPT2), 1000).add_bos
 
 
 def test_added_tokens_and_unused_rows_have_their_own_types() -> None:
@@ -103,7 +113,7 @@ def test_added_tokens_and_unused_rows_have_their_own_types() -> None:
     tokenizer = byte_level(GPT2)
     tokenizer.add_tokens([AddedToken("<tool>", normalized=False)])
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|user|>"]})
-    vocabulary = build_vocabulary(tokenizer, len(tokenizer) + 2, where="x")
+    vocabulary = build_vocabulary(tokenizer, len(tokenizer) + 2)
     kinds = dict(zip(vocabulary.tokens, vocabulary.types, strict=True))
     assert kinds["<tool>"] == TokenType.USER_DEFINED
     assert kinds["<|user|>"] == kinds["<|begin|>"] == TokenType.CONTROL
@@ -112,7 +122,7 @@ def test_added_tokens_and_unused_rows_have_their_own_types() -> None:
 
 
 def test_a_sentencepiece_vocabulary_gives_the_same_ids() -> None:
-    vocabulary = build_vocabulary(sentence_piece(), 1300, where="x")
+    vocabulary = build_vocabulary(sentence_piece(), 1300)
     assert (vocabulary.model, vocabulary.add_bos, vocabulary.add_space_prefix) == ("llama", True, True)
     assert vocabulary.merges is None
 
@@ -124,34 +134,182 @@ def test_a_space_prefix_that_llama_cpp_lacks_is_settled_by_the_chat_template(
     tokenizer = sentence_piece()
     tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([])
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, split=False)
-    with pytest.raises(ModelError, match="differ on"):
-        build_vocabulary(tokenizer, 1300, where="x")
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'user' %}<s>[INST] {{ m.content }} [/INST]"
         "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
     )
-    assert build_vocabulary(tokenizer, 1300, where="x").add_space_prefix is prefix
+    assert build_vocabulary(tokenizer, 1300).add_space_prefix is prefix
     assert "conversations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["first", "always"])
+def test_without_a_chat_template_text_that_begins_with_a_word_settles_it(
+    scheme: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = sentence_piece()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([])
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", scheme, split=False)
+    assert build_vocabulary(tokenizer, 1300).add_space_prefix
+    assert "texts that begin with a word" in capsys.readouterr().err
+
+
+def test_a_sentencepiece_that_makes_letters_small_is_refused() -> None:
+    tokenizer = sentence_piece()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    with pytest.raises(ModelError, match="differ on"):
+        build_vocabulary(tokenizer, 1300)
+
+
+def test_tokens_that_swallow_spaces_make_the_model_a_phi_3() -> None:
+    tokenizer = sentence_piece()
+    swallowing = [AddedToken(text, rstrip=True, normalized=False, special=True) for text in ("<|user|>", "<|end|>")]
+    tokenizer.add_tokens(
+        [
+            *(AddedToken("</s>", rstrip=True, normalized=False, special=True),),
+            *swallowing,
+            AddedToken("<|endoftext|>", normalized=False, special=True),
+        ]
+    )
+    assert build_vocabulary(tokenizer, 1300).model_name == "phi-3"
+    assert build_vocabulary(sentence_piece(), 1300).model_name is None
 
 
 def test_a_vocabulary_larger_than_the_embedding_is_refused() -> None:
     tokenizer = byte_level(GPT2)
     with pytest.raises(ModelError, match="rows"):
-        build_vocabulary(tokenizer, len(tokenizer) - 1, where="x")
+        build_vocabulary(tokenizer, len(tokenizer) - 1)
 
 
-def test_a_word_piece_tokenizer_is_refused_by_kind() -> None:
+def word_piece(*, lowercase: bool = True, corpus: list[str] = CORPUS) -> PreTrainedTokenizerFast:
+    """In the manner of BERT: words, continuations marked with ##, CLS and SEP around a text."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=1500, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(corpus, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_a_word_piece_vocabulary_gives_the_same_ids(lowercase: bool, tmp_path: Path) -> None:
+    tokenizer = word_piece(lowercase=lowercase, corpus=everyday_texts() * 3)
+    vocabulary = build_vocabulary(tokenizer, 1600)
+    assert (vocabulary.model, vocabulary.lowercase, vocabulary.strip_accents) == ("bert", lowercase, lowercase)
+    assert vocabulary.special_ids == {"bos": 2, "eos": 3, "unk": 1, "pad": 0, "sep": 3, "mask": 4}
+    assert set(everyday_texts()) <= set(vocabulary.proven_on)
+    assert any("[MASK]" in text for text in vocabulary.proven_on)
+    write_vocabulary_only(vocabulary, tmp_path / "v.gguf")
+    with open_vocabulary(tmp_path / "v.gguf") as opened:
+        for text in vocabulary.proven_on:
+            assert opened.encode(text, add_special=True) == tokenizer.encode(text)
+
+
+def test_letters_that_llama_cpp_takes_apart_in_its_own_way_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    build_vocabulary(word_piece(), 1600)
+    warning = capsys.readouterr().err
+    assert "안녕하세요" in warning
+    assert "everyday texts in English get the same ids" in warning
+
+
+def test_a_word_piece_without_accents_but_with_capitals_says_both() -> None:
+    tokenizer = word_piece(lowercase=False, corpus=everyday_texts() * 3)
+    tokenizer.backend_tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=True)
+    vocabulary = build_vocabulary(tokenizer, 1600)
+    assert (vocabulary.lowercase, vocabulary.strip_accents) == (False, True)
+
+
+def test_a_word_piece_that_splits_otherwise_is_refused() -> None:
+    tokenizer = word_piece()
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    with pytest.raises(ModelError, match="differ on"):
+        build_vocabulary(tokenizer, 1600)
+
+
+def test_a_word_piece_without_cls_and_sep_is_refused() -> None:
     tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    with pytest.raises(ModelError, match="WordPiece"):
-        build_vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer), 2, where="x")
+    with pytest.raises(ModelError, match="CLS or SEP"):
+        build_vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]"), 2)
 
 
-def test_named_templates_are_all_written(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_word_and_a_continuation_that_read_alike_are_refused() -> None:
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "##▁a"]
+    tokenizer = Tokenizer(models.WordPiece({name: number for number, name in enumerate(names)}, unk_token="[UNK]"))
+    roles = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    with pytest.raises(ModelError, match="two tokens of this vocabulary alike, as '▁a'"):
+        build_vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles), 6)
+
+
+def test_tokens_with_a_zero_byte_are_refused_before_they_end_the_process() -> None:
+    tokenizer = byte_level(GPT2)
+    tokenizer.add_tokens([AddedToken("x\0a", normalized=False), AddedToken("x\0b", normalized=False)])
+    with pytest.raises(ModelError, match="alike, as 'x'"):
+        build_vocabulary(tokenizer, 1000)
+
+
+def test_a_unigram_that_knows_bytes_is_refused() -> None:
+    pieces = [("<unk>", 0.0), *((f"<0x{byte:02X}>", -9.0) for byte in range(256)), ("▁a", -1.0)]
+    tokenizer = Tokenizer(models.Unigram(pieces, 0, byte_fallback=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", "always")
+    with pytest.raises(ModelError, match="differ on"):
+        build_vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>"), 300)
+
+
+def test_a_kind_that_llama_cpp_lacks_is_refused_by_name() -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    with pytest.raises(ModelError, match="WordLevel"):
+        build_vocabulary(PreTrainedTokenizerFast(tokenizer_object=tokenizer), 2)
+
+
+def test_named_templates_are_all_written(tmp_path: Path) -> None:
     from gguf import GGUFReader
 
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer = byte_level(GPT2)
     tokenizer.chat_template = {"default": "A", "tool_use": "B"}
-    room._write_vocabulary_only(build_vocabulary(tokenizer, 49152, where="x"), tmp_path / "v.gguf")
+    write_vocabulary_only(build_vocabulary(tokenizer, 1000), tmp_path / "v.gguf")
     fields = GGUFReader(tmp_path / "v.gguf").fields
     assert fields["tokenizer.chat_template"].contents() == "A"
     assert fields["tokenizer.chat_template.tool_use"].contents() == "B"
+
+
+def test_the_first_text_that_differs_is_named(tmp_path: Path) -> None:
+    light = wrap_tokenizer(byte_level(LLAMA3), where="x")
+    vocabulary = room.build_vocabulary(light, 1000, where="x")
+    write_vocabulary_only(vocabulary, tmp_path / "v.gguf")
+    with open_vocabulary(tmp_path / "v.gguf") as right:
+        assert disagreement(right, light, parity_texts(light)) is None
+    with open_vocabulary(tmp_path / "v.gguf", pre="gpt-2") as wrong:
+        named = disagreement(wrong, light, hard_texts())
+        differing = [text for text in hard_texts() if wrong.encode(text, add_special=False) != light.encode(text)]
+    assert named == differing[0]
+
+
+def test_a_bos_that_only_one_side_adds_is_a_difference(tmp_path: Path) -> None:
+    light = wrap_tokenizer(byte_level(GPT2, begins=True), where="x")
+    vocabulary = replace(room.build_vocabulary(light, 1000, where="x"), add_bos=False)
+    write_vocabulary_only(vocabulary, tmp_path / "v.gguf")
+    with open_vocabulary(tmp_path / "v.gguf") as opened:
+        assert disagreement(opened, light, ["plain"]) == "plain"
+
+
+def test_parity_texts_hold_special_tokens_and_words_of_the_vocabulary(smollm2_tokenizer) -> None:
+    texts = parity_texts(wrap_tokenizer(smollm2_tokenizer, where="x"))
+    assert set(hard_texts()) <= set(texts)
+    assert any(text.startswith("a<|im_start|>b ") for text in texts)
+    own_words = texts[len(hard_texts())]
+    assert len(own_words) > 1000
+
+
+def test_proving_smollm2s_vocabulary_takes_well_under_a_second(smollm2_gguf: Path) -> None:
+    from edgetune.models.locate import locate_model
+    from edgetune.models.tokenizer import open_tokenizer
+
+    light: ModelTokenizer = open_tokenizer(locate_model(str(smollm2_gguf)))
+    started = time.perf_counter()
+    assert room.build_vocabulary(light, 49152, where="x", likely_pre="smollm").pre == "smollm"
+    assert time.perf_counter() - started < 1.5  # 0.25 s on an idle machine

@@ -1,0 +1,142 @@
+"""What a GGUF file says about tokens, and what every kind of vocabulary says alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgetune.models.tokenizer import ModelTokenizer
+
+if TYPE_CHECKING:
+    from gguf import GGUFWriter
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokenizer.* keys of a GGUF file.
+
+    `model` is llama.cpp's tokenizer: gpt2 (byte-level BPE), llama (SentencePiece BPE), bert (WordPiece) or t5
+    (unigram). tokens, types and scores have one entry per row of the embedding; rows without a token are unused. The
+    fields that default to None are said only by the kinds that know them. `model_name` is a word that general.name must
+    contain for llama.cpp to tokenize like this. `proven_on` are the texts to which llama.cpp gave the tokenizer's ids.
+    """
+
+    model: str
+    pre: str
+    tokens: tuple[str, ...]
+    types: tuple[int, ...]
+    special_ids: dict[str, int]
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool
+    chat_template: str | dict[str, str] | None
+    scores: tuple[float, ...] | None = None
+    merges: tuple[str, ...] | None = None
+    lowercase: bool | None = None
+    strip_accents: bool | None = None
+    remove_extra_whitespaces: bool | None = None
+    charsmap: bytes | None = None
+    model_name: str | None = None
+    proven_on: tuple[str, ...] = ()
+
+    def describe(self, writer: GGUFWriter) -> None:
+        """Write every tokenizer key."""
+        writer.add_tokenizer_model(self.model)
+        writer.add_tokenizer_pre(self.pre)
+        writer.add_token_list(list(self.tokens))
+        if self.scores is not None:
+            writer.add_token_scores(list(self.scores))
+        writer.add_token_types(list(self.types))
+        if self.merges is not None:
+            writer.add_token_merges(list(self.merges))
+        for role, token_id in self.special_ids.items():
+            writer.add_uint32(f"tokenizer.ggml.{_KEYS.get(role, role)}_token_id", token_id)
+        writer.add_add_bos_token(self.add_bos)
+        writer.add_add_eos_token(self.add_eos)
+        writer.add_add_space_prefix(self.add_space_prefix)
+        if self.remove_extra_whitespaces is not None:
+            writer.add_remove_extra_whitespaces(self.remove_extra_whitespaces)
+        if self.charsmap is not None:
+            writer.add_precompiled_charsmap(self.charsmap)
+        # The keys of llama.cpp's WordPiece normalizer are younger than the gguf package.
+        for name in ("lowercase", "strip_accents"):
+            if getattr(self, name) is not None:
+                writer.add_bool(f"tokenizer.ggml.normalizer.{name}", getattr(self, name))
+        if isinstance(self.chat_template, dict):
+            named = [{"name": name, "template": template} for name, template in self.chat_template.items()]
+            writer.add_chat_template(named)
+        elif self.chat_template is not None:
+            writer.add_chat_template(self.chat_template)
+
+
+_KEYS = {"unk": "unknown", "pad": "padding", "sep": "seperator"}
+"""GGUF's words for roles where they differ from Transformers' (the misspelling is the format's)."""
+
+
+def draft(
+    tokenizer: ModelTokenizer,
+    rows: int,
+    *,
+    model: str,
+    unknown: int | None = None,
+    byte_tokens: frozenset[int] = frozenset(),
+) -> Vocabulary:
+    """What all kinds have in common: tokens, types, special tokens, template.
+
+    `unknown` and `byte_tokens` are ids that stand for what the vocabulary lacks.
+    """
+    by_id = {number: token for token, number in tokenizer.vocabulary.items()}
+    ids = {role: tokenizer.token_id(role) for role in ("bos", "eos", "unk", "pad")}
+    return Vocabulary(
+        model=model,
+        pre="default",
+        tokens=tuple(by_id.get(row, f"[PAD{row}]") for row in range(rows)),
+        types=tuple(_types(tokenizer, by_id, rows, unknown, byte_tokens)),
+        special_ids={role: number for role, number in ids.items() if number is not None and number < rows},
+        add_bos=_adds(tokenizer, ids["bos"], 0),
+        add_eos=_adds(tokenizer, ids["eos"], -1),
+        add_space_prefix=False,
+        chat_template=tokenizer.chat_template,
+    )
+
+
+def with_plain_spaces(vocabulary: Vocabulary, mark: str) -> tuple[str, ...]:
+    """llama.cpp looks for user-defined tokens in the text before spaces become the `mark` that tokens are written with.
+
+    Returns the tokens with those of that type in plain writing.
+    """
+    from gguf import TokenType
+
+    user_defined = int(TokenType.USER_DEFINED)
+    return tuple(
+        token.replace(mark, " ") if kind == user_defined else token
+        for token, kind in zip(vocabulary.tokens, vocabulary.types, strict=True)
+    )
+
+
+def _types(
+    tokenizer: ModelTokenizer, by_id: dict[int, str], rows: int, unknown: int | None, byte_tokens: frozenset[int]
+) -> Iterator[int]:
+    from gguf import TokenType
+
+    # Looked up for every row, and an enumeration's members are slow to turn into numbers.
+    normal, unused, byte = int(TokenType.NORMAL), int(TokenType.UNUSED), int(TokenType.BYTE)
+    added = {
+        row: int(TokenType.CONTROL if token.special else TokenType.USER_DEFINED)
+        for row, token in tokenizer.added.items()
+    }
+    if unknown is not None:
+        added[unknown] = int(TokenType.UNKNOWN)
+    for row in range(rows):
+        if row in added:
+            yield added[row]
+        elif row not in by_id:
+            yield unused
+        else:
+            yield byte if row in byte_tokens else normal
+
+
+def _adds(tokenizer: ModelTokenizer, token_id: int | None, position: int) -> bool:
+    ids = tokenizer.encode("a", add_special=True)
+    return token_id is not None and len(ids) > 1 and ids[position] == token_id

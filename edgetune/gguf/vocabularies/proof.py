@@ -1,0 +1,137 @@
+"""Loads a vocabulary in llama.cpp and compares the ids of hard text with the tokenizer's.
+
+A wrong pre-tokenizer changes ids silently, so nothing but the ids themselves counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgetune.data.example import Message
+from edgetune.data.template import ChatTemplate
+from edgetune.errors import ModelError
+from edgetune.gguf.hard_text import everyday_texts, hard_texts
+from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
+from edgetune.gguf.vocabularies.metadata import Vocabulary
+from edgetune.models.tokenizer import ModelTokenizer
+
+_OWN_WORDS = 400
+"""How many tokens of the vocabulary itself are joined into a text."""
+
+
+def disagreement(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: Sequence[str]) -> str | None:
+    """The first text to which llama.cpp and the tokenizer give different ids; None when they agree on all."""
+    for text in texts:
+        if vocabulary.encode(text, add_special=False) != tokenizer.encode(text):
+            return text
+    if vocabulary.encode(texts[0], add_special=True) != tokenizer.encode(texts[0], add_special=True):
+        return texts[0]
+    return None
+
+
+def parity_texts(tokenizer: ModelTokenizer) -> list[str]:
+    """Hard text of many scripts, words of the vocabulary itself, and special tokens inside text."""
+    return [*hard_texts(), _own_words(tokenizer), *_around_special_tokens(tokenizer)]
+
+
+def texts_in_use(tokenizer: ModelTokenizer) -> tuple[list[str], str]:
+    """Fewer texts, on which a file must agree that cannot agree on all of `parity_texts`, and what to call them.
+
+    SentencePiece tokenizers of newer Transformers put spaces before text and after special tokens by rules that
+    llama.cpp does not have; what counts is then what the model is given: conversations in its chat template or, without
+    one, text that begins with a word. llama.cpp's WordPiece takes Korean and Indic letters apart in a way of its own.
+    """
+    if tokenizer.settings["model"]["type"] == "BPE":
+        chats = chat_texts(tokenizer)
+        if chats:
+            return chats, "conversations in the model's chat template"
+        return [text for text in everyday_texts() if not text[0].isspace()], "texts that begin with a word"
+    return [*everyday_texts(), *_around_special_tokens(tokenizer)], "everyday texts in English"
+
+
+def _own_words(tokenizer: ModelTokenizer) -> str:
+    """Tokens from all over the vocabulary, joined."""
+    tokens = {number: token for token, number in tokenizer.vocabulary.items()}
+    words = list(range(0, len(tokens), max(1, len(tokens) // _OWN_WORDS)))
+    if tokenizer.settings["model"]["type"] == "WordPiece":
+        # Continuations would join to one endless word, and BERT gives up on words of more than 100 letters.
+        words = [number for number in words if not tokens.get(number, "").startswith("##")]
+    joined: str = tokenizer.backend.decode(words, skip_special_tokens=True)
+    return joined.replace("\ufffd", "")
+
+
+def _around_special_tokens(tokenizer: ModelTokenizer) -> list[str]:
+    template = str(tokenizer.chat_template)
+    used = [token.content for token in tokenizer.added.values() if token.content in template]
+    return [f"a{token}b {token}\n{token}" for token in dict.fromkeys([*tokenizer.all_special, *used])]
+
+
+def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
+    """Conversations of one and three turns as the chat template writes them; empty without a template."""
+    template = tokenizer.chat_template
+    source = template.get("default") if isinstance(template, dict) else template
+    if source is None:
+        return []
+    chat = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
+    words = [hard_texts()[0], "Why is 2 + 2 = 4?\n\n  Say it in one word.", "你好 🙂 été", "def f(x):\n    return x"]
+    turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate([*words, "Thanks!"])]
+    return [chat.render(part, add_generation_prompt=True) for part in (turns[:1], turns[:3], turns[2:])]
+
+
+def first_proven(
+    candidates: Iterable[Vocabulary], tokenizer: ModelTokenizer, texts: Sequence[str]
+) -> tuple[Vocabulary | None, str]:
+    """The first candidate that llama.cpp reads as the tokenizer does, or None and a text on which they differ.
+
+    Raises ModelError for tokens that llama.cpp cannot tell apart.
+    """
+    closest = ""
+    written: Vocabulary | None = None
+    with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
+        file = Path(folder) / "vocabulary.gguf"
+        for candidate in candidates:
+            if written is None or replace(candidate, pre=written.pre) != written:
+                _require_distinct(candidate, where=tokenizer.where)
+                write_vocabulary_only(candidate, file)
+                written = candidate
+            try:
+                with open_vocabulary(file, pre=candidate.pre) as vocabulary:
+                    failed = disagreement(vocabulary, tokenizer, texts)
+            except ModelError:
+                continue  # this build of llama.cpp does not know the name
+            if failed is None:
+                return replace(candidate, proven_on=tuple(texts)), ""
+            closest = closest or failed
+    return None, closest
+
+
+def write_vocabulary_only(vocabulary: Vocabulary, file: Path) -> None:
+    """A GGUF without tensors."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(file, "llama")
+    if vocabulary.model_name is not None:
+        writer.add_name(vocabulary.model_name)
+    vocabulary.describe(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _require_distinct(vocabulary: Vocabulary, *, where: str) -> None:
+    """llama.cpp ends the process when two tokens read alike, and it reads a token up to the first zero byte."""
+    seen: set[str] = set()
+    for token in vocabulary.tokens:
+        read = token.partition("\0")[0]
+        if read in seen:
+            raise ModelError(
+                f"llama.cpp reads two tokens of this vocabulary alike, as {read!r}",
+                where=where,
+                remedy="such a vocabulary cannot be written as GGUF",
+            )
+        if read:
+            seen.add(read)

@@ -1,0 +1,44 @@
+"""SentencePiece BPE (Llama 2, Mistral, Gemma, Phi-3): scores in place of merges, unknown characters as bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from edgetune.gguf.vocabularies.metadata import Vocabulary, draft, with_plain_spaces
+from edgetune.models.tokenizer import ModelTokenizer
+
+SPACE = "\u2581"
+"""SentencePiece's mark for a space."""
+
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
+_NAME_THAT_STRIPS = "phi-3"
+"""llama.cpp drops white space after special tokens in models of this name, and in no others."""
+
+
+def is_sentencepiece_bpe(settings: dict[str, Any]) -> bool:
+    """True for a BPE over characters that falls back to bytes; `settings` is tokenizer.json."""
+    return settings["model"]["type"] == "BPE" and bool(settings["model"].get("byte_fallback"))
+
+
+def sentencepiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
+    """With and without a space before the text, and before that, with and without spaces after special tokens."""
+    byte_tokens = frozenset(row for token, row in tokenizer.vocabulary.items() if _BYTE_TOKEN.fullmatch(token))
+    plain = draft(tokenizer, rows, model="llama", unknown=tokenizer.token_id("unk"), byte_tokens=byte_tokens)
+    scores = tuple(_scores(plain.tokens, tokenizer.settings["model"]["merges"]))
+    plain = replace(plain, scores=scores, tokens=with_plain_spaces(plain, SPACE))
+    strips = any(token.rstrip for token in tokenizer.added.values())
+    for model_name in (_NAME_THAT_STRIPS, None) if strips else (None,):
+        for prefix in (True, False):
+            yield replace(plain, add_space_prefix=prefix, model_name=model_name)
+
+
+def _scores(tokens: tuple[str, ...], pairs: list[list[str]]) -> Iterator[float]:
+    """llama.cpp joins the pair whose result scores highest; the rank of its first merge gives that order."""
+    first_rank: dict[str, int] = {}
+    for rank, (left, right) in enumerate(pairs):
+        first_rank.setdefault(left + right, rank)
+    for token in tokens:
+        yield -float(first_rank.get(token, len(first_rank)))
