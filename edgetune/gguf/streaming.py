@@ -1,0 +1,164 @@
+"""The pass itself: blocks of rows are read, folded, quantized and written by a few threads, each at its place.
+
+No tensor is in memory as a whole (but for adapters that only PEFT can fold, one module at a time), and the bytes do not
+depend on the number of threads: blocks are cut in the same places, and each is computed alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgetune import console
+from edgetune.gguf.architectures.plan import OutputTensor
+from edgetune.gguf.encode import round_to, to_float32
+from edgetune.gguf.tensor_types import tensor_bytes
+from edgetune.weights.torch_arrays import one_thread_each
+
+if TYPE_CHECKING:
+    import numpy as np
+    from gguf import GGMLQuantizationType
+
+    from edgetune.weights.stream import FoldedTensors
+
+BLOCK_VALUES = 2**19
+"""Weights of one block: 2 MB in float32, small enough for a core's cache, large enough to hide Python's own time."""
+
+BLOCK_ROWS = 64
+"""Blocks begin at multiples of this many rows, which plain LoRA is folded by."""
+
+
+@dataclass(frozen=True)
+class PlacedTensor:
+    """A tensor of the file: how it is made, in which type, and where its bytes begin.
+
+    `copied` is the name of the base's GGUF tensor whose bytes are taken as they are.
+    """
+
+    tensor: OutputTensor
+    kind: GGMLQuantizationType
+    start: int
+    copied: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file, without padding."""
+        return tensor_bytes(self.tensor.shape, self.kind)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the matrix; something of one dimension is one row."""
+        count = 1
+        for length in self.tensor.shape[:-1]:
+            count *= length
+        return count
+
+
+@dataclass(frozen=True)
+class _Block:
+    placed: PlacedTensor
+    first: int
+    stop: int
+
+
+class TensorPass:
+    """Makes the bytes of placed tensors. `outtype` is the float type that weights pass through (llama.cpp's converter
+    writes it, its quantizer reads it); `importance` holds importance weights by tensor name, (columns,) float32."""
+
+    def __init__(self, folded: FoldedTensors, outtype: str, importance: Mapping[str, np.ndarray]) -> None:
+        self._folded = folded
+        self._outtype = outtype
+        self._importance = importance
+
+    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> None:
+        """Write every tensor into `file`, whose header stands already. Raises NumericalError, AdapterError, OSError."""
+        total = sum(placed.nbytes for placed in tensors)
+        descriptor = os.open(file, os.O_WRONLY)
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="edgetune-export")
+        try:
+            os.ftruncate(descriptor, max((placed.start + placed.nbytes for placed in tensors), default=0))
+            with one_thread_each(), console.progress("exporting", total / 1e6, "MB") as bar:
+                under_way: deque[tuple[_Block, Future[int]]] = deque()
+                for block in _blocks(tensors):
+                    if len(under_way) >= 3 * threads:
+                        _finish(under_way, bar)
+                    under_way.append((block, pool.submit(self._write_block, descriptor, block)))
+                while under_way:
+                    _finish(under_way, bar)
+        finally:
+            pool.shutdown(cancel_futures=True)
+            os.close(descriptor)
+
+    def _write_block(self, descriptor: int, block: _Block) -> int:
+        placed = block.placed
+        if placed.copied:
+            return self._copy(descriptor, placed)
+        position = placed.start + block.first * (placed.nbytes // placed.rows)
+        return _write_at(descriptor, position, self._encode(block))
+
+    def _copy(self, descriptor: int, placed: PlacedTensor) -> int:
+        base, name = self._folded.gguf_base, placed.tensor.name
+        assert base is not None
+        written = _write_at(descriptor, placed.start, base.data(name))
+        base.release(name)
+        return written
+
+    def _encode(self, block: _Block) -> np.ndarray:
+        from edgetune.gguf.kernels import quantize_rows
+
+        tensor = block.placed.tensor
+        values = self._values(tensor, block)
+        if not tensor.always_f32 and len(tensor.shape) > 1 and not self._holds_exactly(tensor):
+            values = round_to(values, self._outtype, tensor.name)
+        rows = values.reshape(-1, tensor.shape[-1])
+        return quantize_rows(block.placed.kind, rows, self._importance.get(tensor.name))
+
+    def _values(self, tensor: OutputTensor, block: _Block) -> np.ndarray:
+        """Float32 rows as the file has them. A tensor of one dimension is one row here and all values there."""
+        import numpy as np
+
+        if tensor.source is None:
+            assert tensor.computed is not None
+            return np.ascontiguousarray(tensor.computed, dtype=np.float32)
+        first, stop = (block.first, block.stop) if len(tensor.shape) > 1 else (0, tensor.shape[0])
+        values = to_float32(self._folded.rows(tensor.source, first, stop))
+        self._folded.release(tensor.source, first, stop)
+        return values if tensor.transform is None else np.ascontiguousarray(tensor.transform(values))
+
+    def _holds_exactly(self, tensor: OutputTensor) -> bool:
+        """True when rounding to the output type would change nothing."""
+        if tensor.source is None or tensor.transform is not None:
+            return False
+        return self._folded.tensors[tensor.source].dtype == self._outtype
+
+
+def _write_at(descriptor: int, position: int, data: np.ndarray) -> int:
+    view = data.reshape(-1).view("uint8").data
+    written = 0
+    while written < len(view):
+        written += os.pwrite(descriptor, view[written:], position + written)
+    return written
+
+
+def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
+    """In the file's order, each of about BLOCK_VALUES weights and of whole multiples of `rows_together` rows."""
+    for placed in tensors:
+        shape = placed.tensor.shape
+        if placed.copied or placed.tensor.source is None or len(shape) < 2:
+            yield _Block(placed, 0, placed.rows)
+            continue
+        together = math.lcm(placed.tensor.rows_together, BLOCK_ROWS)
+        step = max(together, BLOCK_VALUES // shape[-1] // together * together)
+        for first in range(0, placed.rows, step):
+            yield _Block(placed, first, min(first + step, placed.rows))
+
+
+def _finish(under_way: deque[tuple[_Block, Future[int]]], bar: console.ProgressHandle) -> None:
+    block, future = under_way.popleft()
+    bar.advance(future.result() / 1e6, block.placed.tensor.name)
