@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from numpy.typing import NDArray
 
 from edgetune.data.load import load_examples
+from edgetune.gguf.verification.divergence import LogProbabilities, measure_divergence
+from edgetune.gguf.verification.reference import open_reference
 from edgetune.gguf.write import export
-from edgetune.models.load import load_model
 from edgetune.recipe.load import load_recipe
 from edgetune.runtime.session import Session
 from edgetune.weights.merge import merge
@@ -36,35 +37,35 @@ def main() -> None:
     recipe = load_recipe(str(options.run / "recipe.yaml"))
     examples = load_examples(recipe.data.eval, recipe.data, recipe.task)[: options.texts]
     source = resolve_source(str(options.run))
+    adapted = lru_cache(maxsize=None)(open_reference(source))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         merge(source, folder / "merged")
+        sides: dict[str, LogProbabilities] = {"merged": open_reference(resolve_source(str(folder / "merged")))}
         for preset in PRESETS:
             export(source, folder / f"{preset}.gguf", preset=preset)
-        base = load_model(source.base, dtype=torch.float32)
-        adapted = PeftModel.from_pretrained(base, options.run / "adapter").eval()
-        merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32).eval()
-        sessions = {preset: Session.open(folder / f"{preset}.gguf") for preset in PRESETS}
-        differences: dict[str, list[float]] = {"merged": [], **{preset: [] for preset in PRESETS}}
-        agreements: dict[str, list[float]] = {side: [] for side in differences}
-        for example in examples:
-            ids = sessions["f16"].tokenize(sessions["f16"].template.render(example.messages))
-            reference = log_probabilities(adapted, ids)
-            found = {"merged": log_probabilities(merged, ids)}
-            found |= {preset: session.log_probabilities(ids) for preset, session in sessions.items()}
-            for side, rows in found.items():
-                differences[side].append(float(np.abs(rows - reference).max()))
-                agreements[side].append(float((rows.argmax(-1) == reference.argmax(-1)).mean()))
-    for side, values in differences.items():
-        print(
-            f"{side:8} largest difference {max(values):8.5f}   top-1 agreement {100 * np.mean(agreements[side]):6.2f} %"
-        )
+            session = Session.open(folder / f"{preset}.gguf")
+            sides[preset] = session.log_probabilities
+        windows = [tuple(session.tokenize(session.template.render(example.messages))) for example in examples]
+        for side, read in sides.items():
+            compare(side, windows, adapted, read)
 
 
-@torch.no_grad()
-def log_probabilities(model: torch.nn.Module, ids: list[int]) -> np.ndarray:
-    """Of every next token after each of `ids`: (len(ids), vocabulary), in nats."""
-    return model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
+def compare(side: str, windows: Sequence[tuple[int, ...]], adapted: LogProbabilities, read: LogProbabilities) -> None:
+    """Print how far one side is from the adapter."""
+    largest = 0.0
+
+    def watched(ids: Sequence[int]) -> NDArray[np.float32]:
+        nonlocal largest
+        rows = read(ids)
+        largest = max(largest, float(np.abs(rows - adapted(ids)).max()))
+        return rows
+
+    figures = measure_divergence(windows, adapted, watched)
+    print(
+        f"{side:8} largest difference {largest:8.5f}   mean KL {figures.kl_mean:.6f}, 99 % {figures.kl_p99:.5f} nats"
+        f"   top-1 agreement {100 * figures.top1_agreement:6.2f} %   perplexity ratio {figures.perplexity_ratio:.4f}"
+    )
 
 
 if __name__ == "__main__":

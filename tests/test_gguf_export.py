@@ -29,9 +29,10 @@ from edgetune.errors import (  # noqa: E402
     UsageError,
     VerificationFailed,
 )
-from edgetune.gguf import capacity, quantize, streaming, verify  # noqa: E402
+from edgetune.gguf import capacity, quantize, streaming  # noqa: E402
 from edgetune.gguf.llama_vocabulary import open_vocabulary  # noqa: E402
 from edgetune.gguf.presets import find_preset  # noqa: E402
+from edgetune.gguf.verification import verify  # noqa: E402
 from edgetune.gguf.write import export  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 

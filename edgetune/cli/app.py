@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from edgetune import __version__, console
-from edgetune.cli import chat, demo, export, judge, merge, recipes, train
+from edgetune.cli import chat, demo, export, inspect, judge, merge, recipes, train, verify
 from edgetune.errors import EdgetuneError, Interrupted, MissingComponent
 
 app = typer.Typer(
@@ -62,6 +62,8 @@ _register(export.export, "The way of a model")
 _register(chat.chat, "The way of a model")
 _register(judge.judge, "The way of a model")
 _register(recipes.recipes, "Around it")
+_register(inspect.inspect, "Around it")
+_register(verify.verify, "Around it")
 _register(demo.demo, "Around it")
 
 

@@ -114,7 +114,7 @@ def export(
 
     resolved = resolve_source(source, base=base)
     if adapter_only:
-        _export_adapter(resolved, out, force=force)
+        _export_adapter(resolved, out, outtype, force=force)
         return
     file = out or Path(f"{resolved.name}-{preset.name}.gguf")
     if converter is not None:
@@ -161,11 +161,13 @@ def _importance(
     return measured
 
 
-def _export_adapter(source: Source, out: Path | None, *, force: bool) -> None:
+def _export_adapter(source: Source, out: Path | None, outtype: str, *, force: bool) -> None:
     from edgetune.gguf.lora import export_adapter
 
+    if outtype == "bf16":
+        raise UsageError("an adapter is written in f32 or f16", where=f"--outtype {outtype}")
     file = out or Path(f"{source.name}-lora.gguf")
-    report = export_adapter(source, file, force=force)
+    report = export_adapter(source, file, outtype="f16" if outtype == "f16" else "f32", force=force)
     console.document(asdict(report))
     console.result(
         f"{report.bytes / 1e6:.1f} MB, {report.tensors} tensors, written to {file}\n\n"

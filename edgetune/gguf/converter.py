@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 from edgetune import console
-from edgetune.errors import ModelError, UsageError
+from edgetune.errors import ModelError, UsageError, VerificationFailed
 from edgetune.gguf.export_report import ExportReport, report_on
-from edgetune.gguf.llama_vocabulary import open_vocabulary
 from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
 from edgetune.gguf.quantize import quantize
+from edgetune.gguf.verification.verify import verify_file
 from edgetune.measure import Stopwatch
 from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import check_target, staged_file
@@ -34,8 +34,8 @@ def export_with_converter(
 ) -> ExportReport:
     """Write `source` to `out` by way of `converter`, llama.cpp's convert_hf_to_gguf.py or a program called like it.
 
-    The result is opened by llama.cpp, but its token ids cannot be compared: the converter decides about them.
-    Raises UsageError when there is no such program, ModelError with its last words when it fails.
+    llama.cpp must compute the result, but its token ids are the converter's own affair.
+    Raises UsageError when there is no such program, ModelError with its last words when it fails, VerificationFailed.
     """
     chosen = find_preset(preset)
     check_target(out, force=force)
@@ -55,8 +55,8 @@ def export_with_converter(
         if not chosen.plain:
             with clock.phase("quantize"):
                 quantize(converted, staged, chosen, tensors=len(GgufFile(converted).tensors))
-        with clock.phase("verify"), open_vocabulary(staged, whole_model=True):
-            pass
+        with clock.phase("verify"):
+            _check(staged, out)
         return report_on(
             GgufFile(staged),
             out=out,
@@ -75,3 +75,10 @@ def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
         words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         reason = words[-1].strip() if words else f"it ended with status {done.returncode}"
         raise ModelError(f"the converter failed ({reason})", where=converter, remedy="try it on the model by hand")
+
+
+def _check(file: Path, out: Path) -> None:
+    try:
+        verify_file(file)
+    except VerificationFailed as problem:
+        raise VerificationFailed(problem.what, where=out, remedy="the file was not kept") from problem

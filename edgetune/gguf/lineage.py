@@ -36,9 +36,9 @@ class Lineage:
         """With a name that contains `word`: llama.cpp reads some models' text differently by their name."""
         return self if word is None or word in self.name.lower() else replace(self, name=f"{self.name} {word}")
 
-    def describe(self, writer: GGUFWriter) -> None:
-        """Write the keys that there is something to say for."""
-        writer.add_type("model")
+    def describe(self, writer: GGUFWriter, kind: str = "model") -> None:
+        """Write the keys that there is something to say for, of a file that is a model or an adapter."""
+        writer.add_type(kind)
         writer.add_name(self.name)
         if self.base is not None:
             writer.add_base_model_count(1)

@@ -51,7 +51,6 @@ def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = 
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = not whole_model
     params.n_gpu_layers = 0
-    params.use_mmap = True
     # The extra CPU kernels repack the weights, which crashes on some virtual machines and is not needed here.
     params.use_extra_bufts = False
     overrides = _override_pre(pre)

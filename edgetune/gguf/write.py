@@ -20,7 +20,7 @@ from edgetune.gguf.lineage import trace_lineage
 from edgetune.gguf.streaming import PlacedTensor, TensorPass
 from edgetune.gguf.tensor_plan import ExportOptions, TensorPlan, plan_tensors
 from edgetune.gguf.tensor_types import tensor_bytes
-from edgetune.gguf.verify import verify_export
+from edgetune.gguf.verification.verify import verify_export
 from edgetune.gguf.vocabulary import build_vocabulary
 from edgetune.measure import Stopwatch
 from edgetune.models.gguf_file import GgufFile

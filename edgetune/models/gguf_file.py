@@ -1,4 +1,4 @@
-"""Reads a GGUF file: its metadata, and its tensors as mapped bytes. The only place that knows the format.
+"""Reads a GGUF file: metadata, and tensors as mapped bytes. Only this file and gguf_header.py know the format.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. llama.cpp finds the same faults, but reports them
 in its own terms, and a file that breaks off is better refused before native code reads it. The gguf package's own
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
+from edgetune.models.gguf_header import ARRAY, FORMATS, STRING
 from edgetune.models.mapped import release_pages
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _ALIGNMENT_BYTES = 32
 
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
 
 _MAKE_ONE = "`edgetune export` makes a GGUF out of a model"
 _GET_AGAIN = "download or export it again"
@@ -83,9 +82,9 @@ class GgufFile:
             return None
         stored = self._arrays[key]
         cursor = _Cursor(self._content, stored.start)
-        if stored.kind == _STRING:
+        if stored.kind == STRING:
             return [cursor.string() for _ in range(stored.count)]
-        return list(struct.unpack_from(f"<{stored.count}{_SCALARS[stored.kind]}", self._content, stored.start))
+        return list(struct.unpack_from(f"<{stored.count}{FORMATS[stored.kind]}", self._content, stored.start))
 
     def data(self, name: str) -> np.ndarray:
         """The stored bytes of a tensor, one row of bytes per row of the tensor, mapped and not copied."""
@@ -125,15 +124,15 @@ class GgufFile:
 
     def _read_entry(self, cursor: _Cursor) -> None:
         key, kind = cursor.string(), cursor.number("I")
-        if kind == _ARRAY:
+        if kind == ARRAY:
             array = _StoredArray(cursor.number("I"), cursor.number("Q"), cursor.position)
-            if array.kind == _STRING:
+            if array.kind == STRING:
                 cursor.skip_strings(array.count)
             else:
                 cursor.skip(array.count * struct.calcsize("<" + _scalar(array.kind)))
             self._arrays[key] = array
         else:
-            self.metadata[key] = cursor.string() if kind == _STRING else cursor.number(_scalar(kind))
+            self.metadata[key] = cursor.string() if kind == STRING else cursor.number(_scalar(kind))
 
     def _damaged(self, what: str) -> ModelError:
         return ModelError(what, where=self.path, remedy=_GET_AGAIN)
@@ -208,9 +207,9 @@ def _read_tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _scalar(kind: int) -> str:
-    if kind not in _SCALARS:
+    if kind not in FORMATS:
         raise _DamagedHeaderError(f"it holds a value of kind {kind}, which GGUF does not have")
-    return _SCALARS[kind]
+    return FORMATS[kind]
 
 
 def _nbytes(name: str, shape: tuple[int, ...], kind: int) -> int:

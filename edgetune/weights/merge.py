@@ -48,7 +48,7 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
     check_target(out, force=force)
     quiet_libraries()
     folded = open_folded(source)
-    config = _transformers_config(folded)
+    config = transformers_config(folded)
     tokenizer = source.load_tokenizer()
     source.open_tokenizer().require_rows(config.vocab_size, where=source.name)
     shards = _split_into_shards(list(folded.tensors.values()), max_shard_bytes)
@@ -124,7 +124,7 @@ def _write_tensor(stream: IO[bytes], array: np.ndarray) -> None:
     stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _transformers_config(folded: FoldedTensors) -> PretrainedConfig:
+def transformers_config(folded: FoldedTensors) -> PretrainedConfig:
     """The base's configuration in Transformers' own form, with what folding has changed."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 

@@ -1,0 +1,126 @@
+"""Conversations read by a written file and by the tokenizer that its model was trained with: the ids must be equal.
+
+Training takes the ids of the template's segments, each tokenized on its own, nothing added. The first segment is the
+prompt of the first answer, exactly as a runtime sends it. A prompt of several turns is compared in one piece, as other
+programs tokenize it, and in segments, as edgetune does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from edgetune import console
+from edgetune.data.example import Message
+from edgetune.data.template import ChatTemplate
+from edgetune.errors import DataError, RecipeError, VerificationFailed
+from edgetune.gguf.llama_vocabulary import LlamaVocabulary
+from edgetune.gguf.verification.conversations import check_conversations, read_conversation
+from edgetune.gguf.vocabularies.proof import disagreement, parity_texts
+from edgetune.models.tokenizer import ModelTokenizer
+
+
+def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer | None) -> tuple[int, int]:
+    """Render and tokenize conversations by the template `source`, as the runtime does and as training did.
+
+    Each side knows BOS and EOS by itself. Without a tokenizer, the file's side is only rendered. Returns how many
+    conversations were rendered, and how many were refused. Raises VerificationFailed where the ids differ.
+    """
+    special = _read_special(vocabulary)
+    runtime = ChatTemplate(source, special.bos, special.eos)
+    marks = [] if tokenizer is None else _marks(source, tokenizer)
+    conversations = check_conversations(marks)
+    found = [
+        read_conversation(messages, runtime, lambda text: vocabulary.encode(text, add_special=False))
+        for messages in conversations
+    ]
+    if tokenizer is not None:
+        training = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
+        expected = [read_conversation(messages, training, tokenizer.encode) for messages in conversations]
+        differing = [
+            messages
+            for messages, ours, theirs in zip(conversations, found, expected, strict=True)
+            if (ours and ours.prompt) != (theirs and theirs.prompt)
+        ]
+        _judge(differing, marks, vocabulary, tokenizer)
+        if not differing and found != expected:
+            console.warn("llama.cpp gives earlier answers of a conversation other ids than training did")
+    rendered = [reading for reading in found if reading is not None]
+    if not rendered:
+        console.warn("the chat template renders no ordinary conversation: this file can complete text, but not chat")
+    elif special.as_served(rendered[0].text, vocabulary) != rendered[0].prompt:
+        console.warn(
+            "llama.cpp's own programs put a token around chats that training did not have (the tokenizer adds it, the "
+            "chat template does not write it); edgetune does not"
+        )
+    return len(rendered), len(found) - len(rendered)
+
+
+def render_chats(tokenizer: ModelTokenizer) -> list[str]:
+    """The conversations as training renders them; empty where there is no chat template."""
+    source = default_template(tokenizer)
+    if source is None:
+        return []
+    template = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
+    rendered = []
+    for messages in check_conversations(()):
+        with suppress(DataError, RecipeError):
+            rendered.append(template.render(messages))
+    return rendered
+
+
+def default_template(tokenizer: ModelTokenizer) -> str | None:
+    """The one template, or of several by name the one that is used when none is named."""
+    template = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
+def _judge(
+    differing: Sequence[Sequence[Message]], marks: Sequence[str], vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer
+) -> None:
+    """Raise VerificationFailed for conversations with other ids.
+
+    Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, which was
+    said when their vocabulary was made. Then a user who writes special tokens is a reason to warn only.
+    """
+    ordinary = [talk for talk in differing if not any(mark in turn.content for mark in marks for turn in talk)]
+    if ordinary or (differing and disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None):
+        words = next(message.content for message in (ordinary or differing)[0] if message.content.strip())
+        raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
+    if differing:
+        console.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
+
+
+@dataclass(frozen=True)
+class _Special:
+    """The texts of BOS and EOS in the file, empty where there is none, and whether llama.cpp adds them by itself."""
+
+    bos: str
+    eos: str
+    adds_bos: bool
+    adds_eos: bool
+
+    def as_served(self, text: str, vocabulary: LlamaVocabulary) -> list[int]:
+        """The ids of a rendered chat in llama.cpp's server: what it adds by itself is first taken off the text."""
+        text = text.removeprefix(self.bos) if self.adds_bos else text
+        text = text.removesuffix(self.eos) if self.adds_eos else text
+        return vocabulary.encode(text, add_special=True)
+
+
+def _read_special(vocabulary: LlamaVocabulary) -> _Special:
+    import llama_cpp
+
+    handle = llama_cpp.llama_model_get_vocab(vocabulary.model)
+    bos, eos = (
+        "" if token < 0 else llama_cpp.llama_vocab_get_text(handle, token).decode("utf-8", "replace")
+        for token in (llama_cpp.llama_vocab_bos(handle), llama_cpp.llama_vocab_eos(handle))
+    )
+    adds_bos, adds_eos = llama_cpp.llama_vocab_get_add_bos(handle), llama_cpp.llama_vocab_get_add_eos(handle)
+    return _Special(bos, eos, adds_bos, adds_eos)
+
+
+def _marks(source: str, tokenizer: ModelTokenizer) -> list[str]:
+    """The special tokens that users may know: those that the template writes, then the others."""
+    written = [token.content for token in tokenizer.added.values() if token.content in source]
+    return list(dict.fromkeys([*written, *tokenizer.all_special]))

@@ -1,0 +1,134 @@
+"""Reopens a written GGUF in llama.cpp and compares what it says with what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune import console
+from edgetune.errors import ModelError, VerificationFailed
+from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
+from edgetune.gguf.verification.chat_parity import check_chats, default_template
+from edgetune.gguf.verification.trial import Trial, begin_trial
+from edgetune.gguf.vocabularies.byte_level import is_byte_level
+from edgetune.gguf.vocabularies.proof import disagreement, parity_texts, texts_in_use
+from edgetune.models.gguf_file import GgufFile
+from edgetune.models.tokenizer import ModelTokenizer
+
+TRIAL_BOUND_BYTES = 2**27
+"""Of a file larger than this, an export's check computes only as many blocks as fit: the file's pages would count as
+its memory, and more blocks of the same kind prove little more."""
+
+TEMPLATE_KEY = "tokenizer.chat_template"
+_NOT_MODELS = {
+    "adapter": "an adapter",
+    "imatrix": "an importance matrix",
+    "mmproj": "a projector",
+    "vocab": "a vocabulary",
+}
+"""What else a GGUF may be, by its general.type."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a file has passed. `kind` is decoder, encoder or encoder-decoder."""
+
+    tensors: int
+    kind: str
+    computed_blocks: int | None
+    """How many leading blocks were computed; None for all."""
+    texts: int
+    """Texts that got the tokenizer's ids."""
+    conversations: int
+    """Conversations that the chat template rendered, and that got the ids of training where there is a tokenizer."""
+    refused_conversations: int
+    """Those that the template refuses: no system message, strict alternation."""
+
+
+def verify_export(file: Path, tokenizer: ModelTokenizer, texts: Sequence[str], *, name: Path) -> Verification:
+    """Check a file that was just written from the model of `tokenizer`.
+
+    llama.cpp opens it and gives the tokenizer's ids on `texts`; conversations get the ids of training, BOS and EOS
+    included; the chat template is the tokenizer's; the first blocks compute finite numbers (a child process).
+    Raises VerificationFailed, calling the file `name`.
+    """
+    try:
+        opened = GgufFile(file)
+        with begin_trial(opened, bound_bytes=TRIAL_BOUND_BYTES) as finish:
+            reading = _check_reading(opened, tokenizer, [texts])
+            trial = finish()
+    except (ModelError, VerificationFailed) as problem:
+        raise VerificationFailed(problem.what, where=name, remedy="the file was not kept") from problem
+    return _passed(opened, trial, reading)
+
+
+def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequence[str] = ()) -> Verification:
+    """Check any model file, all of its blocks; against `tokenizer` where there is one, its parity texts and `texts`.
+
+    Raises ModelError when it is no whole GGUF or not a model, VerificationFailed when it does not do what it must.
+    """
+    opened = GgufFile(file)
+    kind = opened.metadata.get("general.type")
+    if kind in _NOT_MODELS:
+        raise ModelError(f"is {_NOT_MODELS[kind]}, not a model", where=file, remedy="`edgetune inspect` shows it")
+    try:
+        # Native code that dies of a damaged file dies in the child, before this process opens it.
+        with begin_trial(opened) as finish:
+            trial = finish()
+        choices = [] if tokenizer is None else [[*parity_texts(tokenizer), *texts]]
+        if tokenizer is not None and not is_byte_level(tokenizer.settings):
+            choices.append(texts_in_use(tokenizer)[0])
+        reading = _check_reading(opened, tokenizer, choices)
+    except (ModelError, VerificationFailed) as problem:
+        raise VerificationFailed(problem.what, where=file, remedy="export it again") from problem
+    return _passed(opened, trial, reading)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How many texts and conversations were compared."""
+
+    texts: int = 0
+    rendered: int = 0
+    refused: int = 0
+
+
+def _passed(file: GgufFile, trial: Trial, reading: _Reading) -> Verification:
+    return Verification(len(file.tensors), trial.kind, trial.blocks, reading.texts, reading.rendered, reading.refused)
+
+
+def _check_reading(file: GgufFile, tokenizer: ModelTokenizer | None, choices: Sequence[Sequence[str]]) -> _Reading:
+    """Everything about text. The ids must be the tokenizer's on all texts of one of the `choices`."""
+    if file.metadata.get("tokenizer.ggml.model") in (None, "no_vocab"):
+        raise VerificationFailed("has no vocabulary, so it cannot read text")
+    with open_vocabulary(file.path) as vocabulary:
+        compared = 0
+        if tokenizer is not None:
+            _check_special_tokens(file, tokenizer)
+            compared = _check_texts(vocabulary, tokenizer, choices)
+            if file.metadata.get(TEMPLATE_KEY) != default_template(tokenizer):
+                raise VerificationFailed("the chat template in the file is not the tokenizer's")
+        source = file.metadata.get(TEMPLATE_KEY)
+        chats = (0, 0) if source is None else check_chats(source, vocabulary, tokenizer)
+        return _Reading(compared, *chats)
+
+
+def _check_special_tokens(file: GgufFile, tokenizer: ModelTokenizer) -> None:
+    for role in ("bos", "eos"):
+        expected, found = tokenizer.token_id(role), file.metadata.get(f"tokenizer.ggml.{role}_token_id")
+        if expected is not None and found != expected:
+            raise VerificationFailed(f"its {role.upper()} is the token {found}, the tokenizer's is {expected}")
+
+
+def _check_texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, choices: Sequence[Sequence[str]]) -> int:
+    """How many texts were compared. As at an export, it is enough to agree on what the model will be given."""
+    differs_on = ""
+    for texts in choices:
+        failed = disagreement(vocabulary, tokenizer, texts)
+        if failed is None:
+            if differs_on:
+                console.warn(f"llama.cpp and the tokenizer give different ids for some text ({differs_on[:40]!r})")
+            return len(texts)
+        differs_on = differs_on or failed
+    raise VerificationFailed(f"llama.cpp and the tokenizer give different ids for {differs_on[:60]!r}")
