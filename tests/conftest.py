@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,9 +17,12 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What edgetune remembers between runs goes into a folder of the tests."""
+    """What edgetune remembers between runs goes into a folder of the tests, one for all that run side by side."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGETUNE_CACHE", str(folder / "cache"))
         yield
 
 

@@ -79,7 +79,7 @@ def write_tensors(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
     placed = _write_header(plan, describe, file)
     kinds, importance = set(plan.types.values()), plan.importance is not None
     if kernels.needs_compiling(kinds, importance=importance):
-        console.note("compiling the quantizers for this machine, once")
+        console.note("compiling quantizers for this machine, once; it takes a few seconds")
     kernels.prepare(kinds, importance=importance)
     TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
 

@@ -31,9 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from edgetune import console
+from edgetune.cache import cache_folder
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
-from edgetune.runtime.cache import cache_folder
 from edgetune.runtime.tiny_model import write_tiny_model
 
 _TINY_MODEL_TIMEOUT_SECONDS = 60.0

@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from edgetune import console
+from edgetune.cache import cache_folder
 from edgetune.errors import EdgetuneError
-from edgetune.runtime.cache import cache_folder
 from edgetune.runtime.chat import Conversation
 from edgetune.runtime.session import GenerationStats
 

@@ -1,4 +1,4 @@
-"""The folder where edgetune remembers things between calls: answers of the probe, the chat's history."""
+"""The folder where edgetune remembers things between calls: answers of the probe, chat history, compiled kernels."""
 
 from __future__ import annotations
 

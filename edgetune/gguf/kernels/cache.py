@@ -1,0 +1,57 @@
+"""Compiled kernels on the disk: one file per kernel, made once per machine and version of what it is made with.
+
+Numba's own cache is not used: loading from it takes Numba with all its types (half a second and 140 MB), and it does
+not notice when only a module that a kernel calls has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from edgetune.cache import cache_folder
+from edgetune.gguf.kernels.machine import processor
+
+_DIGEST_BYTES = 32
+
+
+def cached(symbol: str) -> bytes | None:
+    """The object code of a kernel, or None where there is none or it is damaged."""
+    try:
+        content = _file(symbol).read_bytes()
+    except OSError:
+        return None
+    digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def keep(symbol: str, code: bytes) -> None:
+    """Write object code down. Where the folder cannot be written, it is made again next time."""
+    file = _file(symbol)
+    staged = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_bytes(hashlib.sha256(code).digest() + code)
+        staged.replace(file)
+    except OSError:
+        with suppress(OSError):
+            staged.unlink()
+
+
+def _file(symbol: str) -> Path:
+    return cache_folder() / "kernels" / f"{symbol}-{_identity()}.o"
+
+
+@lru_cache(maxsize=1)
+def _identity() -> str:
+    """Of everything that the code depends on: the sources, the compilers, the processor."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    versions = (importlib.metadata.version(package) for package in ("numba", "llvmlite"))
+    digest.update("\0".join((*versions, processor())).encode())
+    return digest.hexdigest()[:32]
