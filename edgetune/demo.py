@@ -66,7 +66,7 @@ def run_demo(folder: Path, *, force: bool = False, overrides: Sequence[str] = ()
     with _step(clock, "export"):
         tuned_bytes = export(resolve_source(str(run)), tuned, force=True).bytes
     with _step(clock, "export base"):
-        base_bytes = export(resolve_source(recipe.base.model), base, force=True).bytes
+        base_bytes = export(resolve_source(recipe.base.model), base, requantize=True, force=True).bytes
     with _step(clock, "judge"):
         judgement = judge_model(load_suite(SUITE), tuned, base, folder / "report", force=True)
     with _step(clock, "chat"):

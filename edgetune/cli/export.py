@@ -140,6 +140,11 @@ def export(
         )
         report = write_gguf(resolved, file, options, force=force)
     _show(report)
+    if report.copied_tensors and resolved.adapter is None:
+        console.note(
+            f"{report.copied_tensors} tensors were quantized already and are kept as they were; --requantize makes "
+            f"them {preset.name}, and loses a little more"
+        )
 
 
 def _importance(

@@ -45,7 +45,8 @@ def parse_override(text: str) -> TypeOverride:
     where = f"--tensor-type {text}"
     pattern, separator, kind = text.rpartition("=")
     if not separator or not pattern:
-        raise UsageError("has the form PATTERN=TYPE", where=where, remedy="for instance --tensor-type attn_v=q6_k")
+        what = "must have the form PATTERN=TYPE"
+        raise UsageError(what, where=where, remedy="for instance --tensor-type attn_v=q6_k")
     try:
         re.compile(pattern)
     except re.error as problem:

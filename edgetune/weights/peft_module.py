@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import AdapterError, NumericalError
+from edgetune.models.load import quiet_libraries
 from edgetune.weights.adapter_keys import (
     MODEL_PREFIX,
     AdapterKeys,
@@ -131,6 +132,7 @@ class PeftFolder:
 
 def load_peft_config(adapter: Adapter) -> Any:
     """PEFT's own object of the adapter's configuration. Raises AdapterError."""
+    quiet_libraries()
     from peft import PeftConfig
 
     try:
