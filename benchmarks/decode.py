@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.runtime.sampling import GREEDY
 from edgetune.runtime.session import Session
-from edgetune.runtime.threads import physical_cores
 
 CONTEXT_TOKENS = 4096
 QUESTION = "Write a long story about a river, a village and a flood. Tell it in many chapters."

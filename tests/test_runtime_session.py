@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.errors import ModelError, UsageError
 from edgetune.runtime.sampling import GREEDY, Sampling
 from edgetune.runtime.session import Session
-from edgetune.runtime.threads import physical_cores
 
 CONTEXT_TOKENS = 512
 

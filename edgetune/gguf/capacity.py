@@ -24,7 +24,7 @@ def check_capacity(plan: TensorPlan, out: Path, *, threads: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OutputError(
-            f"the file needs {size / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB left",
+            f"the file needs {_amount(size)} and the disk has {_amount(free)} left",
             where=out,
             remedy="free some space or choose another --out",
         )
@@ -33,10 +33,14 @@ def check_capacity(plan: TensorPlan, out: Path, *, threads: int) -> None:
     available = available_memory_bytes()
     if available is not None and available < need:
         raise InputError(
-            f"the export needs about {need / 1e9:.2f} GB of memory, and {available / 1e9:.2f} GB are available",
+            f"the export needs about {_amount(need)} of memory, and {_amount(available)} are available",
             where=plan.folded.source.name,
             remedy="close other programs, or use fewer --threads",
         )
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def available_memory_bytes() -> int | None:

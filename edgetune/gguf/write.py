@@ -6,13 +6,13 @@ docs/export.md draws the pass.
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune import console
+from edgetune.cores import physical_cores
 from edgetune.gguf import kernels
 from edgetune.gguf.capacity import check_capacity
 from edgetune.gguf.export_report import ExportReport, report_on
@@ -41,7 +41,7 @@ def export(
     """
     options = options or ExportOptions(**changes)
     check_target(out, force=force)
-    threads = options.threads or len(os.sched_getaffinity(0))
+    threads = options.threads or physical_cores()
     clock = Stopwatch()
     torch_arrives = _import_torch_early(source)
     with clock.phase("open"):

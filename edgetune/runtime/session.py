@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune import console
+from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
 from edgetune.runtime import native, probe
 from edgetune.runtime.interrupt import deferred_interrupt
 from edgetune.runtime.sampling import Sampling, build_chain
-from edgetune.runtime.threads import physical_cores
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """Models trained on 128k tokens would otherwise set gigabytes aside for a conversation that is never that long."""

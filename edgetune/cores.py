@@ -1,7 +1,7 @@
-"""How many threads llama.cpp should run: one per physical core that this process may use.
+"""How many cores there are to work with: physical ones, within what the process and its container may use.
 
-Its threads wait for each other by spinning, so a second thread on a core, or one more than a container's quota of
-processor time, makes decoding slower and not faster.
+llama.cpp's threads wait for each other by spinning, so a second thread on a core, or one more than a container's quota
+of processor time, makes decoding slower and not faster; and vector arithmetic gains nothing by it.
 """
 
 from __future__ import annotations
