@@ -49,8 +49,8 @@ from edgetune.gguf.vocabulary import Vocabulary, build_vocabulary  # noqa: E402
 from edgetune.gguf.write import write_tensors  # noqa: E402
 from edgetune.models.config import ModelConfig, read_config  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
+from edgetune.models.load import open_tokenizer  # noqa: E402
 from edgetune.models.locate import ModelFiles  # noqa: E402
-from edgetune.models.tokenizer import open_tokenizer  # noqa: E402
 from edgetune.weights.base import TensorInfo  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 

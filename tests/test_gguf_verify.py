@@ -31,8 +31,9 @@ from edgetune.gguf.verification.verify import verify_export, verify_file  # noqa
 from edgetune.gguf.vocabulary import parity_texts  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
 from edgetune.models.gguf_header import read_entries  # noqa: E402
+from edgetune.models.load import open_tokenizer  # noqa: E402
 from edgetune.models.locate import locate_model  # noqa: E402
-from edgetune.models.tokenizer import ModelTokenizer, open_tokenizer  # noqa: E402
+from edgetune.models.tokenizer import ModelTokenizer  # noqa: E402
 from edgetune.runtime.session import Session  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 

@@ -306,8 +306,8 @@ def test_parity_texts_hold_special_tokens_and_words_of_the_vocabulary(smollm2_to
 
 
 def test_proving_smollm2s_vocabulary_takes_well_under_a_second(smollm2_gguf: Path) -> None:
+    from edgetune.models.load import open_tokenizer
     from edgetune.models.locate import locate_model
-    from edgetune.models.tokenizer import open_tokenizer
 
     light: ModelTokenizer = open_tokenizer(locate_model(str(smollm2_gguf)))
     started = time.perf_counter()

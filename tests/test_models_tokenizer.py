@@ -37,9 +37,9 @@ from transformers import (
 
 from edgetune.errors import ModelError
 from edgetune.gguf.hard_text import hard_texts
-from edgetune.models.load import load_tokenizer
+from edgetune.models.load import load_tokenizer, open_tokenizer
 from edgetune.models.locate import ModelFiles, locate_model
-from edgetune.models.tokenizer import ROLES, ModelTokenizer, open_tokenizer
+from edgetune.models.tokenizer import ROLES, ModelTokenizer
 from edgetune.models.tokenizer_folder import read_tokenizer_folder
 
 LLAMA3 = (
@@ -304,7 +304,7 @@ def test_opening_needs_no_transformers_and_little_time(
     files = files if where == "gguf" else f"ModelFiles('x', Path({str(path)!r}))"
     loaded = run_python(
         "import sys\nfrom pathlib import Path\nfrom edgetune.models.locate import ModelFiles\n"
-        f"from edgetune.models.tokenizer import open_tokenizer\nopen_tokenizer({files}).encode('a')\n"
+        f"from edgetune.models.load import open_tokenizer\nopen_tokenizer({files}).encode('a')\n"
         "print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     )
     assert loaded == "[]"

@@ -18,8 +18,8 @@ from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.gguf.encode import to_float32
 from edgetune.gguf.lineage import Lineage, trace_lineage
+from edgetune.models.load import open_tokenizer
 from edgetune.models.safetensors_file import SafetensorsFile
-from edgetune.models.tokenizer import open_tokenizer
 from edgetune.outputs import check_target, staged_file
 from edgetune.weights.adapter_keys import MODEL_PREFIX, ModuleKeys, assign_keys, incomplete, other_base
 from edgetune.weights.base import ITEM_BYTES, TensorInfo

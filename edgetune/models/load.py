@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
+from edgetune.models.tokenizer import ModelTokenizer, wrap_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,23 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def open_tokenizer(files: ModelFiles) -> ModelTokenizer:
+    """The tokenizer of a model folder, adapter folder or GGUF: the ids and template that Transformers would give.
+
+    Transformers itself, whose import takes seconds, is asked only where it would change what the files say. As in
+    training, padding is done with the EOS token where the model names no other. Raises ModelError.
+    """
+    from edgetune.models.gguf_tokenizer import open_gguf_tokenizer
+    from edgetune.models.tokenizer_folder import read_tokenizer_folder
+
+    tokenizer = (
+        read_tokenizer_folder(files.folder, where=files.reference)
+        if files.gguf is None
+        else open_gguf_tokenizer(GgufFile(files.gguf), where=files.reference)
+    )
+    return tokenizer or wrap_tokenizer(load_tokenizer(files), where=files.reference)
 
 
 def load_model(

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
-from edgetune.models.locate import ModelFiles
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
@@ -88,24 +87,6 @@ class ModelTokenizer:
         return settings
 
 
-def open_tokenizer(files: ModelFiles) -> ModelTokenizer:
-    """The tokenizer of a model folder, adapter folder or GGUF: the ids and template that Transformers would give.
-
-    Transformers itself, whose import takes seconds, is asked only where it would change what the files say. As in
-    training, padding is done with the EOS token where the model names no other. Raises ModelError.
-    """
-    from edgetune.models.gguf_file import GgufFile
-    from edgetune.models.gguf_tokenizer import open_gguf_tokenizer
-    from edgetune.models.tokenizer_folder import read_tokenizer_folder
-
-    tokenizer = (
-        read_tokenizer_folder(files.folder, where=files.reference)
-        if files.gguf is None
-        else open_gguf_tokenizer(GgufFile(files.gguf), where=files.reference)
-    )
-    return tokenizer or _through_transformers(files)
-
-
 def wrap_tokenizer(tokenizer: PreTrainedTokenizerBase, *, where: str) -> ModelTokenizer:
     """Transformers' tokenizer as ours. Raises ModelError when it does not rest on the tokenizers library."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -126,9 +107,3 @@ def plain(backend: Tokenizer) -> Tokenizer:
     backend.no_truncation()
     backend.no_padding()
     return backend
-
-
-def _through_transformers(files: ModelFiles) -> ModelTokenizer:
-    from edgetune.models.load import load_tokenizer
-
-    return wrap_tokenizer(load_tokenizer(files), where=files.reference)

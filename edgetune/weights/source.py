@@ -75,7 +75,7 @@ class Source:
 
     def open_tokenizer(self) -> ModelTokenizer:
         """The same without Transformers around it where that is possible. Raises ModelError."""
-        from edgetune.models.tokenizer import open_tokenizer
+        from edgetune.models.load import open_tokenizer
 
         return open_tokenizer(self._tokenizer_files)
 
