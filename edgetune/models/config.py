@@ -88,21 +88,26 @@ class ModelConfig:
 def read_config(files: ModelFiles) -> ModelConfig:
     """The configuration of a model folder or GGUF file, without quantization marks. Raises ModelError."""
     if files.gguf is not None:
-        from edgetune.models.gguf_config import gguf_config
-
-        config = gguf_config(GgufFile(files.gguf))
-        settings = {**config.to_dict(), "architectures": _causal_architectures(config)}
+        settings = _gguf_settings(GgufFile(files.gguf))
     else:
         settings = {**_read_json(files.folder / "config.json"), **_pooling(files.folder)}
     settings.pop("quantization_config", None)
     return ModelConfig(settings, where=files.reference)
 
 
-def _causal_architectures(config: Any) -> list[str]:
+def _gguf_settings(file: GgufFile) -> dict[str, Any]:
     """A GGUF does not say its Transformers class; what llama.cpp runs is the causal language model of its family."""
+    from edgetune.models.gguf_config import gguf_config, refuse_rope_scaling
+    from edgetune.models.gguf_llama import llama_settings
+
+    if file.metadata.get("general.architecture") == "llama":
+        refuse_rope_scaling(file, "llama")
+        return {**llama_settings(file), "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    return list(config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]])
+    config = gguf_config(file)
+    architectures = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+    return {**config.to_dict(), "architectures": architectures}
 
 
 def _pooling(folder: Path) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""A GGUF file's tensors under Hugging Face's names, dequantized to float32 one at a time."""
+"""A GGUF file's tensors under Hugging Face's names, dequantized to float32 as Transformers dequantizes them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.gguf_llama import LlamaTensors, dequantize_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +15,16 @@ if TYPE_CHECKING:
 
 _VOCABULARY_MATRICES = ("token_embd.weight", "output.weight")
 """The largest, and the ones that no processor changes."""
+
+
+def open_gguf_tensors(file: GgufFile, config: Callable[[], PretrainedConfig]) -> LlamaTensors | GgufTensors:
+    """The tensors of a file; `config`, Transformers' configuration, is asked for only where Transformers does the work.
+
+    Raises ModelError as the classes do.
+    """
+    if file.metadata.get("general.architecture") == "llama":
+        return LlamaTensors(file)
+    return GgufTensors(file, config())
 
 
 class GgufTensors:
@@ -38,18 +50,12 @@ class GgufTensors:
     def load(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """One tensor in float32; rows [start, stop) of it where it is read `by_rows`."""
         import numpy as np
-        from gguf import GGMLQuantizationType, dequantize
 
         stored = self._stored[name]
-        data = self._file.data(stored)[start:stop]
-        kind = GGMLQuantizationType(self._file.tensors[stored].kind)
-        if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-            data = data.view(np.float32 if kind is GGMLQuantizationType.F32 else np.float16)
-        weights = dequantize(data, kind)
-        self._file.release(stored)
-        if not self.by_rows(name):
-            weights = self._processor.process(weights=weights, name=stored).weights
-        return np.array(weights, dtype=np.float32, order="C")
+        weights = dequantize_rows(self._file, stored, start, stop)
+        if self.by_rows(name):
+            return weights
+        return np.array(self._processor.process(weights=weights, name=stored).weights, dtype=np.float32, order="C")
 
     def _stored_names(self, config: PretrainedConfig) -> dict[str, str]:
         """Hugging Face's name -> the file's, in the file's order."""

@@ -133,9 +133,9 @@ def quiet_libraries() -> None:
 def _gguf_weights(gguf: Path, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     import torch
 
-    from edgetune.models.gguf_tensors import GgufTensors
+    from edgetune.models.gguf_tensors import open_gguf_tensors
 
-    tensors = GgufTensors(GgufFile(gguf), config)
+    tensors = open_gguf_tensors(GgufFile(gguf), lambda: config)
     return {name: torch.from_numpy(tensors.load(name)).to(dtype) for name in tensors.shapes}
 
 

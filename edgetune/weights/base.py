@@ -17,6 +17,7 @@ from edgetune.weights.whole_tensors import WholeTensors
 
 if TYPE_CHECKING:
     import numpy as np
+    from transformers import PretrainedConfig
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -70,14 +71,12 @@ def open_base(files: ModelFiles, config: ModelConfig) -> BaseTensors:
 
 
 class _GgufBase:
-    """Dequantized to float32. Only the vocabulary's matrices are read by rows; the others are smaller."""
+    """Dequantized to float32; by rows where the file has them in the same order, whole where it does not."""
 
     def __init__(self, file: GgufFile, config: ModelConfig) -> None:
-        from transformers import AutoConfig
+        from edgetune.models.gguf_tensors import open_gguf_tensors
 
-        from edgetune.models.gguf_tensors import GgufTensors
-
-        self._stored = GgufTensors(file, AutoConfig.for_model(**config.settings))
+        self._stored = open_gguf_tensors(file, lambda: _transformers_config(config))
         self.tensors = {name: TensorInfo(name, shape, "F32") for name, shape in self._stored.shapes.items()}
         self._whole = WholeTensors(lambda name: {name: self._stored.load(name)})
 
@@ -88,6 +87,12 @@ class _GgufBase:
 
     def release(self, name: str, start: int, stop: int) -> None:
         self._whole.release(name, start, stop)
+
+
+def _transformers_config(config: ModelConfig) -> PretrainedConfig:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**config.settings)
 
 
 class _SafetensorsBase:

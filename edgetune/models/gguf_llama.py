@@ -1,0 +1,129 @@
+"""A GGUF of the Llama family as Hugging Face has it: configuration and tensors, without importing Transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgetune.errors import ModelError
+from edgetune.models.gguf_file import GgufFile
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_REQUIRED = {
+    "context_length": "max_position_embeddings",
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+_DEFAULT_ROPE_BASE = 10000.0
+"""llama.cpp's, for files that do not say."""
+
+_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+_BLOCK = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+_HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+"""Whose rows llama.cpp has in another order -> how many heads they make."""
+
+
+def llama_settings(file: GgufFile) -> dict[str, Any]:
+    """What Transformers' LlamaConfig would be told. Raises ModelError for a missing key."""
+    settings: dict[str, Any] = {}
+    for key, name in _REQUIRED.items():
+        if f"llama.{key}" not in file.metadata:
+            raise ModelError(f"does not say its llama.{key}", where=file.path, remedy="download or export it again")
+        settings[name] = file.metadata[f"llama.{key}"]
+    say = file.metadata.get
+    return {
+        **settings,
+        "num_key_value_heads": say("llama.attention.head_count_kv", settings["num_attention_heads"]),
+        "head_dim": say("llama.rope.dimension_count") or say("llama.attention.key_length"),
+        "rope_theta": say("llama.rope.freq_base", _DEFAULT_ROPE_BASE),
+        "vocab_size": say("llama.vocab_size") or len(file.array("tokenizer.ggml.tokens") or ()),
+        "attention_bias": "blk.0.attn_q.bias" in file.tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in file.tensors,
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        "bos_token_id": say("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": say("tokenizer.ggml.eos_token_id"),
+        "pad_token_id": say("tokenizer.ggml.padding_token_id"),
+    }
+
+
+class LlamaTensors:
+    """The tensors under Hugging Face's names and in its row order, dequantized to float32.
+
+    `shapes` is by name, in the file's order. Raises ModelError for a tensor that the family does not have, and for one
+    that is missing.
+    """
+
+    def __init__(self, file: GgufFile) -> None:
+        self._file = file
+        self._settings = llama_settings(file)
+        self._stored = self._stored_names()
+        self.shapes = {name: file.tensors[stored].shape for name, stored in self._stored.items()}
+
+    def by_rows(self, name: str) -> bool:
+        """True when rows of this tensor can be dequantized without the others."""
+        return self._heads(name) is None
+
+    def load(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """One tensor; rows [start, stop) of it where it is read `by_rows`."""
+        heads = self._heads(name)
+        weights = dequantize_rows(self._file, self._stored[name], start, stop)
+        return weights if heads is None else _halves_from_pairs(weights, heads)
+
+    def _heads(self, name: str) -> int | None:
+        key = _HEADS.get(self._stored[name].split(".")[-2])
+        return None if key is None else int(self._settings[key])
+
+    def _stored_names(self) -> dict[str, str]:
+        """Hugging Face's name -> the file's, in the file's order."""
+        found = {}
+        for stored in self._file.tensors:
+            module, _, parameter = stored.rpartition(".")
+            *block, last = module.split(".")
+            known = _BLOCK.get(last) if block[:1] == ["blk"] and len(block) == 2 else _TOP.get(module)
+            if known is None or parameter not in ("weight", "bias"):
+                raise ModelError(f"the Llama family has no place for the tensor {stored}", where=self._file.path)
+            found[f"model.layers.{block[1]}.{known}.{parameter}" if block else f"{known}.{parameter}"] = stored
+        blocks = range(self._settings["num_hidden_layers"])
+        needed = [f"model.layers.{block}.{module}.weight" for block in blocks for module in _BLOCK.values()]
+        lost = [name for name in ("model.embed_tokens.weight", *needed, "model.norm.weight") if name not in found]
+        if lost:
+            raise ModelError(f"lacks the tensor {lost[0]}", where=self._file.path, remedy="download or export it again")
+        return found
+
+
+def dequantize_rows(file: GgufFile, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Rows [start, stop) of a tensor in float32, whatever type they are stored in; all there is of one dimension."""
+    import numpy as np
+    from gguf import GGMLQuantizationType, dequantize
+
+    kind = GGMLQuantizationType(file.tensors[name].kind)
+    data = file.data(name)
+    if data.ndim > 1:
+        data = data[start:stop]
+    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+        data = data.view(np.float32 if kind is GGMLQuantizationType.F32 else np.float16)
+    rows = np.array(dequantize(data, kind), dtype=np.float32, order="C")
+    file.release(name)
+    return rows
+
+
+def _halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
+    """Rows 2i and 2i + 1 of a head, which llama.cpp rotates with each other, become i and i + d/2."""
+    import numpy as np
+
+    pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(weight.shape)
