@@ -223,6 +223,33 @@ def test_the_packaged_smollm2_with_an_adapter_gives_the_adapters_log_probabiliti
     assert np.abs(expected - actual).max() < 0.15
 
 
+_WITHOUT_TORCH = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers", "peft"):
+            raise ModuleNotFoundError("not installed", name=name)
+sys.meta_path.insert(0, Missing())
+from edgetune.cli.app import main
+main()
+"""
+
+
+def test_a_machine_without_torch_exports_a_base_and_says_what_an_adapter_needs(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    codes = {}
+    for source in (tiny_llama, tmp_path / "adapter"):
+        command = [sys.executable, "-c", _WITHOUT_TORCH, "export", str(source), "--out", str(tmp_path / "model.gguf")]
+        done = subprocess.run([*command, "--force"], capture_output=True, text=True, check=False)
+        codes[source.name] = done.returncode
+    assert codes == {tiny_llama.name: 0, "adapter": 5}
+    assert done.stderr.strip().endswith('run: pip install "edgetune[train]"')
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.fixture
 def old_file(tmp_path: Path) -> Path:
     file = tmp_path / "out" / "model.gguf"

