@@ -122,7 +122,7 @@ def _recorded_pre(source: Source) -> str | None:
 
 
 def _import_torch_early(source: Source) -> Callable[[], object]:
-    """Begin to import, beside the work that does not need it, what folding an adapter needs; returns how to wait for it.
+    """Begin to import, beside work that does not need it, what folding an adapter needs; returns how to wait for it.
 
     The wait raises ModuleNotFoundError where torch is not installed.
     """
