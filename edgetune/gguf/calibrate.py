@@ -129,15 +129,13 @@ def _format_of(row: Row) -> str | None:
 
 
 def _chat_template(tokenizer: ModelTokenizer, data: Path) -> ChatTemplate:
-    template = tokenizer.chat_template
-    source = template.get("default") if isinstance(template, dict) else template
-    if source is None:
+    if tokenizer.default_template is None:
         raise DataError(
             "holds conversations, and this model has no chat template to write them with",
             where=data,
             remedy="give a plain text, or rows with a column text",
         )
-    return ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
+    return ChatTemplate(tokenizer.default_template, tokenizer.bos_token, tokenizer.eos_token)
 
 
 def _bos(tokenizer: ModelTokenizer) -> int | None:

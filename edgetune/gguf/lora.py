@@ -7,36 +7,28 @@ llama.cpp adds alpha/r · B·(A·x) to what a weight gives, with one alpha for t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgetune import console
-from edgetune.errors import AdapterError, NumericalError, UsageError
+from edgetune.errors import NumericalError, UsageError
 from edgetune.gguf.architectures import find_architecture
-from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.gguf.encode import to_float32
 from edgetune.gguf.lineage import Lineage, trace_lineage
+from edgetune.gguf.lora_pairs import LoraPair, gather_pairs, inexpressible, refuse_other_methods
 from edgetune.models.load import open_tokenizer
 from edgetune.models.safetensors_file import SafetensorsFile
 from edgetune.outputs import check_target, staged_file
-from edgetune.weights.adapter_keys import MODEL_PREFIX, ModuleKeys, assign_keys, incomplete, other_base
-from edgetune.weights.base import ITEM_BYTES, TensorInfo
-from edgetune.weights.embeddings import embedding_names
-from edgetune.weights.lora import PlainLora, is_plain_lora, lora_rank, lora_scaling
-from edgetune.weights.source import Adapter, Source
-from edgetune.weights.stream import FoldedTensors, open_folded
+from edgetune.weights.source import Source
+from edgetune.weights.stream import open_folded
 
 if TYPE_CHECKING:
     import numpy as np
     from gguf import GGUFWriter
 
 AdapterType = Literal["f32", "f16"]
-
-_LINEAR = ("lora_A.weight", "lora_B.weight")
-_EMBEDDING = ("lora_embedding_A", "lora_embedding_B")
-_COMPARED_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -52,22 +44,6 @@ class AdapterReport:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """One module's A and B: keys in the adapter, name and shapes in the file.
-
-    `factor` is multiplied into B; `order`, where there is one, says which row of B stands in each row of the file's.
-    llama.cpp looks tokens up in A of an embedding, so there A is stored transposed.
-    """
-
-    name: str
-    keys: tuple[str, str]
-    shapes: tuple[tuple[int, int], tuple[int, int]]
-    factor: float
-    order: np.ndarray | None
-    embedding: bool
-
-
 def export_adapter(source: Source, out: Path, *, outtype: AdapterType = "f32", force: bool = False) -> AdapterReport:
     """Write the LoRA of `source` alone to the GGUF file `out`, complete or not at all.
 
@@ -78,11 +54,11 @@ def export_adapter(source: Source, out: Path, *, outtype: AdapterType = "f32", f
     if source.adapter is None:
         raise UsageError("is a whole model, so there is no adapter to write alone", where=source.name)
     check_target(out, force=force)
-    _refuse_other_methods(source.adapter)
+    refuse_other_methods(source.adapter)
     base = open_folded(replace(source, adapter=None))
     file = SafetensorsFile(source.adapter.weights)
     alpha = float(source.adapter.settings.get("lora_alpha") or 1)
-    pairs = _gather(source.adapter, file, base, alpha)
+    pairs = gather_pairs(source.adapter, file, base, alpha)
     _compare_tokenizers(source)
     architecture = find_architecture(base.config, where=source.base.reference).gguf_name
     with staged_file(out, force=force) as staged:
@@ -99,142 +75,6 @@ def export_adapter(source: Source, out: Path, *, outtype: AdapterType = "f32", f
     )
 
 
-def _refuse_other_methods(adapter: Adapter) -> None:
-    settings = adapter.settings
-    kind = str(settings["peft_type"]).removeprefix("PeftType.")
-    if kind != "LORA":
-        raise _inexpressible(adapter, f"is a {kind} adapter")
-    if not is_plain_lora(settings):
-        raise _inexpressible(adapter, _variant(settings))
-
-
-def _variant(settings: Mapping[str, Any]) -> str:
-    """What makes a LoRA more than A and B."""
-    if settings.get("use_dora"):
-        return "is a DoRA (use_dora)"
-    if settings.get("lora_bias") or settings.get("bias", "none") != "none":
-        return "trains biases"
-    if settings.get("alora_invocation_tokens"):
-        return "is an aLoRA (alora_invocation_tokens)"
-    start = settings.get("init_lora_weights", True)
-    if isinstance(start, str) and start != "gaussian":
-        return f"may have changed the base before it was trained (init_lora_weights: {start})"
-    return "is a variant of LoRA"
-
-
-def _gather(adapter: Adapter, file: SafetensorsFile, base: FoldedTensors, alpha: float) -> list[_Pair]:
-    """Every pair, in the order of the base's tensors; all that cannot be written is refused here."""
-    plan = find_architecture(base.config, where=base.config.where).plan(base.config, base.tensors)
-    names = embedding_names(base.config, base.source.base, base.tensors)
-    known: dict[str, TensorInfo] = dict(base.tensors)
-    tied: set[str] = set()
-    if names is not None and base.config.get("tie_word_embeddings"):
-        known[names.head] = replace(known[names.embedding], name=names.head)
-        tied = {names.head, names.embedding}
-    modules = assign_keys(adapter, file.tensors, known).modules
-    pairs = {}
-    for path, module in modules.items():
-        _refuse_module(adapter, file, module, base, tied)
-        if module.adapter_keys:
-            pairs[path] = _pair(adapter, file, replace(module, replacements={}), known, alpha)
-    placed = {tensor.source: tensor for tensor in plan}
-    return [
-        _placed(adapter, pairs[path], placed.get(f"{path}.weight"))
-        for path in (name.removesuffix(".weight") for name in known)
-        if path in pairs
-    ]
-
-
-def _refuse_module(
-    adapter: Adapter, file: SafetensorsFile, module: ModuleKeys, base: FoldedTensors, tied: set[str]
-) -> None:
-    if module.adapter_keys and f"{module.path}.weight" in tied:
-        raise _inexpressible(adapter, f"adapts {module.path}, which this base uses as embedding and output layer both")
-    if module.row_key is not None:
-        raise _inexpressible(adapter, f"holds trained rows of {module.path} (trainable_token_indices)")
-    for parameter, key in module.replacements.items():
-        name = f"{module.path}.{parameter}"
-        if not _is_copy(file, key, base, name):
-            raise _inexpressible(adapter, f"holds a trained {name} (modules_to_save, or a bias)")
-
-
-def _is_copy(file: SafetensorsFile, key: str, base: FoldedTensors, name: str) -> bool:
-    """True for a tensor that is the base's own: PEFT saves the embedding beside an adapter of it, trained or not."""
-    import numpy as np
-
-    info = base.tensors.get(name)
-    if info is None or (info.shape, info.dtype) != (file.tensors[key].shape, file.tensors[key].dtype):
-        return False
-    for start in range(0, info.shape[0], _COMPARED_ROWS):
-        stop = min(start + _COMPARED_ROWS, info.shape[0])
-        if not np.array_equal(file.rows(key, start, stop), base.rows(name, start, stop)):
-            return False
-        base.release(name, start, stop)
-    return True
-
-
-def _pair(
-    adapter: Adapter, file: SafetensorsFile, module: ModuleKeys, base: Mapping[str, TensorInfo], alpha: float
-) -> _Pair:
-    """The module's pair under the base's own name. Raises AdapterError when its tensors do not fit."""
-    weight = base[f"{module.path}.weight"]
-    own = {key.removeprefix(f"{MODEL_PREFIX}{module.path}.") for key in module.adapter_keys}
-    embedding = own == set(_EMBEDDING)
-    if embedding:
-        rank = lora_rank(adapter.settings, module.path)
-        keys = _keys(module, _EMBEDDING)
-        shapes = (weight.shape[0], rank), (weight.shape[1], rank)
-        _check_shapes(adapter, file, keys, ((rank, weight.shape[0]), shapes[1]))
-    elif PlainLora.suits(module, weight):
-        PlainLora(adapter, file, module, weight)  # refuses what does not fit
-        rank = lora_rank(adapter.settings, module.path)
-        keys = _keys(module, _LINEAR)
-        shapes = (rank, weight.shape[1]), (weight.shape[0], rank)
-    else:
-        raise _inexpressible(adapter, f"holds more than A and B for {module.path} ({', '.join(sorted(own))})")
-    factor = lora_scaling(adapter.settings, module.path) * rank / alpha
-    return _Pair(weight.name, keys, shapes, factor, order=None, embedding=embedding)
-
-
-def _keys(module: ModuleKeys, parts: tuple[str, str]) -> tuple[str, str]:
-    return f"{MODEL_PREFIX}{module.path}.{parts[0]}", f"{MODEL_PREFIX}{module.path}.{parts[1]}"
-
-
-def _check_shapes(
-    adapter: Adapter, file: SafetensorsFile, keys: Sequence[str], needed: Sequence[tuple[int, ...]]
-) -> None:
-    for key, shape in zip(keys, needed, strict=True):
-        stored = file.tensors[key]
-        if stored.shape != shape:
-            raise other_base(adapter, f"{key} has the shape {list(stored.shape)}, this base needs {list(shape)}")
-        if stored.dtype not in ITEM_BYTES:
-            raise incomplete(adapter, f"{key} has the type {stored.dtype}, which is none of LoRA's")
-
-
-def _placed(adapter: Adapter, pair: _Pair, tensor: OutputTensor | None) -> _Pair:
-    """The pair under GGUF's name. What reorders the rows of a weight reorders those of its B."""
-    if tensor is None:
-        raise _inexpressible(adapter, f"adapts {pair.name}, for which the file of the base has no tensor of its own")
-    order = None if tensor.transform is None else _row_order(tensor)
-    if tensor.transform is not None and (order is None or pair.embedding):
-        raise _inexpressible(adapter, f"adapts {pair.name}, whose values llama.cpp stores changed")
-    return replace(pair, name=tensor.name, order=order)
-
-
-def _row_order(tensor: OutputTensor) -> np.ndarray | None:
-    """Which source row each row of the file's tensor is; None when the transform does more than reorder rows."""
-    import numpy as np
-
-    assert tensor.transform is not None
-    rows = np.arange(tensor.shape[0], dtype=np.float32)
-    numbered = np.stack([rows, rows + 0.5], axis=1)  # numbers of rows are exact in float32 up to 16 million
-    moved = np.asarray(tensor.transform(numbered))
-    order = moved[:, 0].astype(np.int64)
-    if moved.shape != numbered.shape or not np.array_equal(np.sort(order), np.arange(len(rows))):
-        return None
-    return order if np.array_equal(moved, numbered[order]) else None
-
-
 def _compare_tokenizers(source: Source) -> None:
     """The file of the base brings the base's own tokenizer and chat template, whatever the adapter was trained with."""
     if source.tokenizer_folder is None:
@@ -243,7 +83,7 @@ def _compare_tokenizers(source: Source) -> None:
     trained, base = source.open_tokenizer(), open_tokenizer(source.base)
     added = [token for token in trained.vocabulary if token not in base.vocabulary]
     if added:
-        raise _inexpressible(
+        raise inexpressible(
             source.adapter, f"was trained with {len(added)} added tokens ({added[0]!r}) that the base's tokenizer lacks"
         )
     if trained.chat_template != base.chat_template:
@@ -258,7 +98,7 @@ def _write(
     architecture: str,
     lineage: Lineage,
     alpha: float,
-    pairs: Sequence[_Pair],
+    pairs: Sequence[LoraPair],
     adapter: SafetensorsFile,
     outtype: AdapterType,
 ) -> None:
@@ -290,7 +130,7 @@ def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float) -> None:
     writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
 
 
-def _arrays(pair: _Pair, adapter: SafetensorsFile) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(pair: LoraPair, adapter: SafetensorsFile) -> tuple[np.ndarray, np.ndarray]:
     """A and B in float32 as the file has them."""
     import numpy as np
 
@@ -300,7 +140,7 @@ def _arrays(pair: _Pair, adapter: SafetensorsFile) -> tuple[np.ndarray, np.ndarr
     return (np.ascontiguousarray(a.T) if pair.embedding else a), b * np.float32(pair.factor)
 
 
-def _stored(values: np.ndarray, dtype: np.dtype, pair: _Pair, where: Path) -> np.ndarray:
+def _stored(values: np.ndarray, dtype: np.dtype, pair: LoraPair, where: Path) -> np.ndarray:
     import numpy as np
 
     if not np.isfinite(values).all():
@@ -316,11 +156,3 @@ def _stored(values: np.ndarray, dtype: np.dtype, pair: _Pair, where: Path) -> np
             f"the adapter of {pair.name} has values beyond float16's range", where=where, remedy="write it in f32"
         )
     return stored
-
-
-def _inexpressible(adapter: Adapter, what: str) -> AdapterError:
-    return AdapterError(
-        f"{what}, which llama.cpp's adapter files cannot express",
-        where=adapter.folder,
-        remedy="leave --adapter-only out: `edgetune export` then folds it into the weights",
-    )

@@ -64,6 +64,12 @@ class ModelTokenizer:
         return self.special.get("eos", "")
 
     @property
+    def default_template(self) -> str | None:
+        """The one chat template, or of several by name the one that is used when none is named."""
+        template = self.chat_template
+        return template.get("default") if isinstance(template, dict) else template
+
+    @property
     def all_special(self) -> tuple[str, ...]:
         """The texts of all special tokens."""
         return tuple(dict.fromkeys([*self.special.values(), *self.further_special]))

@@ -59,7 +59,7 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
 
 def render_chats(tokenizer: ModelTokenizer) -> list[str]:
     """The conversations as training renders them; empty where there is no chat template."""
-    source = default_template(tokenizer)
+    source = tokenizer.default_template
     if source is None:
         return []
     template = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
@@ -68,12 +68,6 @@ def render_chats(tokenizer: ModelTokenizer) -> list[str]:
         with suppress(DataError, RecipeError):
             rendered.append(template.render(messages))
     return rendered
-
-
-def default_template(tokenizer: ModelTokenizer) -> str | None:
-    """The one template, or of several by name the one that is used when none is named."""
-    template = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
 
 
 def _judge(

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgetune import console
 from edgetune.errors import ModelError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
-from edgetune.gguf.verification.chat_parity import check_chats, default_template
+from edgetune.gguf.verification.chat_parity import check_chats
 from edgetune.gguf.verification.trial import Trial, begin_trial
 from edgetune.gguf.vocabularies.byte_level import is_byte_level
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts, texts_in_use
@@ -107,7 +107,7 @@ def _check_reading(file: GgufFile, tokenizer: ModelTokenizer | None, choices: Se
         if tokenizer is not None:
             _check_special_tokens(file, tokenizer)
             compared = _check_texts(vocabulary, tokenizer, choices)
-            if file.metadata.get(TEMPLATE_KEY) != default_template(tokenizer):
+            if file.metadata.get(TEMPLATE_KEY) != tokenizer.default_template:
                 raise VerificationFailed("the chat template in the file is not the tokenizer's")
         source = file.metadata.get(TEMPLATE_KEY)
         chats = (0, 0) if source is None else check_chats(source, vocabulary, tokenizer)

@@ -71,11 +71,9 @@ def _around_special_tokens(tokenizer: ModelTokenizer) -> list[str]:
 
 def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
     """Conversations of one and three turns as the chat template writes them; empty without a template."""
-    template = tokenizer.chat_template
-    source = template.get("default") if isinstance(template, dict) else template
-    if source is None:
+    if tokenizer.default_template is None:
         return []
-    chat = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
+    chat = ChatTemplate(tokenizer.default_template, tokenizer.bos_token, tokenizer.eos_token)
     words = [hard_texts()[0], "Why is 2 + 2 = 4?\n\n  Say it in one word.", "你好 🙂 été", "def f(x):\n    return x"]
     turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate([*words, "Thanks!"])]
     return [chat.render(part, add_generation_prompt=True) for part in (turns[:1], turns[:3], turns[2:])]
