@@ -10,17 +10,22 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from edgetune.models.adapters import METHODS
-from edgetune.recipe import schema
+from edgetune.recipe import data, methods, schema, section, train
 
 PAGE = Path(__file__).with_name("recipe.md")
-SECTIONS: dict[str, type[schema.Section]] = {
+
+
+def _tag(kind: type[section.Section]) -> str:
+    return str(typing.get_args(kind.model_fields["type"].annotation)[0])
+
+
+SECTIONS: dict[str, type[section.Section]] = {
     "": schema.Recipe,
     "base": schema.Base,
-    "data": schema.Data,
-    "data.train[], data.eval[]": schema.DataSource,
-    **{f"method, type {name}": getattr(schema, name.capitalize()) for name in METHODS},
-    "train": schema.Train,
+    "data": data.Data,
+    "data.train[], data.eval[]": data.DataSource,
+    **{f"method, type {_tag(kind)}": kind for kind in methods.OWN_METHODS},
+    "train": train.Train,
 }
 
 
@@ -31,9 +36,9 @@ def reference() -> str:
         "Written by `python docs/recipe_reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can "
         "be set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
     ]
-    for name, section in SECTIONS.items():
-        parts.append(f"## {name or 'top level'}\n\n{(section.__doc__ or '').strip()}")
-        rows = [_row(key, field) for key, field in section.model_fields.items()]
+    for name, kind in SECTIONS.items():
+        parts.append(f"## {name or 'top level'}\n\n{(kind.__doc__ or '').strip()}")
+        rows = [_row(key, field) for key, field in kind.model_fields.items()]
         parts.append("\n".join(["| key | type | default | |", "|---|---|---|---|", *rows]))
     return "\n\n".join(parts) + "\n"
 
@@ -54,7 +59,7 @@ def _limit(limit: str) -> str:
 
 def _plain(value: Any) -> str:
     """A default as YAML writes it."""
-    if isinstance(value, schema.Section):
+    if isinstance(value, section.Section):
         return "{}"
     return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
 

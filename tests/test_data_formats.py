@@ -15,7 +15,7 @@ from edgetune.data.formats import fill_prompt, to_example
 from edgetune.data.load import load_examples
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
-from edgetune.recipe.schema import Data, DataSource
+from edgetune.recipe.data import Data, DataSource
 
 LABELS = ["negative", "neutral", "positive"]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgetune.data.read import read_rows
 from edgetune.data.split import slice_split
 from edgetune.errors import DataError, MissingComponent
-from edgetune.recipe.schema import DataSource
+from edgetune.recipe.data import DataSource
 
 ROWS = [{"text": "good, really", "label": "positive"}, {"text": 'a "quote"', "label": "neutral"}]
 
@@ -201,7 +201,7 @@ def test_a_hub_data_set_that_cannot_be_reached_is_named_with_the_way_out(name: s
         "import sys\n"
         "from edgetune.data.read import read_rows\n"
         "from edgetune.errors import DataError\n"
-        "from edgetune.recipe.schema import DataSource\n"
+        "from edgetune.recipe.data import DataSource\n"
         "try:\n"
         "    read_rows(DataSource(source=sys.argv[1], format='sharegpt'))\n"
         "except DataError as problem:\n"

@@ -13,7 +13,7 @@ from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import TokenizedData, TokenizedExample, tokenize_examples
 from edgetune.errors import DataError
-from edgetune.recipe.schema import Percentile
+from edgetune.recipe.data import Percentile
 
 LETTERS = ChatTemplate(
     "{% for message in messages %}{{ '<' if message.role == 'user' else '>' }}{{ message.content }}"

@@ -21,7 +21,7 @@ from edgetune.errors import MissingComponent, ModelError, RecipeError  # noqa: E
 from edgetune.models.adapters import add_adapter  # noqa: E402
 from edgetune.models.load import load_config, load_model, load_tokenizer  # noqa: E402
 from edgetune.models.locate import ModelFiles, locate_model  # noqa: E402
-from edgetune.recipe.schema import Ia3, Lora  # noqa: E402
+from edgetune.recipe.methods import Ia3, Lora  # noqa: E402
 
 IDS = torch.tensor([[1, 42, 300, 7, 2, 999, 15, 4000]])
 

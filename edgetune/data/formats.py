@@ -9,7 +9,7 @@ from typing import Any
 from edgetune.data.example import Example, Message
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
-from edgetune.recipe.schema import Data, DataSource
+from edgetune.recipe.data import Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool")}
@@ -69,7 +69,7 @@ def check_maps(source: DataSource, data: Data) -> None:
                 where=source.source,
             )
     for value, label in source.labels.items():
-        if label not in data.labels:
+        if label is not None and label not in data.labels:
             raise RecipeError(
                 f"labels maps {value} to {label}{nearest(label, data.labels)}, but data.labels has "
                 f"{', '.join(data.labels) or 'none'}",
@@ -174,7 +174,7 @@ def _label(record: Record, source: DataSource, data: Data) -> str:
             where=record.where,
             remedy=None if source.labels else "map the file's values in the source's labels, such as {\"0\": negative}",
         )
-    return labels[value]
+    return labels[value] or ""
 
 
 def _text(value: Any, column: str, where: str) -> str:

@@ -8,7 +8,7 @@ from edgetune.data.example import Example
 from edgetune.data.formats import check_maps, to_example
 from edgetune.data.read import read_rows
 from edgetune.errors import DataError, RecipeError
-from edgetune.recipe.schema import Data, DataSource
+from edgetune.recipe.data import Data, DataSource
 
 
 def load_examples(sources: Sequence[DataSource], data: Data, task: str) -> list[Example]:

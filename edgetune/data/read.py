@@ -12,7 +12,7 @@ from edgetune.data.split import slice_split
 from edgetune.data.table_file import read_csv, read_tsv
 from edgetune.data.text_file import check_file, read_text
 from edgetune.errors import DataError, MissingComponent
-from edgetune.recipe.schema import DataSource
+from edgetune.recipe.data import DataSource
 
 _INSTALL = 'pip install "edgetune[train]"'
 

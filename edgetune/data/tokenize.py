@@ -10,7 +10,7 @@ from fractions import Fraction
 from edgetune.data.example import Example
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError
-from edgetune.recipe.schema import Percentile
+from edgetune.recipe.data import Percentile
 
 UNSUPERVISED = -100
 """The label that torch's cross-entropy ignores."""
@@ -21,10 +21,16 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """Token ids, and the same ids as labels where they are supervised, -100 where they are not. Equally long."""
+    """What a model reads, and what it must answer.
+
+    `labels` are, for a decoder, as long as `input_ids`: the same ids where they are supervised, -100 where they are
+    not; for an encoder-decoder the ids that the decoder must write; with a classification head the label's number.
+    """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
+    weight: float = 1.0
+    """What its loss counts, beside 1.0 of an ordinary example (class weights)."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from edgetune.errors import DataError, ModelError, NumericalError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.imatrix import Imatrix, Importance
 from edgetune.models.tokenizer import ModelTokenizer
-from edgetune.recipe.schema import DATA_SUFFIXES, Data, DataSource
+from edgetune.recipe.data import DATA_SUFFIXES, Data, DataSource
 from edgetune.weights.source import Source
 from edgetune.weights.stream import FoldedTensors, open_folded
 

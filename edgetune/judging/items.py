@@ -11,7 +11,7 @@ from edgetune.data.formats import check_maps, to_example
 from edgetune.data.read import read_rows
 from edgetune.errors import DataError
 from edgetune.judging.suite import Suite, hash_value
-from edgetune.recipe.schema import Data
+from edgetune.recipe.data import Data
 
 ID_COLUMN = "id"
 

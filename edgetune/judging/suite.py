@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgetune import assets
+from edgetune.recipe.data import DataSource
 from edgetune.recipe.load import find_named
-from edgetune.recipe.schema import DataSource, Section
+from edgetune.recipe.section import Section
 from edgetune.recipe.yaml_input import read_mapping, validate
 
 

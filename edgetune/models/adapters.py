@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
-from edgetune.recipe.schema import Ia3, Lora, Method
+from edgetune.recipe.methods import Ia3, Lora, Method
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
@@ -22,7 +22,7 @@ def lora(method: Lora) -> PeftConfig:
         r=method.rank,
         lora_alpha=method.alpha,
         lora_dropout=method.dropout,
-        target_modules=method.targets,
+        target_modules="all-linear" if method.targets is None else method.targets,
         use_rslora=method.rslora,
         use_dora=method.dora,
     )
@@ -32,7 +32,9 @@ def ia3(method: Ia3) -> PeftConfig:
     """https://arxiv.org/abs/2205.05638."""
     from peft import IA3Config
 
-    return IA3Config(task_type="CAUSAL_LM", target_modules=method.targets, feedforward_modules=method.feedforward)
+    targets = method.targets or ["k_proj", "v_proj", "down_proj"]
+    feedforward = ["down_proj"] if method.feedforward is None else method.feedforward
+    return IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=feedforward)
 
 
 METHODS: dict[str, Callable[[Any], PeftConfig]] = {"lora": lora, "ia3": ia3}
@@ -46,7 +48,8 @@ def add_adapter(model: PreTrainedModel, method: Method, *, base: str) -> PeftMod
     from peft import get_peft_model
 
     config = METHODS[method.type](method)
-    _check_targets(model, method)
+    if isinstance(method, Lora | Ia3):
+        _check_targets(model, method)
     try:
         adapted = get_peft_model(model, config)
     except ValueError as problem:
@@ -56,9 +59,9 @@ def add_adapter(model: PreTrainedModel, method: Method, *, base: str) -> PeftMod
     return adapted
 
 
-def _check_targets(model: PreTrainedModel, method: Method) -> None:
+def _check_targets(model: PreTrainedModel, method: Lora | Ia3) -> None:
     """PEFT is content when one target matches; a recipe that names a module which is not there is mistaken."""
-    if isinstance(method.targets, str):
+    if not isinstance(method.targets, list):
         return
     modules = [name for name, _ in model.named_modules() if name]
     for target in method.targets:

@@ -118,12 +118,7 @@ def _pooling(folder: Path) -> dict[str, Any]:
     for module in json.loads(modules.read_text(encoding="utf-8")):
         if str(module.get("type", "")).endswith("Pooling"):
             said = _read_json(folder / str(module.get("path", "")) / "config.json")
-            older = {
-                "mean": "pooling_mode_mean_tokens",
-                "cls": "pooling_mode_cls_token",
-                "lasttoken": "pooling_mode_lasttoken",
-            }
-            modes = [mode for mode, key in older.items() if said.get(key)]
+            modes = [mode for mode, flag in _POOLING_FLAGS.items() if said.get(flag)]
             return {"pooling": modes[0] if modes else said.get("pooling_mode")}
     return {}
 

@@ -1,20 +1,19 @@
-"""What a recipe may say. Defaults live here only: help, docs and the run directory are generated from these fields.
+"""What a recipe may say. Defaults live in this room only: help and docs are generated from them.
 
 Words are the field's own: PEFT's for methods, TRL's and Transformers' for training. Imports no torch.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """One part of a recipe: frozen, and a key that it does not know is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, protected_namespaces=())
+from edgetune.recipe.data import FORMATS_OF_TASK, Data
+from edgetune.recipe.methods import Full, Lora, Method, PrefixTuning
+from edgetune.recipe.section import Section
+from edgetune.recipe.train import Train
 
 
 class Base(Section):
@@ -32,112 +31,11 @@ class Base(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Type of weights and compute; auto is bfloat16 on a GPU that has it, float32 on a CPU."
     )
-
-
-DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""A data source that ends so is a file; anything else is a hub id."""
-
-
-class DataSource(Section):
-    """One file or hub data set, and how its columns are read."""
-
-    source: str = Field(
-        description="A .jsonl, .json, .csv, .tsv or .parquet file (relative to the recipe's folder), or a hub id."
+    head: Literal["lm", "classification"] = Field(
+        "lm",
+        description="classify: lm answers with the label's words; classification puts a new layer with one score per "
+        "label on the model (AutoModelForSequenceClassification), and is the only one that encoders such as BERT have.",
     )
-    subset: str | None = Field(
-        None, description="Configuration name of a hub data set, such as sentiment of tweet_eval."
-    )
-    split: str = Field(
-        "train", description='Split, with the slices of datasets: "train[:1000]". Slices work on files too.'
-    )
-    format: Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text-label"] = Field(
-        description="How rows become conversations."
-    )
-    columns: dict[str, str] = Field({}, description="The format's column name -> the file's, such as {text: tweet}.")
-    labels: dict[str, str] = Field({}, description='Value in the file -> label, such as {"0": negative}.')
-
-    def found_from(self, folder: Path) -> DataSource:
-        """The same source with a file's path absolute; it was relative to `folder`."""
-        if not self.source.lower().endswith(DATA_SUFFIXES):
-            return self
-        return self.model_copy(update={"source": str((folder / self.source).resolve())})
-
-
-class Percentile(Section):
-    """A maximum length taken from the training data."""
-
-    percentile: float = Field(gt=0, le=100, description="Share of the training examples that fit whole, in percent.")
-
-
-class Data(Section):
-    """What the model learns from, and what it is tested on."""
-
-    train: list[DataSource] = Field(min_length=1)
-    eval: list[DataSource] = []
-    max_length: Annotated[int, Field(ge=8)] | Percentile = Field(
-        1024, description="Tokens per example; longer ones are cut at the end. Or {percentile: 80}."
-    )
-    template: str = Field(
-        "chat", description="chat (the tokenizer's own), alpaca, or a Jinja file (relative to the recipe's folder)."
-    )
-    labels: list[str] = Field([], description="classify: the labels, in the order of tables and matrices.")
-    prompt: str | None = Field(None, description="classify: the user's message, with {text} where the text goes.")
-
-
-class Lora(Section):
-    """Low-rank adaptation, https://arxiv.org/abs/2106.09685. On an nf4 base: QLoRA, https://arxiv.org/abs/2305.14314."""
-
-    type: Literal["lora"]
-    rank: int = Field(16, ge=1, description="Rank r of the update B·A.")
-    alpha: float = Field(32, gt=0, description="The update is scaled by alpha / rank (alpha / √rank with rslora).")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: list[str] | Literal["all-linear"] = Field("all-linear", description="Module names, or all-linear.")
-    rslora: bool = Field(False, description="Scale by alpha / √rank, https://arxiv.org/abs/2312.03732.")
-    dora: bool = Field(False, description="Weight-decomposed LoRA, https://arxiv.org/abs/2402.09353.")
-
-
-class Ia3(Section):
-    """Learned rescaling of activations, https://arxiv.org/abs/2205.05638."""
-
-    type: Literal["ia3"]
-    targets: list[str] = Field(
-        ["k_proj", "v_proj", "down_proj"], min_length=1, description="Modules that get a scaling vector."
-    )
-    feedforward: list[str] = Field(
-        ["down_proj"], description="Those of the targets whose input is scaled instead of their output."
-    )
-
-    @model_validator(mode="after")
-    def _feedforward_is_targeted(self) -> Ia3:
-        strangers = sorted(set(self.feedforward) - set(self.targets))
-        if strangers:
-            raise ValueError(f"feedforward names {', '.join(strangers)}, which targets does not")
-        return self
-
-
-Method = Annotated[Lora | Ia3, Field(discriminator="type")]
-
-
-class Train(Section):
-    """How the adapter is trained."""
-
-    epochs: float = Field(1, gt=0, description="Passes over the training data.")
-    max_steps: int | None = Field(
-        None, ge=1, description="Stop after this many optimizer updates, whatever epochs says."
-    )
-    batch_size: int = Field(1, ge=1, description="Examples per device and step.")
-    accumulate: int = Field(1, ge=1, description="Steps per optimizer update.")
-    learning_rate: float = Field(2e-4, gt=0)
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = "adamw"
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    gradient_checkpointing: bool = Field(False, description="Less memory for activations, about a third more time.")
-    eval_every: int | None = Field(None, ge=1, description="Evaluate each this many updates; None is at the end only.")
-    save_every: int | None = Field(None, ge=1, description="Checkpoint each this many updates; None is each epoch.")
-    log_every: int = Field(1, ge=1, description="Write a row of metrics.jsonl each this many updates.")
-    seed: int = Field(0, ge=0)
 
 
 class Recipe(Section):
@@ -145,7 +43,7 @@ class Recipe(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Lower case; names the run directory.")
     description: str = Field("", description="One line for `edgetune recipes`.")
-    task: Literal["chat", "classify"]
+    task: Literal["chat", "classify", "summarize"]
     base: Base
     data: Data
     method: Method
@@ -157,30 +55,89 @@ class Recipe(Section):
         return {"model": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _labels_belong_to_classify(self) -> Recipe:
-        if self.task == "classify":
-            if len(self.data.labels) < 2:
-                raise ValueError("data.labels needs at least 2 labels when task is classify")
-            if len(set(self.data.labels)) != len(self.data.labels):
-                raise ValueError("data.labels names a label twice")
-            if self.data.prompt is None or "{text}" not in self.data.prompt:
-                raise ValueError("data.prompt must contain {text} when task is classify")
-        elif self.data.labels or self.data.prompt is not None:
-            raise ValueError(f"data.labels and data.prompt belong to task classify, not {self.task}")
+    def _can_work(self) -> Recipe:
+        for rule in RULES:
+            problem = rule(self)
+            if problem is not None:
+                raise ValueError(problem)
         return self
 
-    @model_validator(mode="after")
-    def _formats_fit_the_task(self) -> Recipe:
-        for field, sources in (("train", self.data.train), ("eval", self.data.eval)):
-            for number, source in enumerate(sources):
-                if (source.format == "text-label") != (self.task == "classify"):
-                    raise ValueError(
-                        f"data.{field}.{number}.format is {source.format}, which task {self.task} cannot read"
-                    )
-        return self
 
-    @model_validator(mode="after")
-    def _quantized_bases_take_lora(self) -> Recipe:
-        if isinstance(self.method, Lora) and self.method.dora and self.base.quantize == "int8":
-            raise ValueError("method.dora does not work on an int8 base; use base.quantize nf4 or none")
-        return self
+Rule = Callable[[Recipe], str | None]
+"""What is wrong with a recipe, naming its fields, or None."""
+
+
+def _labels_belong_to_classify(recipe: Recipe) -> str | None:
+    labels = recipe.data.labels
+    if recipe.task != "classify":
+        return f"data.labels belongs to task classify, not {recipe.task}" if labels else None
+    if len(labels) < 2:
+        return "data.labels needs at least 2 labels when task is classify"
+    return "data.labels names a label twice" if len(set(labels)) != len(labels) else None
+
+
+def _prompts_hold_the_text(recipe: Recipe) -> str | None:
+    prompt = recipe.data.prompt
+    if recipe.task == "chat":
+        return None if prompt is None else "data.prompt belongs to the tasks classify and summarize, not chat"
+    if prompt is None and recipe.base.head == "classification":
+        return None
+    if prompt is None or "{text}" not in prompt:
+        return f"data.prompt must contain {{text}} when task is {recipe.task}"
+    return None
+
+
+def _formats_fit_the_task(recipe: Recipe) -> str | None:
+    for field, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
+        for number, source in enumerate(sources):
+            if source.format not in FORMATS_OF_TASK[recipe.task]:
+                return f"data.{field}.{number}.format is {source.format}, which task {recipe.task} cannot read"
+    return None
+
+
+def _fields_fit_the_task(recipe: Recipe) -> str | None:
+    data, train = recipe.data, recipe.train
+    used = {
+        "base.head": (recipe.base.head != "lm", ("classify",)),
+        "data.balance": (data.balance != "none", ("classify",)),
+        "data.max_source_length": (data.max_source_length is not None, ("classify", "summarize")),
+        "data.max_target_length": (data.max_target_length is not None, ("summarize",)),
+        "train.class_weights": (train.class_weights != "none", ("classify",)),
+        "train.packing": (train.packing, ("chat",)),
+        "train.eval_limit": (train.eval_limit is not None, ("summarize",)),
+    }
+    for field, (given, tasks) in used.items():
+        if given and recipe.task not in tasks:
+            return f"{field} belongs to task {' and '.join(tasks)}, not {recipe.task}"
+    return None
+
+
+def _packing_makes_its_own_batches(recipe: Recipe) -> str | None:
+    if recipe.train.packing and recipe.train.group_by_length:
+        return "train.packing fills rows by itself; leave train.group_by_length out"
+    return None
+
+
+def _methods_suit_the_base(recipe: Recipe) -> str | None:
+    method, quantize = recipe.method, recipe.base.quantize
+    if isinstance(method, Full) and quantize != "none":
+        return f"method full cannot train the weights of an {quantize} base; set base.quantize to none, or take lora"
+    if isinstance(method, Lora) and method.dora and quantize == "int8":
+        return "method.dora does not work on an int8 base; use base.quantize nf4 or none"
+    if isinstance(method, PrefixTuning) and recipe.train.gradient_checkpointing:
+        return (
+            "method prefix does not work with train.gradient_checkpointing, which computes layers anew without the "
+            "trained keys and values; set it to false"
+        )
+    return None
+
+
+RULES: tuple[Rule, ...] = (
+    _labels_belong_to_classify,
+    _prompts_hold_the_text,
+    _formats_fit_the_task,
+    _fields_fit_the_task,
+    _packing_makes_its_own_batches,
+    _methods_suit_the_base,
+)
+"""Combinations that cannot work, as far as the recipe alone tells; what depends on the base is checked with it."""

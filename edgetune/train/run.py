@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from edgetune.train.summary import Summary
-    from edgetune.train.trainer import AdapterTrainer
+    from edgetune.train.trainer import ObjectiveTrainer
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,11 @@ def load_adapted_model(recipe: Recipe, prepared: Prepared) -> PeftModel:
 
 def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel, checkpoint: Path | None) -> Summary:
     from edgetune.models.load import resolve_dtype
+    from edgetune.train.objectives.language_model import LanguageModel
+    from edgetune.train.settings import total_steps, trainer_settings
     from edgetune.train.summary import summarize
     from edgetune.train.telemetry import Telemetry
-    from edgetune.train.trainer import AdapterTrainer, total_steps, trainer_settings
+    from edgetune.train.trainer import trainer_class
 
     dtype = resolve_dtype(recipe.base.dtype)
     evaluation = prepared.evaluation.examples if prepared.evaluation else ()
@@ -127,8 +129,15 @@ def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel
         with console.progress(f"training {recipe.name}", steps, "steps") as progress:
             if checkpoint is not None:
                 progress.advance(checkpoint_step(checkpoint))
-            trainer = AdapterTrainer(
-                model, settings, prepared.tokenizer, prepared.train.examples, evaluation, telemetry, progress
+            trainer = trainer_class(settings)(
+                model,
+                settings,
+                prepared.tokenizer,
+                LanguageModel(prepared.tokenizer.pad_token_id),
+                prepared.train.examples,
+                evaluation,
+                telemetry,
+                progress,
             )
             _run_loop(trainer, run, checkpoint)
         train_seconds = telemetry.train_seconds
@@ -150,7 +159,7 @@ def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel
         )
 
 
-def _run_loop(trainer: AdapterTrainer, run: RunDirectory, checkpoint: Path | None) -> None:
+def _run_loop(trainer: ObjectiveTrainer, run: RunDirectory, checkpoint: Path | None) -> None:
     try:
         with trainer.interrupt:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

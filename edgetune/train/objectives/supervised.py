@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from edgetune.data.tokenize import UNSUPERVISED
 from edgetune.errors import DataError
-from edgetune.train.batches import Batch
+from edgetune.train.objectives.packing import LanguageBatch
 
 
-def supervised_nll(model: nn.Module, head: nn.Module, batch: Batch) -> tuple[Tensor, int]:
+def supervised_nll(model: nn.Module, head: nn.Module, batch: LanguageBatch) -> tuple[Tensor, int]:
     """Sum of the negative log-likelihoods (nats) of the supervised tokens of `batch`, and their number.
 
     `head` is the model's output layer. Raises DataError when the batch holds no supervised token.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 from edgetune.data.collate import collate
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
+from edgetune.train.objectives.objective import Batch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -40,34 +41,35 @@ class Layout:
     own: tuple[int, ...]
 
 
-class Batch(TypedDict):
-    """What the trainer passes to the loss. b is 1 in a packed batch, and t the tokens of a row."""
+class LanguageBatch(Batch):
+    """What the loss of a language model reads. b is 1 in a packed batch, and t the tokens of a row.
+
+    `labels` (b, t) holds the id that each position must predict, -100 where unsupervised.
+    """
 
     input_ids: Tensor  # (b, t)
     position_ids: Tensor  # (b, t), of each token in its own example
-    labels: Tensor  # (b, t): the id that this position must predict, -100 where unsupervised
-    shift_labels: Tensor  # the same tensor, under the name by which Transformers counts labels that need no shift
     layout: Layout | None  # None where rows are padded instead
-    tokens: int  # of all examples, padding not counted and shared ones counted each time
 
 
-def pad_batch(examples: Sequence[TokenizedExample], pad_token_id: int) -> Batch:
+def pad_batch(examples: Sequence[TokenizedExample], pad_token_id: int) -> LanguageBatch:
     """One example a row, padded on the right. No mask is needed: causal attention sees nothing of what is behind it."""
     padded = collate(examples, pad_token_id)
     input_ids = padded["input_ids"]
     labels = pad(padded["labels"][:, 1:], (0, 1), value=UNSUPERVISED)
     positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-    return Batch(
+    return LanguageBatch(
         input_ids=input_ids,
         position_ids=positions,
         labels=labels,
-        shift_labels=labels,
         layout=None,
-        tokens=sum(len(example.input_ids) for example in examples),
+        tokens=_tokens(examples),
+        supervised=_supervised(labels),
+        weight=float(_supervised(labels)),
     )
 
 
-def pack_batch(examples: Sequence[TokenizedExample], *, share_prompt: bool) -> Batch:
+def pack_batch(examples: Sequence[TokenizedExample], *, share_prompt: bool) -> LanguageBatch:
     """All examples in one row, what they share at the beginning only once (with `share_prompt`)."""
     shared = _shared_prompt_length(examples) if share_prompt else 0
     first = examples[0].input_ids[:shared]
@@ -78,14 +80,23 @@ def pack_batch(examples: Sequence[TokenizedExample], *, share_prompt: bool) -> B
         positions += range(shared, length)
         labels += [*example.labels[shared + 1 :], UNSUPERVISED]
     targets = torch.tensor([labels])
-    return Batch(
+    return LanguageBatch(
         input_ids=torch.tensor([input_ids]),
         position_ids=torch.tensor([positions]),
         labels=targets,
-        shift_labels=targets,
         layout=Layout(shared, tuple(len(example.input_ids) - shared for example in examples)),
-        tokens=sum(len(example.input_ids) for example in examples),
+        tokens=_tokens(examples),
+        supervised=_supervised(targets),
+        weight=float(_supervised(targets)),
     )
+
+
+def _tokens(examples: Sequence[TokenizedExample]) -> int:
+    return sum(len(example.input_ids) for example in examples)
+
+
+def _supervised(labels: Tensor) -> int:
+    return int((labels != UNSUPERVISED).sum())
 
 
 def can_pack(config: PretrainedConfig) -> bool:

@@ -1,0 +1,108 @@
+"""The `data` section of a recipe: sources, and how their rows become examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from edgetune.recipe.section import Section
+
+DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+"""A data source that ends so is a file; anything else is a hub id."""
+
+Format = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text-label", "text-summary"]
+
+FORMATS_OF_TASK: dict[str, tuple[str, ...]] = {
+    "chat": ("messages", "sharegpt", "alpaca", "prompt-completion"),
+    "classify": ("text-label",),
+    "summarize": ("text-summary",),
+}
+"""Which formats a task can read."""
+
+
+class DataSource(Section):
+    """One file or hub data set, and how its columns are read."""
+
+    source: str = Field(
+        description="A .jsonl, .json, .csv, .tsv or .parquet file (relative to the recipe's folder), or a hub id."
+    )
+    subset: str | None = Field(
+        None, description="Configuration name of a hub data set, such as sentiment of tweet_eval."
+    )
+    split: str = Field(
+        "train", description='Split, with the slices of datasets: "train[:1000]". Slices work on files too.'
+    )
+    format: Format = Field(description="How rows become conversations, labelled texts or texts with summaries.")
+    columns: dict[str, str] = Field(
+        {},
+        description="The format's column name -> the file's, such as {text: tweet}; a dotted name reaches into an "
+        "object. Other names may be given too, for data.prompt to use.",
+    )
+    labels: dict[str, str | None] = Field(
+        {}, description='Value in the file -> label, such as {"0": negative}; null leaves the row out.'
+    )
+    cap: int | None = Field(None, ge=1, description="At most this many rows, drawn with data.seed.")
+    weight: float = Field(
+        1.0, gt=0, description="How often each row is seen per epoch: 0.5 takes half of them, drawn with data.seed."
+    )
+
+    def found_from(self, folder: Path) -> DataSource:
+        """The same source with a file's path absolute; it was relative to `folder`."""
+        if not self.source.lower().endswith(DATA_SUFFIXES):
+            return self
+        return self.model_copy(update={"source": str((folder / self.source).resolve())})
+
+
+class Percentile(Section):
+    """A maximum length taken from the training data."""
+
+    percentile: float = Field(gt=0, le=100, description="Share of the training examples that fit whole, in percent.")
+
+
+Length = Annotated[int, Field(ge=1)] | Percentile
+
+
+class Data(Section):
+    """What the model learns from, and what it is tested on."""
+
+    train: list[DataSource] = Field(min_length=1)
+    eval: list[DataSource] = Field([])
+    holdout: float | None = Field(
+        None,
+        gt=0,
+        description="Instead of eval: this share (below 1) or number of the training examples is set aside to evaluate "
+        "on, drawn with data.seed, label by label.",
+    )
+    seed: int = Field(0, ge=0, description="Draws cap, weight, holdout and balance; train.seed does not change them.")
+    max_length: Annotated[int, Field(ge=8)] | Percentile = Field(
+        1024, description="Tokens per example; longer ones are cut at the end. Or {percentile: 80}."
+    )
+    max_source_length: Length | None = Field(
+        None,
+        description="classify, summarize: tokens of the text itself; the instruction around it stays whole. Or "
+        "{percentile: 80}.",
+    )
+    max_target_length: Length | None = Field(
+        None,
+        description="summarize: tokens of the summary, in training and when one is generated. Or {percentile: 90}.",
+    )
+    template: str = Field(
+        "chat", description="chat (the tokenizer's own), alpaca, or a Jinja file (relative to the recipe's folder)."
+    )
+    labels: list[str] = Field([], description="classify: the labels, in the order of tables and matrices.")
+    prompt: str | None = Field(
+        None,
+        description="classify, summarize: what the model is asked, with {text} where the text goes; {name} puts in any "
+        "other of a source's columns.",
+    )
+    balance: Literal["none", "undersample", "oversample"] = Field(
+        "none", description="classify: give every label as many training examples as the rarest or the commonest has."
+    )
+
+    @model_validator(mode="after")
+    def _evaluation_comes_from_one_place(self) -> Data:
+        if self.holdout is not None and self.eval:
+            raise ValueError("holdout and eval cannot both be given; take one of them out")
+        return self
