@@ -78,7 +78,8 @@ def run_trl(options: argparse.Namespace) -> dict:
     from trl import SFTConfig, SFTTrainer
 
     from edgetune.data.load import load_examples
-    from edgetune.train.run import load_adapted_model, prepare
+    from edgetune.train.backends.transformers import load_adapted_model
+    from edgetune.train.prepare import prepare
 
     recipe = load(options)
     prepared = prepare(recipe)

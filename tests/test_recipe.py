@@ -82,7 +82,10 @@ def test_a_whole_method_can_be_swapped():
         ("task=chat", "data.labels belongs to task classify"),
         ("data.train.0.format=sharegpt", "data.train.0.format is sharegpt, which task classify cannot read"),
         ("data.train.7.format=messages", "there is no 7 to set here"),
-        ("method={type: ia3, targets: [k_proj], feedforward: [up_proj]}", "feedforward names up_proj, which targets does not"),
+        (
+            "method={type: ia3, targets: [k_proj], feedforward: [up_proj]}",
+            "feedforward names up_proj, which targets does not",
+        ),
         ("method={rank: 8}", "method.type is missing"),
         ("train.epochs", "an override reads key=value"),
         ("train.epochs={", "not valid YAML"),

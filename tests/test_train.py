@@ -209,7 +209,7 @@ def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
 
 
 def _labels(recipe: Recipe) -> list[int]:
-    from edgetune.train.run import prepare
+    from edgetune.train.prepare import prepare
 
     return [label for example in prepare(recipe).train.examples for label in example.labels]
 
@@ -327,7 +327,8 @@ def test_every_method_learns_on_the_cpu(write_recipe, tmp_path: Path, overrides:
 def test_qlora_keeps_its_base_in_four_bits(write_recipe):
     from bitsandbytes.nn import Linear4bit
 
-    from edgetune.train.run import load_adapted_model, prepare
+    from edgetune.train.backends.transformers import load_adapted_model
+    from edgetune.train.prepare import prepare
 
     recipe = write_recipe("base.quantize=nf4")
     model = load_adapted_model(recipe, prepare(recipe))

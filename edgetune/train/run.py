@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune import console
-from edgetune.data.load import load_examples
-from edgetune.data.template import ChatTemplate, load_template
-from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.errors import Interrupted
-from edgetune.models.locate import ModelFiles, locate_model
 from edgetune.outputs import explain_refused_writes
 from edgetune.recipe.schema import Recipe
+from edgetune.train.prepare import Prepared, prepare
 from edgetune.train.run_directory import RunDirectory, checkpoint_step
 
 if TYPE_CHECKING:
@@ -23,17 +19,6 @@ if TYPE_CHECKING:
 
     from edgetune.train.summary import Summary
     from edgetune.train.trainer import ObjectiveTrainer
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that training needs apart from the weights, checked before they are loaded."""
-
-    files: ModelFiles
-    tokenizer: PreTrainedTokenizerBase
-    template: ChatTemplate
-    train: TokenizedData
-    evaluation: TokenizedData | None
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = False) -> Summary:
@@ -48,6 +33,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
     if checkpoint is None:
         run.check_startable(force=force)
     prepared = prepare(recipe)
+    from edgetune.train.backends.transformers import load_adapted_model
+
     model = load_adapted_model(recipe, prepared)
     if checkpoint is None:
         run.start(recipe)
@@ -55,62 +42,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         run.rewind(checkpoint)
         console.note(f"resuming after step {checkpoint_step(checkpoint)}")
     return _fit(recipe, run, prepared, model, checkpoint)
-
-
-def prepare(recipe: Recipe) -> Prepared:
-    """Read and tokenize the data with the base's tokenizer and the recipe's chat template."""
-    train_examples = load_examples(recipe.data.train, recipe.data, recipe.task)
-    eval_examples = load_examples(recipe.data.eval, recipe.data, recipe.task) if recipe.data.eval else []
-    files = locate_model(recipe.base.model, revision=recipe.base.revision)
-    from edgetune.models.load import load_tokenizer, quiet_libraries
-
-    quiet_libraries()
-    tokenizer = load_tokenizer(files)
-    template = load_template(
-        recipe.data.template,
-        tokenizer_template=tokenizer.chat_template,
-        bos_token=tokenizer.bos_token or "",
-        eos_token=tokenizer.eos_token or "",
-    )
-    tokenizer.chat_template = template.source
-
-    def encode(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
-
-    train_data = tokenize_examples(train_examples, template, encode, recipe.data.max_length)
-    limit = train_data.max_length_tokens
-    evaluation = tokenize_examples(eval_examples, template, encode, limit) if eval_examples else None
-    for name, data in (("training", train_data), ("evaluation", evaluation)):
-        if data is not None and (data.truncated or data.dropped):
-            console.note(
-                f"{name} data: {data.truncated} examples cut to {limit} tokens, {data.dropped} left out because "
-                "nothing supervised was left of them"
-            )
-    return Prepared(files, tokenizer, template, train_data, evaluation)
-
-
-def load_adapted_model(recipe: Recipe, prepared: Prepared) -> PeftModel:
-    """The base with a fresh adapter, seeded: the same recipe gives the same first weights."""
-    from peft import prepare_model_for_kbit_training
-    from transformers import set_seed
-
-    from edgetune.models.adapters import add_adapter
-    from edgetune.models.load import load_model, resolve_dtype
-
-    console.note(f"loading {recipe.base.model}")
-    base = recipe.base
-    model = load_model(
-        prepared.files,
-        dtype=resolve_dtype(base.dtype),
-        quantize=base.quantize,
-        double_quantization=base.double_quantization,
-    )
-    if base.quantize != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.train.gradient_checkpointing)
-    elif recipe.train.gradient_checkpointing:
-        model.enable_input_require_grads()
-    set_seed(recipe.train.seed)
-    return add_adapter(model, recipe.method, base=recipe.base.model)
 
 
 def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel, checkpoint: Path | None) -> Summary:

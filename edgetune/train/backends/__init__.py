@@ -1,0 +1,1 @@
+"""Who loads the model and makes its layers quick: one file per backend."""
