@@ -29,12 +29,30 @@ SECTIONS: dict[str, type[section.Section]] = {
 }
 
 
+_EXTENDS = """\
+## extends
+
+A recipe may say only what differs from another:
+
+```yaml
+extends: demo                 # the name of a shipped recipe, or a file relative to this one
+name: demo-gentle
+train: {learning_rate: 1.0e-4}
+```
+
+Sections merge key by key; lists and plain values replace. A `method` of another `type` replaces the whole section. Paths
+stay relative to the file that wrote them, `-s` comes last, and the `recipe.yaml` of a run has everything written out. A
+file whose name begins with `_` is a base for others: it need not be complete, and `edgetune recipes` does not list it.
+`edgetune recipes NAME --resolved` shows what a recipe comes to."""
+
+
 def reference() -> str:
     """The whole page as Markdown."""
     parts = [
         "# Recipe reference",
         "Written by `python docs/recipe_reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can "
         "be set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
+        _EXTENDS,
     ]
     for name, kind in SECTIONS.items():
         parts.append(f"## {name or 'top level'}\n\n{(kind.__doc__ or '').strip()}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgetune.recipe.load import shipped_recipes
+from edgetune.recipe.load import shipped_recipes, study_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -22,14 +22,25 @@ def test_the_recipe_reference_is_that_of_the_schema():
     assert module.PAGE.read_text(encoding="utf-8") == module.reference(), "run: python docs/recipe_reference.py"
 
 
-def test_the_readme_names_every_recipe_that_ships():
+def test_the_readme_names_recipes_that_ship():
     table = re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert sorted(table) == sorted(shipped_recipes())
+    assert table
+    assert set(table) <= set(shipped_recipes())
+
+
+def test_every_recipe_of_a_study_stands_in_a_table_of_the_studies():
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs" / "studies.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    assert sorted(named) == sorted(name for name, file in shipped_recipes().items() if study_of(file))
 
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", *(f"docs/{page}.md" for page in ("runs", "recipe", "export", "benchmarks"))],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{page}.md" for page in ("runs", "recipe", "studies", "export", "benchmarks")),
+    ],
 )
 def test_links_inside_the_repository_lead_somewhere(page: str):
     file = ROOT / page

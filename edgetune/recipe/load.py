@@ -10,13 +10,20 @@ import yaml
 
 from edgetune import assets
 from edgetune.errors import RecipeError
+from edgetune.recipe.extends import author, make_paths_absolute, merge_layers, read_layers
 from edgetune.recipe.schema import Recipe
-from edgetune.recipe.yaml_input import nearest, parse_yaml, read_mapping, validate
+from edgetune.recipe.yaml_input import nearest, parse_yaml, validate
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes that ship with edgetune, by name."""
-    return assets.shipped_files("recipes", "*.yaml")
+    """The recipes that ship with edgetune, by name. A file `_NAME.yaml` is only there for others to extend."""
+    files = assets.shipped_files("recipes", "**/*.yaml")
+    return {name: file for name, file in files.items() if not name.startswith("_")}
+
+
+def study_of(file: Path) -> str | None:
+    """The study that a shipped recipe belongs to, which is its folder under recipes/studies; None for the others."""
+    return file.parent.name if file.parent.parent.name == "studies" else None
 
 
 def find_recipe(name: str) -> Path:
@@ -36,16 +43,21 @@ def find_named(name: str, shipped: dict[str, Path], *, kind: str, remedy: str) -
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe, apply overrides (`train.learning_rate=1e-4`), and make local paths absolute.
+    """Read a recipe with all that it extends, apply overrides (`train.learning_rate=1e-4`), make local paths absolute.
 
-    Raises RecipeError naming the file and field.
+    Raises RecipeError naming the field and the file that says it.
     """
     path = find_recipe(name)
-    values = read_mapping(path)
+    layers = read_layers(path)
+    values = merge_layers(layers)
     for override in overrides:
         _apply_override(values, override)
-    recipe = validate(Recipe, values, where=f"{path} with -s {' -s '.join(overrides)}" if overrides else str(path))
-    return _with_absolute_paths(recipe, path.resolve().parent)
+    make_paths_absolute(values, path.resolve().parent)
+
+    def said_in(field: Sequence[str]) -> str:
+        return " -s ".join([f"{author(layers, field)} with", *overrides] if overrides else [str(author(layers, field))])
+
+    return validate(Recipe, values, where=said_in)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -81,21 +93,3 @@ def _item(place: Any, step: str, override: str) -> Any:
     if isinstance(place, list) and step.isdigit() and int(step) < len(place):
         return place[int(step)]
     raise RecipeError(f"there is no {step} to set here", where=f"-s {override}")
-
-
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """Local files are relative to the recipe; in a run directory they must be found from anywhere."""
-    data = recipe.data.model_copy(
-        update={
-            "train": [source.found_from(folder) for source in recipe.data.train],
-            "eval": [source.found_from(folder) for source in recipe.data.eval],
-            "template": str((folder / recipe.data.template).resolve())
-            if recipe.data.template not in ("chat", "alpaca")
-            else recipe.data.template,
-        }
-    )
-    model = recipe.base.model
-    local = (folder / model).resolve()
-    if not model.startswith("package:") and (model.startswith((".", "/")) or model.endswith(".gguf")):
-        model = str(local)
-    return recipe.model_copy(update={"data": data, "base": recipe.base.model_copy(update={"model": model})})

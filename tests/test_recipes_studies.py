@@ -1,0 +1,225 @@
+"""The recipes of the five studies: what the studies state stands in them, siblings differ in one thing, and each trains.
+
+Training is shrunken: a tiny model of the same family, local rows with the hub's columns, two steps.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+from hub_rows import HUB_ROWS
+
+from edgetune.recipe.load import load_recipe, shipped_recipes, study_of
+from edgetune.recipe.schema import Recipe
+
+STUDIED = sorted(name for name, file in shipped_recipes().items() if study_of(file))
+
+STATED: dict[str, dict[str, Any]] = {
+    r"llama-3.2-1b-.*sentiment.*": {
+        "base.model": "meta-llama/Llama-3.2-1B",
+        "base.dtype": "bfloat16",
+        "data.max_length": 160,
+        "data.labels": ["negative", "neutral", "positive"],
+        "train.optimizer": "adamw",
+    },
+    r"llama-3.2-1b-ia3-.*sentiment": {
+        "base.quantize": "none",
+        "method.type": "ia3",
+        "method.targets": ["q_proj", "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "train.epochs": 3,
+        "train.batch_size": 98,
+        "train.accumulate": 2,
+        "train.learning_rate": 5e-3,
+    },
+    r"llama-3.2-1b-qlora-.*sentiment.*": {
+        "base.quantize": "nf4",
+        "method.type": "lora",
+        "train.batch_size": 4,
+        "train.gradient_checkpointing": True,
+    },
+    r"llama-3.2-1b-.*-head": {"base.head": "classification", "train.epochs": 2},
+    r"llama-3-8b-.*": {
+        "base.model": "meta-llama/Meta-Llama-3-8B",
+        "base.dtype": "float16",
+        "method.type": "lora",
+        "method.dropout": 0.05,
+        "method.bias": "none",
+    },
+    r"llama-3-8b-lora-.*": {"base.quantize": "none"},
+    r"llama-3-8b-qlora-.*": {"base.quantize": "nf4", "base.double_quantization": True},
+    r"llama-3-8b-.*-pubmedqa.*": {"task": "classify", "data.labels": ["yes", "no", "maybe"]},
+    r"llama-3-8b-.*-stackoverflow.*": {"task": "chat"},
+    r"llama-3-8b-.*-(pubmedqa|stackoverflow)": {"method.rank": 16, "method.alpha": 32},
+    r"llama-3-8b-.*-r8.*": {"method.rank": 8, "method.alpha": 16},
+    r"llama-3-8b-.*-r64.*": {"method.rank": 64, "method.alpha": 128},
+    r"llama-3-8b-.*(pubmedqa|stackoverflow|r8|r64)": {"method.targets": ["q_proj", "v_proj"]},
+    r"llama-3-8b-.*-all-linear": {"method.targets": "all-linear"},
+    r".*-billsum": {
+        "task": "summarize",
+        "base.dtype": "bfloat16",
+        "data.max_source_length": 1400,
+        "data.max_target_length": 256,
+        "train.batch_size": 1,
+        "train.accumulate": 4,
+    },
+    r"llama.*-billsum": {"data.template": "alpaca", "train.epochs": 5, "train.learning_rate": 5e-3},
+    r"flan-t5-xl-.*-billsum": {
+        "data.prompt": "summarize: {text}",
+        "train.epochs": 10,
+        "train.learning_rate": 6e-2,
+    },
+    r".*-(lora|qlora|loha|lokr)-billsum": {"method.rank": 2, "method.alpha": 4},
+    r".*-adalora-billsum": {
+        "method.init_rank": 12,
+        "method.target_rank": 2,
+        "method.alpha": 4,
+        "method.tfinal": 1000,
+        "method.delta_t": 10,
+    },
+    r"llama.*-(lora|qlora|adalora|loha|lokr)-(billsum|emotion)": {"method.targets": ["k_proj", "v_proj"]},
+    r"flan-t5-xl-(lora|qlora|adalora|loha|lokr|ia3)-billsum": {"method.targets": ["q", "v"]},
+    r"flan-t5-xl-(lora|qlora|adalora|loha|lokr|ia3)-emotion": {"method.targets": ["k", "v"]},
+    r"llama-3.2-3b-ia3-billsum": {"method.targets": ["up_proj", "down_proj"]},
+    r"llama-3.2-3b-prefix-billsum": {"method.virtual_tokens": 200, "method.projection": False},
+    r"flan-t5-xl-p-tuning-billsum": {"method.virtual_tokens": 200, "method.hidden_size": 128},
+    r".*-emotion": {
+        "task": "classify",
+        "data.labels": ["sadness", "joy", "love", "anger", "fear", "surprise"],
+        "train.batch_size": 2,
+        "train.epochs": 20,
+        "train.class_weights": "balanced",
+    },
+    r"llama-3.2-3b-.*-emotion": {"base.head": "classification", "train.learning_rate": 5e-5},
+    r"flan-t5-xl-.*-emotion": {"base.head": "lm", "train.learning_rate": 4e-4},
+    r".*-(lora|qlora|loha|lokr)-emotion": {"method.rank": 8, "method.alpha": 16},
+    r".*-adalora-emotion": {"method.target_rank": 8, "method.alpha": 16, "method.delta_t": 10},
+    r"flan-t5-xl-p-tuning-emotion": {"method.virtual_tokens": 1000},
+    r".*-(billsum|emotion)": {
+        "train.optimizer": "paged_adamw",
+        "train.schedule": "cosine",
+        "train.max_grad_norm": 0.3,
+    },
+    r".*-(qlora|lora|adalora|loha|lokr|ia3|p-tuning)-(billsum|emotion)": {"train.gradient_checkpointing": True},
+    r"llama-3.2-3b-.*-(billsum|emotion)": {"base.model": "meta-llama/Llama-3.2-3B"},
+    r"flan-t5-xl-.*": {"base.model": "google/flan-t5-xl"},
+    r".*-finetome(-500)?": {
+        "task": "chat",
+        "data.template": "alpaca",
+        "data.train.0.split": "train[:1000]",
+        "data.eval.0.split": "train[1000:1020]",
+        "method.rank": 16,
+        "train.batch_size": 1,
+        "train.accumulate": 4,
+        "train.optimizer": "adamw_8bit",
+    },
+    r".*-finetome": {"train.max_steps": 120, "train.learning_rate": 2e-4},
+    r".*-finetome-500": {"train.max_steps": 500},
+    r"llama-3.2-1b-.*-finetome-500": {"train.learning_rate": 5e-5},
+    r"distilbert-.*-sst2": {
+        "base.model": "distilbert/distilbert-base-uncased",
+        "base.head": "classification",
+        "method.rank": 8,
+        "method.targets": ["q_lin", "v_lin"],
+        "train.epochs": 3,
+        "train.batch_size": 16,
+        "train.learning_rate": 3e-4,
+        "train.weight_decay": 0.01,
+        "train.warmup_steps": 100,
+        "train.optimizer": "adamw",
+        "train.schedule": "linear",
+    },
+    r"distilbert-q?lora-sst2": {"method.type": "lora", "method.alpha": 16, "method.dropout": 0.1},
+    r"distilbert-qlora-sst2": {"base.double_quantization": True},
+    r"distilbert-hira-sst2": {"method.dropout": 0.1},
+}
+"""Names of recipes -> what docs/studies.md gives as the study's own."""
+
+METHODS = {
+    "lora": "lora",
+    "qlora": "lora",
+    **{name: name for name in ("adalora", "loha", "lokr", "ia3", "prefix", "p-tuning", "shira", "hira")},
+}
+"""How a recipe's name says its method -> method.type."""
+
+SIBLINGS: dict[tuple[str, str], set[str]] = {
+    (r"(llama-3.2-1b-qlora-.*)-head", r"\1"): {
+        "base.head",
+        "data.prompt",
+        "data.max_source_length",
+        "train.epochs",
+    },
+    (r"(llama-3.2-1b-ia3|llama-3.2-1b-qlora)-tweet-sentiment", r"\1-sentiment"): {"data.train", "data.prompt"},
+    (r"(.*)-qlora-(.*)", r"\1-lora-\2"): {"base.quantize"},
+    (r"(llama-3-8b-.*)-r(8|64)", r"\1"): {"method.rank", "method.alpha"},
+    (r"(llama-3-8b-.*)-all-linear", r"\1"): {"method.targets"},
+    (r"(.*)-(adalora|loha|lokr|ia3|p-tuning|shira|hira)-(billsum|emotion|sst2)", r"\1-lora-\3"): {"method"},
+    (r"(.*)-prefix-(.*)", r"\1-lora-\2"): {"method", "train.gradient_checkpointing"},
+    (r"llama-3.2-3b-(.*-finetome)", r"llama-3.2-1b-\1"): {"base.model"},
+    (r"(llama-3.2-1b-.*)-500", r"\1"): {"train.max_steps", "train.learning_rate"},
+    (r"(llama-3.2-3b-.*)-500", r"\1"): {"train.max_steps"},
+}
+"""Recipe and the sibling that it is compared with -> the fields in which they differ, and no others."""
+
+
+def field(recipe: Recipe, path: str) -> Any:
+    place = recipe.model_dump()
+    for step in path.split("."):
+        place = place[int(step)] if isinstance(place, list) else place[step]
+    return place
+
+
+@pytest.mark.parametrize("names", STATED)
+def test_a_recipe_says_what_its_study_states(names: str):
+    matching = [name for name in STUDIED if re.fullmatch(names, name)]
+    assert matching
+    for name in matching:
+        recipe = load_recipe(name)
+        assert {path: field(recipe, path) for path in STATED[names]} == STATED[names], name
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_a_recipe_has_the_method_of_its_name(name: str):
+    said = [METHODS[word] for word in METHODS if f"-{word}-" in name]
+    assert said == [load_recipe(name).method.type]
+
+
+@pytest.mark.parametrize(("name", "sibling"), SIBLINGS)
+def test_siblings_differ_in_what_they_are_to_compare_and_in_nothing_else(name: str, sibling: str):
+    pairs = [(each, re.sub(name, sibling, each)) for each in STUDIED if re.fullmatch(name, each)]
+    compared = [(one, other) for one, other in pairs if other in STUDIED]
+    assert compared
+    for one, other in compared:
+        assert set(differences(load_recipe(one), load_recipe(other))) == SIBLINGS[name, sibling], one
+
+
+def differences(one: Recipe, other: Recipe) -> list[str]:
+    """Dotted names of the fields that differ, name and description apart; a method of another type is one field."""
+    found: list[str] = []
+
+    def compare(left: Any, right: Any, path: str) -> None:
+        if isinstance(left, dict) and isinstance(right, dict) and left.get("type") == right.get("type"):
+            for key in sorted(left.keys() | right.keys()):
+                compare(left.get(key), right.get(key), f"{path}.{key}".lstrip("."))
+        elif left != right:
+            found.append(path)
+
+    shared = {"name", "description"}
+    compare(one.model_dump(exclude=shared), other.model_dump(exclude=shared), "")
+    return found
+
+
+def test_five_sources_make_as_many_examples_as_the_study_had():
+    sizes = {"cardiffnlp/tweet_eval": 45615, "SetFit/sst5": 8544, "stanfordnlp/imdb": 25000}
+    sizes |= {"Yelp/yelp_review_full": 650000, "stanfordnlp/sentiment140": 1600000}
+    sources = load_recipe("llama-3.2-1b-ia3-sentiment").data.train
+    assert {source.source for source in sources} == set(sizes)
+    assert sum(min(sizes[source.source], source.cap or math.inf) for source in sources) == 944423
+
+
+def test_every_data_set_of_a_study_has_local_rows():
+    data = [load_recipe(name).data for name in STUDIED]
+    named = {source.source for each in data for source in (*each.train, *each.eval)}
+    assert named == set(HUB_ROWS)
