@@ -17,12 +17,12 @@ from edgetune.errors import DataError, EdgetuneError, ModelError, NumericalError
 from edgetune.judging.confusion import Panel, panels_of
 from edgetune.judging.gate import Outcome
 from edgetune.judging.judgement import Judgement
-from edgetune.judging.metrics import measure_classification
 from edgetune.judging.picture import draw_matrices
 from edgetune.judging.run import judge_model
 from edgetune.judging.subject import Predict
 from edgetune.judging.suite import Suite, load_suite
 from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
+from edgetune.metrics.classification import measure_classification
 from edgetune.runtime.classify import Prediction
 
 LABELS = ["negative", "neutral", "positive"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgetune.judging.judgement import Judgement
-from edgetune.judging.metrics import UNPARSED, ClassificationMetrics
+from edgetune.metrics.classification import UNPARSED, ClassificationMetrics
 
 
 @dataclass(frozen=True)

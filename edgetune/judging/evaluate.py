@@ -11,9 +11,9 @@ from pathlib import Path
 from edgetune import console
 from edgetune.errors import NumericalError
 from edgetune.judging.items import Item
-from edgetune.judging.metrics import ClassificationMetrics, measure_classification
 from edgetune.judging.subject import hash_file, open_subject
 from edgetune.judging.suite import Suite
+from edgetune.metrics.classification import ClassificationMetrics, measure_classification
 
 
 @dataclass(frozen=True)

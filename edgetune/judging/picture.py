@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.judging.confusion import Panel, shown_columns
-from edgetune.judging.metrics import UNPARSED
 from edgetune.judging.wording import percent
+from edgetune.metrics.classification import UNPARSED
 
 _INK, _FAINT = "#1f2933", "#616e7c"
 _CELL_INCHES = 0.95

@@ -36,14 +36,24 @@ class ClassificationMetrics:
     per_label: tuple[LabelMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
 
+    @property
+    def macro_precision(self) -> float:
+        """Plain mean of the labels' precisions."""
+        return sum(label.precision for label in self.per_label) / len(self.per_label)
+
+    @property
+    def macro_recall(self) -> float:
+        """Plain mean of the labels' recalls."""
+        return sum(label.recall for label in self.per_label) / len(self.per_label)
+
 
 def measure_classification(
     gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]
 ) -> ClassificationMetrics:
     """Measure predictions against gold labels with scikit-learn.
 
-    Macro-F1 is the plain mean over `labels`; a label that neither gold nor prediction ever names counts as 0. Raises
-    ValueError without items, when the lists differ in length, or for a label outside `labels`.
+    Macro averages are plain means over `labels`; a label that neither gold nor prediction ever names counts as 0.
+    Raises ValueError without items, when the lists differ in length, or for a label outside `labels`.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
@@ -51,7 +61,7 @@ def measure_classification(
         raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predictions cannot be compared")
     strangers = {*gold, *(label for label in predicted if label is not None)} - set(labels)
     if strangers:
-        raise ValueError(f"labels outside the suite: {', '.join(sorted(strangers))}")
+        raise ValueError(f"labels outside the known ones: {', '.join(sorted(strangers))}")
 
     # Numbers instead of names, so that no label can be mistaken for the unparsed class.
     number = {label: place for place, label in enumerate(labels)}

@@ -1,0 +1,1 @@
+"""How good answers are, measured in one way for training and judging."""
