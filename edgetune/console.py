@@ -1,8 +1,12 @@
-"""The only printer: results go to stdout, progress and notes to stderr. Every other module logs or returns values."""
+"""The only printer: results go to stdout, progress and notes to stderr. Every other module logs or returns values.
+
+Of several processes that train together the first one alone speaks, except for errors.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +26,10 @@ _err = Console(stderr=True, soft_wrap=True, highlight=False)
 _mode = {"json": False}
 
 
+def _speaks() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def configure(*, json_mode: bool) -> None:
     """Choose between output for people and one JSON document on stdout."""
     _mode["json"] = json_mode
@@ -29,37 +37,40 @@ def configure(*, json_mode: bool) -> None:
 
 def result(renderable: RenderableType) -> None:
     """Print what the command was called for. In JSON mode this is silent: `document` speaks instead."""
-    if not _mode["json"]:
+    if _speaks() and not _mode["json"]:
         _out.print(renderable)
 
 
 def verbatim(text: str, end: str = "\n") -> None:
     """Write model output or a file's text to stdout as it is: no markup, no wrapping, flushed at once."""
-    if not _mode["json"]:
+    if _speaks() and not _mode["json"]:
         sys.stdout.write(text + end)
         sys.stdout.flush()
 
 
 def document(value: Any) -> None:
     """In JSON mode, print `value` as the one document on stdout."""
-    if _mode["json"]:
+    if _speaks() and _mode["json"]:
         sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
         sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """Tell the user something beside the result."""
-    _err.print(text, markup=False, style="dim" if _err.is_terminal else None)
+    if _speaks():
+        _err.print(text, markup=False, style="dim" if _err.is_terminal else None)
 
 
 def warn(text: str) -> None:
     """Tell the user something that may need them to act."""
-    _err.print(f"warning: {text}", markup=False, style="yellow" if _err.is_terminal else None)
+    if _speaks():
+        _err.print(f"warning: {text}", markup=False, style="yellow" if _err.is_terminal else None)
 
 
 def error(problem: EdgetuneError) -> None:
     """Print the one line (what, where, the way out) that a failed command ends with."""
-    _err.print(f"error: {problem}", markup=False, style="bold red" if _err.is_terminal else None)
+    speaker = "" if _speaks() else f"process {os.environ['RANK']}: "
+    _err.print(f"{speaker}error: {problem}", markup=False, style="bold red" if _err.is_terminal else None)
 
 
 class ProgressHandle(Protocol):
@@ -72,7 +83,7 @@ class ProgressHandle(Protocol):
 @contextmanager
 def progress(description: str, total: float, unit: str) -> Iterator[ProgressHandle]:
     """Show a bar with rate and time left on a terminal, plain lines elsewhere. `total` counts in `unit`s."""
-    if _err.is_terminal:
+    if _err.is_terminal and _speaks():
         with Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=30),

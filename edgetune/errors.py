@@ -9,6 +9,8 @@ EdgetuneError
 │   ├── AdapterError            an adapter that is missing or was made for another base
 │   └── OutputError             an output that exists already, or a place that cannot be written
 ├── NumericalError (2)          a result that is not finite, and is therefore not written
+├── OutOfMemory (2)             neither the GPU nor the machine has the memory that the work needs
+├── ProcessFailed (2)           a process of a training that died, or failed in a way nobody foresaw
 ├── VerificationFailed (1)      a written file that does not do what it must
 ├── MissingComponent (5)        an optional dependency that is not installed
 └── Interrupted (130)           stopped by the user; what was finished is kept
@@ -68,6 +70,14 @@ class OutputError(InputError):
 
 class NumericalError(EdgetuneError):
     """A result that is not finite, and is therefore not written."""
+
+
+class OutOfMemory(EdgetuneError):
+    """Neither the GPU nor the machine has the memory that the work needs; the remedy says how to need less."""
+
+
+class ProcessFailed(EdgetuneError):
+    """One of several processes that train together died, or failed in a way nobody foresaw."""
 
 
 class VerificationFailed(EdgetuneError):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class Stopwatch:
@@ -27,3 +28,13 @@ def peak_resident_bytes() -> int:
     """The most memory that this process has had resident so far, mapped file pages included."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def forget_peak_resident() -> bool:
+    """Let `peak_resident_bytes` begin anew at what is resident now; False where the system cannot (outside Linux)."""
+    try:
+        # proc(5): 5 sets the peak back to the present size.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,17 +24,27 @@ def train(
         Path | None, typer.Option("--out", metavar="RUN", help="Run directory. (default: runs/NAME)")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    count: Annotated[
+        int | None,
+        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, one per GPU at most."),
+    ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
     """Fine-tune a base model by a recipe."""
     console.configure(json_mode=json)
     from edgetune.recipe.load import load_recipe
-    from edgetune.train.run import train as run_training
+    from edgetune.train import processes
 
     loaded = load_recipe(recipe, overrides or [])
     run = out or Path("runs") / loaded.name
-    summary = run_training(loaded, run, resume=resume, force=force)
+    if count is not None and processes.must_launch(count):
+        processes.launch(count, sys.argv[1:])
+        return
+    from edgetune.train.run import train as run_training
+
+    with processes.failures_reported():
+        summary = run_training(loaded, run, resume=resume, force=force)
     console.document({"run": str(run), **summary.model_dump()})
     evaluation = "" if summary.eval_loss is None else f", evaluation loss {summary.eval_loss:.3f}"
     console.result(

@@ -1,18 +1,24 @@
-"""What watches the training loop: progress and telemetry, and the user's Ctrl-C."""
+"""What watches the training loop: progress and telemetry, and the signals that ask it to stop."""
 
 from __future__ import annotations
 
 import math
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from edgetune.console import ProgressHandle
-from edgetune.errors import NumericalError
 from edgetune.train.telemetry import Telemetry
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+"""Ctrl-C, and what a cluster sends before it takes the machine away."""
+
+SAME_KEYSTROKE_SECONDS = 0.5
+"""Two interrupts that are closer to each other are one that came twice."""
 
 
 class Reporter(TrainerCallback):
@@ -20,7 +26,7 @@ class Reporter(TrainerCallback):
 
     def __init__(self, telemetry: Telemetry, progress: ProgressHandle) -> None:
         self._telemetry, self._progress = telemetry, progress
-        self._loss, self._logged_step = "", 0
+        self._loss = ""
 
     def on_log(
         self,
@@ -32,49 +38,64 @@ class Reporter(TrainerCallback):
     ) -> None:
         if logs is None or "train_runtime" in logs:
             return
-        if not math.isfinite(logs.get("loss", 0.0)):
-            raise NumericalError(
-                f"the loss is {logs['loss']} at step {state.global_step}; training stopped, earlier checkpoints stay",
-                remedy=f"lower train.learning_rate (now {logs.get('learning_rate', args.learning_rate):g}) or add "
-                "train.warmup_steps",
-            )
         self._telemetry.log(step=state.global_step, epoch=state.epoch or 0.0, values=logs)
-        self._logged_step = state.global_step
         if "loss" in logs:
             self._loss = f"loss {logs['loss']:.3f}"
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """A resumed run reads its counts from the last row, so every checkpoint has one."""
-        if self._logged_step < state.global_step:
-            self._telemetry.log(step=state.global_step, epoch=state.epoch or 0.0, values={})
-
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        _log_what_is_saved(control)
         tokens_per_second = self._telemetry.tokens_per_second
         self._progress.advance(1, f"{self._loss}, {tokens_per_second:.0f} tokens/s")
 
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        _log_what_is_saved(control)
+
 
 class StopAtStepEnd(TrainerCallback):
-    """While it is open, Ctrl-C finishes the step at hand, saves a checkpoint and stops; a second stops at once."""
+    """While it is open, Ctrl-C or SIGTERM finishes the step at hand, saves a checkpoint and stops.
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._previous: Any = None
+    A second Ctrl-C stops at once; a second SIGTERM, which nobody sends out of impatience, changes nothing.
+
+    Of several processes all must stop after the same step, so there the step ends after they have agreed on it.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self.stopped = False
+        self._requested_at = math.inf
+        self._alone, self._agreed = processes == 1, False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """True once this process was asked to stop."""
+        return self._requested_at < math.inf
+
+    def agree(self, requested_anywhere: bool) -> None:
+        """Stop after the step that begins now, if any process was asked to."""
+        self._agreed = requested_anywhere
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
-        if self.requested:
+        now = time.monotonic()
+        # torchrun passes on what the terminal has sent already.
+        if signum == signal.SIGINT and now - self._requested_at > SAME_KEYSTROKE_SECONDS:
             raise KeyboardInterrupt
-        self.requested = True
+        self._requested_at = min(self._requested_at, now)
 
     def __enter__(self) -> StopAtStepEnd:
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._request)
+            self._previous = {number: signal.signal(number, self._request) for number in STOP_SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.requested:
-            control.should_save = True
-            control.should_training_stop = True
+        if self.requested if self._alone else self._agreed:
+            self.stopped = control.should_save = control.should_training_stop = True
+            _log_what_is_saved(control)
+
+
+def _log_what_is_saved(control: TrainerControl) -> None:
+    """Every checkpoint comes with a row of metrics: a resumed run goes on with its counts and begins a new mean."""
+    control.should_log = control.should_log or control.should_save

@@ -1,39 +1,106 @@
-"""The loss curve of a run as a picture."""
+"""What a run logged, as one picture: losses, the evaluation's own metrics, gradient norm and learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.outputs import staged_file
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-def plot_loss(rows: list[dict[str, Any]], target: Path, *, title: str) -> None:
-    """Draw training loss per step, its moving average and the evaluation losses of metrics.jsonl into a PNG."""
+RAW, SMOOTH, EVALUATION = "#a9bfd6", "#1f5a91", "#d1792b"
+METRIC_COLORS = ("#2f7d5b", "#8a5fa8", "#c04d4d", "#7a6a3a", "#3d7f94", "#9a6b8f")
+
+
+def plot_training(rows: list[dict[str, Any]], target: Path, *, title: str) -> None:
+    """Draw the rows of metrics.jsonl into a PNG: a panel for the losses, and one for each other kind of value there."""
     from matplotlib.figure import Figure
 
-    train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    evaluation = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
-    figure = Figure(figsize=(7, 4), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    steps, losses = zip(*train, strict=True)
-    axes.plot(steps, losses, color="#9db8d2", linewidth=1, label="training")
-    axes.plot(steps, _smooth(losses), color="#1f5a91", linewidth=2, label="training, smoothed")
-    if evaluation:
-        axes.plot(*zip(*evaluation, strict=True), "o-", color="#d1792b", label="evaluation")
-    axes.set(xlabel="optimizer updates", ylabel="loss, nats per supervised token", title=title)
-    axes.set_ylim(bottom=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", alpha=0.3)
-    axes.legend(frameon=False)
+    metrics = sorted({key for row in rows for key in row if key.startswith("eval_") and key != "eval_loss"})
+    panels = [(_draw_losses, 3.0)]
+    if metrics:
+        panels.append((_draw_metrics, 1.8))
+    if any("grad_norm" in row for row in rows):
+        panels.append((_draw_optimizer, 1.5))
+    heights = [height for _, height in panels]
+    figure = Figure(figsize=(7.5, 1.0 + sum(heights)), dpi=130, layout="constrained")
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (draw, _) in zip(grid, panels, strict=True):
+        draw(axes, rows)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", alpha=0.3)
+    grid[0].set_title(title, loc="left", fontweight="bold")
+    grid[-1].set_xlabel("optimizer updates")
+    figure.align_ylabels(grid)
     with staged_file(target, force=True) as staged:
         figure.savefig(staged, format="png")
 
 
-def _smooth(values: tuple[float, ...], weight: float = 0.9) -> list[float]:
+def smooth(values: Sequence[float], weight: float = 0.9) -> list[float]:
     """Exponential moving average without the bias of its start (Kingma and Ba 2015, section 3)."""
     smoothed, average = [], 0.0
     for number, value in enumerate(values, start=1):
         average = weight * average + (1 - weight) * value
         smoothed.append(average / (1 - weight**number))
     return smoothed
+
+
+def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+    """Steps and values, one value per step: the later one where a step has two."""
+    found = {row["step"]: row[key] for row in rows if row.get(key) is not None}
+    return list(found), list(found.values())
+
+
+def _draw_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    steps, losses = _series(rows, "loss")
+    smoothed = smooth(losses)
+    axes.plot(steps, losses, color=RAW, linewidth=1, label="training")
+    axes.plot(steps, smoothed, color=SMOOTH, linewidth=2, label="training, smoothed")
+    steps, evaluated = _series(rows, "eval_loss")
+    if steps:
+        axes.plot(steps, evaluated, "o-", color=EVALUATION, markersize=4, label="evaluation")
+    if len(steps) > 2:
+        best = min(range(len(steps)), key=evaluated.__getitem__)
+        axes.plot(steps[best], evaluated[best], "o", color=EVALUATION, markersize=9, markerfacecolor="none")
+        axes.annotate(
+            f"{evaluated[best]:.3g}",
+            (steps[best], evaluated[best]),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            color=EVALUATION,
+        )
+    axes.set_ylabel("loss, nats")
+    # One spike must not press the rest of the curve flat.
+    axes.set_ylim(0, 1.08 * max([*evaluated, *smoothed, *sorted(losses)[: max(len(losses) * 98 // 100, 1)]]))
+    axes.legend(frameon=False, ncols=3, loc="upper right")
+
+
+def _draw_metrics(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    names = sorted({key for row in rows for key in row if key.startswith("eval_") and key != "eval_loss"})
+    for number, name in enumerate(names):
+        steps, values = _series(rows, name)
+        color = METRIC_COLORS[number % len(METRIC_COLORS)]
+        axes.plot(
+            steps, values, "o-", color=color, markersize=4, label=name.removeprefix("eval_").replace("_", " ")
+        )
+    axes.set_ylabel("evaluation")
+    axes.margins(y=0.15)
+    axes.legend(frameon=False, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+
+
+def _draw_optimizer(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    steps, norms = _series(rows, "grad_norm")
+    axes.plot(steps, norms, color=RAW, linewidth=1)
+    axes.plot(steps, smooth(norms), color=SMOOTH, linewidth=1.5)
+    axes.set_ylabel("gradient norm", color=SMOOTH)
+    axes.set_ylim(bottom=0)
+    rates = axes.twinx()
+    rates.plot(*_series(rows, "learning_rate"), color=METRIC_COLORS[0], linewidth=1.5, linestyle="--")
+    rates.set_ylabel("learning rate", color=METRIC_COLORS[0])
+    rates.set_ylim(bottom=0)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
+    rates.spines[["top", "left"]].set_visible(False)

@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 from trl import SFTConfig
 
 from edgetune.recipe.schema import Recipe
+from edgetune.train import processes
 from edgetune.train.run_directory import RunDirectory
 
 _OPTIMIZERS = {
@@ -61,17 +62,21 @@ def trainer_settings(recipe: Recipe, run: RunDirectory, *, evaluates: bool, dtyp
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_gpu,
+        "ddp_find_unused_parameters": False,
+        "ddp_broadcast_buffers": False,
     }
+    if processes.world_size() > 1:
+        settings["ddp_backend"] = "nccl" if on_gpu else "gloo"
     if recipe.base.head == "lm":
         return SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
     return TrainingArguments(**settings)
 
 
-def total_steps(recipe: Recipe, *, examples: int) -> int:
+def total_steps(recipe: Recipe, *, examples: int, processes: int) -> int:
     """Optimizer updates of a whole run, as Transformers counts them (the last, smaller batch of an epoch included)."""
     train = recipe.train
     if train.max_steps is not None:
         return train.max_steps
-    batches = math.ceil(examples / train.batch_size)
+    batches = math.ceil(examples / (train.batch_size * processes))
     updates_per_epoch = max(math.ceil(batches / train.accumulate), 1)
     return math.ceil(train.epochs * updates_per_epoch)

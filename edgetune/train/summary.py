@@ -1,8 +1,9 @@
-"""What a finished run reports: summary.json, the model card and the loss plot, all written from measurements."""
+"""What a finished run reports: summary.json, the model card and the plot, all written from measurements."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -12,19 +13,22 @@ from pydantic import BaseModel, ConfigDict
 
 import edgetune
 from edgetune import outputs
-from edgetune.recipe.load import dump_recipe
 from edgetune.recipe.schema import Recipe
-from edgetune.train.plot import plot_loss
+from edgetune.train import processes
+from edgetune.train.card import model_card
+from edgetune.train.diagnosis import Diagnosis, diagnose, diagnose_recipe
+from edgetune.train.plot import plot_training
 from edgetune.train.run_directory import RunDirectory
-from edgetune.train.telemetry import Telemetry, peak_memory_bytes
+from edgetune.train.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import TrainerState
+    from transformers import PreTrainedModel, TrainerState
 
 
 class Summary(BaseModel):
-    """The fields of summary.json. Losses are mean negative log-likelihoods in nats per supervised token."""
+    """The fields of summary.json, explained in docs/runs.md. Losses are mean negative log-likelihoods in nats per
+    supervised token (or text, with a classification head)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,6 +36,7 @@ class Summary(BaseModel):
     task: str
     method: str
     base: str
+    backend: str
     trainable_parameters: int
     total_parameters: int
     trainable_percent: float
@@ -43,10 +48,14 @@ class Summary(BaseModel):
     seconds_per_epoch: float
     tokens_per_second: float
     peak_memory_bytes: int
+    energy_kwh: float | None
+    co2_kg: float | None
     device: str
     dtype: str
     final_train_loss: float
     eval_loss: float | None
+    evaluation: dict[str, Any] | None
+    warnings: list[Diagnosis]
     seed: int
     versions: dict[str, str]
 
@@ -54,26 +63,31 @@ class Summary(BaseModel):
 def summarize(
     recipe: Recipe,
     run: RunDirectory,
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     state: TrainerState,
     telemetry: Telemetry,
     *,
     dtype: torch.dtype,
     train_seconds: float,
     eval_loss: float | None,
+    evaluation: dict[str, Any] | None = None,
+    backend: str = "transformers",
 ) -> Summary:
     """Write plots/loss.png, README.md and summary.json into the run directory.
 
-    summary.json comes last, because it says that the run is finished.
+    `evaluation` is what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels
+    and the figures of each, or ROUGE values. summary.json comes last, because it says that the run is finished.
     """
-    trainable, total = model.get_nb_trainable_parameters()
+    trainable, total = count_parameters(model)
     epochs = state.epoch or 0.0
-    losses = [row["loss"] for row in run.read_metrics() if "loss" in row]
+    energy = telemetry.measure_energy()
+    rows = run.read_metrics()
     summary = Summary(
         name=recipe.name,
         task=recipe.task,
         method=recipe.method.type,
         base=recipe.base.model,
+        backend=backend,
         trainable_parameters=trainable,
         total_parameters=total,
         trainable_percent=round(100 * trainable / total, 6),
@@ -84,60 +98,42 @@ def summarize(
         train_seconds=round(train_seconds, 3),
         seconds_per_epoch=round(train_seconds / epochs, 3) if epochs else 0.0,
         tokens_per_second=round(telemetry.train_tokens / train_seconds, 1),
-        peak_memory_bytes=peak_memory_bytes(),
+        peak_memory_bytes=telemetry.peak_memory_bytes,
+        energy_kwh=energy.energy_kwh if energy else None,
+        co2_kg=energy.co2_kg if energy else None,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         dtype=str(dtype).removeprefix("torch."),
-        final_train_loss=losses[-1],
-        eval_loss=eval_loss,
+        final_train_loss=[row["loss"] for row in rows if "loss" in row][-1],
+        eval_loss=eval_loss if eval_loss is not None and math.isfinite(eval_loss) else None,
+        evaluation=evaluation,
+        warnings=[
+            *diagnose_recipe(recipe, processes=processes.world_size()),
+            *diagnose(rows, recipe, choices=_choices(recipe, model)),
+        ],
         seed=recipe.train.seed,
         versions=_versions(),
     )
-    plot_loss(run.read_metrics(), run.loss_plot, title=recipe.name)
+    plot_training(rows, run.loss_plot, title=recipe.name)
     outputs.write_text(run.card, model_card(recipe, summary), force=True)
     outputs.write_text(run.summary, json.dumps(summary.model_dump(), indent=2) + "\n", force=True)
     return summary
 
 
-def model_card(recipe: Recipe, summary: Summary) -> str:
-    """The run's README.md in the hub's format; every figure in it comes from `summary`."""
-    loss = f"{summary.final_train_loss:.4f}"
-    if summary.eval_loss is not None:
-        loss += f" (evaluation {summary.eval_loss:.4f})"
-    base_type = summary.dtype if recipe.base.quantize == "none" else recipe.base.quantize
-    rows: dict[str, Any] = {
-        "Task": summary.task,
-        "Method": f"{summary.method}, base in {base_type}",
-        "Trainable parameters": f"{summary.trainable_parameters:,} of {summary.total_parameters:,} "
-        f"({summary.trainable_percent:.4f} %)",
-        "Steps, epochs": f"{summary.steps}, {summary.epochs:g}",
-        "Tokens (supervised)": f"{summary.train_tokens:,} ({summary.supervised_tokens:,})",
-        "Final training loss": loss,
-        "Time": f"{summary.train_seconds:.0f} s, {summary.tokens_per_second:.0f} tokens/s",
-        "Peak memory": f"{summary.peak_memory_bytes / 2**30:.2f} GiB on {summary.device}",
-        "Seed": summary.seed,
-    }
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
-    return f"""---
-base_model: {recipe.base.model}
-library_name: peft
-tags: [edgetune, {summary.method}, {summary.task}]
----
+def count_parameters(model: PeftModel | PreTrainedModel) -> tuple[int, int]:
+    """How many parameters are trained, and how many there are, as PEFT counts them (of 4-bit weights each once)."""
+    if hasattr(model, "get_nb_trainable_parameters"):
+        trainable, total = model.get_nb_trainable_parameters()
+        return int(trainable), int(total)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 
-# {recipe.name}
 
-{recipe.description or f"An adapter for {recipe.base.model}."}
-
-| | |
-|---|---|
-{table}
-
-![Training loss](plots/loss.png)
-
-`edgetune merge`, `edgetune export` and PEFT itself take this folder. The recipe that made it, with every default:
-
-```yaml
-{dump_recipe(recipe)}```
-"""
+def _choices(recipe: Recipe, model: PeftModel | PreTrainedModel) -> int:
+    """What one prediction of the model chooses from: labels, or tokens."""
+    if recipe.base.head == "classification":
+        return len(recipe.data.labels)
+    vocabulary: int = model.config.get_text_config().vocab_size
+    return vocabulary
 
 
 def _versions() -> dict[str, str]:

@@ -5,28 +5,33 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from edgetune.console import ProgressHandle
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.train import processes
+from edgetune.train.batches import JointBatches
 from edgetune.train.callbacks import Reporter, StopAtStepEnd
+from edgetune.train.checkpoints import DurableTrainer
+from edgetune.train.finite import FiniteGuard
 from edgetune.train.frozen_linear import quicken_frozen_linears
 from edgetune.train.objectives.objective import Batch, Objective
-from edgetune.train.run_directory import COMPLETE
 from edgetune.train.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class ObjectiveTrainer(Trainer):
+class ObjectiveTrainer(DurableTrainer):
     """Trains `model` by an objective on tokenized examples and reports to `telemetry` and `progress`."""
 
     def __init__(
@@ -42,7 +47,8 @@ class ObjectiveTrainer(Trainer):
     ) -> None:
         self._objective = objective
         self._telemetry = telemetry
-        self.interrupt = StopAtStepEnd()
+        self.interrupt = StopAtStepEnd(settings.world_size)
+        self._guard = FiniteGuard(model, learning_rate=settings.learning_rate, scales_gradients=settings.fp16)
         quicken_frozen_linears(model)
         objective.attach(model)
         logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
@@ -50,25 +56,61 @@ class ObjectiveTrainer(Trainer):
             model=model,
             args=settings,
             processing_class=tokenizer,
-            train_dataset=_as_dataset(train),
-            eval_dataset=_as_dataset(evaluation) if evaluation else None,
+            train_dataset=_as_dataset(train, filler=settings.world_size > 1),
+            eval_dataset=_as_dataset(evaluation, filler=settings.world_size > 1) if evaluation else None,
             data_collator=self._collate,
             callbacks=[Reporter(telemetry, progress), self.interrupt],
         )
         self.remove_callback(PrinterCallback)
         # The loss is divided by what the whole accumulated batch counts, so that 1×8 steps are 8×1.
         self.model_accepts_loss_kwargs = True
+        self._train_lengths, self._eval_lengths = _lengths(train), _lengths(evaluation)
+        # The weights are drawn by now, the same in all processes. Their dropout is not to be the same.
+        if settings.process_index > 0:
+            torch.manual_seed(settings.seed + settings.process_index)
 
     def _collate(self, rows: Sequence[dict[str, Any]]) -> Batch:
         batch: Batch = self._objective.collate([TokenizedExample(**row) for row in rows])
+        if not any(row["weight"] for row in rows):
+            batch["weight"], batch["tokens"], batch["supervised"] = 0.0, 0, 0
         return batch
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches in random order, or of about the same length; this process's part of each."""
+        return self._loader(self.train_dataset, self._train_lengths, self.args.train_batch_size, shuffle=True)
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """Batches in the order of the data, or of its lengths; this process's part of each."""
+        return self._loader(self.eval_dataset, self._eval_lengths, self.args.eval_batch_size, shuffle=False)
+
+    def _loader(self, data: Dataset, lengths: list[int], batch_size: int, *, shuffle: bool) -> DataLoader:
+        batches = JointBatches(
+            lengths,
+            batch_size,
+            rank=self.args.process_index,
+            processes=self.args.world_size,
+            shuffle=shuffle,
+            seed=self.args.data_seed,
+            group_by_length=self.args.train_sampling_strategy == "group_by_length",
+            window=self.args.gradient_accumulation_steps,
+        )
+        return DataLoaderShard(
+            data, batch_sampler=batches, collate_fn=self._collate, pin_memory=self.args.dataloader_pin_memory
+        )
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor | None:
         """What the loss of one optimizer update is divided by: the weight of its batches, on all devices together."""
         if not batch_samples:
             return None
-        weight = torch.tensor(sum(batch["weight"] for batch in batch_samples), device=device)
-        return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
+        counts = [sum(batch[key] for batch in batch_samples) for key in ("weight", "tokens", "supervised")]
+        if self.args.world_size > 1:
+            stop = self.interrupt.requested or processes.lost_launcher()
+            joint = torch.tensor([*counts, stop], device=device, dtype=torch.float64)
+            *counts, stop = self.accelerator.reduce(joint).tolist()
+            self.interrupt.agree(stop > 0)
+        weight, tokens, supervised = counts
+        self._telemetry.count_batch(int(tokens), int(supervised))
+        return torch.tensor(weight, device=device)
 
     def compute_loss(
         self,
@@ -79,23 +121,36 @@ class ObjectiveTrainer(Trainer):
     ) -> Tensor:
         """Mean negative log-likelihood in nats over what is supervised in the whole accumulated batch."""
         total = self._objective.loss(model, inputs)
-        if model.training:
-            self._telemetry.count_batch(inputs["tokens"], inputs["supervised"])
+        if inputs["weight"] == 0:
+            total = total * 0
         if num_items_in_batch is None:
             return total / inputs["weight"]
         # DDP averages gradients over the processes, and the sum is wanted.
-        return total / num_items_in_batch * self.accelerator.num_processes
+        loss = total / num_items_in_batch * self.accelerator.num_processes
+        self._guard.note(loss)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float:
+        norm: Tensor | float = super()._get_grad_norm(model, grad_norm)
+        self._guard.check(norm, step=self.state.global_step + 1, trained=self.state.global_step > 0)
+        return norm
+
+    def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        with self._telemetry.paused():
+            metrics: dict[str, float] = super()._evaluate(*arguments, **options)
+        return metrics
 
     def evaluate(self, *_: Any, progress: ProgressHandle | None = None, **__: Any) -> dict[str, float]:
         """`eval_loss`: mean over what is supervised in the evaluation set, not over its batches."""
         self.model.eval()
-        total, weight = 0.0, 0.0
+        sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for batch in self.get_eval_dataloader():
-                total += float(self._objective.loss(self.model, self._prepare_inputs(batch)))
-                weight += batch["weight"]
+                total = float(self._objective.loss(self.model, self._prepare_inputs(batch)))
+                sums += sums.new_tensor([total if batch["weight"] else 0.0, batch["weight"]])
                 if progress is not None:
                     progress.advance()
+        total, weight = self.accelerator.reduce(sums).tolist()
         metrics = {"eval_loss": total / weight}
         self.log(dict(metrics))
         self.model.train()
@@ -104,10 +159,6 @@ class ObjectiveTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
         self.model.save_pretrained(output_dir, save_embedding_layers=False)
-
-    def _save_checkpoint(self, model: nn.Module, trial: None) -> None:
-        Trainer._save_checkpoint(self, model, trial)
-        (Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}" / COMPLETE).touch()
 
 
 class LanguageModelTrainer(ObjectiveTrainer, SFTTrainer):
@@ -119,7 +170,15 @@ def trainer_class(settings: TrainingArguments) -> type[ObjectiveTrainer]:
     return LanguageModelTrainer if isinstance(settings, SFTConfig) else ObjectiveTrainer
 
 
-def _as_dataset(examples: tuple[TokenizedExample, ...]) -> Dataset:
+def _lengths(examples: tuple[TokenizedExample, ...]) -> list[int]:
+    return [len(example.input_ids) for example in examples]
+
+
+def _as_dataset(examples: tuple[TokenizedExample, ...], *, filler: bool) -> Dataset:
+    """The examples, with `filler` one more, which counts for nothing."""
+    if filler:
+        shortest = min(examples, key=lambda example: len(example.input_ids))
+        examples = (*examples, replace(shortest, weight=0.0))
     return Dataset.from_dict(
         {
             "input_ids": [list(example.input_ids) for example in examples],

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-from edgetune.data.tokenize import TokenizedExample
-from edgetune.train.objectives.objective import Objective
-from edgetune.train.objectives.packing import LanguageBatch, can_pack, pack_batch, pad_batch, use_packed_attention
-from edgetune.train.objectives.supervised import supervised_nll
+from edgetune.console import ProgressHandle
+from edgetune.data.example import Example, Message
+from edgetune.data.template import ChatTemplate
+from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
+from edgetune.train.objectives.adapted import base_model, has_dropout, has_virtual_tokens, on_device_of
+from edgetune.train.objectives.generation import Ending, generate
+from edgetune.train.objectives.objective import Exam, Objective
+from edgetune.train.objectives.packing import (
+    LanguageBatch,
+    can_pack,
+    pack_answers,
+    pack_batch,
+    pad_batch,
+    plain_attention,
+    use_packed_attention,
+)
+from edgetune.train.objectives.questions import Question, ask, batches, likeliest
+from edgetune.train.objectives.supervised import supervised_logits, supervised_nll
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class LanguageModel(Objective):
     """Next-token prediction by a causal language model, packed where its attention allows it."""
 
-    def __init__(self, pad_token_id: int) -> None:
-        self._pad_token_id = pad_token_id
+    def __init__(self, exam: Exam, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> None:
+        super().__init__(exam)
+        self._tokenizer, self._template = tokenizer, template
         self._head: nn.Module | None = None
         self._packs = self._shares_prompt = False
 
     def attach(self, model: nn.Module) -> None:
         """Find the output layer, and let the model read packed rows if it can."""
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = base_model(model)
         self._head = base.get_output_embeddings()
-        self._packs = can_pack(base.config)
-        self._shares_prompt = not _has_dropout(model)
+        self._packs = can_pack(base.config) and not has_virtual_tokens(model)
+        self._shares_prompt = not has_dropout(model)
         if self._packs:
             use_packed_attention(base)
 
@@ -33,14 +53,64 @@ class LanguageModel(Objective):
         """All examples in one row, or one row each."""
         if self._packs:
             return pack_batch(examples, share_prompt=self._shares_prompt)
-        return pad_batch(examples, self._pad_token_id)
+        return pad_batch(examples, self._tokenizer.pad_token_id)
 
     def loss(self, model: nn.Module, batch: LanguageBatch) -> Tensor:
         """Summed negative log-likelihood of the supervised tokens, in nats."""
         assert self._head is not None
         return supervised_nll(model, self._head, batch)[0]
 
+    def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """By the log-likelihood of each label with its end-of-turn markup, as `edgetune classify` does."""
+        labels = self.exam.labels
+        questions = [ask(example, labels, self._template, self._encode) for example in examples]
+        chosen = [""] * len(questions)
+        for places in batches([self._row_tokens(question) for question in questions]):
+            asked = [questions[place] for place in places]
+            for place, number in zip(places, self._likeliest(model, asked), strict=True):
+                chosen[place] = labels[number]
+                progress.advance()
+        return chosen
 
-def _has_dropout(model: nn.Module) -> bool:
-    """With dropout, examples that share hidden states would share their noise too."""
-    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
+    def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """What the model writes after each prompt, up to its end-of-turn markup."""
+        prompts = [ask(example, ["…"], self._template, self._encode).prompt for example in examples]
+        with plain_attention(base_model(model)):
+            return generate(
+                model, prompts, self._tokenizer, self._ending(examples[0]), self.exam.max_new_tokens, progress
+            )
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _row_tokens(self, question: Question) -> int:
+        """Tokens that the model computes for one question."""
+        if self._packs:
+            return len(question.prompt) + sum(map(len, question.answers))
+        return len(question.answers) * (len(question.prompt) + max(map(len, question.answers)))
+
+    def _likeliest(self, model: nn.Module, questions: Sequence[Question]) -> list[int]:
+        """Of each question, the number of the likeliest answer."""
+        assert self._head is not None
+        if self._packs:
+            batch = pack_answers([q.prompt for q in questions], [q.answers for q in questions])
+        else:
+            pairs = [(question.prompt, answer) for question in questions for answer in question.answers]
+            rows = [TokenizedExample(p + a, (UNSUPERVISED,) * len(p) + a) for p, a in pairs]
+            batch = pad_batch(rows, self._tokenizer.pad_token_id)
+        batch = on_device_of(model, batch)
+        with torch.no_grad():
+            rows, logits = supervised_logits(model, self._head, batch)
+        return likeliest(logits, batch["labels"][rows], questions)
+
+    def _ending(self, example: Example) -> Ending:
+        """The model's own end of text, and the markup that the template puts behind an answer."""
+        answer = "…"
+        segments = self._template.segments([*example.messages[:-1], Message("assistant", answer)])
+        markup = next(segment.text for segment in reversed(segments) if segment.supervised).rpartition(answer)[2]
+        tokens = {self._tokenizer.eos_token_id}
+        ids = self._encode(markup.strip())
+        if ids and ids[0] in self._tokenizer.added_tokens_decoder:
+            return Ending((*sorted(tokens | {ids[0]}),))
+        return Ending((*sorted(tokens),), markup.strip())

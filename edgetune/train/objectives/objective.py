@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import torch
 from torch import Tensor, nn
 
 from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.train.objectives.scores import Scores, score_labels, score_summaries
 
 
 class Batch(TypedDict):
@@ -25,8 +28,38 @@ class Batch(TypedDict):
     """Tokens (or texts, with a classification head) that the loss is computed for."""
 
 
+def token_weights(examples: Sequence[TokenizedExample], supervised: Sequence[int]) -> Tensor | None:
+    """Each example's weight once per supervised token of it; None where all examples count once."""
+    weights = [example.weight for example in examples]
+    if all(weight == 1 for weight in weights):
+        return None
+    return torch.tensor(weights).repeat_interleave(torch.tensor(supervised))
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a model is asked at an evaluation, beside its loss: to choose a label, or to write a summary."""
+
+    task: str
+    """chat (nothing is asked), classify or summarize."""
+    labels: tuple[str, ...] = ()
+    max_new_tokens: int = 128
+    """At most so many tokens of a summary are generated."""
+    limit: int | None = None
+    """Summaries are generated for at most so many examples."""
+
+    def questions(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples that are asked about."""
+        if self.task == "chat":
+            return ()
+        return examples[: self.limit] if self.task == "summarize" else examples
+
+
 class Objective(ABC):
     """How one kind of model learns one kind of task."""
+
+    def __init__(self, exam: Exam) -> None:
+        self.exam = exam
 
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
@@ -40,6 +73,22 @@ class Objective(ABC):
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
         """Sum over the batch of weight × negative log-likelihood, in nats."""
 
-    def score(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> dict[str, Any]:
-        """The task's own metrics on evaluation examples, beside the loss; names as they stand in metrics.jsonl."""
-        return {}
+    @abstractmethod
+    def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """The label that the model finds likeliest for each example."""
+
+    def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """The model's own answer to each example, greedily decoded. Only models that write text have one."""
+        raise NotImplementedError
+
+    def score(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> Scores | None:
+        """The task's own metrics of `model`, in evaluation mode, on the exam's questions among `examples`.
+
+        `progress` counts them. None where nothing is asked.
+        """
+        questions = self.exam.questions(examples)
+        if not questions:
+            return None
+        if self.exam.task == "classify":
+            return score_labels(questions, self.choose(model, questions, progress), self.exam.labels)
+        return score_summaries(questions, self.write(model, questions, progress))

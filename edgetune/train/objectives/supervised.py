@@ -15,32 +15,59 @@ from torch import Tensor, nn
 
 from edgetune.data.tokenize import UNSUPERVISED
 from edgetune.errors import DataError
+from edgetune.train.objectives.adapted import has_virtual_tokens
 from edgetune.train.objectives.packing import LanguageBatch
 
 
 def supervised_nll(model: nn.Module, head: nn.Module, batch: LanguageBatch) -> tuple[Tensor, int]:
-    """Sum of the negative log-likelihoods (nats) of the supervised tokens of `batch`, and their number.
+    """Sum of weight × negative log-likelihood (nats) of the supervised tokens of `batch`, and their number.
 
     `head` is the model's output layer. Raises DataError when the batch holds no supervised token.
     """
-    rows = batch["labels"] != UNSUPERVISED
-    count = int(rows.sum())
-    if count == 0:
+    rows, logits = supervised_logits(model, head, batch)
+    return summed_nll(logits, batch["labels"][rows], batch["weights"]), len(logits)
+
+
+def supervised_logits(model: nn.Module, head: nn.Module, batch: LanguageBatch) -> tuple[Tensor, Tensor]:
+    """Where `batch` is supervised (b, t), and the logits there in float32 (supervised, vocabulary), row by row.
+
+    Raises DataError when the batch holds no supervised token.
+    """
+    rows = supervised_rows(batch["labels"])
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
+    if not has_virtual_tokens(model):  # with them PEFT counts positions itself
+        inputs["position_ids"] = batch["position_ids"]
+    if batch["layout"] is not None:
+        inputs["layout"] = batch["layout"]
+    with only_rows(head, rows):
+        return rows, model(**inputs).logits.float()
+
+
+def supervised_rows(labels: Tensor) -> Tensor:
+    """Where labels (b, t) are to be predicted. Raises DataError when they are nowhere."""
+    rows = labels != UNSUPERVISED
+    if not rows.any():
         raise DataError("a batch holds no supervised token", remedy="raise data.max_length")
-    layout: dict[str, Any] = {} if batch["layout"] is None else {"layout": batch["layout"]}
-    with _only_rows(head, rows):
-        logits = model(
-            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False, **layout
-        ).logits
-    return nn.functional.cross_entropy(logits.float(), batch["labels"][rows], reduction="sum"), count
+    return rows
+
+
+def summed_nll(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Sum of weight × negative log-likelihood in nats of targets (n,) under logits (n, classes); weights (n,) or 1."""
+    if weights is None:
+        return nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
 @contextmanager
-def _only_rows(head: nn.Module, rows: Tensor) -> Iterator[None]:
-    """While this is open, `head` sees hidden states (n, d) where `rows` (b, t) is true instead of all (b, t, d)."""
+def only_rows(head: nn.Module, rows: Tensor) -> Iterator[None]:
+    """While this is open, `head` sees hidden states (n, d) where `rows` (b, t) is true instead of all (b, t, d).
+
+    Hidden states of virtual tokens, which stand before those of the t tokens, are left out.
+    """
 
     def gather(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
-        return (inputs[0][rows],)
+        hidden = inputs[0]
+        return (hidden[:, hidden.shape[1] - rows.shape[1] :][rows],)
 
     handle = head.register_forward_pre_hook(gather)
     try:

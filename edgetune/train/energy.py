@@ -1,0 +1,74 @@
+"""Energy and CO₂ of a training, as codecarbon measures or estimates them. Never looks anything up in a network."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from typing import Any
+
+from edgetune.errors import MissingComponent
+
+MEASURE_EVERY_SECONDS = 5
+
+
+class EnergyMeter:
+    """Energy of the whole machine while the meter runs: CPU, memory and GPUs.
+
+    Power is read from the hardware's counters where the system allows it, and estimated from the load elsewhere. CO₂
+    follows from the mean grid of the world, or of the country that codecarbon is told (CODECARBON_COUNTRY_ISO_CODE).
+    https://mlco2.github.io/codecarbon/methodology.html
+    """
+
+    def __init__(self, *, energy_kwh: float | None, co2_kg: float | None) -> None:
+        """`energy_kwh` and `co2_kg` are what earlier parts of a resumed run have used, None where there are none."""
+        self._kwh_before, self._kg_before = energy_kwh or 0.0, co2_kg or 0.0
+        self.energy_kwh, self.co2_kg = energy_kwh, co2_kg
+        """Up to the last measurement, in kilowatt-hours and in kilograms of CO₂ equivalents; None before the first."""
+        self._tracker: Any = None
+
+    def start(self) -> None:
+        """Measure from now on, in a thread of its own."""
+        from codecarbon import OfflineEmissionsTracker
+        from codecarbon.output import BaseOutput
+
+        meter = self
+
+        class Reading(BaseOutput):
+            def out(self, total: Any, delta: Any) -> None:
+                meter.energy_kwh = meter._kwh_before + total.energy_consumed
+                meter.co2_kg = meter._kg_before + total.emissions
+
+            live_out = out
+
+        # It says at every start that other trackers may be running.
+        logging.getLogger("codecarbon").setLevel(logging.ERROR)
+        self._tracker = OfflineEmissionsTracker(
+            measure_power_secs=MEASURE_EVERY_SECONDS,
+            api_call_interval=1,
+            output_methods=[],
+            output_handlers=[Reading()],
+            electricitymaps_api_token=None,
+            co2_signal_api_token=None,
+            log_level="error",
+        )
+        self._tracker.start()
+
+    def measure(self) -> None:
+        """Bring the figures up to date."""
+        if self._tracker is not None:
+            self._tracker.flush()
+
+    def stop(self) -> None:
+        """Measure a last time and end the thread."""
+        if self._tracker is not None:
+            self._tracker.stop()
+            self._tracker = None
+
+
+def check_energy_meter() -> None:
+    """Raise MissingComponent, before any work, when codecarbon is not installed."""
+    if find_spec("codecarbon") is None:
+        raise MissingComponent(
+            "train.energy needs the Python package codecarbon, which is not installed",
+            remedy="run: pip install codecarbon (or: pip install 'edgetune[track]')",
+        )

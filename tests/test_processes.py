@@ -1,0 +1,222 @@
+"""Several processes train as one with their joint batch would, and end together."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from children import rows, train_in_children
+from safetensors.torch import load_file
+
+from edgetune.errors import UsageError
+from edgetune.recipe.load import load_recipe
+from edgetune.train import processes
+from edgetune.train.batches import JointBatches
+from edgetune.train.run import train
+
+TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "no, thanks"]
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path, tiny_llama: Path):
+    """Writes a small classification recipe on the tiny Llama; nested values merge."""
+    data = [{"text": text, "label": ("up", "down")[n % 2]} for n, text in enumerate(TEXTS)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, data)), encoding="utf-8")
+    (tmp_path / "few.jsonl").write_text("\n".join(map(json.dumps, data[:3])), encoding="utf-8")
+
+    def write(name: str = "tiny", **sections: dict[str, object]) -> Path:
+        values = {
+            "name": name,
+            "task": "classify",
+            "base": {"model": str(tiny_llama), "dtype": "float32"},
+            "data": {
+                "train": [{"source": "rows.jsonl", "format": "text-label"}],
+                "eval": [{"source": "few.jsonl", "format": "text-label"}],
+                "labels": ["up", "down"],
+                "prompt": "Up or down? {text}",
+            },
+            "method": {"type": "lora", "rank": 4, "alpha": 8},
+            # SGD, because Adam turns the sign of a vanishing gradient into a whole step.
+            "train": {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.5, "eval_every": 1},
+        }
+        for section, changes in sections.items():
+            values[section] = {**values[section], **changes}
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(yaml.safe_dump(values), encoding="utf-8")
+        return file
+
+    return write
+
+
+def adapter(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter" / "adapter_model.safetensors")
+
+
+def assert_same_course(run: Path, reference: Path) -> None:
+    """Both runs logged the same and learned the same, but for the order of additions."""
+    assert [row.keys() for row in rows(run)] == [row.keys() for row in rows(reference)]
+    for row, expected in zip(rows(run), rows(reference), strict=True):
+        for key, value in expected.items():
+            assert row[key] == pytest.approx(value, rel=1e-4), (key, row, expected)
+    for name, tensor in adapter(reference).items():
+        torch.testing.assert_close(adapter(run)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_have_the_course_of_one_with_their_joint_batch(write_recipe, tmp_path: Path, parallel: str):
+    # Seven examples: the second update of an epoch is short, and in its last step one process has nothing to do.
+    train(load_recipe(str(write_recipe("one", train={"batch_size": 2, "accumulate": 2}))), tmp_path / "one")
+    two = write_recipe("two", train={"batch_size": 1, "accumulate": 2, "parallel": parallel})
+    assert train_in_children(two, tmp_path / "two", processes=2) == [0, 0]
+    assert_same_course(tmp_path / "two", tmp_path / "one")
+    summary, expected = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("two", "one"))
+    for key in ("steps", "epochs", "train_tokens", "supervised_tokens", "trainable_parameters", "total_parameters"):
+        assert summary[key] == expected[key], key
+
+
+def test_grouping_by_length_gives_two_processes_the_same_steps_too(write_recipe, tmp_path: Path):
+    one = write_recipe("one", train={"batch_size": 2, "group_by_length": True})
+    train(load_recipe(str(one)), tmp_path / "one")
+    two = write_recipe("two", train={"batch_size": 1, "group_by_length": True})
+    assert train_in_children(two, tmp_path / "two", processes=2) == [0, 0]
+    assert_same_course(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("examples", [1, 7, 8, 9])
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (2, 2), (4, 1), (3, 2)])
+def test_every_example_is_seen_once_and_in_the_same_step(examples: int, count: int, batch_size: int):
+    def parts(count: int, batch_size: int) -> list[list[list[int]]]:
+        shards = [
+            JointBatches([5] * examples, batch_size, rank=rank, processes=count, shuffle=True, seed=3)
+            for rank in range(count)
+        ]
+        for shard in shards:
+            shard.set_epoch(1)
+        assert all(len(list(shard)) == len(shard) for shard in shards)
+        return [list(step) for step in zip(*shards, strict=True)]
+
+    def steps(count: int, batch_size: int) -> list[list[int]]:
+        return [[n for part in step for n in part if n < examples] for step in parts(count, batch_size)]
+
+    assert steps(count, batch_size) == steps(1, count * batch_size)
+    assert sorted(sum(steps(count, batch_size), [])) == list(range(examples))
+    # Work is divided evenly, and who has nothing to do has one filler.
+    for step in parts(count, batch_size):
+        sizes = [len([n for n in part if n < examples]) for part in step]
+        assert max(sizes) - min(sizes) <= 1
+        assert all(part == [examples] for part, size in zip(step, sizes, strict=True) if size == 0)
+
+
+def test_the_order_is_new_in_every_epoch_and_the_same_after_a_resume():
+    batches = JointBatches([5] * 20, 4, rank=0, processes=1, shuffle=True, seed=0)
+    first = list(batches)
+    batches.set_epoch(1)
+    second = list(batches)
+    assert first != second
+    torch.rand(3)  # another draw in between changes nothing
+    assert list(batches) == second
+
+
+def edgetune(*arguments: object, **environment: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edgetune", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    )
+
+
+def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_recipe, tmp_path: Path):
+    recipe = write_recipe(
+        "long", method={"dropout": 0.2}, train={"epochs": 1, "max_steps": 40, "optimizer": "adamw", "eval_every": 50}
+    )
+    assert train_in_children(recipe, tmp_path / "whole", processes=2) == [0, 0]
+    run = tmp_path / "parts"
+    command = edgetune("train", recipe, "--out", run, "--processes", 2)
+    while command.poll() is None and not ((run / "metrics.jsonl").exists() and len(rows(run)) >= 3):
+        time.sleep(0.01)
+    command.send_signal(signal.SIGINT)
+    _, said = command.communicate(timeout=60)
+    assert command.returncode == 130, said
+    *_, last = said.strip().splitlines()
+    assert re.fullmatch(
+        rf"error: {run}: interrupted after step \d+ of 40; a checkpoint is saved; go on with: edgetune train "
+        rf"{run}/recipe.yaml --out {run} --resume --processes 2",
+        last,
+    )
+    assert said.count("error:") == 1
+    assert "Traceback" not in said
+    (checkpoint,) = (run / "checkpoints").iterdir()
+    assert {file.name for file in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+
+    with pytest.raises(UsageError, match="trained by 2 processes.*resume with --processes 2"):
+        train(load_recipe(str(recipe)), run, resume=True)
+    assert train_in_children(recipe, run, processes=2, resume=True) == [0, 0]
+    assert rows(run) == rows(tmp_path / "whole")
+    for name, tensor in adapter(tmp_path / "whole").items():
+        assert torch.equal(adapter(run)[name], tensor), name
+
+
+def test_a_failure_in_any_process_is_one_line_and_the_right_exit_code(write_recipe, tmp_path: Path):
+    recipe = write_recipe("spoilt", data={"max_length": 8})
+    started = time.monotonic()
+    command = edgetune("train", recipe, "--out", tmp_path / "run", "--processes", 2, "--json")
+    printed, said = command.communicate(timeout=60)
+    assert command.returncode == 2, said
+    assert [line for line in said.splitlines() if "error" in line or "Traceback" in line] == [
+        line for line in said.splitlines() if line.startswith("error: all 7 examples are longer than max_length")
+    ]
+    assert json.loads(printed)["exit_code"] == 2
+    assert time.monotonic() - started < 40
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_number_of_processes_that_cannot_be_is_refused(edgetune_command, write_recipe, tmp_path: Path, count: int):
+    seen = edgetune_command("train", write_recipe(), "--out", tmp_path / "run", "--processes", count)
+    assert seen.exit_code == 2
+    assert f"--processes: {count} processes cannot train" in seen.stderr
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="4 processes were asked for, and this machine has 2 GPUs"):
+        processes.join()
+
+
+def test_under_torchrun_the_number_of_processes_is_torchruns(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert not processes.must_launch(2)
+    with pytest.raises(UsageError, match="one of 2 processes that were started already"):
+        processes.must_launch(4)
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "physical_cores", lambda: 8)
+    assert [processes.threads_per_process(count) for count in (1, 2, 3, 16)] == [8, 4, 2, 1]
+
+
+def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from edgetune import console
+    from edgetune.errors import DataError
+
+    monkeypatch.setenv("RANK", "1")
+    console.note("loading")
+    console.warn("slow")
+    console.result("done")
+    with console.progress("training", 3, "steps") as progress:
+        progress.advance(3)
+    assert capsys.readouterr() == ("", "")
+    console.error(DataError("broken"))
+    assert capsys.readouterr().err == "process 1: error: broken\n"
