@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgetune.errors import ModelError
+from edgetune.models.families import Kind, auto_class, kind_of
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 from edgetune.models.tokenizer import ModelTokenizer, wrap_tokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Quantize = Literal["none", "int8", "nf4"]
 
@@ -81,43 +82,59 @@ def open_tokenizer(files: ModelFiles) -> ModelTokenizer:
 
 
 def load_model(
-    files: ModelFiles, *, dtype: torch.dtype, quantize: Quantize = "none", double_quantization: bool = True
+    files: ModelFiles,
+    *,
+    dtype: torch.dtype,
+    quantize: Quantize = "none",
+    double_quantization: bool = True,
+    labels: Sequence[str] | None = None,
 ) -> PreTrainedModel:
-    """A causal language model with its weights, a GGUF dequantized to `dtype`, on the GPU where there is one.
+    """A model with its weights, a GGUF dequantized to `dtype`, on the GPU where there is one.
 
-    `quantize` nf4 and int8 go through bitsandbytes and compute in `dtype`. Raises ModelError.
+    It writes text as its family does, by a decoder alone or behind an encoder; with `labels` it has a classification
+    head instead, whose scores are in their order. The weights of a new head are drawn from torch's generator, so seed
+    that first. `quantize` nf4 and int8 go through bitsandbytes and compute in `dtype`; a classification head stays as
+    it is. Raises ModelError, also when the files lack weights of anything but the head.
     """
     import torch
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, BitsAndBytesConfig
 
     quiet_libraries()
-    quantization = None
-    if quantize != "none":
-        quantization = BitsAndBytesConfig(
-            load_in_8bit=quantize == "int8",
-            load_in_4bit=quantize == "nf4",
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=double_quantization,
-            bnb_4bit_compute_dtype=dtype,
-        )
-    device = {"": 0} if torch.cuda.is_available() else None
+    config = load_config(files)
+    kind = kind_of(config.model_type)
+    head = None if labels is None else _head_settings(labels)
+    settings: dict[str, Any] = {
+        "dtype": dtype,
+        "device_map": {"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
+        "quantization_config": None,
+        "output_loading_info": True,
+    }
     with _explained(files):
+        model_class = auto_class(kind, classifies=head is not None)
+        if head is not None:
+            settings["ignore_mismatched_sizes"] = True  # a head for other labels gives way to a new one
+        if quantize != "none":
+            untouched = None if head is None else head_modules(_without_weights(model_class, config))
+            settings["quantization_config"] = _quantization(quantize, dtype, double_quantization, untouched)
         if files.gguf is None:
-            return AutoModelForCausalLM.from_pretrained(
-                files.folder, dtype=dtype, device_map=device, quantization_config=quantization
+            model, found = model_class.from_pretrained(files.folder, **settings, **(head or {}))
+        else:
+            _refuse_other_than_decoder(files, kind, config.model_type)
+            config.update(head or {})
+            model, found = type(_without_weights(model_class, config)).from_pretrained(
+                None, config=config, state_dict=_gguf_weights(files.gguf, config, dtype), **settings
             )
-        config = load_config(files)
-        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-            None,
-            config=config,
-            state_dict=_gguf_weights(files.gguf, config, dtype),
-            dtype=dtype,
-            device_map=device,
-            quantization_config=quantization,
-        )
+    _check_complete(found, files, new=[] if head is None else head_modules(model))
+    if head is not None and model.config.pad_token_id is None:
+        model.config.pad_token_id = load_tokenizer(files).pad_token_id
     # PEFT looks here for the base's configuration when it saves an adapter.
     model.name_or_path = model.config.name_or_path = str(files.folder)
     return model
+
+
+def head_modules(model: PreTrainedModel) -> list[str]:
+    """The modules that a model with a classification head has beside the pretrained network, such as score."""
+    pretrained = model.base_model_prefix
+    return [name for name, module in model.named_children() if name != pretrained and any(module.parameters())]
 
 
 def quiet_libraries() -> None:
@@ -128,6 +145,58 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     for name in ("bitsandbytes", "datasets", "accelerate", "peft", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _head_settings(labels: Sequence[str]) -> dict[str, Any]:
+    """What a configuration says about a classification head."""
+    numbers = {label: number for number, label in enumerate(labels)}
+    return {"id2label": {number: label for label, number in numbers.items()}, "label2id": numbers}
+
+
+def _quantization(
+    quantize: Quantize, dtype: torch.dtype, double_quantization: bool, untouched: list[str] | None
+) -> BitsAndBytesConfig:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_8bit=quantize == "int8",
+        load_in_4bit=quantize == "nf4",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quantization,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=untouched,
+    )
+
+
+def _without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
+    """The model's modules, without memory for their weights."""
+    import torch
+
+    with torch.device("meta"):
+        model: PreTrainedModel = model_class.from_config(config)
+    return model
+
+
+def _refuse_other_than_decoder(files: ModelFiles, kind: Kind, family: str) -> None:
+    if kind != "decoder":
+        raise ModelError(
+            f"a GGUF of the family {family} cannot be trained, only that of a decoder",
+            where=files.reference,
+            remedy="use the Hugging Face model that it was made from",
+        )
+
+
+def _check_complete(found: dict[str, Any], files: ModelFiles, *, new: Sequence[str]) -> None:
+    """Transformers draws what the files lack at random; that is meant for `new` modules, a head's, alone."""
+    heads = tuple(f"{name}." for name in new)
+    random = [*found["missing_keys"], *(mismatch[0] for mismatch in found["mismatched_keys"])]
+    lost = sorted(name for name in random if not name.startswith(heads))
+    if lost:
+        raise ModelError(
+            f"lacks the weights {lost[0]}" + (f" and {len(lost) - 1} more" if lost[1:] else ""),
+            where=files.reference,
+            remedy="download or save the model again",
+        )
 
 
 def _gguf_weights(gguf: Path, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, torch.Tensor]:

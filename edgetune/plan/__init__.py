@@ -1,0 +1,1 @@
+"""What a training would need, told from the configuration of the base alone: parameters, memory, disk, time."""
