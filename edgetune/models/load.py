@@ -134,7 +134,7 @@ def load_model(
 def head_modules(model: PreTrainedModel) -> list[str]:
     """The modules that a model with a classification head has beside the pretrained network, such as score."""
     pretrained = model.base_model_prefix
-    return [name for name, module in model.named_children() if name != pretrained and any(module.parameters())]
+    return [name for name, module in model.named_children() if name != pretrained and [*module.parameters()]]
 
 
 def quiet_libraries() -> None:

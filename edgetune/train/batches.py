@@ -14,10 +14,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
+
+
+class Batches(Protocol):
+    """What both samplers here are: places in the data, batch by batch, in an order of its own in every epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order: a run that resumes begins with the epoch that it was stopped in."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[int]]: ...
 
 
 class JointBatches(Sampler[list[int]]):
@@ -70,3 +82,63 @@ class JointBatches(Sampler[list[int]]):
             return grouped
         order: list[int] = torch.randperm(count, generator=generator).tolist()
         return order
+
+
+class PackedBatches(Sampler[list[int]]):
+    """The same of rows that are filled with whole examples up to `row_tokens`; `batch_size` counts rows.
+
+    Which examples share a row is decided once, so that every epoch has as many steps; the rows' order is new in each.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        row_tokens: int,
+        batch_size: int,
+        *,
+        rank: int,
+        processes: int,
+        shuffle: bool,
+        seed: int = 0,
+    ) -> None:
+        self._filler = len(lengths)
+        self._rows = fill_rows(lengths, row_tokens)
+        self._batches = JointBatches(
+            [1] * len(self._rows), batch_size, rank=rank, processes=processes, shuffle=shuffle, seed=seed
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order."""
+        self._batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        rows = [*self._rows, [self._filler]]
+        for batch in self._batches:
+            yield [place for row in batch for place in rows[row]]
+
+
+def fill_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
+    """Places in `lengths`, in rows of `row_tokens` at most, by first-fit decreasing; a longer one has its own row.
+
+    At most 11/9 of the fewest rows possible and one more (Johnson 1973).
+    """
+    rows: list[list[int]] = []
+    # A tree over the rows' room, whose root says whether any is left: the first row that fits is found in log n.
+    size = 1 << max(len(lengths) - 1, 0).bit_length()
+    room = [row_tokens] * (2 * size)
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        wanted = min(lengths[place], row_tokens)
+        node = 1
+        while node < size:
+            node = 2 * node if room[2 * node] >= wanted else 2 * node + 1
+        if node - size == len(rows):
+            rows.append([])
+        rows[node - size].append(place)
+        room[node] -= wanted
+        while node > 1:
+            node //= 2
+            room[node] = max(room[2 * node], room[2 * node + 1])
+    return rows

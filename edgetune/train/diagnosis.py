@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from edgetune.train.curves import Curves, chance_of_rise, deviations_above, trend
 
 ENOUGH_ROWS = 16
 """Fewer losses than this are not judged: four in each quarter."""
@@ -46,40 +42,6 @@ class Diagnosis(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.finding}; {self.remedy}"
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The rows of a run as number sequences, oldest first; values that are not finite are left out."""
-
-    steps: list[int]
-    losses: list[float]
-    grad_norms: list[float]
-    eval_steps: list[int]
-    eval_losses: list[float]
-    eval_broken_at: int | None
-    """The first step whose evaluation loss was not finite."""
-    epochs: float
-
-    @staticmethod
-    def of(rows: Sequence[dict[str, Any]]) -> Curves:
-        """Sort out `rows`; of two evaluations after the same step the later one counts."""
-        train = [(row["step"], row["loss"]) for row in rows if _is_finite(row.get("loss"))]
-        evaluations = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
-        finite = {step: loss for step, loss in evaluations.items() if _is_finite(loss)}
-        return Curves(
-            [step for step, _ in train],
-            [loss for _, loss in train],
-            [row["grad_norm"] for row in rows if _is_finite(row.get("grad_norm"))],
-            list(finite),
-            list(finite.values()),
-            min(evaluations.keys() - finite.keys(), default=None),
-            rows[-1].get("epoch", 0.0) if rows else 0.0,
-        )
-
-    def quarter(self, number: int) -> list[float]:
-        """The losses of quarter 0, 1, 2 or 3 of the run."""
-        return self.losses[number * len(self.losses) // 4 : (number + 1) * len(self.losses) // 4]
 
 
 def diagnose_recipe(recipe: Recipe, *, processes: int = 1) -> list[Diagnosis]:
@@ -122,16 +84,18 @@ def _evaluation_not_finite(curves: Curves, recipe: Recipe, choices: int) -> Diag
 
 
 def _rising(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
-    """The last quarter lies above an earlier one, by a tenth and beyond chance."""
+    """The last quarter lies above an earlier one, or above the loss before the first update, and beyond chance."""
     if len(curves.losses) < ENOUGH_ROWS:
         return None
     last, best = curves.quarter(3), min((curves.quarter(number) for number in range(3)), key=fmean)
-    rise = fmean(last) - fmean(best)
-    if rise < max(0.1 * fmean(best), WORTH_NATS) or _chance_of_rise(best, last) > 1e-4:
-        return None
+    low, high = fmean(best), fmean(last)
+    if high - low < max(0.1 * low, WORTH_NATS) or chance_of_rise(best, last) > 1e-4:
+        low = curves.losses[0]
+        if curves.steps[0] > 1 or high < 1.5 * low or deviations_above(low, last) < 4:
+            return None
     return Diagnosis(
         name="loss_rising",
-        finding=f"the training loss rose from {fmean(best):.3g} to {fmean(last):.3g}",
+        finding=f"the training loss rose from {low:.3g} to {high:.3g}",
         remedy=_gentler(recipe),
     )
 
@@ -179,7 +143,7 @@ def _over_fitted(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | No
     rise = losses[-1] / losses[best] - 1 if losses[best] > 0 else 0.0
     later = losses[best + 1 :]
     lasting = len(later) >= 2 and rise > 0.03 and min(later[-2:]) > 1.02 * losses[best]
-    if not (lasting or (later and rise > 0.1)) or not _training_fell_after(curves, steps[best]):
+    if not (lasting or (later and rise > 0.1)) or not curves.fell_after(steps[best]):
         return None
     share = steps[best] / max(steps[-1], *curves.steps, 1)
     return Diagnosis(
@@ -214,11 +178,11 @@ def _under_trained(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | 
     if len(curves.eval_losses) >= 3 and curves.eval_losses[-1] > min(curves.eval_losses):
         return None
     half, few = len(losses) // 2, max(len(losses) // 12, 1)
-    change, chance = _trend(steps[half:], losses[half:])
+    change, chance = trend(steps[half:], losses[half:])
     fall = -change * fmean(losses[half:])
     length = steps[-1] - steps[half]
     average_speed = (fmean(losses[:few]) - fmean(losses[-few:])) / (steps[-1] - steps[0])
-    if chance > 0.005 or fall < max(STEEP * average_speed * length, 0.02 * fmean(losses[half:]), WORTH_NATS):
+    if chance > 0.01 or fall < max(STEEP * average_speed * length, 0.02 * fmean(losses[half:]), WORTH_NATS):
         return None
     return Diagnosis(
         name="under_trained",
@@ -244,63 +208,6 @@ EXPLAINED_BY = {
     "under_trained": {"loss_rising", "nothing_learned", "over_fitted"},
 }
 """Signs that another one already accounts for, and which would only repeat its remedy or contradict it."""
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _chance_of_rise(low: list[float], high: list[float]) -> float:
-    """Welch's test on logarithms: the chance of a difference like this when the typical loss did not rise."""
-    import numpy as np
-    from scipy.stats import ttest_ind_from_stats
-
-    logs = [_logarithms(losses) for losses in (high, low)]
-    means, spreads = [part.mean() for part in logs], [part.std(ddof=1) for part in logs]
-    count = max(_independent([part - mean for part, mean in zip(logs, means, strict=True)]), 2.0)
-    test = ttest_ind_from_stats(
-        means[0], spreads[0], count, means[1], spreads[1], count, equal_var=False, alternative="greater"
-    )
-    return float(np.nan_to_num(test.pvalue, nan=1.0))
-
-
-def _trend(steps: list[int], losses: list[float]) -> tuple[float, float]:
-    """What a straight line through the logarithms of the losses changes by, and the chance of that without a trend."""
-    import numpy as np
-    from scipy.stats import linregress, t
-
-    x, y = np.asarray(steps, dtype=float), _logarithms(losses)
-    line = linregress(x, y)
-    count = _independent([y - (line.intercept + line.slope * x)])
-    if count < 4:
-        return 0.0, 1.0
-    error = max(line.stderr * math.sqrt((len(steps) - 2) / (count - 2)), 1e-12)
-    return float(line.slope * (x[-1] - x[0])), float(2 * t.sf(abs(line.slope) / error, count - 2))
-
-
-def _logarithms(losses: list[float]) -> NDArray[np.float64]:
-    """In logarithms the noise is about as large at every height of the curve, and a single large loss weighs little."""
-    import numpy as np
-
-    return np.log(np.maximum(losses, 1e-9))
-
-
-def _independent(errors: list[NDArray[np.float64]]) -> float:
-    """How many independent values each of these sequences of noise is worth, on average: neighbours may err alike.
-
-    Santer et al. 2000, https://doi.org/10.1029/1999JD901105, equation 6.
-    """
-    together = sum(float(error[1:] @ error[:-1]) for error in errors)
-    alone = sum(float(error @ error) for error in errors)
-    alike = min(max(together / max(alone, 1e-30), 0.0), 0.9)
-    return fmean(len(error) for error in errors) * (1 - alike) / (1 + alike)
-
-
-def _training_fell_after(curves: Curves, step: int) -> bool:
-    """True when the training losses after `step` are below as many before it, on average."""
-    after = [loss for at, loss in zip(curves.steps, curves.losses, strict=True) if at > step]
-    before = [loss for at, loss in zip(curves.steps, curves.losses, strict=True) if at <= step][-len(after) :]
-    return bool(after and before) and fmean(after) < fmean(before)
 
 
 def _gentler(recipe: Recipe) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetune import console
 from edgetune.data.example import Example
-from edgetune.data.load import load_examples
-from edgetune.data.template import ChatTemplate, load_template
-from edgetune.data.tokenize import TokenizedData, TokenizedExample, tokenize_examples
-from edgetune.models.config import read_config
+from edgetune.data.load import load_data
+from edgetune.data.tokenize import TokenizedData
+from edgetune.errors import RecipeError
+from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.families import Kind, kind_of
 from edgetune.models.locate import ModelFiles, locate_model
 from edgetune.recipe.schema import Recipe
+from edgetune.train.reading import reading_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,50 +26,58 @@ class Prepared:
     """Everything that training needs apart from the weights, checked before they are loaded."""
 
     files: ModelFiles
+    config: ModelConfig
     kind: Kind
     tokenizer: PreTrainedTokenizerBase
-    template: ChatTemplate | None
     objective: Objective
     train: TokenizedData
     evaluation: TokenizedData | None
     questions: tuple[Example, ...]
-    """The evaluation's examples as they were read, for the metrics beside the loss."""
+    """The evaluation's examples, for the metrics beside the loss."""
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Read and tokenize the data with the base's tokenizer and the recipe's chat template."""
-    train_examples = load_examples(recipe.data.train, recipe.data, recipe.task)
-    eval_examples = load_examples(recipe.data.eval, recipe.data, recipe.task) if recipe.data.eval else []
+    """Read the data, and tokenize it as this base reads it.
+
+    Raises RecipeError when the base cannot do the recipe's task, DataError and ModelError.
+    """
+    data = load_data(recipe.data, recipe.task)
     files = locate_model(recipe.base.model, revision=recipe.base.revision)
-    kind = kind_of(read_config(files).model_type)
+    config = read_config(files)
+    kind = kind_of(config.model_type)
+    _check_task(recipe, kind, config)
     from edgetune.models.load import load_tokenizer, quiet_libraries
     from edgetune.train.objectives import objective_for
 
     quiet_libraries()
     tokenizer = load_tokenizer(files)
-    template = load_template(
-        recipe.data.template,
-        tokenizer_template=tokenizer.chat_template,
-        bos_token=tokenizer.bos_token or "",
-        eos_token=tokenizer.eos_token or "",
+    reading = reading_for(recipe, kind, config, tokenizer)
+    train, limits = reading.read_training(data.train, recipe)
+    questions = reading.questions(data.evaluation, limits)
+    evaluation = reading.read_evaluation(questions, limits) if questions else None
+    tokenize = reading.tokenizer_for(limits)
+    objective = objective_for(
+        recipe,
+        kind,
+        tokenizer,
+        reading.template,
+        lambda examples: tokenize(examples).examples,
+        max_new_tokens=limits.target or limits.length,
     )
-    tokenizer.chat_template = template.source
+    return Prepared(files, config, kind, tokenizer, objective, train, evaluation, questions)
 
-    def encode(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
 
-    train_data = tokenize_examples(train_examples, template, encode, recipe.data.max_length)
-    limit = train_data.max_length_tokens
-    evaluation = tokenize_examples(eval_examples, template, encode, limit) if eval_examples else None
-    for name, data in (("training", train_data), ("evaluation", evaluation)):
-        if data is not None and (data.truncated or data.dropped):
-            console.note(
-                f"{name} data: {data.truncated} examples cut to {limit} tokens, {data.dropped} left out because "
-                "nothing supervised was left of them"
-            )
-
-    def tokenize(examples: Sequence[Example]) -> Sequence[TokenizedExample]:
-        return tokenize_examples(examples, template, encode, limit).examples
-
-    objective = objective_for(recipe, kind, tokenizer, template, tokenize)
-    return Prepared(files, kind, tokenizer, template, objective, train_data, evaluation, tuple(eval_examples))
+def _check_task(recipe: Recipe, kind: Kind, config: ModelConfig) -> None:
+    """Raise RecipeError where this kind of model cannot do what the recipe wants of it."""
+    if recipe.base.head == "lm" and kind == "encoder":
+        raise RecipeError(
+            f"{recipe.base.model} is an encoder ({config.model_type}), which cannot write text",
+            where="base.head",
+            remedy="set it to classification (with task classify), or take a decoder or an encoder-decoder",
+        )
+    if recipe.task == "chat" and kind == "encoder-decoder":
+        raise RecipeError(
+            f"{recipe.base.model} is an encoder-decoder ({config.model_type}), which holds no conversations",
+            where="task",
+            remedy="set it to summarize or classify, or take a decoder",
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,12 +11,16 @@ from edgetune.errors import Interrupted
 from edgetune.outputs import explain_refused_writes
 from edgetune.recipe.schema import Recipe
 from edgetune.train import processes
+from edgetune.train.diagnosis import diagnose_recipe
+from edgetune.train.energy import check_energy_meter
+from edgetune.train.out_of_memory import explain_out_of_memory
 from edgetune.train.prepare import Prepared, prepare
 from edgetune.train.run_directory import RunDirectory, checkpoint_step
+from edgetune.train.trackers import check_trackers
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
     from edgetune.train.summary import Summary
     from edgetune.train.trainer import ObjectiveTrainer
@@ -27,66 +30,83 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
     """Train by `recipe` into the run directory `out`, and return what is in its summary.json.
 
     Ctrl-C saves a checkpoint and raises Interrupted; `resume` goes on from the newest one as if nothing had happened.
-    Raises OutputError, RecipeError, DataError, ModelError before anything is written, NumericalError when the loss is
-    not finite.
+    Raises OutputError, RecipeError, DataError, ModelError, MissingComponent before anything is written, OutOfMemory,
+    and NumericalError when the loss is not finite.
 
     Where several processes were started to train together, all of them call this, and all return the same.
     """
     processes.join()
+    check_trackers(recipe)
+    if recipe.train.energy:
+        check_energy_meter()
     run = RunDirectory(out)
     with run.locked() if processes.is_first() else nullcontext():
         checkpoint = run.check_resumable(recipe, processes=processes.world_size()) if resume else None
         if checkpoint is None and processes.is_first():
             run.check_startable(force=force)
+        for warning in diagnose_recipe(recipe, processes=processes.world_size()):
+            console.warn(str(warning))
         prepared = prepare(recipe)
+        steps = _count_steps(recipe, prepared)
         from edgetune.train.backends.transformers import load_adapted_model
 
-        model = load_adapted_model(recipe, prepared)
+        with explain_out_of_memory(recipe, run, loading=True):
+            model = load_adapted_model(recipe, prepared, total_steps=steps)
         if processes.is_first():
             if checkpoint is None:
                 run.start(recipe)
             else:
                 run.rewind(checkpoint)
                 console.note(f"resuming after step {checkpoint_step(checkpoint)}")
-        return _fit(recipe, run, prepared, model, checkpoint)
+        with explain_out_of_memory(recipe, run, loading=False):
+            return _fit(recipe, run, prepared, model, steps, checkpoint)
 
 
-def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel, checkpoint: Path | None) -> Summary:
+def _count_steps(recipe: Recipe, prepared: Prepared) -> int:
+    from edgetune.train.settings import total_steps
+
+    lengths = [len(example.input_ids) for example in prepared.train.examples]
+    rows = len(lengths)
+    if recipe.train.packing:
+        from edgetune.train.batches import fill_rows
+
+        rows = len(fill_rows(lengths, prepared.train.max_length_tokens))
+    return total_steps(recipe, rows=rows, processes=processes.world_size())
+
+
+def _fit(
+    recipe: Recipe,
+    run: RunDirectory,
+    prepared: Prepared,
+    model: PeftModel | PreTrainedModel,
+    steps: int,
+    checkpoint: Path | None,
+) -> Summary:
     from edgetune.models.load import resolve_dtype
-    from edgetune.train.settings import total_steps, trainer_settings
+    from edgetune.train.saving import save_result
+    from edgetune.train.settings import trainer_settings
     from edgetune.train.summary import summarize
     from edgetune.train.telemetry import Telemetry
     from edgetune.train.trainer import trainer_class
 
     dtype = resolve_dtype(recipe.base.dtype)
-    evaluation = prepared.evaluation.examples if prepared.evaluation else ()
-    settings = trainer_settings(recipe, run, evaluates=bool(evaluation), dtype=dtype)
-    count = processes.world_size()
-    steps = total_steps(recipe, examples=len(prepared.train.examples), processes=count)
+    evaluates = prepared.evaluation is not None
+    settings = trainer_settings(recipe, run, kind=prepared.kind, evaluates=evaluates, dtype=dtype)
     with explain_refused_writes(run.path), Telemetry(run, recipe, writes=processes.is_first()) as telemetry:
         with console.progress(f"training {recipe.name}", steps, "steps") as progress:
             if checkpoint is not None:
                 progress.advance(checkpoint_step(checkpoint))
-            trainer = trainer_class(settings)(
-                model,
-                settings,
-                prepared.tokenizer,
-                prepared.objective,
-                prepared.train.examples,
-                evaluation,
-                telemetry,
-                progress,
-            )
+            trainer = trainer_class(settings)(model, settings, recipe, prepared, telemetry, progress)
             _run_loop(trainer, run, checkpoint)
         train_seconds = telemetry.train_seconds
         eval_loss = None
-        if evaluation:
-            batches = math.ceil(len(evaluation) / (recipe.train.batch_size * count))
-            with telemetry.paused(), console.progress("evaluating", batches, "batches") as progress:
+        if evaluates:
+            work = trainer.evaluation_work
+            with telemetry.paused(), console.progress("evaluating", work, "batches and questions") as progress:
                 eval_loss = trainer.evaluate(progress=progress)["eval_loss"]
         summary = None
         if processes.is_first():
-            _save_adapter(run, model, prepared.tokenizer)
+            save_result(run, model, prepared.tokenizer)
             summary = summarize(
                 recipe,
                 run,
@@ -96,7 +116,12 @@ def _fit(recipe: Recipe, run: RunDirectory, prepared: Prepared, model: PeftModel
                 dtype=dtype,
                 train_seconds=train_seconds,
                 eval_loss=eval_loss,
+                evaluation=trainer.evaluation,
             )
+            said = diagnose_recipe(recipe, processes=processes.world_size())
+            for warning in summary.warnings:
+                if warning not in said:
+                    console.warn(str(warning))
         return processes.from_first(summary)
 
 
@@ -122,13 +147,3 @@ def _resume_hint(run: RunDirectory, checkpoint: Path | None) -> str:
         return "start it again with --force"
     together = f" --processes {processes.world_size()}" if processes.world_size() > 1 else ""
     return f"go on with: edgetune train {run.recipe} --out {run.path} --resume{together}"
-
-
-def _save_adapter(run: RunDirectory, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """PEFT's own format, with the tokenizer and the chat template that training used."""
-    from edgetune.outputs import staged_folder
-
-    with staged_folder(run.adapter, force=True) as folder:
-        model.save_pretrained(folder, save_embedding_layers=False)
-        tokenizer.save_pretrained(folder)
-        (folder / "README.md").unlink(missing_ok=True)

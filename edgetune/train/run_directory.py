@@ -38,6 +38,11 @@ class RunDirectory:
         return self.path / "adapter"
 
     @property
+    def model(self) -> Path:
+        """The whole model where every weight was trained; such a run has no adapter."""
+        return self.path / "model"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 

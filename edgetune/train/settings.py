@@ -9,6 +9,7 @@ import torch
 from transformers import TrainingArguments
 from trl import SFTConfig
 
+from edgetune.models.families import Kind
 from edgetune.recipe.schema import Recipe
 from edgetune.train import processes
 from edgetune.train.run_directory import RunDirectory
@@ -23,8 +24,10 @@ _OPTIMIZERS = {
 }
 
 
-def trainer_settings(recipe: Recipe, run: RunDirectory, *, evaluates: bool, dtype: torch.dtype) -> TrainingArguments:
-    """A recipe's `train` section in the words of Transformers, or TRL for a language model."""
+def trainer_settings(
+    recipe: Recipe, run: RunDirectory, *, kind: Kind, evaluates: bool, dtype: torch.dtype
+) -> TrainingArguments:
+    """A recipe's `train` section in the words of Transformers, or of TRL for a decoder that writes text."""
     train = recipe.train
     on_gpu = torch.cuda.is_available()
     evaluates_midway = evaluates and train.eval_every is not None
@@ -67,16 +70,19 @@ def trainer_settings(recipe: Recipe, run: RunDirectory, *, evaluates: bool, dtyp
     }
     if processes.world_size() > 1:
         settings["ddp_backend"] = "nccl" if on_gpu else "gloo"
-    if recipe.base.head == "lm":
+    if recipe.base.head == "lm" and kind == "decoder":
         return SFTConfig(**settings, dataset_kwargs={"skip_prepare_dataset": True}, max_length=None)
     return TrainingArguments(**settings)
 
 
-def total_steps(recipe: Recipe, *, examples: int, processes: int) -> int:
-    """Optimizer updates of a whole run, as Transformers counts them (the last, smaller batch of an epoch included)."""
+def total_steps(recipe: Recipe, *, rows: int, processes: int) -> int:
+    """Optimizer updates of a whole run, as Transformers counts them (the last, smaller batch of an epoch included).
+
+    `rows` are the training examples, or with train.packing the rows that they fill.
+    """
     train = recipe.train
     if train.max_steps is not None:
         return train.max_steps
-    batches = math.ceil(examples / (train.batch_size * processes))
+    batches = math.ceil(rows / (train.batch_size * processes))
     updates_per_epoch = max(math.ceil(batches / train.accumulate), 1)
     return math.ceil(train.epochs * updates_per_epoch)

@@ -90,6 +90,7 @@ class Trackio:
     def __init__(self, recipe: Recipe, run: Path) -> None:
         import trackio
 
+        self._library = trackio
         self._project = os.environ.get("WANDB_PROJECT", PROJECT)
         # Its notes go to stdout, which belongs to results.
         with contextlib.redirect_stdout(io.StringIO()):
@@ -103,7 +104,7 @@ class Trackio:
 
     def close(self) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            self._run.finish()
+            self._library.finish()
 
 
 TRACKERS: dict[str, Callable[[Recipe, Path], Tracker]] = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,58 +14,72 @@ from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from edgetune.console import ProgressHandle
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.models.methods.adalora import after_update, orthogonality, restore_schedule, save_schedule, whole_ranks
 from edgetune.train import processes
-from edgetune.train.batches import JointBatches
+from edgetune.train.batches import Batches, JointBatches, PackedBatches
 from edgetune.train.callbacks import Reporter, StopAtStepEnd
 from edgetune.train.checkpoints import DurableTrainer
+from edgetune.train.compilation import compile_layers
 from edgetune.train.finite import FiniteGuard
 from edgetune.train.frozen_linear import quicken_frozen_linears
-from edgetune.train.objectives.objective import Batch, Objective
+from edgetune.train.objectives.objective import Batch
+from edgetune.train.precise_adamw import PreciseAdamW
+from edgetune.train.prepare import Prepared
+from edgetune.train.saving import save_weights
 from edgetune.train.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
+
+    from edgetune.recipe.schema import Recipe
 
 
 class ObjectiveTrainer(DurableTrainer):
-    """Trains `model` by an objective on tokenized examples and reports to `telemetry` and `progress`."""
+    """Trains `model` on what was prepared, by its objective, and reports to `telemetry` and `progress`.
+
+    `evaluation` is what the last evaluation told beside its loss.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
         settings: TrainingArguments,
-        tokenizer: PreTrainedTokenizerBase,
-        objective: Objective,
-        train: tuple[TokenizedExample, ...],
-        evaluation: tuple[TokenizedExample, ...],
+        recipe: Recipe,
+        prepared: Prepared,
         telemetry: Telemetry,
         progress: ProgressHandle,
     ) -> None:
-        self._objective = objective
+        self._recipe, self._objective, self._questions = recipe, prepared.objective, prepared.questions
         self._telemetry = telemetry
         self.interrupt = StopAtStepEnd(settings.world_size)
+        self.evaluation: dict[str, Any] | None = None
         self._guard = FiniteGuard(model, learning_rate=settings.learning_rate, scales_gradients=settings.fp16)
         quicken_frozen_linears(model)
-        objective.attach(model)
+        self._objective.attach(model)
+        if recipe.train.compile:
+            compile_layers(model)
         logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
+        train, evaluation = prepared.train.examples, prepared.evaluation.examples if prepared.evaluation else ()
         super().__init__(
             model=model,
             args=settings,
-            processing_class=tokenizer,
+            processing_class=prepared.tokenizer,
             train_dataset=_as_dataset(train, filler=settings.world_size > 1),
             eval_dataset=_as_dataset(evaluation, filler=settings.world_size > 1) if evaluation else None,
             data_collator=self._collate,
-            callbacks=[Reporter(telemetry, progress), self.interrupt],
+            callbacks=[Reporter(telemetry, progress), self.interrupt, _AfterUpdate()],
+            optimizer_cls_and_kwargs=_optimizer_of_16_bits(model, settings),
         )
         self.remove_callback(PrinterCallback)
         # The loss is divided by what the whole accumulated batch counts, so that 1×8 steps are 8×1.
         self.model_accepts_loss_kwargs = True
         self._train_lengths, self._eval_lengths = _lengths(train), _lengths(evaluation)
+        self._row_tokens = prepared.train.max_length_tokens if recipe.train.packing else None
         # The weights are drawn by now, the same in all processes. Their dropout is not to be the same.
         if settings.process_index > 0:
             torch.manual_seed(settings.seed + settings.process_index)
@@ -84,18 +99,16 @@ class ObjectiveTrainer(DurableTrainer):
         return self._loader(self.eval_dataset, self._eval_lengths, self.args.eval_batch_size, shuffle=False)
 
     def _loader(self, data: Dataset, lengths: list[int], batch_size: int, *, shuffle: bool) -> DataLoader:
-        batches = JointBatches(
-            lengths,
-            batch_size,
-            rank=self.args.process_index,
-            processes=self.args.world_size,
-            shuffle=shuffle,
-            seed=self.args.data_seed,
-            group_by_length=self.args.train_sampling_strategy == "group_by_length",
-            window=self.args.gradient_accumulation_steps,
-        )
+        args = self.args
+        share = {"rank": args.process_index, "processes": args.world_size, "shuffle": shuffle, "seed": args.data_seed}
+        if self._row_tokens is not None and shuffle:
+            batches: Batches = PackedBatches(lengths, self._row_tokens, batch_size, **share)
+        else:
+            grouped = args.train_sampling_strategy == "group_by_length"
+            window = args.gradient_accumulation_steps
+            batches = JointBatches(lengths, batch_size, **share, group_by_length=grouped, window=window)
         return DataLoaderShard(
-            data, batch_sampler=batches, collate_fn=self._collate, pin_memory=self.args.dataloader_pin_memory
+            data, batch_sampler=batches, collate_fn=self._collate, pin_memory=args.dataloader_pin_memory
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor | None:
@@ -110,6 +123,7 @@ class ObjectiveTrainer(DurableTrainer):
             self.interrupt.agree(stop > 0)
         weight, tokens, supervised = counts
         self._telemetry.count_batch(int(tokens), int(supervised))
+        self._steps_of_update = len(batch_samples)
         return torch.tensor(weight, device=device)
 
     def compute_loss(
@@ -119,7 +133,10 @@ class ObjectiveTrainer(DurableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | float | None = None,
     ) -> Tensor:
-        """Mean negative log-likelihood in nats over what is supervised in the whole accumulated batch."""
+        """Mean negative log-likelihood in nats over what is supervised in the whole accumulated batch.
+
+        What a method adds to it (AdaLoRA's orthogonality) is in it once per update.
+        """
         total = self._objective.loss(model, inputs)
         if inputs["weight"] == 0:
             total = total * 0
@@ -127,6 +144,9 @@ class ObjectiveTrainer(DurableTrainer):
             return total / inputs["weight"]
         # DDP averages gradients over the processes, and the sum is wanted.
         loss = total / num_items_in_batch * self.accelerator.num_processes
+        extra = orthogonality(self.model)
+        if extra is not None:
+            loss = loss + extra / self._steps_of_update
         self._guard.note(loss)
         return loss
 
@@ -141,24 +161,40 @@ class ObjectiveTrainer(DurableTrainer):
         return metrics
 
     def evaluate(self, *_: Any, progress: ProgressHandle | None = None, **__: Any) -> dict[str, float]:
-        """`eval_loss`: mean over what is supervised in the evaluation set, not over its batches."""
+        """`eval_loss`, the mean over what is supervised in the evaluation set, and the task's metrics."""
+        progress = progress or _Silent()
         self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad():
             for batch in self.get_eval_dataloader():
                 total = float(self._objective.loss(self.model, self._prepare_inputs(batch)))
                 sums += sums.new_tensor([total if batch["weight"] else 0.0, batch["weight"]])
-                if progress is not None:
-                    progress.advance()
+                progress.advance()
         total, weight = self.accelerator.reduce(sums).tolist()
         metrics = {"eval_loss": total / weight}
+        scores = self._objective.score(self.model, self._questions, progress)
+        if scores is not None:
+            metrics |= scores.values
+            self.evaluation = scores.details
         self.log(dict(metrics))
         self.model.train()
         return metrics
 
+    @property
+    def evaluation_work(self) -> int:
+        """How often an evaluation advances its progress: once a batch, and once for each question."""
+        return len(self.get_eval_dataloader()) + len(self._objective.exam.questions(self._questions))
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
-        self.model.save_pretrained(output_dir, save_embedding_layers=False)
+        """What a training goes on from, which is not always what its result is made of."""
+        folder = Path(output_dir or self.args.output_dir)
+        with whole_ranks(self.model):
+            save_weights(self.model, folder)
+        save_schedule(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        restore_schedule(self.model, Path(resume_from_checkpoint))
 
 
 class LanguageModelTrainer(ObjectiveTrainer, SFTTrainer):
@@ -168,6 +204,33 @@ class LanguageModelTrainer(ObjectiveTrainer, SFTTrainer):
 def trainer_class(settings: TrainingArguments) -> type[ObjectiveTrainer]:
     """The trainer that these settings are for."""
     return LanguageModelTrainer if isinstance(settings, SFTConfig) else ObjectiveTrainer
+
+
+class _AfterUpdate(TrainerCallback):
+    """What a method does between an update and clearing the gradients."""
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
+    ) -> None:
+        after_update(model, state.global_step + 1)
+
+
+class _Silent:
+    """Progress that nobody watches."""
+
+    def advance(self, amount: float = 1, note: str = "") -> None:
+        pass
+
+
+def _optimizer_of_16_bits(
+    model: PreTrainedModel, settings: TrainingArguments
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
+    """AdamW that keeps what it needs in 32 bits, where weights of 16 bits are trained with AdamW."""
+    narrow = any(p.requires_grad and p.dtype == torch.bfloat16 for p in model.parameters())
+    if not narrow or settings.optim != "adamw_torch_fused":
+        return None
+    betas = (settings.adam_beta1, settings.adam_beta2)
+    return PreciseAdamW, {"lr": settings.learning_rate, "betas": betas, "eps": settings.adam_epsilon}
 
 
 def _lengths(examples: tuple[TokenizedExample, ...]) -> list[int]:

@@ -111,6 +111,8 @@ def resolve_source(argument: str, *, base: str | None = None) -> Source:
 
 def _run_directory(run: Path, base: str | None) -> Source:
     recipe_file = run / "recipe.yaml"
+    if (run / "model" / "config.json").is_file():
+        return _whole_model_of(run, base)
     if not (run / "adapter" / ADAPTER_CONFIG).is_file():
         raise AdapterError(
             "this run has no finished adapter/", where=run, remedy="finish it with `edgetune train RECIPE --resume`"
@@ -136,6 +138,19 @@ def _run_directory(run: Path, base: str | None) -> Source:
         recipe=recipe_file,
         tokenizer_folder=_own_tokenizer(adapter.folder),
     )
+
+
+def _whole_model_of(run: Path, base: str | None) -> Source:
+    """A run in which every weight was trained."""
+    if base is not None:
+        raise AdapterError(
+            "every weight of its model was trained, so there is no adapter to put on another base",
+            where=run,
+            remedy="leave --base out",
+        )
+    recipe = read_mapping(run / "recipe.yaml")
+    name = str(recipe.get("name") or run.resolve().name)
+    return Source(name=name, base=locate_model(str(run / "model")), recipe=run / "recipe.yaml")
 
 
 def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -14,18 +15,19 @@ Batch = TypeVar("Batch", bound=Any)
 
 def base_model(model: nn.Module) -> PreTrainedModel:
     """The Transformers model under the adapter, or the model itself where there is none."""
-    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    adapted = _unwrapped(model)
+    base: PreTrainedModel = adapted.get_base_model() if hasattr(adapted, "get_base_model") else adapted
     return base
 
 
 def has_virtual_tokens(model: nn.Module) -> bool:
     """True for PEFT's prefix, prompt and p-tuning, which put trained vectors before the text."""
-    return bool(getattr(getattr(model, "active_peft_config", None), "is_prompt_learning", False))
+    return bool(getattr(_adapter(model), "is_prompt_learning", False))
 
 
 def has_virtual_embeddings(model: nn.Module) -> bool:
     """True where the virtual tokens are embeddings in front of the text's, not keys and values in every layer."""
-    return has_virtual_tokens(model) and model.active_peft_config.peft_type not in ("PREFIX_TUNING", "CARTRIDGE")
+    return has_virtual_tokens(model) and _adapter(model).peft_type not in ("PREFIX_TUNING", "CARTRIDGE")
 
 
 def has_dropout(model: nn.Module) -> bool:
@@ -38,3 +40,13 @@ def on_device_of(model: nn.Module, batch: Batch) -> Batch:
     device = next(model.parameters()).device
     moved: Any = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
     return moved
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """DDP hides the attributes of the model that it wraps."""
+    wrapped: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return wrapped
+
+
+def _adapter(model: nn.Module) -> Any:
+    return getattr(_unwrapped(model), "active_peft_config", None)

@@ -16,7 +16,7 @@ from edgetune.models.families import kind_of
 from edgetune.train.objectives.adapted import base_model, has_virtual_embeddings, on_device_of
 from edgetune.train.objectives.objective import Batch, Exam, Objective, token_weights
 from edgetune.train.objectives.padding import attention_mask, pad_rows
-from edgetune.train.objectives.questions import batches
+from edgetune.train.objectives.questions import in_batches
 from edgetune.train.objectives.seq2seq import Tokenize
 from edgetune.train.objectives.supervised import summed_nll
 
@@ -68,15 +68,12 @@ class ClassificationHead(Objective):
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
         """The label with the highest score."""
         texts = self._tokenize(examples)
-        chosen = [""] * len(texts)
-        for places in batches([len(text.input_ids) for text in texts]):
-            with torch.no_grad():
-                batch = on_device_of(model, self.collate([texts[place] for place in places]))
-                numbers = self._logits(model, batch).argmax(dim=1).tolist()
-            for place, number in zip(places, numbers, strict=True):
-                chosen[place] = self.exam.labels[number]
-                progress.advance()
-        return chosen
+
+        def choose(places: Sequence[int]) -> list[str]:
+            batch = on_device_of(model, self.collate([texts[place] for place in places]))
+            return [self.exam.labels[number] for number in self._logits(model, batch).argmax(dim=1).tolist()]
+
+        return in_batches([len(text.input_ids) for text in texts], choose, progress)
 
     def _logits(self, model: nn.Module, batch: HeadBatch) -> Tensor:
         """Scores in float32 (b, labels)."""

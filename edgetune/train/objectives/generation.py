@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from edgetune.console import ProgressHandle
+from edgetune.train.objectives.adapted import has_virtual_tokens, on_device_of
 from edgetune.train.objectives.padding import attention_mask, pad_rows
-from edgetune.train.objectives.questions import batches
+from edgetune.train.objectives.questions import in_batches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -25,8 +26,9 @@ GREEDY: dict[str, Any] = {
     "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
     "min_length": 0,
+    "use_cache": True,
 }
-"""What a model's own generation_config.json might say otherwise."""
+"""What a model's own generation_config.json, or training with gradient checkpointing, might say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +53,29 @@ def generate(
 
     With `encodes`, an encoder reads the prompts. Otherwise answers go on where they end, so they are padded in front.
     """
-    written = [""] * len(prompts)
-    device = next(model.parameters()).device
-    for places in batches([len(prompt) + max_new_tokens for prompt in prompts], TOKENS_PER_BATCH):
+
+    def write(places: Sequence[int]) -> list[str]:
         asked = [prompts[place] for place in places]
-        input_ids = pad_rows(asked, tokenizer.pad_token_id, left=not encodes)
-        with torch.no_grad():
-            output = model.generate(
-                input_ids=input_ids.to(device),
-                attention_mask=attention_mask(asked, left=not encodes).to(device),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=list(ending.tokens),
-                pad_token_id=tokenizer.pad_token_id,
-                **GREEDY,
-            )
-        for place, answer in zip(places, output.tolist(), strict=True):
-            text = tokenizer.decode(answer if encodes else answer[input_ids.shape[1] :], skip_special_tokens=True)
-            written[place] = (text.split(ending.text)[0] if ending.text else text).strip()
-            progress.advance()
-    return written
+        inputs = {
+            "input_ids": pad_rows(asked, tokenizer.pad_token_id, left=not encodes),
+            "attention_mask": attention_mask(asked, left=not encodes),
+        }
+        output = model.generate(
+            **on_device_of(model, inputs),
+            max_new_tokens=max_new_tokens,
+            eos_token_id=list(ending.tokens),
+            pad_token_id=tokenizer.pad_token_id,
+            **GREEDY,
+        )
+        begins = 1 if encodes else inputs["input_ids"].shape[1]  # a decoder behind an encoder begins with a start token
+        return [read(answer[begins:]) for answer in output.tolist()]
+
+    def read(ids: Sequence[int]) -> str:
+        written = takewhile(lambda token: token not in ending.tokens, ids)
+        text: str = tokenizer.decode([*written], skip_special_tokens=True)
+        return (text.partition(ending.text)[0] if ending.text else text).strip()
+
+    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
+    # PEFT puts virtual tokens before the padding, from where they would be further away in a padded prompt.
+    alike = not encodes and has_virtual_tokens(model)
+    return in_batches(lengths, write, progress, limit=TOKENS_PER_BATCH, alike=alike)

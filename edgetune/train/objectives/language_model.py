@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from edgetune.console import ProgressHandle
@@ -18,13 +18,14 @@ from edgetune.train.objectives.objective import Exam, Objective
 from edgetune.train.objectives.packing import (
     LanguageBatch,
     can_pack,
+    has_transformers_layers,
     pack_answers,
     pack_batch,
     pad_batch,
     plain_attention,
     use_packed_attention,
 )
-from edgetune.train.objectives.questions import Question, ask, batches, likeliest
+from edgetune.train.objectives.questions import Question, ask, in_batches, likeliest
 from edgetune.train.objectives.supervised import supervised_logits, supervised_nll
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class LanguageModel(Objective):
         """Find the output layer, and let the model read packed rows if it can."""
         base = base_model(model)
         self._head = base.get_output_embeddings()
-        self._packs = can_pack(base.config) and not has_virtual_tokens(model)
+        self._packs = can_pack(base.config) and has_transformers_layers(base) and not has_virtual_tokens(model)
         self._shares_prompt = not has_dropout(model)
         if self._packs:
             use_packed_attention(base)
@@ -64,16 +65,16 @@ class LanguageModel(Objective):
         """By the log-likelihood of each label with its end-of-turn markup, as `edgetune classify` does."""
         labels = self.exam.labels
         questions = [ask(example, labels, self._template, self._encode) for example in examples]
-        chosen = [""] * len(questions)
-        for places in batches([self._row_tokens(question) for question in questions]):
-            asked = [questions[place] for place in places]
-            for place, number in zip(places, self._likeliest(model, asked), strict=True):
-                chosen[place] = labels[number]
-                progress.advance()
-        return chosen
+
+        def choose(places: Sequence[int]) -> list[str]:
+            return [labels[number] for number in self._likeliest(model, [questions[place] for place in places])]
+
+        return in_batches([self._row_tokens(question) for question in questions], choose, progress)
 
     def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
         """What the model writes after each prompt, up to its end-of-turn markup."""
+        if not examples:
+            return []
         prompts = [ask(example, ["…"], self._template, self._encode).prompt for example in examples]
         with plain_attention(base_model(model)):
             return generate(
@@ -100,8 +101,7 @@ class LanguageModel(Objective):
             rows = [TokenizedExample(p + a, (UNSUPERVISED,) * len(p) + a) for p, a in pairs]
             batch = pad_batch(rows, self._tokenizer.pad_token_id)
         batch = on_device_of(model, batch)
-        with torch.no_grad():
-            rows, logits = supervised_logits(model, self._head, batch)
+        rows, logits = supervised_logits(model, self._head, batch)
         return likeliest(logits, batch["labels"][rows], questions)
 
     def _ending(self, example: Example) -> Ending:
@@ -109,8 +109,8 @@ class LanguageModel(Objective):
         answer = "…"
         segments = self._template.segments([*example.messages[:-1], Message("assistant", answer)])
         markup = next(segment.text for segment in reversed(segments) if segment.supervised).rpartition(answer)[2]
-        tokens = {self._tokenizer.eos_token_id}
         ids = self._encode(markup.strip())
-        if ids and ids[0] in self._tokenizer.added_tokens_decoder:
-            return Ending((*sorted(tokens | {ids[0]}),))
-        return Ending((*sorted(tokens),), markup.strip())
+        text = [*takewhile(lambda token: token not in self._tokenizer.added_tokens_decoder, ids)]
+        if text:
+            return Ending((self._tokenizer.eos_token_id,), self._tokenizer.decode(text).strip())
+        return Ending(tuple({self._tokenizer.eos_token_id, *ids[:1]}))

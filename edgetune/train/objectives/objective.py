@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.train.objectives.rest import at_rest
 from edgetune.train.objectives.scores import Scores, score_labels, score_summaries
 
 
@@ -75,20 +76,21 @@ class Objective(ABC):
 
     @abstractmethod
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """The label that the model finds likeliest for each example."""
+        """The label that the model, at rest, finds likeliest for each example."""
 
     def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """The model's own answer to each example, greedily decoded. Only models that write text have one."""
+        """The own answer of the model, at rest, to each example, greedily decoded. Only models that write have one."""
         raise NotImplementedError
 
     def score(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> Scores | None:
-        """The task's own metrics of `model`, in evaluation mode, on the exam's questions among `examples`.
+        """The task's own metrics of `model` on the exam's questions among `examples`, which `progress` counts.
 
-        `progress` counts them. None where nothing is asked.
+        The model is left as it was. None where nothing is asked.
         """
         questions = self.exam.questions(examples)
         if not questions:
             return None
-        if self.exam.task == "classify":
-            return score_labels(questions, self.choose(model, questions, progress), self.exam.labels)
-        return score_summaries(questions, self.write(model, questions, progress))
+        with at_rest(model):
+            if self.exam.task == "classify":
+                return score_labels(questions, self.choose(model, questions, progress), self.exam.labels)
+            return score_summaries(questions, self.write(model, questions, progress))

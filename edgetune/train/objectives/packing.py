@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from edgetune.data.collate import collate
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.train.objectives.objective import Batch, token_weights
+from edgetune.train.objectives.padding import pad_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -35,7 +35,6 @@ PACKABLE_FAMILIES = frozenset({"granite", "llama", "mistral", "qwen2", "qwen3"})
 """Model types whose attention is proven here to be plain causal attention behind Transformers' attention interface."""
 
 ATTENTION = "edgetune_packed"
-
 
 WASTE = 2
 """How many rows attention may compute for each one that counts, before examples are divided up by length."""
@@ -67,10 +66,9 @@ class LanguageBatch(Batch):
 
 def pad_batch(examples: Sequence[TokenizedExample], pad_token_id: int) -> LanguageBatch:
     """One example a row, padded on the right. No mask is needed: causal attention sees nothing of what is behind it."""
-    padded = collate(examples, pad_token_id)
-    input_ids = padded["input_ids"]
+    input_ids = pad_rows([example.input_ids for example in examples], pad_token_id)
     positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-    labels = pad(padded["labels"][:, 1:], (0, 1), value=UNSUPERVISED)
+    labels = pad_rows([[*example.labels[1:], UNSUPERVISED] for example in examples], UNSUPERVISED)
     return _batch(examples, input_ids, positions, labels, layout=None)
 
 
@@ -144,6 +142,11 @@ def can_pack(config: PretrainedConfig) -> bool:
     """True when every layer of the model attends to all earlier tokens and to nothing else."""
     layers = getattr(config, "layer_types", None) or ["full_attention"]
     return config.model_type in PACKABLE_FAMILIES and set(layers) == {"full_attention"} and _no_window(config)
+
+
+def has_transformers_layers(model: PreTrainedModel) -> bool:
+    """False when a backend has replaced the layers of `model` by its own, which know nothing of a layout."""
+    return type(model.base_model).forward.__module__.startswith("transformers.")
 
 
 def use_packed_attention(model: PreTrainedModel) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor, nn
 
+from edgetune.console import ProgressHandle
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import Encode
-from edgetune.errors import RecipeError
 
 TOKENS_PER_BATCH = 2048
 """Without gradients this takes less memory than an ordinary training step, and larger batches are hardly quicker."""
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -28,24 +31,37 @@ def ask(example: Example, answers: Sequence[str], template: ChatTemplate, encode
     """The question that an example's prompt puts: which of `answers` comes next.
 
     The ids are those of training and of `edgetune classify`: the segments of the template, each tokenized on its own.
-    Raises RecipeError when the template writes another prompt for another answer.
     """
     split = [_split(example, answer, template, encode) for answer in answers]
-    prompt = split[0][0]
-    if any(other != prompt for other, _ in split):
-        raise RecipeError(
-            "the chat template changes the prompt with the answer, so that labels cannot be compared",
-            where="data.template",
-            remedy="set it to alpaca or to a Jinja file",
-        )
-    return Question(prompt, tuple(ids for _, ids in split))
+    return Question(split[0][0], tuple(ids for _, ids in split))
 
 
-def batches(lengths: Sequence[int], limit: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:
-    """Places in `lengths` (tokens), longest first, in batches that padded to their longest stay within `limit`."""
+def in_batches(
+    lengths: Sequence[int],
+    work: Callable[[Sequence[int]], Sequence[Answer]],
+    progress: ProgressHandle,
+    *,
+    limit: int = TOKENS_PER_BATCH,
+    alike: bool = False,
+) -> list[Answer]:
+    """What `work` answers to the questions of each batch, in the order of all questions; `progress` counts them.
+
+    A batch is places in `lengths` (tokens), longest first; padded to its longest question it stays within `limit`
+    tokens. With `alike`, its questions are all of one length.
+    """
+    answers: dict[int, Answer] = {}
+    for places in _batches(lengths, limit, alike=alike):
+        for place, answer in zip(places, work(places), strict=True):
+            answers[place] = answer
+            progress.advance()
+    return [answers[place] for place in range(len(lengths))]
+
+
+def _batches(lengths: Sequence[int], limit: int, *, alike: bool) -> Iterator[list[int]]:
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > limit:
+        longest = lengths[batch[0]] if batch else 0
+        if batch and (longest * (len(batch) + 1) > limit or (alike and lengths[place] < longest)):
             yield batch
             batch = []
         batch.append(place)
@@ -58,11 +74,16 @@ def likeliest(logits: Tensor, targets: Tensor, questions: Sequence[Question]) ->
 
     logits (n, vocabulary) predict targets (n,), the tokens of all answers to all questions in their order.
     """
-    log_likelihoods = -nn.functional.cross_entropy(logits, targets, reduction="none")
-    lengths = [len(answer) for question in questions for answer in question.answers]
-    values = iter(float(tokens.sum()) for tokens in log_likelihoods.double().split(lengths))
-    scores = [[next(values) for _ in question.answers] for question in questions]
+    scores = log_likelihoods(logits, targets, questions)
     return [max(range(len(row)), key=row.__getitem__) for row in scores]
+
+
+def log_likelihoods(logits: Tensor, targets: Tensor, questions: Sequence[Question]) -> list[list[float]]:
+    """Of each question the log-likelihood of each answer, in nats. The arguments are those of `likeliest`."""
+    tokens = -nn.functional.cross_entropy(logits, targets, reduction="none").double()
+    lengths = [len(answer) for question in questions for answer in question.answers]
+    values = iter(answer.sum().item() for answer in tokens.split(lengths))
+    return [[next(values) for _ in question.answers] for question in questions]
 
 
 def _split(

@@ -47,10 +47,6 @@ def score_labels(examples: Sequence[Example], predicted: Sequence[str], labels: 
 
 def score_summaries(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
     """ROUGE F1, from 0 to 100."""
-    rouge = measure_rouge(summaries, [_references(example) for example in examples])
+    rouge = measure_rouge(summaries, [example.references for example in examples])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     return Scores({f"eval_{name}": getattr(rouge, name) for name in names}, asdict(rouge))
-
-
-def _references(example: Example) -> Sequence[str]:
-    return [example.messages[-1].content]

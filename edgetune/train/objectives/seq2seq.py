@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from edgetune.console import ProgressHandle
@@ -15,7 +14,7 @@ from edgetune.train.objectives.adapted import base_model, has_virtual_tokens, on
 from edgetune.train.objectives.generation import Ending, generate
 from edgetune.train.objectives.objective import Batch, Exam, Objective, token_weights
 from edgetune.train.objectives.padding import attention_mask, pad_rows
-from edgetune.train.objectives.questions import Question, batches, likeliest
+from edgetune.train.objectives.questions import Question, in_batches, likeliest
 from edgetune.train.objectives.supervised import only_rows, summed_nll, supervised_rows
 
 if TYPE_CHECKING:
@@ -72,13 +71,11 @@ class Seq2Seq(Objective):
         labels = self.exam.labels
         answers = tuple(tuple(self._encode(label)) for label in labels)
         questions = [Question(example.input_ids, answers) for example in self._tokenize(examples)]
-        chosen = [""] * len(questions)
-        for places in batches([len(question.prompt) + sum(map(len, answers)) for question in questions]):
-            asked = [questions[place] for place in places]
-            for place, number in zip(places, self._likeliest(model, asked), strict=True):
-                chosen[place] = labels[number]
-                progress.advance()
-        return chosen
+
+        def choose(places: Sequence[int]) -> list[str]:
+            return [labels[number] for number in self._likeliest(model, [questions[place] for place in places])]
+
+        return in_batches([len(question.prompt) + sum(map(len, answers)) for question in questions], choose, progress)
 
     def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
         """What the decoder writes for each source."""
@@ -96,12 +93,11 @@ class Seq2Seq(Objective):
         )
         answers = [answer for question in questions for answer in question.answers]
         labels = pad_rows(answers, UNSUPERVISED).to(sources["input_ids"].device)
-        with torch.no_grad():
-            if has_virtual_tokens(model):  # PEFT puts them in itself, and needs the source for it
-                sources = {name: value.repeat_interleave(count, dim=0) for name, value in sources.items()}
-            else:
-                sources = _encoded_once(base_model(model), sources, count)
-            logits, targets = self._target_logits(model, sources, labels)
+        if has_virtual_tokens(model):  # PEFT puts them in itself, and needs the source for it
+            sources = {name: value.repeat_interleave(count, dim=0) for name, value in sources.items()}
+        else:
+            sources = _encoded_once(base_model(model), sources, count)
+        logits, targets = self._target_logits(model, sources, labels)
         return likeliest(logits, targets, questions)
 
     def _target_logits(self, model: nn.Module, sources: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,59 @@
+"""Columns of a row by name, also those inside objects and lists, and their values as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from edgetune.errors import DataError
+
+
+def find_column(values: Any, name: str) -> Any:
+    """The value under `name`; `context.contexts` is that of `contexts` in the object `context`.
+
+    A name that has dots itself goes first. In a list a number picks an item, counted from 0, and any other name is
+    looked up in every item. Raises KeyError when there is no such column.
+    """
+    if isinstance(values, Mapping):
+        if name in values:
+            return values[name]
+        for head in _heads(name):
+            if head in values:
+                return find_column(values[head], name[len(head) + 1 :])
+    if isinstance(values, list):
+        head, _, rest = name.partition(".")
+        if not head.isdecimal():
+            return [find_column(item, name) for item in values]
+        if int(head) < len(values):
+            return find_column(values[int(head)], rest) if rest else values[int(head)]
+    raise KeyError(name)
+
+
+def column_names(values: Mapping[str, Any]) -> Iterator[str]:
+    """Every name that `find_column` knows, columns before what is in them; those inside lists are left out."""
+    yield from values
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from (f"{name}.{inner}" for inner in column_names(value))
+
+
+def to_text(value: Any, column: str, where: str) -> str:
+    """A text, or the texts of a list, one below the other. Raises DataError, naming `where`, for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return "\n".join(value)
+    raise DataError(f"{column} must hold text, not {shown(value)}", where=where)
+
+
+def shown(value: Any) -> str:
+    """A value for an error message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _heads(name: str) -> Iterator[str]:
+    """What stands before each dot of a name, shortest first."""
+    for place, letter in enumerate(name):
+        if letter == ".":
+            yield name[:place]

@@ -1,0 +1,60 @@
+"""Training examples that are set aside to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetune.data.draw import apportion, shuffled
+from edgetune.data.example import Example
+from edgetune.data.identity import key_of
+from edgetune.errors import DataError, RecipeError
+
+
+def hold_out(examples: Sequence[Example], holdout: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """Examples to train on, and a share (below 1) or number of them to evaluate on; both in the order given.
+
+    Each label is drawn from in proportion. Rows that ask the same (`identity.key_of`) never lie on both sides, so a few
+    less may be held out than asked for. Rows are counted and evaluated on once, however often weight repeats them.
+
+    Raises RecipeError for a number that is not whole, and DataError when nothing would be left on one side.
+    """
+    if holdout >= 1 and holdout != int(holdout):
+        raise RecipeError(f"is {holdout:g}; it must be a share below 1 or a whole number", where="data.holdout")
+    rows = list({example.where: example for example in examples}.values())
+    wanted = round(len(rows) * holdout) if holdout < 1 else int(holdout)
+    if not 0 < wanted < len(rows):
+        raise DataError(
+            f"holds out {wanted} of {len(rows)} examples, and both training and evaluation need some",
+            where="data.holdout",
+            remedy="raise it, or give more data" if wanted == 0 else "lower it, or give more data",
+        )
+    held = _drawn(rows, wanted, seed)
+    if not held:
+        raise DataError(
+            f"cannot hold out {wanted} of {len(rows)} examples, because more of them than that ask the same",
+            where="data.holdout",
+            remedy="raise it, or remove the duplicates",
+        )
+    return (
+        [example for example in examples if example.where not in held],
+        [example for example in rows if example.where in held],
+    )
+
+
+def _drawn(rows: Sequence[Example], wanted: int, seed: int) -> set[str]:
+    """`where` of the rows that are held out: whole groups of those that ask the same, label by label."""
+    groups: dict[str, list[Example]] = {}
+    for row in rows:
+        groups.setdefault(key_of(row), []).append(row)
+    strata: dict[str, list[list[Example]]] = {}
+    for group in groups.values():
+        strata.setdefault(group[0].label or "", []).append(group)
+    sizes = [sum(map(len, stratum)) for stratum in strata.values()]
+    held: set[str] = set()
+    for (label, stratum), share in zip(strata.items(), apportion(wanted, sizes), strict=True):
+        left = share
+        for place in shuffled(len(stratum), f"{seed} holdout {label}"):
+            if len(stratum[place]) <= left:
+                left -= len(stratum[place])
+                held.update(row.where for row in stratum[place])
+    return held

@@ -1,0 +1,120 @@
+"""A data report for the terminal: a value that `console.result` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgetune.data.check import DataReport, SideReport
+from edgetune.data.overlap import Leak
+from edgetune.data.repetition import Finding
+
+
+def render_report(report: DataReport) -> RenderableType:
+    """Counts, labels, lengths, cuts, findings and the verdict."""
+    sides = {"train": report.train, "eval": report.evaluation}
+    given = {name: side for name, side in sides.items() if side is not None}
+    parts: list[RenderableType] = [_counts(given), *_draws(report)]
+    if report.train.labels:
+        parts.append(_labels(given))
+    parts += [_lengths(given, report.unit), *_cuts(given), *_findings(given), _verdict(report)]
+    return Group(*parts)
+
+
+def _counts(sides: dict[str, SideReport]) -> RenderableType:
+    table = _table("rows", "source", numbers=("read", "after labels", "after cap", "after weight"))
+    for name, side in sides.items():
+        for source in side.sources:
+            counts = (source.read, source.labelled, source.capped, source.weighted)
+            table.add_row(name, Path(source.source).name, *map(str, counts))
+    return table
+
+
+def _draws(report: DataReport) -> Iterator[Text]:
+    if report.held_out:
+        yield Text(f"held out of train to evaluate on: {report.held_out}")
+    if report.unbalanced != report.train.examples:
+        yield Text(f"balanced by label: {report.unbalanced} examples became {report.train.examples}")
+    evaluated = 0 if report.evaluation is None else report.evaluation.examples
+    yield Text(f"{report.train.examples} examples to train on, {evaluated} to evaluate on")
+
+
+def _labels(sides: dict[str, SideReport]) -> RenderableType:
+    table = _table("label", numbers=[f"{name}{unit}" for name in sides for unit in ("", ", %")])
+    for label in next(iter(sides.values())).labels:
+        cells = []
+        for side in sides.values():
+            cells += [str(side.labels[label]), f"{100 * side.labels[label] / side.examples:.1f}"]
+        table.add_row(Text(label), *cells)
+    return table
+
+
+def _lengths(sides: dict[str, SideReport], unit: str) -> RenderableType:
+    percentiles = list(next(iter(sides["train"].lengths.values())))
+    headings = [name if name == "max" else f"{name} %" for name in percentiles]
+    table = _table(f"{unit} that so many fit into", "", numbers=headings)
+    for name, side in sides.items():
+        for what, lengths in side.lengths.items():
+            table.add_row(name, what, *(str(lengths[percentile]) for percentile in percentiles))
+    return table
+
+
+def _cuts(sides: dict[str, SideReport]) -> Iterator[Text]:
+    for name, side in sides.items():
+        for cut in side.cuts:
+            dropped = f", {cut.dropped} left out because nothing supervised is left" if cut.dropped else ""
+            yield Text(
+                f"{name}: {cut.field}, {cut.limit_tokens} tokens: {cut.cut} cut{dropped}, {cut.lost_tokens} tokens lost"
+            )
+
+
+def _findings(sides: dict[str, SideReport]) -> Iterator[RenderableType]:
+    for name, side in sides.items():
+        yield from _found(f"{name}: rows that are empty", side.empty)
+        yield from _found(f"{name}: rows that repeat another", side.duplicates)
+        yield from _found(f"{name}: texts with several labels", side.conflicts)
+
+
+def _found(what: str, finding: Finding) -> Iterator[Text]:
+    if finding.count:
+        yield Text(f"{what}: {finding.count}")
+        yield from (Text(f"  {line}", style="dim") for line in _listed(finding.shown, finding.count))
+
+
+def _listed(shown: Sequence[str], count: int) -> list[str]:
+    return [*shown, *([f"… and {count - len(shown)} more"] if count > len(shown) else [])]
+
+
+def _verdict(report: DataReport) -> RenderableType:
+    if report.evaluation is None:
+        return Text("\nThere is nothing to evaluate on, and so nothing can leak.")
+    overlap = report.overlap
+    if not report.leaks:
+        return Text.assemble(
+            "\n", (" NO LEAKAGE ", "bold black on green"), "  no evaluation row is in the training data"
+        )
+    heading = Text.assemble(
+        "\n",
+        (" LEAKAGE ", "bold white on red"),
+        f"  evaluation rows in the training data: {overlap.exact} exactly, {overlap.near} nearly",
+    )
+    return Group(heading, *map(_leak, overlap.shown))
+
+
+def _leak(leak: Leak) -> Text:
+    alike = "" if leak.similarity == 1 else f"nearly ({100 * leak.similarity:.0f} %) "
+    return Text.assemble(f"  {leak.evaluation} is {alike}{leak.train}\n", (f"    {leak.text}", "dim"))
+
+
+def _table(*texts: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in texts:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table

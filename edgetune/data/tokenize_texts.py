@@ -1,0 +1,86 @@
+"""Texts with a label, and texts with what is to be written about them -> token ids, in the tokenizer's own frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetune.data.example import Example
+from edgetune.data.frame import frame_of
+from edgetune.data.lengths import resolve_length
+from edgetune.data.tokenize import Encode, TokenizedData, TokenizedExample
+from edgetune.errors import DataError
+from edgetune.recipe.data import Length
+
+
+def tokenize_texts(
+    examples: Sequence[Example], labels: Sequence[str], encode_whole: Encode, max_length: Length
+) -> TokenizedData:
+    """What a classification head reads: the filled prompt, or the text alone, and the number of its label in `labels`.
+
+    `encode_whole` adds the tokenizer's special tokens, such as [CLS] and [SEP]; they count in `max_length`, and stay
+    when a text is cut. Every example is kept, in order.
+
+    Raises DataError naming the row when it has no token at all or a label that is not in `labels`, and when there are
+    no examples.
+    """
+    whole = [_tokens(example, encode_whole) for example in _some(examples)]
+    lengths = tuple(map(len, whole))
+    limit = resolve_length(max_length, lengths)
+    frame = frame_of(encode_whole)
+    numbers = {label: (number,) for number, label in enumerate(labels)}
+    tokenized = tuple(
+        TokenizedExample(frame.cut(ids, limit), numbers[_label(example, numbers)], example.weight)
+        for example, ids in zip(examples, whole, strict=True)
+    )
+    return TokenizedData(tokenized, limit, sum(length > limit for length in lengths), dropped=0, lengths=lengths)
+
+
+def tokenize_pairs(
+    examples: Sequence[Example], encode_whole: Encode, max_length: Length, max_target_length: Length | None = None
+) -> TokenizedData:
+    """What an encoder-decoder reads, and as labels what its decoder must write: the prompt and the answer.
+
+    `encode_whole` adds the tokenizer's special tokens, such as the </s> behind both; they count in `max_length` (of the
+    prompt) and `max_target_length` (of the answer; None does not cut it), and stay when a text is cut. Every example is
+    kept, in order.
+
+    Raises DataError naming the row when it has no token at all, and when there are no examples.
+    """
+    sources = [_tokens(example, encode_whole) for example in _some(examples)]
+    targets = [encode_whole(example.answer) for example in examples]
+    lengths, target_lengths = tuple(map(len, sources)), tuple(map(len, targets))
+    limit = resolve_length(max_length, lengths)
+    target_limit = (
+        max(target_lengths) if max_target_length is None else resolve_length(max_target_length, target_lengths)
+    )
+    frame = frame_of(encode_whole)
+    tokenized = tuple(
+        TokenizedExample(frame.cut(source, limit), frame.cut(target, target_limit), example.weight)
+        for example, source, target in zip(examples, sources, targets, strict=True)
+    )
+    cut = sum(a > limit or b > target_limit for a, b in zip(lengths, target_lengths, strict=True))
+    return TokenizedData(tokenized, limit, cut, 0, lengths, target_lengths, target_limit)
+
+
+def _some(examples: Sequence[Example]) -> Sequence[Example]:
+    if not examples:
+        raise DataError("there are no examples to tokenize")
+    return examples
+
+
+def _tokens(example: Example, encode_whole: Encode) -> list[int]:
+    """What is in front of the answer, as one text."""
+    ids = encode_whole("\n\n".join(message.content for message in example.messages[:-1]))
+    if not ids:
+        raise DataError(
+            "the text is empty, and this base puts no special token around it, so that there is nothing to read",
+            where=example.where,
+            remedy="remove this row, or set data.prompt",
+        )
+    return ids
+
+
+def _label(example: Example, known: dict[str, tuple[int]]) -> str:
+    if example.label is None or example.label not in known:
+        raise DataError(f"has the label {example.label}; known are {', '.join(known)}", where=example.where)
+    return example.label

@@ -1,0 +1,136 @@
+"""Which modules of a model a method adapts: those that the recipe names, or those that suit the base's family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from edgetune.errors import RecipeError
+from edgetune.models.families import Kind
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+Targets = list[str] | Literal["all-linear"]
+
+_QUERY_AND_VALUE: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("t5", "mt5", "umt5", "longt5", "switch_transformers", "mpnet"), ("q", "v")),
+    **dict.fromkeys(("bart", "mbart", "pegasus", "marian", "t5gemma"), ("q_proj", "v_proj")),
+    "led": ("query", "value", "q_proj", "v_proj"),
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert"), ("query", "value")),
+    "distilbert": ("q_lin", "v_lin"),
+    "deberta": ("in_proj",),
+    "deberta-v2": ("query_proj", "value_proj"),
+    "modernbert": ("Wqkv",),
+}
+"""The projections of queries and values, which LoRA's paper adapts (https://arxiv.org/abs/2106.09685, section 4.2)."""
+
+_KEY_VALUE_FEEDFORWARD: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("xlm-roberta", "camembert", "electra"), ("key", "value", "output.dense")),
+    "distilbert": ("k_lin", "v_lin", "lin2"),
+    "phi3": ("qkv_proj", "down_proj"),
+}
+"""What IA³ scales (https://arxiv.org/abs/2205.05638, section 3.3) in families that PEFT has no default for."""
+
+_KEY_VALUE_FEEDFORWARD_OF_DECODERS = ("k_proj", "v_proj", "down_proj")
+
+_LAST_OF_FEEDFORWARD = frozenset(
+    {"down_proj", "wo", "output.dense", "lin2", "fc2", "fc_out", "w2", "dense_4h_to_h", "mlp.dense_4h_to_h"}
+)
+"""Names of a feed-forward block's last layer, whose input IA³ scales."""
+
+
+def default_targets(family: str, kind: Kind) -> Targets:
+    """Queries and values of encoders and encoder-decoders; every linear layer but the output layer of decoders."""
+    if family in _QUERY_AND_VALUE:
+        return list(_QUERY_AND_VALUE[family])
+    return "all-linear" if kind == "decoder" else ["query", "value"]
+
+
+def attention_targets(family: str, kind: Kind, model: PreTrainedModel) -> list[str]:
+    """Queries and values by name, for methods that are too dear or not made for every linear layer."""
+    found = default_targets(family, kind)
+    if found != "all-linear":
+        return list(found)
+    return next((names for names in (["q_proj", "v_proj"], ["qkv_proj"]) if _has(model, names)), ["q_proj", "v_proj"])
+
+
+def norm_targets(model: PreTrainedModel) -> list[str]:
+    """Names of the normalization layers, wherever they stand."""
+    norms = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if "Norm" in type(module).__name__}
+    return sorted(norms)
+
+
+def ia3_targets(family: str) -> tuple[list[str], list[str]]:
+    """Modules that IA³ scales in this family, and those among them whose input is scaled: PEFT's where it has them."""
+    from peft.utils.constants import (
+        TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
+        TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
+    )
+
+    known = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(family)
+    if known is not None:
+        return list(known), list(TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(family, []))
+    targets = _KEY_VALUE_FEEDFORWARD.get(family, _KEY_VALUE_FEEDFORWARD_OF_DECODERS)
+    return list(targets), feedforward_among(targets)
+
+
+def feedforward_among(targets: Sequence[str]) -> list[str]:
+    """Those of the targets that are the last layer of a feed-forward block."""
+    return [target for target in targets if target in _LAST_OF_FEEDFORWARD or target.endswith(".down_proj")]
+
+
+def check_targets(model: PreTrainedModel, targets: Targets | None, head: Sequence[str]) -> None:
+    """PEFT is content when one target matches; a recipe that names a module which is not there is mistaken.
+
+    `head` names the modules of a new classification head. Raises RecipeError.
+    """
+    if not isinstance(targets, list):
+        return
+    if not targets:
+        raise RecipeError("method.targets is empty", where=type(model).__name__, remedy=_linear_modules(model))
+    paths = [path for path, _ in model.named_modules() if path]
+    for target in targets:
+        found = [path for path in paths if path == target or path.endswith(f".{target}")]
+        if not found:
+            raise RecipeError(
+                f"method.targets names {target}, which this model does not have",
+                where=type(model).__name__,
+                remedy=_linear_modules(model),
+            )
+        if all(path.split(".")[0] in head for path in found):
+            raise RecipeError(
+                f"method.targets names {target}, which belongs to the new classification head",
+                where=type(model).__name__,
+                remedy="leave it out: the head is trained whole",
+            )
+
+
+def check_patterns(adapted: PeftModel, patterns: Iterable[str], field: str) -> None:
+    """PEFT passes over a pattern that no adapted module matches; a recipe that writes one is mistaken.
+
+    Raises RecipeError.
+    """
+    modules = adapted.base_model.targeted_module_names
+    for pattern in patterns:
+        if not any(re.match(rf"(.*\.)?({pattern})$", path) for path in modules):
+            names = sorted({path.rsplit(".", 1)[-1] for path in modules})
+            raise RecipeError(
+                f"method.{field} names {pattern}, which none of the adapted modules matches",
+                where=type(adapted.get_base_model()).__name__,
+                remedy=f"those are {', '.join(names)}",
+            )
+
+
+def _has(model: PreTrainedModel, names: Sequence[str]) -> bool:
+    last = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
+    return last.issuperset(names)
+
+
+def _linear_modules(model: PreTrainedModel) -> str:
+    from torch import nn
+
+    linear = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return f"its linear modules are {', '.join(sorted(linear))}"

@@ -1,0 +1,109 @@
+"""Counts what a piece of PyTorch computation holds at once, and how much it multiplies, without doing it.
+
+Tensors on the meta device have shapes, types and storages, but no memory. While `LiveBytes` is open, every storage that
+an operation makes is counted from then until nothing refers to it any more, which is when real memory would be freed.
+The saved tensors of autograd, gradients and passing results are all among them; what a kernel allocates for itself and
+frees before it returns is not.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+Kind = Callable[[Tensor], str]
+"""Which part of a plan a new tensor belongs to."""
+
+_aten = torch.ops.aten
+
+
+class LiveBytes(TorchDispatchMode):
+    """While it is open: bytes that are held now and at most, by kind, and floating-point operations.
+
+    Tensors that exist before are not counted. Tensors on the CPU (indices, masks, lengths) are computed for real, and
+    become meta tensors where they meet some. A meta tensor that is asked for its value says `answer`: Transformers asks
+    masks whether all of them is true.
+    """
+
+    def __init__(self, kind: Kind = lambda tensor: "", *, answer: bool = True) -> None:
+        super().__init__()
+        self._kind, self._answer = kind, answer
+        self._held: dict[int, tuple[int, str]] = {}
+        self._watched: dict[int, weakref.ref[Any]] = {}
+        self._now: Counter[str] = Counter()
+        self.now_bytes = self.peak_bytes = 0
+        self.at_peak: Mapping[str, int] = {}
+        """Bytes by kind when most was held."""
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is _aten._local_scalar_dense.default and args[0].is_meta:
+            return self._answer
+        args, kwargs = _on_one_device(func, args, kwargs or {})
+        result = func(*args, **kwargs)
+        self.flops += _flops(func, args, kwargs, result)
+        given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
+        for tensor in _tensors(result):
+            if tensor.untyped_storage()._cdata not in given:
+                self._hold(tensor)
+        return result
+
+    def _hold(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._held or size == 0:
+            return
+        kind = self._kind(tensor)
+        self._held[key] = (size, kind)
+        self._watched[key] = weakref.ref(storage, lambda _, key=key: self._release(key))  # type: ignore[misc]
+        self._now[kind] += size
+        self.now_bytes += size
+        if self.now_bytes > self.peak_bytes:
+            self.peak_bytes, self.at_peak = self.now_bytes, dict(self._now)
+
+    def _release(self, key: int) -> None:
+        size, kind = self._held.pop(key)
+        del self._watched[key]
+        self._now[kind] -= size
+        self.now_bytes -= size
+
+
+def _on_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with real tensors turned into meta ones, if there are meta ones among them.
+
+    A real index stays, because the size of what it picks depends on its values.
+    """
+    tensors = _tensors((args, kwargs))
+    if func in (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._to_copy.default):
+        return args, kwargs
+    if func is _aten.copy_.default or not any(t.is_meta for t in tensors) or all(t.is_meta for t in tensors):
+        return args, kwargs
+
+    def to_meta(value: Any) -> Any:
+        return torch.empty_like(value, device="meta") if isinstance(value, Tensor) and not value.is_meta else value
+
+    return tree_map(to_meta, args), tree_map(to_meta, kwargs)
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [value for value in tree_flatten(values)[0] if isinstance(value, Tensor)]
+
+
+def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """Floating-point operations of products; what is done element by element counts for nothing."""
+    if func is _aten._scaled_dot_product_flash_attention_for_cpu.default:
+        return sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
+    if func is _aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+        return sdpa_backward_flop_count(args[0].shape, args[1].shape, args[2].shape, args[3].shape)
+    counted = flop_registry.get(func._overloadpacket)
+    return 0 if counted is None else int(counted(*args, **kwargs, out_val=result))

@@ -1,0 +1,121 @@
+"""A recipe's model with its adapter on the meta device: every module, shape and type of training, and no weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgetune.errors import RecipeError
+from edgetune.models.families import Kind, auto_class, kind_of
+from edgetune.models.load import _quantization, head_modules
+from edgetune.plan.base import PlannedBase
+from edgetune.plan.packed import quantization_constants_bytes, quantize_on_meta
+from edgetune.recipe.methods import Full
+from edgetune.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The model as it is trained, on the meta device, and what it counts."""
+
+    model: PeftModel | PreTrainedModel
+    kind: Kind
+    dtype: torch.dtype
+    trainable_parameters: int
+    total_parameters: int
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are trained."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @property
+    def trained_bytes(self) -> int:
+        """Of the trained parameters; a gradient has as many."""
+        return sum(_nbytes(parameter) for parameter in self.trained)
+
+    @property
+    def frozen_bytes(self) -> int:
+        """Of everything that is not trained, buffers included; each shared tensor once."""
+        held = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        return sum(_nbytes(tensor) for tensor in held.values() if not tensor.requires_grad)
+
+    @property
+    def constants_bytes(self) -> int:
+        """Of the scales beside quantized weights."""
+        return quantization_constants_bytes(self.model)
+
+
+def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, total_steps: int | None) -> Skeleton:
+    """What `train` would train, without its values. `total_steps` spans AdaLoRA's schedule.
+
+    Raises RecipeError where the method does not go with the base.
+    """
+    from peft import prepare_model_for_kbit_training
+
+    from edgetune.models.adapters import add_adapter
+    from edgetune.train.precision import set_trained_dtype
+    from edgetune.train.summary import count_parameters
+
+    kind = kind_of(base.config.model_type)
+    classifies = recipe.base.head == "classification"
+    _refuse_what_cannot_be(recipe, kind, base.config.model_type)
+    with torch.device("meta"):
+        model = _base(recipe, base, kind, dtype, classifies=classifies)
+        if recipe.base.quantize != "none":
+            model = prepare_model_for_kbit_training(
+                model, use_gradient_checkpointing=recipe.train.gradient_checkpointing
+            )
+        elif recipe.train.gradient_checkpointing and not isinstance(recipe.method, Full):
+            model.enable_input_require_grads()
+        if not isinstance(recipe.method, Full):
+            model = add_adapter(
+                model, recipe.method, base=recipe.base.model, classifies=classifies, total_steps=total_steps
+            )
+        set_trained_dtype(model, recipe, dtype)
+    return Skeleton(model, kind, dtype, *count_parameters(model))
+
+
+def _base(
+    recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool
+) -> PreTrainedModel:
+    config = base.config
+    if classifies:
+        config.num_labels = len(recipe.data.labels)
+        config.pad_token_id = config.pad_token_id or 0
+    model: PreTrainedModel = auto_class(kind, classifies=classifies).from_config(config, dtype=dtype)
+    quantize = recipe.base.quantize
+    if quantize != "none":
+        untouched = head_modules(model) if classifies else None
+        quantize_on_meta(model, _quantization(quantize, dtype, recipe.base.double_quantization, untouched))
+    if dtype == torch.float16:
+        _keep_in_float32(model)
+    return model
+
+
+def _keep_in_float32(model: PreTrainedModel) -> None:
+    """What Transformers loads in 32 bits where float16 overflows, such as T5's second feed-forward layer."""
+    kept = tuple(model._keep_in_fp32_modules or ())
+    for path, module in model.named_modules():
+        if path.rsplit(".", 1)[-1] in kept and isinstance(module, nn.Linear) and module.weight.is_floating_point():
+            module.float()
+
+
+def _refuse_what_cannot_be(recipe: Recipe, kind: Kind, family: str) -> None:
+    if kind == "encoder" and recipe.base.head == "lm":
+        raise RecipeError(
+            f"{recipe.base.model} is an encoder ({family}), which cannot write text",
+            where="base.head",
+            remedy="set it to classification (with task classify), or take a decoder or an encoder-decoder",
+        )
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,139 @@
+"""How a base reads examples: as conversations, as texts with a label, or as texts with what is to be written of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgetune import console
+from edgetune.data.balance import class_weights, weigh
+from edgetune.data.cut import cut_sources, cut_targets
+from edgetune.data.example import Example
+from edgetune.data.template import ChatTemplate, load_template
+from edgetune.data.tokenize import TokenizedData, tokenize_examples
+from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
+from edgetune.errors import RecipeError
+from edgetune.models.config import ModelConfig
+from edgetune.models.families import Kind
+from edgetune.recipe.data import Length
+from edgetune.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
+"""Families that number positions from the padding token's id on, so that the first of their embeddings are never used."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What training cut to, in tokens: whole examples, texts, answers. Evaluation is cut to the same."""
+
+    length: int
+    source: int | None
+    target: int | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Examples -> what the model reads. `template` is a decoder's that answers in words."""
+
+    kind: Kind
+    template: ChatTemplate | None
+    labels: tuple[str, ...]
+    _tokenizer: PreTrainedTokenizerBase
+    _positions: int | None
+
+    def read_training(self, examples: Sequence[Example], recipe: Recipe) -> tuple[TokenizedData, Limits]:
+        """Cut, weigh and tokenize the training examples as the recipe says. Percentiles are resolved here."""
+        data = recipe.data
+        source = target = None
+        if data.max_source_length is not None:
+            cut = cut_sources(examples, self._offsets, data.max_source_length)
+            examples, source = cut.examples, cut.limit_tokens
+        if data.max_target_length is not None:
+            cut = cut_targets(examples, self._offsets, data.max_target_length)
+            examples, target = cut.examples, cut.limit_tokens
+        if recipe.train.class_weights == "balanced":
+            examples = weigh(examples, class_weights(examples, data.labels))
+        read = self._tokenize(examples, data.max_length)
+        if self._positions is not None and read.max_length_tokens > self._positions:
+            read = self._tokenize(examples, self._positions)
+        _note_losses(read, "training")
+        return read, Limits(read.max_length_tokens, source, target)
+
+    def read_evaluation(self, questions: Sequence[Example], limits: Limits) -> TokenizedData:
+        """Tokenize the evaluation's examples, whose texts are cut already, for the loss."""
+        if limits.target is not None:
+            questions = cut_targets(questions, self._offsets, limits.target).examples
+        read = self._tokenize(questions, limits.length)
+        _note_losses(read, "evaluation")
+        return read
+
+    def questions(self, examples: Sequence[Example], limits: Limits) -> tuple[Example, ...]:
+        """The evaluation's examples with their texts cut as in training, and their answers whole."""
+        if limits.source is None or not examples:
+            return tuple(examples)
+        return cut_sources(examples, self._offsets, limits.source).examples
+
+    def tokenizer_for(self, limits: Limits) -> Callable[[Sequence[Example]], TokenizedData]:
+        """What makes of questions what the model reads."""
+        return lambda examples: self._tokenize(examples, limits.length)
+
+    def _tokenize(self, examples: Sequence[Example], max_length: Length) -> TokenizedData:
+        if self.template is not None:
+            return tokenize_examples(examples, self.template, self._encode, max_length)
+        if self.labels:
+            return tokenize_texts(examples, self.labels, self._encode_whole, max_length)
+        return tokenize_pairs(examples, self._encode_whole, max_length)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def _encode_whole(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text)
+        return ids
+
+    def _offsets(self, text: str) -> list[tuple[int, int]]:
+        if not self._tokenizer.is_fast:
+            raise RecipeError(
+                "this base's tokenizer does not say where its tokens lie in a text",
+                where="data.max_source_length",
+                remedy="leave it and data.max_target_length out, or save the tokenizer as tokenizer.json",
+            )
+        found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets: list[tuple[int, int]] = found["offset_mapping"]
+        return offsets
+
+
+def reading_for(recipe: Recipe, kind: Kind, config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Reading:
+    """How a base of this kind reads the recipe's examples. Raises RecipeError where it lacks a chat template."""
+    classifies = recipe.base.head == "classification"
+    template = None
+    if kind == "decoder" and not classifies:
+        template = load_template(
+            recipe.data.template,
+            tokenizer_template=tokenizer.chat_template,
+            bos_token=tokenizer.bos_token or "",
+            eos_token=tokenizer.eos_token or "",
+        )
+        tokenizer.chat_template = template.source
+    labels = tuple(recipe.data.labels) if classifies else ()
+    return Reading(kind, template, labels, tokenizer, _positions(kind, config))
+
+
+def _positions(kind: Kind, config: ModelConfig) -> int | None:
+    """How many tokens an encoder has embeddings for; other kinds count positions without end."""
+    if kind != "encoder" or config.get("max_position_embeddings") is None:
+        return None
+    unused = 1 + int(config.get("pad_token_id", 1)) if config.model_type in POSITIONS_AFTER_PADDING else 0
+    return int(config.require("max_position_embeddings")) - unused
+
+
+def _note_losses(read: TokenizedData, name: str) -> None:
+    if not (read.truncated or read.dropped):
+        return
+    dropped = f", {read.dropped} left out because nothing supervised was left of them" if read.dropped else ""
+    console.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")

@@ -1,0 +1,360 @@
+"""What a model answers at an evaluation: the same as for one question at a time, by plain passes of Transformers."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from tiny_tasks import BAD, GOOD, LABELS, PROMPT, TEMPLATE, TEXTS, make_tiny
+from torch import Tensor, nn
+
+from edgetune.data.example import Example, Message
+from edgetune.data.template import ChatTemplate
+from edgetune.data.tokenize import TokenizedExample, tokenize_examples
+from edgetune.train.objectives import language_model, questions, seq2seq
+from edgetune.train.objectives.classification_head import ClassificationHead
+from edgetune.train.objectives.language_model import LanguageModel
+from edgetune.train.objectives.objective import Exam, Objective
+from edgetune.train.objectives.packing import plain_attention
+from edgetune.train.objectives.seq2seq import Seq2Seq
+
+DECODERS = {
+    "llama": ("LlamaForCausalLM", {}),
+    "qwen3": ("Qwen3ForCausalLM", {}),
+    "granite": ("GraniteForCausalLM", {"logits_scaling": 4.0}),
+    "mistral-windowed": ("MistralForCausalLM", {"sliding_window": 6}),
+    "gemma2": ("Gemma2ForCausalLM", {"sliding_window": 6}),
+    "gemma3": ("Gemma3ForCausalLM", {"sliding_window": 6}),
+}
+ADAPTED = [("llama", "lora"), ("llama", "prefix"), ("llama", "prompt"), ("llama", "p-tuning"), ("gemma2", "prefix")]
+T5S = ["none", "lora", "prefix", "prompt", "p-tuning"]
+CHOICES = (*GOOD, *BAD, "more of the sun")
+
+
+class Counter:
+    """Progress that counts."""
+
+    def __init__(self) -> None:
+        self.done = 0.0
+
+    def advance(self, amount: float = 1, text: str = "") -> None:
+        self.done += amount
+
+
+def with_adapter(model: nn.Module, method: str, task: str, targets: Any = "all-linear") -> nn.Module:
+    shape: dict[str, Any] = {"task_type": task, "num_virtual_tokens": 5}
+    configs: dict[str, Callable[[], Any]] = {
+        "lora": lambda: LoraConfig(task_type=task, target_modules=targets, init_lora_weights=False),
+        "prefix": lambda: PrefixTuningConfig(**shape),
+        "prompt": lambda: PromptTuningConfig(**shape),
+        "p-tuning": lambda: PromptEncoderConfig(**shape, encoder_hidden_size=16),
+    }
+    return model if method == "none" else get_peft_model(model, configs[method]()).eval()
+
+
+def decoder(family: str, method: str = "none", **exam: Any) -> tuple[LanguageModel, nn.Module, nn.Module, Any]:
+    """An objective, the model that it is attached to, a copy of that as it was, and their tokenizer."""
+    model_class, settings = DECODERS[family]
+    model, tokenizer = make_tiny(model_class, noise=0.2, **settings)
+    model = with_adapter(model, method, "CAUSAL_LM")
+    plain = copy.deepcopy(model)
+    objective = LanguageModel(Exam(**{"task": "classify", "labels": CHOICES, **exam}), tokenizer, template())
+    objective.attach(model)
+    return objective, model, plain, tokenizer
+
+
+def t5(method: str, **exam: Any) -> tuple[Seq2Seq, nn.Module, nn.Module, Any]:
+    model, tokenizer = make_tiny("T5ForConditionalGeneration", noise=0.3)
+    model = with_adapter(model, method, "SEQ_2_SEQ_LM", targets=["q", "v"])
+    plain = copy.deepcopy(model)
+
+    def tokenize(examples: Sequence[Example]) -> Sequence[TokenizedExample]:
+        return [TokenizedExample(tuple(tokenizer.encode(e.messages[0].content)), (1,)) for e in examples]
+
+    objective = Seq2Seq(Exam(**{"task": "classify", "labels": CHOICES, **exam}), tokenizer, tokenize, tokenizer.encode)
+    objective.attach(model)
+    return objective, model, plain, tokenizer
+
+
+def template() -> ChatTemplate:
+    return ChatTemplate(TEMPLATE, "<s>", "</s>")
+
+
+def examples(count: int = 8) -> list[Example]:
+    """Questions of different lengths, good and bad in turns."""
+    texts = [text for pair in zip(TEXTS[:12], TEXTS[12:], strict=True) for text in pair][:count]
+    return [
+        Example(
+            messages=(Message("user", PROMPT.replace("{text}", text)), Message("assistant", label)),
+            where=f"rows:{number}",
+            label=label,
+            references=(label,),
+        )
+        for number, (text, label) in enumerate(texts)
+    ]
+
+
+def prompt_ids(example: Example, tokenizer: Any) -> list[int]:
+    prompt = template().render(example.messages[:-1], add_generation_prompt=True)
+    return tokenizer.encode(prompt, add_special_tokens=False)
+
+
+def logits_of(model: nn.Module, ids: Sequence[int], start: Sequence[int] | None) -> Tensor:
+    """Logits after each token (tokens, vocabulary): of `ids`, or behind an encoder that reads them of `start`."""
+    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    if start is not None:
+        return model(**inputs, decoder_input_ids=torch.tensor([start])).logits[0]
+    return model(**inputs).logits[0][-len(ids) :]
+
+
+def log_likelihoods(
+    model: nn.Module, prompt: Sequence[int], answers: Sequence[Sequence[int]], *, encodes: bool
+) -> list[float]:
+    """Of each answer to the prompt, by a forward pass of its own."""
+    scores = []
+    for answer in answers:
+        if encodes:
+            logits = logits_of(model, prompt, [0, *answer[:-1]])
+        else:
+            logits = logits_of(model, [*prompt, *answer], None)[len(prompt) - 1 : -1]
+        scores.append(float(logits.log_softmax(-1)[range(len(answer)), answer].sum()))
+    return scores
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, ...], list[float]]:
+    """Prompts that were asked -> the log-likelihoods that the choice was made by."""
+    scores: dict[tuple[int, ...], list[float]] = {}
+
+    def record(logits: Tensor, targets: Tensor, asked: Sequence[questions.Question]) -> list[int]:
+        found = questions.log_likelihoods(logits, targets, asked)
+        scores.update({question.prompt: row for question, row in zip(asked, found, strict=True)})
+        return likeliest(logits, targets, asked)
+
+    likeliest = questions.likeliest
+    monkeypatch.setattr(language_model, "likeliest", record)
+    monkeypatch.setattr(seq2seq, "likeliest", record)
+    return scores
+
+
+def greedy(model: nn.Module, prompt: Sequence[int], ends: set[int], limit: int, *, encodes: bool) -> list[int]:
+    """What follows the prompt, token by token, each time with a forward pass over everything."""
+    written: list[int] = []
+    while len(written) < limit:
+        logits = logits_of(model, prompt, [0, *written]) if encodes else logits_of(model, [*prompt, *written], None)
+        token = int(logits[-1].argmax())
+        if token in ends:
+            break
+        written.append(token)
+    return written
+
+
+def check_choice(
+    objective: Objective, model: nn.Module, expected: dict[tuple[int, ...], list[float]], seen: Any
+) -> None:
+    """The model chooses for each of the examples the likeliest label, and finds each as likely as expected."""
+    progress = Counter()
+    chosen = objective.choose(model, examples(len(expected)), progress)
+    assert chosen == [CHOICES[row.index(max(row))] for row in expected.values()]
+    assert progress.done == len(expected)
+    for prompt, row in expected.items():
+        assert seen[prompt] == pytest.approx(row, abs=1e-4)
+
+
+@pytest.mark.parametrize(("family", "method"), [*((family, "none") for family in DECODERS), *ADAPTED])
+@torch.no_grad()
+def test_a_decoder_chooses_the_label_that_it_finds_likeliest(family: str, method: str, seen: Any):
+    objective, model, plain, tokenizer = decoder(family, method)
+    answers = [tokenizer.encode(f"{label}<end>", add_special_tokens=False) for label in CHOICES]
+    prompts = [prompt_ids(example, tokenizer) for example in examples(8)]
+    expected = {tuple(prompt): log_likelihoods(plain, prompt, answers, encodes=False) for prompt in prompts}
+    check_choice(objective, model, expected, seen)
+
+
+@pytest.mark.parametrize("method", T5S)
+@torch.no_grad()
+def test_an_encoder_decoder_chooses_the_label_that_it_finds_likeliest(method: str, seen: Any):
+    objective, model, plain, tokenizer = t5(method)
+    answers = [tokenizer.encode(label) for label in CHOICES]
+    sources = [tokenizer.encode(example.messages[0].content) for example in examples(8)]
+    expected = {tuple(source): log_likelihoods(plain, source, answers, encodes=True) for source in sources}
+    check_choice(objective, model, expected, seen)
+
+
+@pytest.mark.parametrize(
+    "model_class",
+    ["BertForSequenceClassification", "DistilBertForSequenceClassification", "LlamaForSequenceClassification",
+     "T5ForSequenceClassification"],
+)  # fmt: skip
+@torch.no_grad()
+def test_a_head_chooses_the_label_with_the_highest_score(model_class: str):
+    noise = 1.0 if model_class.startswith("Bert") else 0.3
+    model, tokenizer = make_tiny(model_class, noise=noise, num_labels=len(CHOICES))
+
+    def tokenize(asked: Sequence[Example]) -> Sequence[TokenizedExample]:
+        return [TokenizedExample(tuple(tokenizer.encode(e.messages[0].content)), (0,)) for e in asked]
+
+    objective = ClassificationHead(Exam("classify", CHOICES), tokenizer, tokenize)
+    objective.attach(model)
+    asked = examples(24)
+    alone = [int(model(torch.tensor([text.input_ids])).logits.argmax()) for text in tokenize(asked)]
+    assert len(set(alone)) > 1
+    assert objective.choose(model, asked, Counter()) == [CHOICES[number] for number in alone]
+
+
+@pytest.mark.parametrize(("family", "method"), [*((family, "none") for family in DECODERS), *ADAPTED])
+@torch.no_grad()
+def test_a_decoder_writes_what_greedy_decoding_of_one_prompt_at_a_time_gives(family: str, method: str):
+    objective, model, plain, tokenizer = decoder(family, method, task="summarize", labels=(), max_new_tokens=7)
+    asked, progress = examples(6), Counter()
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")}
+    expected = [greedy(plain, prompt_ids(e, tokenizer), ends, 7, encodes=False) for e in asked]
+    written = objective.write(model, asked, progress)
+    assert written == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
+    assert len(set(written)) > 1
+    assert max(map(len, expected)) == 7
+    assert progress.done == len(asked)
+
+
+@pytest.mark.parametrize("method", T5S)
+@torch.no_grad()
+def test_an_encoder_decoder_writes_what_greedy_decoding_of_one_source_at_a_time_gives(method: str):
+    objective, model, plain, tokenizer = t5(method, task="summarize", labels=(), max_new_tokens=7)
+    asked, progress = examples(6), Counter()
+    sources = [tokenizer.encode(e.messages[0].content) for e in asked]
+    expected = [greedy(plain, source, {1}, 7, encodes=True) for source in sources]
+    written = objective.write(model, asked, progress)
+    assert written == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
+    assert len(set(written)) > 1
+    assert progress.done == len(asked)
+
+
+ENDINGS = {
+    "a special token": (TEMPLATE, "<s>"),
+    "plain text": (TEMPLATE.replace("<end>", " ###\n"), "<s>"),
+    "plain text and a special token": (TEMPLATE.replace("<end>", " ###</s>"), "<s>"),
+    "the end of text": (TEMPLATE.replace("<end>", "</s>"), "<s>"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_answer_ends_where_the_template_ends_it(ending: str):
+    chat = ChatTemplate(*ENDINGS[ending], "</s>")
+    model, tokenizer = make_tiny("LlamaForCausalLM")
+    objective = LanguageModel(Exam("summarize", max_new_tokens=30), tokenizer, chat)
+    objective.attach(model)
+    asked = [replace(e.with_answer("it is so"), references=("it is so",)) for e in examples(3)]
+
+    def encode(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    teach(objective, model, tokenize_examples(asked, chat, encode, 256).examples)
+    assert objective.write(model, asked, Counter()) == ["it is so"] * 3
+    scores = objective.score(model, asked, Counter())
+    assert scores is not None
+    assert scores.values == {f"eval_{name}": 100 for name in ("rouge1", "rouge2", "rougeL", "rougeLsum")}
+
+
+def teach(objective: Objective, model: nn.Module, rows: Sequence[TokenizedExample]) -> None:
+    """Train until the model knows the rows by heart."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batch = objective.collate(rows)
+    for _ in range(200):
+        optimizer.zero_grad()
+        loss = objective.loss(model, batch) / batch["weight"]
+        loss.backward()
+        optimizer.step()
+        if loss < 0.02:
+            return
+    raise AssertionError("the model has not learned")
+
+
+@torch.no_grad()
+def test_labels_are_scored_as_scikit_learn_does():
+    objective, model, *_ = decoder("llama", labels=LABELS)
+    asked = examples(24)
+    gold, chosen = [e.label for e in asked], objective.choose(model, asked, Counter())
+    scores = objective.score(model, asked, Counter())
+    assert scores is not None
+    precision, recall, f1, _ = precision_recall_fscore_support(gold, chosen, average="macro", zero_division=0)
+    expected = {"accuracy": accuracy_score(gold, chosen), "precision": precision, "recall": recall, "macro_f1": f1}
+    assert scores.values == pytest.approx({f"eval_{name}": value for name, value in expected.items()})
+    assert scores.details["confusion"] == confusion_matrix(gold, chosen, labels=LABELS).tolist()
+    assert scores.details["items"] == 24
+    each = precision_recall_fscore_support(gold, chosen, labels=LABELS, zero_division=0)
+    for number, label in enumerate(LABELS):
+        found = scores.details["per_label"][label]
+        assert (found["precision"], found["recall"], found["f1"], found["support"]) == pytest.approx(
+            tuple(column[number] for column in each)
+        )
+
+
+@torch.no_grad()
+def test_summaries_are_scored_as_rouge_score_does():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    objective, model, *_ = t5("none", task="summarize", labels=(), max_new_tokens=5)
+    asked = examples(5)
+    written = objective.write(model, asked, Counter())
+    references = [(f"the {text} sun", "no more") for text in written]
+    asked = [replace(example, references=each) for example, each in zip(asked, references, strict=True)]
+    scores = objective.score(model, asked, Counter())
+    assert scores is not None
+    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    scorer = RougeScorer(names, use_stemmer=True)
+    each = [scorer.score_multi(texts, text) for texts, text in zip(references, written, strict=True)]
+    for name in names:
+        assert scores.values[f"eval_{name}"] == pytest.approx(100 * sum(one[name].fmeasure for one in each) / 5)
+    assert 0 < scores.values["eval_rouge1"] < 100
+    assert scores.details["items"] == 5
+
+
+def test_no_more_summaries_are_written_than_asked_for():
+    objective, model, *_ = t5("none", task="summarize", labels=(), max_new_tokens=3, limit=2)
+    progress = Counter()
+    scores = objective.score(model, examples(5), progress)
+    assert scores is not None
+    assert (scores.details["items"], progress.done, len(objective.exam.questions(examples(5)))) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("task", ["classify", "summarize", "chat"])
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_without_questions_there_are_no_scores(kind: str, task: str):
+    objective, model, *_ = decoder("llama", task=task) if kind == "decoder" else t5("none", task=task)
+    assert objective.score(model, [], Counter()) is None
+    assert objective.choose(model, [], Counter()) == objective.write(model, [], Counter()) == []
+
+
+def test_a_chat_is_asked_nothing():
+    objective, model, *_ = decoder("llama", task="chat", labels=())
+    assert objective.score(model, examples(), Counter()) is None
+
+
+def test_packed_questions_are_not_slower_than_padded_ones():
+    objective, model, *_ = decoder("llama")
+    filler = " ".join(["the sun and the rain"] * 12)
+    asked = [
+        Example((Message("user", f"{e.messages[0].content} {filler}"), e.messages[1]), where="", label=e.label)
+        for e in examples(16)
+    ]
+    padding = copy.copy(objective)
+    padding._packs = False
+    times: dict[bool, list[float]] = {True: [], False: []}
+    chosen = {}
+    with torch.no_grad():
+        for _ in range(3):
+            for packs in (True, False):
+                started = time.perf_counter()
+                with nullcontext() if packs else plain_attention(model):
+                    chosen[packs] = (objective if packs else padding).choose(model, asked, Counter())
+                times[packs].append(time.perf_counter() - started)
+    assert chosen[True] == chosen[False]
+    assert min(times[True]) <= min(times[False])
