@@ -29,6 +29,11 @@ def labelled(file: Path, **options: Any) -> DataSource:
     return DataSource(source=str(file), format="text-label", **options)
 
 
+def count_words(text: str) -> list[int]:
+    """A token for each word."""
+    return [1] * len(word_offsets(text))
+
+
 def report_on(
     train: list[tuple[str, str]], evaluation: list[tuple[str, str]], folder: Path, meter: Meter = WORDS, **more: Any
 ):
@@ -90,10 +95,7 @@ def test_without_a_tokenizer_words_are_counted_and_cuts_are_not(tmp_path: Path) 
 def test_cuts_are_those_of_training_and_evaluation_takes_its_limits(tmp_path: Path) -> None:
     template = ChatTemplate(TEMPLATE, bos_token="", eos_token="")
 
-    def encode(text: str) -> list[int]:
-        return [1] * len(word_offsets(text))
-
-    meter = Meter("tokens", word_offsets, lambda rows, limit: tokenize_examples(rows, template, encode, limit))
+    meter = Meter("tokens", word_offsets, lambda rows, limit: tokenize_examples(rows, template, count_words, limit))
     rows = [(" ".join("x" * length), "good") for length in (1, 2, 3, 4, 10)]
     report = report_on(
         rows, [(LONG, "bad")], tmp_path, meter, max_source_length=Percentile(percentile=80), max_length=8
@@ -105,6 +107,26 @@ def test_cuts_are_those_of_training_and_evaluation_takes_its_limits(tmp_path: Pa
     assert report.train.lengths["text"]["max"] == 10
     assert report.train.lengths["example"]["max"] == len(word_offsets("<user> Q: x x x x<end><assistant> good<end>"))
     assert (report.evaluation.cuts[0].limit_tokens, report.evaluation.cuts[0].lost_tokens) == (4, 8)
+
+
+def test_texts_and_summaries_are_measured_and_cut_by_themselves(tmp_path: Path) -> None:
+    rows = [(" ".join("x" * length), " ".join("y" * (length % 3 + 1))) for length in range(1, 11)]
+    file = write(tmp_path / "train.jsonl", rows, "summary")
+    data = Data(
+        train=[DataSource(source=str(file), format="text-summary")],
+        prompt="Sum up: {text}",
+        max_source_length=6,
+        max_target_length=Percentile(percentile=50),
+    )
+    template = ChatTemplate(TEMPLATE, bos_token="", eos_token="")
+    meter = Meter("tokens", word_offsets, lambda rows, limit: tokenize_examples(rows, template, count_words, limit))
+    train = check_data(load_data(data, "summarize"), data, meter).train
+    assert (train.lengths["text"]["max"], train.lengths["summary"]["max"]) == (10, 3)
+    source, target, whole = train.cuts
+    assert (source.limit_tokens, source.cut, source.lost_tokens) == (6, 4, 4 + 3 + 2 + 1)
+    assert (target.field, target.limit_tokens, target.cut, target.lost_tokens) == ("data.max_target_length", 2, 3, 3)
+    assert (whole.limit_tokens, whole.cut) == (1024, 0)
+    assert train.labels == {}
 
 
 def test_training_emotions_have_31_duplicate_texts(shared_data: Path, tmp_path: Path) -> None:
@@ -216,7 +238,7 @@ def test_a_base_that_is_not_at_hand_is_said(edgetune_command: Callable[..., Any]
     seen = edgetune_command("data", "check", recipe_file(tmp_path, tmp_path / "nowhere", "classify"))
     assert seen.exit_code == 0, seen.stderr
     assert "lengths are counted in words, because the base's tokenizer is not at hand" in seen.stderr
-    assert "words that so many fit into" in seen.stdout
+    assert "words needed by" in seen.stdout
 
 
 def test_the_shipped_demo_does_not_leak(edgetune_command: Callable[..., Any], smollm2_gguf: Path) -> None:

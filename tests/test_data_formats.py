@@ -360,3 +360,14 @@ def test_a_suite_reads_dotted_columns_and_leaves_out_what_its_label_map_calls_nu
     source = DataSource(source=str(path), format="text-label", columns=columns, labels=maps)
     suite = Suite(name="stars", task="classify", data=[source], labels=["negative", "positive"], prompt="{text}?")
     assert [(item.text, item.gold) for item in read_items(suite)] == [("text 1", "negative"), ("text 5", "positive")]
+
+
+def test_texts_with_summaries_calibrate_as_texts(tmp_path: Path, smollm2_gguf: Path) -> None:
+    from edgetune.gguf.calibrate import read_tokens
+    from edgetune.models.load import open_tokenizer
+    from edgetune.models.locate import locate_model
+
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "A bill.", "summary": "B."}) + "\n")
+    tokenizer = open_tokenizer(locate_model(str(smollm2_gguf)))
+    assert read_tokens(path, tokenizer, 100) == tokenizer.encode("A bill.\n\n")

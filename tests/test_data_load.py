@@ -149,6 +149,25 @@ def test_no_text_is_on_both_sides_of_a_holdout(rows: list[tuple[str, str]], shar
     assert len({each.where for each in held}) == len(held) <= round(len(examples) * share)
 
 
+def test_texts_that_are_nearly_the_same_are_held_out_together() -> None:
+    twenty = [f"w{number}" for number in range(20)]
+    texts = [" ".join([*twenty[:10], f"x{number}", *twenty[11:]]) for number in range(4)]
+    examples = [example(text, "good", number) for number, text in enumerate([*texts, *"abcdefgh"])]
+    for seed in range(20):
+        _, held = hold_out(examples, 6, seed)
+        assert sum(each.messages[0].content in texts for each in held) in (0, 4)
+
+
+def test_of_too_many_texts_only_the_same_ones_are_kept_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetune.data.holdout.COMPARED_CHARACTERS", 10)
+    long = " ".join(f"w{number}" for number in range(20))
+    texts = [long, f"{long}!", f"{long} x", *"abcdefgh"]
+    examples = [example(text, "good", number) for number, text in enumerate(texts)]
+    sides = [{each.messages[0].content for each in hold_out(examples, 5, seed)[1]} for seed in range(20)]
+    assert {(texts[0] in side) == (texts[1] in side) for side in sides} == {True}
+    assert {(texts[0] in side) == (texts[2] in side) for side in sides} == {True, False}
+
+
 @settings(deadline=None)
 @given(st.integers(4, 40), st.integers(4, 40), st.integers(0, 5))
 def test_a_holdout_has_every_label_in_proportion(good: int, bad: int, seed: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetune.data.identity import normalize_text
-from edgetune.data.near_duplicates import NearDuplicate, find_near_duplicates
+from edgetune.data.near_duplicates import NearDuplicate, find_near_duplicates, group_near_duplicates
 
 SENTENCES = st.lists(
     st.lists(st.sampled_from("abcde"), max_size=12).map(" ".join) | st.text("日本語が", max_size=6), max_size=8
@@ -38,6 +38,20 @@ def all_with_all(known: list[str], new: list[str]) -> list[NearDuplicate]:
 @given(SENTENCES, SENTENCES)
 def test_the_search_finds_what_comparing_all_finds(known: list[str], new: list[str]) -> None:
     assert find_near_duplicates(known, new) == all_with_all(known, new)
+
+
+@settings(deadline=None)
+@given(SENTENCES)
+def test_groups_are_linked_by_near_duplicates(texts: list[str]) -> None:
+    groups = group_near_duplicates(texts)
+    linked = [{place} for place in range(len(texts))]
+    for one, text in enumerate(texts):
+        for other in range(one):
+            if all_with_all([texts[other]], [text]):
+                together = linked[one] | linked[other]
+                for place in together:
+                    linked[place] = together
+    assert groups == [min(group) for group in linked]
 
 
 def test_the_search_finds_edited_texts_among_many() -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+from tiny_objectives import PROMPT_LEARNING, Counter, adapt
 from tiny_tasks import BAD, GOOD, LABELS, PROMPT, TEMPLATE, TEXTS, make_tiny
 from torch import Tensor, nn
 
@@ -34,37 +34,16 @@ DECODERS = {
     "gemma2": ("Gemma2ForCausalLM", {"sliding_window": 6}),
     "gemma3": ("Gemma3ForCausalLM", {"sliding_window": 6}),
 }
-ADAPTED = [("llama", "lora"), ("llama", "prefix"), ("llama", "prompt"), ("llama", "p-tuning"), ("gemma2", "prefix")]
-T5S = ["none", "lora", "prefix", "prompt", "p-tuning"]
+ADAPTED = [("llama", "lora"), *(("llama", method) for method in PROMPT_LEARNING), ("gemma2", "prefix")]
+T5S = ["none", "lora", *PROMPT_LEARNING]
 CHOICES = (*GOOD, *BAD, "more of the sun")
-
-
-class Counter:
-    """Progress that counts."""
-
-    def __init__(self) -> None:
-        self.done = 0.0
-
-    def advance(self, amount: float = 1, text: str = "") -> None:
-        self.done += amount
-
-
-def with_adapter(model: nn.Module, method: str, task: str, targets: Any = "all-linear") -> nn.Module:
-    shape: dict[str, Any] = {"task_type": task, "num_virtual_tokens": 5}
-    configs: dict[str, Callable[[], Any]] = {
-        "lora": lambda: LoraConfig(task_type=task, target_modules=targets, init_lora_weights=False),
-        "prefix": lambda: PrefixTuningConfig(**shape),
-        "prompt": lambda: PromptTuningConfig(**shape),
-        "p-tuning": lambda: PromptEncoderConfig(**shape, encoder_hidden_size=16),
-    }
-    return model if method == "none" else get_peft_model(model, configs[method]()).eval()
 
 
 def decoder(family: str, method: str = "none", **exam: Any) -> tuple[LanguageModel, nn.Module, nn.Module, Any]:
     """An objective, the model that it is attached to, a copy of that as it was, and their tokenizer."""
     model_class, settings = DECODERS[family]
     model, tokenizer = make_tiny(model_class, noise=0.2, **settings)
-    model = with_adapter(model, method, "CAUSAL_LM")
+    model = model if method == "none" else adapt(model, method, "CAUSAL_LM")
     plain = copy.deepcopy(model)
     objective = LanguageModel(Exam(**{"task": "classify", "labels": CHOICES, **exam}), tokenizer, template())
     objective.attach(model)
@@ -73,7 +52,7 @@ def decoder(family: str, method: str = "none", **exam: Any) -> tuple[LanguageMod
 
 def t5(method: str, **exam: Any) -> tuple[Seq2Seq, nn.Module, nn.Module, Any]:
     model, tokenizer = make_tiny("T5ForConditionalGeneration", noise=0.3)
-    model = with_adapter(model, method, "SEQ_2_SEQ_LM", targets=["q", "v"])
+    model = model if method == "none" else adapt(model, method, "SEQ_2_SEQ_LM")
     plain = copy.deepcopy(model)
 
     def tokenize(examples: Sequence[Example]) -> Sequence[TokenizedExample]:
@@ -174,7 +153,7 @@ def check_choice(
 def test_a_decoder_chooses_the_label_that_it_finds_likeliest(family: str, method: str, seen: Any):
     objective, model, plain, tokenizer = decoder(family, method)
     answers = [tokenizer.encode(f"{label}<end>", add_special_tokens=False) for label in CHOICES]
-    prompts = [prompt_ids(example, tokenizer) for example in examples(8)]
+    prompts = [prompt_ids(example, tokenizer) for example in examples(4)]
     expected = {tuple(prompt): log_likelihoods(plain, prompt, answers, encodes=False) for prompt in prompts}
     check_choice(objective, model, expected, seen)
 
@@ -184,7 +163,7 @@ def test_a_decoder_chooses_the_label_that_it_finds_likeliest(family: str, method
 def test_an_encoder_decoder_chooses_the_label_that_it_finds_likeliest(method: str, seen: Any):
     objective, model, plain, tokenizer = t5(method)
     answers = [tokenizer.encode(label) for label in CHOICES]
-    sources = [tokenizer.encode(example.messages[0].content) for example in examples(8)]
+    sources = [tokenizer.encode(example.messages[0].content) for example in examples(4)]
     expected = {tuple(source): log_likelihoods(plain, source, answers, encodes=True) for source in sources}
     check_choice(objective, model, expected, seen)
 
@@ -238,17 +217,20 @@ def test_an_encoder_decoder_writes_what_greedy_decoding_of_one_source_at_a_time_
 
 
 ENDINGS = {
-    "a special token": (TEMPLATE, "<s>"),
-    "plain text": (TEMPLATE.replace("<end>", " ###\n"), "<s>"),
-    "plain text and a special token": (TEMPLATE.replace("<end>", " ###</s>"), "<s>"),
-    "the end of text": (TEMPLATE.replace("<end>", "</s>"), "<s>"),
+    "a special token": "<end>",
+    "an added token that is not special": "<done>",
+    "plain text": " ###\n",
+    "plain text and a special token": " ###</s>",
+    "the end of text": "</s>",
 }
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_answer_ends_where_the_template_ends_it(ending: str):
-    chat = ChatTemplate(*ENDINGS[ending], "</s>")
+    chat = ChatTemplate(TEMPLATE.replace("<end>", ENDINGS[ending]), "<s>", "</s>")
     model, tokenizer = make_tiny("LlamaForCausalLM")
+    tokenizer.add_tokens(["<done>"])
+    model.resize_token_embeddings(len(tokenizer))
     objective = LanguageModel(Exam("summarize", max_new_tokens=30), tokenizer, chat)
     objective.attach(model)
     asked = [replace(e.with_answer("it is so"), references=("it is so",)) for e in examples(3)]

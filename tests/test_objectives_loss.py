@@ -10,14 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import (
-    LoraConfig,
-    PeftConfig,
-    PrefixTuningConfig,
-    PromptEncoderConfig,
-    PromptTuningConfig,
-    get_peft_model,
-)
+from peft import LoraConfig, get_peft_model
+from tiny_objectives import PROMPT_LEARNING, adapt
 from tiny_tasks import TEMPLATE, make_tiny, save_tiny
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -54,23 +48,6 @@ HEADED = {
 }
 LABELS = ("good", "bad", "neither")
 
-VIRTUAL = 5
-PROMPT_LEARNING = ("prefix", "prompt", "p-tuning")
-TARGETS = {"t5": ["q", "v"], "flan-t5": ["q", "v"], "bert": ["query", "value"], "distilbert": ["q_lin", "v_lin"]}
-
-
-def adapter(name: str, task: str, family: str) -> PeftConfig:
-    if name == "lora":
-        return LoraConfig(
-            task_type=task, r=4, target_modules=TARGETS.get(family, "all-linear"), init_lora_weights=False
-        )
-    # PEFT reads the sizes off a configuration, but not by the names that DistilBERT gives them.
-    sizes = {"token_dim": 32, "num_layers": 2, "num_attention_heads": 4} if family == "distilbert" else {}
-    shape: dict[str, Any] = {"task_type": task, "num_virtual_tokens": VIRTUAL, **sizes}
-    if name == "prefix":
-        return PrefixTuningConfig(**shape)
-    return PromptTuningConfig(**shape) if name == "prompt" else PromptEncoderConfig(**shape, encoder_hidden_size=16)
-
 
 def make(kinds: dict[str, tuple[str, dict[str, Any]]], family: str, method: str, task: str) -> tuple[nn.Module, Any]:
     """A tiny model, with every weight trained if the method is full, and its tokenizer."""
@@ -78,7 +55,7 @@ def make(kinds: dict[str, tuple[str, dict[str, Any]]], family: str, method: str,
     if task == "SEQ_CLS":
         settings = {**settings, "num_labels": len(LABELS)}
     model, tokenizer = make_tiny(model_class, noise=0.05, **settings)
-    return (model if method == "full" else get_peft_model(model, adapter(method, task, family)).eval()), tokenizer
+    return (model if method == "full" else adapt(model, method, task)), tokenizer
 
 
 def tokenize(*_: Any) -> Any:
@@ -325,7 +302,7 @@ def test_on_an_nf4_base_loss_and_gradients_are_those_of_transformers(tmp_path: P
     base = prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
     task = {"llama": "CAUSAL_LM", "t5": "SEQ_2_SEQ_LM", "bert": "SEQ_CLS"}[family]
     torch.manual_seed(0)
-    model = get_peft_model(base, adapter("lora", task, family)).eval()
+    model = adapt(base, "lora", task)
     assert any("4bit" in type(module).__name__.lower() for module in model.modules())
     from transformers import AutoTokenizer
 

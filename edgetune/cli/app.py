@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from edgetune import __version__, console
-from edgetune.cli import chat, data, demo, export, inspect, judge, merge, recipes, train, verify
+from edgetune.cli import chat, data, demo, export, inspect, judge, merge, plan, recipes, train, verify
 from edgetune.errors import EdgetuneError, Interrupted, MissingComponent
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ _register(merge.merge, "The way of a model")
 _register(export.export, "The way of a model")
 _register(chat.chat, "The way of a model")
 _register(judge.judge, "The way of a model")
+_register(plan.plan, "Around it")
 _register(recipes.recipes, "Around it")
 _register(inspect.inspect, "Around it")
 _register(verify.verify, "Around it")

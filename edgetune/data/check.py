@@ -56,11 +56,11 @@ class DataReport:
 def check_data(loaded: LoadedData, data: Data, meter: Meter) -> DataReport:
     """Look at a recipe's data as they were loaded. Raises DataError when no example fits into the recipe's lengths."""
     train_rows, eval_rows = keyed_rows(loaded.train), keyed_rows(loaded.evaluation)
-    measured = measure_examples(loaded.train, meter, limits_of(data, meter), learns=True)
+    measured = measure_examples(loaded.train, meter, limits_of(data, meter))
     train = _side(loaded.train, loaded.train_sources, data.labels, measured, train_rows)
     evaluation = None
     if loaded.evaluation:
-        measured = measure_examples(loaded.evaluation, meter, measured.limits, learns=False)
+        measured = measure_examples(loaded.evaluation, meter, measured.limits)
         evaluation = _side(loaded.evaluation, loaded.eval_sources, data.labels, measured, eval_rows)
     overlap = find_overlap(train_rows, eval_rows)
     return DataReport(meter.unit, train, evaluation, loaded.held_out, loaded.unbalanced, overlap)

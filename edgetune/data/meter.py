@@ -80,8 +80,8 @@ def limits_of(data: Data, meter: Meter) -> Limits:
     return Limits(data.max_source_length, data.max_target_length, data.max_length)
 
 
-def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits, *, learns: bool) -> Measured:
-    """Measure examples and shorten them as training does; summaries are cut only where they are learned from.
+def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) -> Measured:
+    """Measure examples and shorten them as training does, and as evaluation does for its loss.
 
     Raises DataError when no example fits into the limits.
     """
@@ -96,7 +96,7 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits, 
     if all(example.references for example in examples):
         summaries = cut_targets(examples, meter.offsets, limits.target or _WHOLE)
         lengths["summary"] = _spread(summaries.lengths)
-        if limits.target is not None and learns:
+        if limits.target is not None:
             examples, limits = summaries.examples, replace(limits, target=summaries.limit_tokens)
             cuts.append(_cut_report("data.max_target_length", summaries))
     if meter.tokenize is None:

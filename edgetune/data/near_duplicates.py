@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -41,41 +41,69 @@ def find_near_duplicates(known: Sequence[str], new: Sequence[str]) -> list[NearD
     Texts are compared as they are; normalize them first. What is compared are the sets of pairs of neighbouring words,
     or the word where a text has only one. Empty texts are near to nothing.
     """
-    words: dict[str, int] = {}
-    asked = [_pairs(text, words) for text in new]
-    frequency = Counter(pair for pairs in asked for pair in pairs)
-    waiting: dict[int, list[int]] = {}
-    for place, pairs in enumerate(asked):
-        for pair in _rarest(pairs, len(pairs), frequency):
-            waiting.setdefault(pair, []).append(place)
+    index = _Index(new)
     found: dict[int, NearDuplicate] = {}
     for number, text in enumerate(known):
-        pairs = _pairs(text, words)
-        shared = [pair for pair in pairs if pair in frequency]
-        candidates = {place for pair in _rarest(shared, len(pairs), frequency) for place in waiting.get(pair, ())}
-        for place in candidates - found.keys():
-            similarity = _jaccard(pairs, asked[place])
+        pairs = index.pairs(text)
+        for place in index.candidates(pairs) - found.keys():
+            similarity = _jaccard(pairs, index.texts[place])
             if similarity >= THRESHOLD:
                 found[place] = NearDuplicate(number, place, float(similarity))
     return [found[place] for place in sorted(found)]
 
 
-def _pairs(text: str, words: dict[str, int]) -> frozenset[int]:
-    """The pairs of neighbouring words as numbers; `words` numbers the words, and learns those that it does not know."""
-    numbers = [words.setdefault(word, len(words)) for word in _WORD.findall(text)]
-    return frozenset(numbers if len(numbers) == 1 else _numbered(numbers))
+def group_near_duplicates(texts: Sequence[str]) -> list[int]:
+    """For each text the place of the first of its group: texts that are nearly the same, or linked by such texts.
+
+    They are compared as in `find_near_duplicates`. Memory grows with all of them, unlike there, where it does with the
+    new ones only.
+    """
+    index = _Index(texts)
+    first = list(range(len(texts)))
+
+    def root(place: int) -> int:
+        while first[place] != place:
+            first[place] = place = first[first[place]]
+        return place
+
+    for number, pairs in enumerate(index.texts):
+        for place in index.candidates(pairs):
+            one, other = sorted((root(place), root(number)))
+            if place < number and one != other and _jaccard(pairs, index.texts[place]) >= THRESHOLD:
+                first[other] = one
+    return [root(place) for place in range(len(texts))]
 
 
-def _numbered(numbers: Sequence[int]) -> Iterator[int]:
-    return ((first + 1) * _WORDS + second for first, second in pairwise(numbers))
+class _Index:
+    """Finds the texts that may be near to a set of pairs of words, by their rarest pairs."""
 
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._words: dict[str, int] = {}
+        self.texts = [self.pairs(text) for text in texts]
+        self._frequency = Counter(pair for pairs in self.texts for pair in pairs)
+        self._places: dict[int, list[int]] = {}
+        for place, pairs in enumerate(self.texts):
+            for pair in self._rarest(pairs):
+                self._places.setdefault(pair, []).append(place)
 
-def _rarest(pairs: Sequence[int] | frozenset[int], size: int, frequency: Counter[int]) -> list[int]:
-    """Those of `pairs`, out of `size` that a text has, of which a near-duplicate must have at least one."""
-    needed = math.ceil(THRESHOLD * size)
-    if not pairs or len(pairs) < needed:
-        return []
-    return sorted(pairs, key=lambda pair: (frequency[pair], pair))[: len(pairs) - needed + 1]
+    def pairs(self, text: str) -> frozenset[int]:
+        """The pairs of neighbouring words of a text, as numbers."""
+        words = [self._words.setdefault(word, len(self._words)) for word in _WORD.findall(text)]
+        if len(words) == 1:
+            return frozenset(words)
+        return frozenset((first + 1) * _WORDS + second for first, second in pairwise(words))
+
+    def candidates(self, pairs: frozenset[int]) -> set[int]:
+        """Places of all texts that are near to `pairs`, and of some that are not."""
+        return {place for pair in self._rarest(pairs) for place in self._places.get(pair, ())}
+
+    def _rarest(self, pairs: frozenset[int]) -> list[int]:
+        """The fewest of these pairs of which a near-duplicate among the texts must have one."""
+        known = [pair for pair in pairs if pair in self._frequency]
+        needed = math.ceil(THRESHOLD * len(pairs))
+        if not known or len(known) < needed:
+            return []
+        return sorted(known, key=lambda pair: (self._frequency[pair], pair))[: len(known) - needed + 1]
 
 
 def _jaccard(one: frozenset[int], other: frozenset[int]) -> Fraction:

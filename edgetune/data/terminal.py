@@ -57,7 +57,7 @@ def _labels(sides: dict[str, SideReport]) -> RenderableType:
 def _lengths(sides: dict[str, SideReport], unit: str) -> RenderableType:
     percentiles = list(next(iter(sides["train"].lengths.values())))
     headings = [name if name == "max" else f"{name} %" for name in percentiles]
-    table = _table(f"{unit} that so many fit into", "", numbers=headings)
+    table = _table(f"{unit} needed by", "", numbers=headings)
     for name, side in sides.items():
         for what, lengths in side.lengths.items():
             table.add_row(name, what, *(str(lengths[percentile]) for percentile in percentiles))

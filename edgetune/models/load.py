@@ -88,8 +88,9 @@ def load_model(
     quantize: Quantize = "none",
     double_quantization: bool = True,
     labels: Sequence[str] | None = None,
+    on_gpu: bool = True,
 ) -> PreTrainedModel:
-    """A model with its weights, a GGUF dequantized to `dtype`, on the GPU where there is one.
+    """A model with its weights, a GGUF dequantized to `dtype`, on the GPU where there is one (unless not `on_gpu`).
 
     It writes text as its family does, by a decoder alone or behind an encoder; with `labels` it has a classification
     head instead, whose scores are in their order. The weights of a new head are drawn from torch's generator, so seed
@@ -104,7 +105,7 @@ def load_model(
     head = None if labels is None else _head_settings(labels)
     settings: dict[str, Any] = {
         "dtype": dtype,
-        "device_map": {"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
+        "device_map": {"": torch.cuda.current_device()} if on_gpu and torch.cuda.is_available() else None,
         "quantization_config": None,
         "output_loading_info": True,
     }

@@ -8,6 +8,7 @@ frees before it returns is not.
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 Kind = Callable[[Tensor], str]
@@ -52,10 +52,13 @@ class LiveBytes(TorchDispatchMode):
         args, kwargs = _on_one_device(func, args, kwargs or {})
         result = func(*args, **kwargs)
         self.flops += _flops(func, args, kwargs, result)
-        given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
-        for tensor in _tensors(result):
-            if tensor.untyped_storage()._cdata not in given:
-                self._hold(tensor)
+        made = _tensors((result,))
+        if made:
+            given = {tensor.untyped_storage()._cdata for tensor in _tensors((*args, *kwargs.values()))}
+            for tensor in made:
+                if tensor.untyped_storage()._cdata not in given:
+                    self._hold(tensor)
+        self._note_peak(_scratch_bytes(func, args))
         return result
 
     def _hold(self, tensor: Tensor) -> None:
@@ -68,8 +71,14 @@ class LiveBytes(TorchDispatchMode):
         self._watched[key] = weakref.ref(storage, lambda _, key=key: self._release(key))  # type: ignore[misc]
         self._now[kind] += size
         self.now_bytes += size
-        if self.now_bytes > self.peak_bytes:
-            self.peak_bytes, self.at_peak = self.now_bytes, dict(self._now)
+
+    def _note_peak(self, scratch: int) -> None:
+        if self.now_bytes + scratch > self.peak_bytes:
+            self.peak_bytes, self.at_peak = self.now_bytes + scratch, dict(self._now)
+
+    def begin_phase(self) -> None:
+        """Let the peak begin anew at what is held now."""
+        self.peak_bytes, self.at_peak = self.now_bytes, dict(self._now)
 
     def _release(self, key: int) -> None:
         size, kind = self._held.pop(key)
@@ -78,25 +87,48 @@ class LiveBytes(TorchDispatchMode):
         self.now_bytes -= size
 
 
+_PRODUCTS = frozenset({_aten.mm.default, _aten.addmm.default})
+
+_VALUES_MATTER = frozenset(
+    {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._to_copy.default, _aten.copy_.default}
+)
+"""A real index stays real, because the size of what it picks depends on its values."""
+
+
 def _on_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with real tensors turned into meta ones, if there are meta ones among them.
+    """The arguments with real tensors turned into meta ones, if there are meta ones among them."""
+    if func in _VALUES_MATTER or len({tensor.is_meta for tensor in _tensors((*args, *kwargs.values()))}) < 2:
+        return args, kwargs
+    return tuple(map(_to_meta, args)), {name: _to_meta(value) for name, value in kwargs.items()}
 
-    A real index stays, because the size of what it picks depends on its values.
+
+def _to_meta(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(map(_to_meta, value))
+    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) and not value.is_meta else value
+
+
+def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors among values, and in the lists and tuples among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(tuple(value))
+    return found
+
+
+def _scratch_bytes(func: Any, args: tuple[Any, ...]) -> int:
+    """What a kernel takes beside its result.
+
+    bitsandbytes unpacks the whole weight for a product of many rows, and oneDNN lays it out anew.
     """
-    tensors = _tensors((args, kwargs))
-    if func in (_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._to_copy.default):
-        return args, kwargs
-    if func is _aten.copy_.default or not any(t.is_meta for t in tensors) or all(t.is_meta for t in tensors):
-        return args, kwargs
-
-    def to_meta(value: Any) -> Any:
-        return torch.empty_like(value, device="meta") if isinstance(value, Tensor) and not value.is_meta else value
-
-    return tree_map(to_meta, args), tree_map(to_meta, kwargs)
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in tree_flatten(values)[0] if isinstance(value, Tensor)]
+    if func in _PRODUCTS:
+        return int(args[-1].untyped_storage().nbytes())
+    if _name(func) == "bitsandbytes::gemm_4bit":
+        return math.prod(args[2]) * int(args[0].element_size())
+    return 0
 
 
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
@@ -105,5 +137,11 @@ def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
         return sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
     if func is _aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
         return sdpa_backward_flop_count(args[0].shape, args[1].shape, args[2].shape, args[3].shape)
+    if _name(func) == "bitsandbytes::gemm_4bit":
+        return 2 * args[0].numel() * int(args[2][0])
     counted = flop_registry.get(func._overloadpacket)
     return 0 if counted is None else int(counted(*args, **kwargs, out_val=result))
+
+
+def _name(func: Any) -> str:
+    return str(func._schema.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class Skeleton:
     model: PeftModel | PreTrainedModel
     kind: Kind
     dtype: torch.dtype
+    total_steps: int | None
     trainable_parameters: int
     total_parameters: int
 
@@ -46,6 +48,12 @@ class Skeleton:
         """Of everything that is not trained, buffers included; each shared tensor once."""
         held = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
         return sum(_nbytes(tensor) for tensor in held.values() if not tensor.requires_grad)
+
+    @property
+    def largest_block_bytes(self) -> int:
+        """Of the largest layer, which FSDP gathers whole from all devices to compute it."""
+        layers = [layer for stack in self.model.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
+        return max((sum(_nbytes(weight) for weight in layer.parameters()) for layer in layers), default=0)
 
     @property
     def constants_bytes(self) -> int:
@@ -80,13 +88,11 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
                 model, recipe.method, base=recipe.base.model, classifies=classifies, total_steps=total_steps
             )
         set_trained_dtype(model, recipe, dtype)
-    return Skeleton(model, kind, dtype, *count_parameters(model))
+    return Skeleton(model, kind, dtype, total_steps, *count_parameters(model))
 
 
-def _base(
-    recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool
-) -> PreTrainedModel:
-    config = base.config
+def _base(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool) -> PreTrainedModel:
+    config = deepcopy(base.config)
     if classifies:
         config.num_labels = len(recipe.data.labels)
         config.pad_token_id = config.pad_token_id or 0

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from edgetune.errors import RecipeError
 from edgetune.plan.attention import FusedAttention, use_planned_attention
+from edgetune.plan.base import PlannedBase
 from edgetune.plan.live import LiveBytes
-from edgetune.plan.skeleton import Skeleton
+from edgetune.plan.skeleton import Skeleton, build_skeleton
 from edgetune.plan.workload import Workload
 from edgetune.recipe.schema import Recipe
 from edgetune.train.objectives.adapted import base_model
@@ -24,18 +27,71 @@ _CHECKPOINTING = {
 }
 
 
-@dataclass(frozen=True)
-class Step:
-    """What forward and backward pass of one batch take; `tokens` are those that the model computes.
+DEPTHS = (2, 3)
+"""Deeper models are simulated with so many layers, and the rest is a straight line: layers are all alike."""
 
-    `peak_bytes` counts everything that the step makes, gradients included; `logits_bytes` of them are as wide as the
-    vocabulary when most is held.
-    """
+
+@dataclass(frozen=True)
+class Phase:
+    """What the forward or the backward pass holds at most; `logits_bytes` of it are as wide as the vocabulary."""
 
     peak_bytes: int
     logits_bytes: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch takes: everything that is made on the way, gradients included. `tokens` are those computed."""
+
+    forward: Phase
+    backward: Phase
     flops: int
     tokens: int
+
+    @property
+    def largest(self) -> Phase:
+        """The phase that holds most."""
+        return max(self.forward, self.backward, key=lambda phase: phase.peak_bytes)
+
+
+def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Workload) -> Step:
+    """One step of the whole model, by simulating two shallow ones where it is deep. The skeleton is left as it is."""
+    depth = base.config.get_text_config().num_hidden_layers
+    if depth <= DEPTHS[-1] + 1:
+        return simulate_step(recipe, _build(recipe, base, skeleton), workload)
+    try:
+        low, high = (
+            simulate_step(recipe, _build(recipe, with_depth(base, layers), skeleton), workload) for layers in DEPTHS
+        )
+    except RecipeError:  # targets that name a layer by its number
+        return simulate_step(recipe, _build(recipe, base, skeleton), workload)
+    beyond = (depth - DEPTHS[0]) / (DEPTHS[1] - DEPTHS[0])
+
+    def extended(one: int, other: int) -> int:
+        return round(one + (other - one) * beyond)
+
+    def phase(one: Phase, other: Phase) -> Phase:
+        return Phase(extended(one.peak_bytes, other.peak_bytes), other.logits_bytes)
+
+    backward = phase(low.backward, high.backward)
+    backward = replace(backward, peak_bytes=max(backward.peak_bytes, skeleton.trained_bytes))
+    return Step(phase(low.forward, high.forward), backward, extended(low.flops, high.flops), high.tokens)
+
+
+def _build(recipe: Recipe, base: PlannedBase, skeleton: Skeleton) -> Skeleton:
+    return build_skeleton(recipe, base, dtype=skeleton.dtype, total_steps=skeleton.total_steps)
+
+
+def with_depth(base: PlannedBase, layers: int) -> PlannedBase:
+    """The same base with fewer layers, of each stack where it has two."""
+    config = deepcopy(base.config)
+    text = config.get_text_config()
+    text.num_hidden_layers = layers
+    if getattr(text, "num_decoder_layers", None):
+        text.num_decoder_layers = layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    return replace(base, config=config)
 
 
 def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload) -> Step:
@@ -49,19 +105,22 @@ def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload) -> Ste
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(_CHECKPOINTING)
         base.config.use_cache = False
+    accumulates = recipe.train.accumulate > 1
     for parameter in skeleton.trained:
-        parameter.grad = torch.empty_like(parameter) if recipe.train.accumulate > 1 else None
+        parameter.grad = torch.empty_like(parameter) if accumulates else None
+    kept = skeleton.trained_bytes if accumulates else 0
     vocabulary = base.config.get_text_config().vocab_size
     batch: Any = objective.collate(workload.largest)
+    padded = len({len(example.input_ids) for example in workload.largest}) > 1
 
     def kind(tensor: Tensor) -> str:
         return "logits" if tensor.dim() > 1 and tensor.shape[-1] == vocabulary else "activations"
 
-    padded = len({len(example.input_ids) for example in workload.largest}) > 1
     with LiveBytes(kind, answer=not padded) as live, FusedAttention():
-        torch.autograd.backward(objective.loss(model, batch))
-    kept = skeleton.trained_bytes if recipe.train.accumulate > 1 else 0
-    for parameter in skeleton.trained:
-        parameter.grad = None
-    tokens = batch["input_ids"].numel() + (batch["labels"].numel() if skeleton.kind == "encoder-decoder" else 0)
-    return Step(live.peak_bytes + kept, live.at_peak.get("logits", 0), live.flops, tokens)
+        loss = objective.loss(model, batch)
+        forward = Phase(live.peak_bytes + kept, live.at_peak.get("logits", 0))
+        live.begin_phase()
+        torch.autograd.backward(loss)
+        backward = Phase(live.peak_bytes + kept, live.at_peak.get("logits", 0))
+    targets = batch["labels"].numel() if skeleton.kind == "encoder-decoder" else 0
+    return Step(forward, backward, live.flops, batch["input_ids"].numel() + targets)

@@ -4,8 +4,8 @@ at hand, and otherwise from what the recipe allows at most."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,7 @@ def _from_data(recipe: Recipe, processes: int) -> Workload:
     lengths = [len(example.input_ids) for example in examples]
     batches: list[list[int]] = []
     rows = len(examples)
+    seen = None if train.max_steps is None else train.max_steps * train.accumulate
     for rank in range(processes):
         share: dict[str, Any] = {"rank": rank, "processes": processes, "shuffle": True, "seed": train.seed}
         if train.packing:
@@ -74,10 +75,8 @@ def _from_data(recipe: Recipe, processes: int) -> Workload:
             rows = len(sampler) * train.batch_size * processes
         else:
             grouped = train.group_by_length
-            sampler = JointBatches(
-                lengths, train.batch_size, **share, group_by_length=grouped, window=train.accumulate
-            )
-        batches += [[place for place in batch if place < len(examples)] for batch in sampler]
+            sampler = JointBatches(lengths, train.batch_size, **share, group_by_length=grouped, window=train.accumulate)
+        batches += [[place for place in batch if place < len(examples)] for batch in islice(sampler, seen)]
     filled = [batch for batch in batches if batch]
     largest = sorted(filled, key=lambda batch: -sum(lengths[place] for place in batch))[:_CANDIDATES]
     largest += sorted(filled, key=lambda batch: -max(lengths[place] for place in batch))[:_CANDIDATES]
@@ -135,7 +134,7 @@ def _tokens(length: Length | None, otherwise: int) -> int:
 
 
 def _told_count(recipe: Recipe) -> int | None:
-    """How many examples the recipe says that it trains on, by slices and caps; None where it leaves that to the data."""
+    """How many examples there are by the recipe's slices and caps; None where it leaves that to the data."""
     if recipe.data.balance != "none":
         return None
     counts = [_told_rows(source) for source in recipe.data.train]

@@ -214,6 +214,17 @@ OWN_METHODS: tuple[type[Section], ...] = (
 )  # fmt: skip
 
 
+_NO_QUANTIZED_BASE = frozenset(
+    {"adamss", "deft", "delora", "frod", "glora", "hra", "osf", "peanut", "psoft", "supertuning", "tinylora", "unilora"}
+)
+
+WHOLE_WEIGHTS_ONLY: dict[str, frozenset[str]] = {
+    "int8": _NO_QUANTIZED_BASE,
+    "nf4": _NO_QUANTIZED_BASE | {"loha", "lokr"},
+}
+"""By base.quantize: methods that PEFT computes wrongly or not at all on such weights; tests compare with dense ones."""
+
+
 Method = Annotated[
     Lora
     | AdaLora

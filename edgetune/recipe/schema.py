@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgetune.recipe.data import FORMATS_OF_TASK, Data
-from edgetune.recipe.methods import Full, Lora, Method, PrefixTuning
+from edgetune.recipe.methods import WHOLE_WEIGHTS_ONLY, Full, Lora, Method
 from edgetune.recipe.section import Section
 from edgetune.recipe.train import Train
 
@@ -124,10 +124,45 @@ def _methods_suit_the_base(recipe: Recipe) -> str | None:
         return f"method full cannot train the weights of an {quantize} base; set base.quantize to none, or take lora"
     if isinstance(method, Lora) and method.dora and quantize == "int8":
         return "method.dora does not work on an int8 base; use base.quantize nf4 or none"
-    if isinstance(method, PrefixTuning) and recipe.train.gradient_checkpointing:
+    if method.type in WHOLE_WEIGHTS_ONLY.get(quantize, ()):
+        return f"method {method.type} does not work on an {quantize} base; set base.quantize to none, or take lora"
+    if method.type in ("prefix", "cartridge") and recipe.train.gradient_checkpointing:
         return (
-            "method prefix does not work with train.gradient_checkpointing, which computes layers anew without the "
-            "trained keys and values; set it to false"
+            f"method {method.type} does not work with train.gradient_checkpointing, which computes layers anew without "
+            "the trained keys and values; set it to false"
+        )
+    return None
+
+
+def _lora_can_begin(recipe: Recipe) -> str | None:
+    method, quantize = recipe.method, recipe.base.quantize
+    if not isinstance(method, Lora):
+        return None
+    if method.init in ("pissa", "olora") and quantize != "none":
+        return (
+            f"method.init {method.init} takes the first update out of the base's weights, which an {quantize} base "
+            "would round anew; set base.quantize to none, or method.init to loftq for nf4"
+        )
+    if method.init == "loftq" and quantize != "nf4":
+        return "method.init loftq makes up for what NF4 loses; set base.quantize to nf4, or method.init to default"
+    return None
+
+
+def _full_training_suits_the_rest(recipe: Recipe) -> str | None:
+    if not isinstance(recipe.method, Full):
+        return None
+    if recipe.train.parallel == "fsdp":
+        return "train.parallel fsdp spreads the frozen weights of the base, and method full has none; set it to ddp"
+    if recipe.base.dtype == "float16":
+        return "method full cannot train weights of float16, which overflow; set base.dtype to bfloat16 or float32"
+    return None
+
+
+def _narrow_adapters_have_their_optimizer(recipe: Recipe) -> str | None:
+    if recipe.train.adapter_dtype == "bfloat16" and recipe.train.optimizer != "adamw":
+        return (
+            f"train.adapter_dtype bfloat16 needs an optimizer that keeps 32 bits, which {recipe.train.optimizer} does "
+            "not; set train.optimizer to adamw, or leave train.adapter_dtype out"
         )
     return None
 
@@ -139,5 +174,6 @@ RULES: tuple[Rule, ...] = (
     _fields_fit_the_task,
     _packing_makes_its_own_batches,
     _methods_suit_the_base,
+    _lora_can_begin,
 )
 """Combinations that cannot work, as far as the recipe alone tells; what depends on the base is checked with it."""

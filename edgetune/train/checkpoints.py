@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import gather_object
+from peft import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
@@ -64,6 +65,15 @@ class DurableTrainer(Trainer):
         if self.args.should_save:
             for number, state in enumerate(states):
                 (Path(output_dir) / f"rng_state_{number}.pth").write_bytes(state)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Put the saved weights into the model as they are: PEFT's own loading makes 32-bit ones of those of 16."""
+        model = model or self.model
+        if not hasattr(model, "peft_config") or self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        weights = load_peft_weights(resume_from_checkpoint, device="cpu")
+        set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
 
     def _run_epoch(self, *, epoch: int, **rest: Any) -> None:
         # Transformers asks after a step whether it was the last, so a run stopped there would be given one more.

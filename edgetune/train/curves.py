@@ -55,16 +55,17 @@ class Curves:
 
 def chance_of_rise(low: list[float], high: list[float]) -> float:
     """Welch's test on logarithms: the chance of a difference like this when the typical loss did not rise."""
-    import numpy as np
     from scipy.stats import ttest_ind_from_stats
 
     logs = [_logarithms(losses) for losses in (high, low)]
-    means, spreads = [part.mean() for part in logs], [part.std(ddof=1) for part in logs]
-    count = max(_independent([part - mean for part, mean in zip(logs, means, strict=True)]), 2.0)
+    noise = [_without_trend(part) for part in logs]
+    count = max(_independent(noise), 2.0)
     test = ttest_ind_from_stats(
-        means[0], spreads[0], count, means[1], spreads[1], count, equal_var=False, alternative="greater"
+        *(value for part, errors in zip(logs, noise, strict=True) for value in (part.mean(), _spread(errors), count)),
+        equal_var=False,
+        alternative="greater",
     )
-    return float(np.nan_to_num(test.pvalue, nan=1.0))
+    return float(test.pvalue)
 
 
 def trend(steps: list[int], losses: list[float]) -> tuple[float, float]:
@@ -84,7 +85,7 @@ def trend(steps: list[int], losses: list[float]) -> tuple[float, float]:
 def deviations_above(loss: float, losses: list[float]) -> float:
     """By how many of their own standard deviations `losses` typically lie above a single `loss`, in logarithms."""
     logs = _logarithms(losses)
-    return float((logs.mean() - _logarithms([loss])[0]) / max(logs.std(ddof=1), 1e-3))
+    return float((logs.mean() - _logarithms([loss])[0]) / _spread(_without_trend(logs)))
 
 
 def _is_finite(value: object) -> bool:
@@ -96,6 +97,18 @@ def _logarithms(losses: list[float]) -> NDArray[np.float64]:
     import numpy as np
 
     return np.log(np.maximum(losses, 1e-9))
+
+
+def _without_trend(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is left beside a straight line: a climb is no noise."""
+    from scipy.signal import detrend
+
+    return detrend(logs)
+
+
+def _spread(errors: NDArray[np.float64]) -> float:
+    """Their standard deviation; a curve without any noise has a little, so that it can be divided by."""
+    return max(float(errors.std(ddof=1)), 1e-3)
 
 
 def _independent(errors: list[NDArray[np.float64]]) -> float:

@@ -91,7 +91,7 @@ def _rising(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
     low, high = fmean(best), fmean(last)
     if high - low < max(0.1 * low, WORTH_NATS) or chance_of_rise(best, last) > 1e-4:
         low = curves.losses[0]
-        if curves.steps[0] > 1 or high < 1.5 * low or deviations_above(low, last) < 4:
+        if curves.steps[0] > 1 or high < 1.5 * low or deviations_above(low, last) < 3:
             return None
     return Diagnosis(
         name="loss_rising",

@@ -31,6 +31,7 @@ from edgetune.train.objectives.objective import Batch
 from edgetune.train.precise_adamw import PreciseAdamW
 from edgetune.train.prepare import Prepared
 from edgetune.train.saving import save_weights
+from edgetune.train.sharding import average_gradients, shard_frozen_layers
 from edgetune.train.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class ObjectiveTrainer(DurableTrainer):
         self._guard = FiniteGuard(model, learning_rate=settings.learning_rate, scales_gradients=settings.fp16)
         quicken_frozen_linears(model)
         self._objective.attach(model)
+        self._spread = recipe.train.parallel == "fsdp" and settings.world_size > 1
+        if self._spread:
+            shard_frozen_layers(model, settings.device)
         if recipe.train.compile:
             compile_layers(model)
         logging.getLogger("transformers.trainer").setLevel(logging.ERROR)
@@ -83,6 +87,12 @@ class ObjectiveTrainer(DurableTrainer):
         # The weights are drawn by now, the same in all processes. Their dropout is not to be the same.
         if settings.process_index > 0:
             torch.manual_seed(settings.seed + settings.process_index)
+
+    def _wrap_model(self, model: nn.Module, training: bool = True, **options: Any) -> nn.Module:
+        if self._spread and training and model is self.model:
+            return average_gradients(model, self.args.device)
+        wrapped: nn.Module = super()._wrap_model(model, training, **options)
+        return wrapped
 
     def _collate(self, rows: Sequence[dict[str, Any]]) -> Batch:
         batch: Batch = self._objective.collate([TokenizedExample(**row) for row in rows])

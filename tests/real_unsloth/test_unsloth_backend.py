@@ -102,14 +102,17 @@ def test_both_backends_give_the_same_loss_curve_and_adapter(run: Train, variant:
 
 def test_training_after_unsloth_was_imported_is_what_it_was_before(run: Train):
     """Unsloth rewrites Transformers' and TRL's trainers when it is imported; that must not outlive its loading."""
-    import edgetune.train.trainer as edgetune_trainer
+    from trl import SFTConfig
+
+    from edgetune.train.trainer import LanguageModelTrainer
 
     before = losses(run("transformers", "train.optimizer=adamw_8bit")[1])
     run("unsloth")
     after = losses(run("transformers", "train.optimizer=adamw_8bit")[1])
     assert after == pytest.approx(before, rel=1e-6)
-    for cls in edgetune_trainer.LanguageModelTrainer.__mro__:
-        changed = [name for name, value in vars(cls).items() if "unsloth" in getattr(value, "__module__", "") or ""]
+    for cls in (*LanguageModelTrainer.__mro__, *SFTConfig.__mro__):
+        sources = {name: getattr(value, "__code__", None) for name, value in vars(cls).items()}
+        changed = [name for name, code in sources.items() if code is not None and "unsloth" in code.co_filename]
         assert not changed, f"{cls.__name__} still has {', '.join(changed)} of Unsloth"
 
 
@@ -137,3 +140,25 @@ def test_a_module_that_is_not_there_is_refused(run: Train):
 
     with pytest.raises(RecipeError, match="nothing_proj"):
         run("unsloth", "method.targets=[q_proj, nothing_proj]")
+
+
+def test_a_base_that_nf4_does_not_fit_is_refused_instead_of_trained_in_16_bits(run: Train, tmp_path: Path):
+    """bitsandbytes cannot pack layers as narrow as these without a GPU."""
+    from tiny_tasks import save_tiny
+
+    from edgetune.errors import RecipeError
+
+    narrow = save_tiny("LlamaForCausalLM", tmp_path / "narrow")
+    with pytest.raises(RecipeError, match=r"base\.quantize is nf4, which unsloth cannot do for this base"):
+        run("unsloth", f"base.model={narrow}", "base.quantize=nf4")
+
+
+def test_a_damaged_base_is_one_line(run: Train, tiny_llama: Path, tmp_path: Path):
+    import shutil
+
+    from edgetune.errors import ModelError
+
+    damaged = Path(shutil.copytree(tiny_llama, tmp_path / "damaged"))
+    (damaged / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="cannot be loaded by unsloth"):
+        run("unsloth", f"base.model={damaged}")

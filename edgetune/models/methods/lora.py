@@ -49,6 +49,8 @@ def begin(adapted: PeftModel, method: Lora, subject: Subject) -> None:
     """Let the matrices of a fresh adapter begin as the recipe says. Raises RecipeError."""
     check_patterns(adapted, method.rank_pattern, "rank_pattern")
     check_patterns(adapted, method.alpha_pattern, "alpha_pattern")
+    if method.init in CHANGES_THE_BASE:
+        _check_ranks(adapted, method, subject)
     if not subject.is_real:
         return
     if method.init in CHANGES_THE_BASE:
@@ -97,6 +99,19 @@ def doubled_rank(config: LoraConfig) -> LoraConfig:
     config.alpha_pattern = {module: factor * alpha for module, alpha in config.alpha_pattern.items()}
     config.init_lora_weights = True
     return config
+
+
+def _check_ranks(adapted: PeftModel, method: Lora, subject: Subject) -> None:
+    """A decomposition has no more parts than the weight has rows or columns; PEFT would go on with fewer."""
+    for path, layer in adapted.get_base_model().named_modules():
+        if hasattr(layer, "lora_A") and "default" in layer.lora_A:
+            most = min(layer.in_features, layer.out_features)
+            if layer.r["default"] > most:
+                raise subject.cannot(
+                    f"method.rank {layer.r['default']} is more than {path} has to decompose with method.init "
+                    f"{method.init}, which is {most}",
+                    f"take {most} or less, or method.init default",
+                )
 
 
 def _side(name: str) -> str | None:

@@ -8,6 +8,7 @@ from edgetune import console
 from edgetune.errors import RecipeError
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
+from edgetune.train import processes
 from edgetune.train.prepare import Prepared
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def load_adapted_model(
         quantize=base.quantize,
         double_quantization=base.double_quantization,
         labels=recipe.data.labels if classifies else None,
+        on_gpu=recipe.train.parallel != "fsdp" or processes.world_size() == 1,
     )
     if recipe.train.packing:
         _check_packing(model)

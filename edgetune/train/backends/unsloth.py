@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune import console
 from edgetune.cache import cache_folder
-from edgetune.errors import MissingComponent, RecipeError
-from edgetune.models.config import read_config
+from edgetune.errors import MissingComponent, ModelError, RecipeError
 from edgetune.models.families import Kind
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
@@ -37,11 +36,8 @@ if TYPE_CHECKING:
 VERSION = "2026.10.9"
 """The first version with a CPU backend, and the one that `make test-unsloth` tests."""
 
-BESIDE = ("cut_cross_entropy", "hf_transfer", "msgspec", "sentencepiece", "tyro")
-"""What it imports beyond what the extra `train` brings."""
-
-INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION} && pip install {' '.join(BESIDE)}"
-"""Its own metadata would bring torchvision, xformers and diffusers, which training text does not need."""
+INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION}"
+"""It runs with what the extra `train` brings; its own metadata asks for torchvision, xformers, diffusers and more."""
 
 FAMILIES = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
 """Model types whose layers its FastLanguageModel replaces; it sends others to a generic loader."""
@@ -83,32 +79,17 @@ class Unsloth:
         )
 
     def load(self, recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
-        """The base with a fresh LoRA adapter on it. Raises RecipeError when the targets are not modules of the base."""
-        import torch
+        """The base with a fresh LoRA adapter on it.
 
-        from edgetune.models.load import resolve_dtype
-
+        Raises ModelError, and RecipeError when the method's targets are not modules of the base.
+        """
         console.note(f"loading {recipe.base.model} with unsloth")
-        base = recipe.base
+        # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
+        checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
         with _own_trainers(), _quiet():
-            unsloth = importlib.import_module("unsloth")
-            on_gpu = torch.cuda.is_available()
-            # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
-            checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
-            context_tokens = int(read_config(prepared.files).require("max_position_embeddings"))
-            model, _ = unsloth.FastLanguageModel.from_pretrained(
-                str(prepared.files.folder),
-                # The model's own context: with more it scales the positions, and it cuts off what is longer.
-                max_seq_length=context_tokens,
-                dtype=resolve_dtype(base.dtype),
-                load_in_4bit=base.quantize == "nf4",
-                device_map={"": torch.cuda.current_device()} if on_gpu else None,
-                use_gradient_checkpointing=checkpointing,
-                use_exact_model_name=True,
-                local_files_only=True,
-            )
-            _check_quantized(model, recipe)
-            return _add_adapter(unsloth, model, recipe, checkpointing=checkpointing)
+            loader = importlib.import_module("unsloth").FastLanguageModel
+            model = _load_base(loader, recipe, prepared, checkpointing)
+            return _add_adapter(loader, model, recipe, checkpointing)
 
 
 def _unsupported_base(recipe: Recipe, kind: Kind, model_type: str) -> str | None:
@@ -181,22 +162,53 @@ def _first_line(problem: Exception) -> str:
     return str(problem).strip().split("\n")[0] or type(problem).__name__
 
 
-def _add_adapter(unsloth: Any, model: Any, recipe: Recipe, *, checkpointing: str | bool) -> PeftModel:
+def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: str | bool) -> Any:
+    import torch
+    from safetensors import SafetensorError
+
+    from edgetune.models.load import resolve_dtype
+
+    base, files = recipe.base, prepared.files
+    try:
+        model, _ = loader.from_pretrained(
+            str(files.folder),
+            # The model's own context: with more it scales the positions, and it cuts off what is longer.
+            max_seq_length=int(prepared.config.require("max_position_embeddings")),
+            dtype=resolve_dtype(base.dtype),
+            load_in_4bit=base.quantize == "nf4",
+            device_map={"": torch.cuda.current_device()} if _has_gpu() else None,
+            use_gradient_checkpointing=checkpointing,
+            use_exact_model_name=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as problem:
+        raise ModelError(f"cannot be loaded by unsloth ({_first_line(problem)})", where=files.reference) from problem
+    # Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on, which is not what the recipe says.
+    if base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
+        raise RecipeError(
+            "base.quantize is nf4, which unsloth cannot do for this base on this machine",
+            where=recipe.name,
+            remedy="set train.backend to transformers, or base.quantize to none",
+        )
+    return model
+
+
+def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | bool) -> PeftModel:
     from edgetune.models.targets import check_patterns, check_targets, default_targets
 
     method = recipe.method
     assert isinstance(method, Lora)
     check_targets(model, method.targets, head=())
     try:
-        adapted: PeftModel = unsloth.FastLanguageModel.get_peft_model(
+        adapted: PeftModel = loader.get_peft_model(
             model,
             r=method.rank,
             lora_alpha=method.alpha,
             lora_dropout=method.dropout,
             target_modules=method.targets or default_targets(model.config.model_type, "decoder"),
             use_rslora=method.rslora,
-            rank_pattern=method.rank_pattern,
-            alpha_pattern=method.alpha_pattern,
+            rank_pattern=dict(method.rank_pattern),
+            alpha_pattern=dict(method.alpha_pattern),
             bias="none",
             use_gradient_checkpointing=checkpointing,
             random_state=recipe.train.seed,
@@ -208,16 +220,6 @@ def _add_adapter(unsloth: Any, model: Any, recipe: Recipe, *, checkpointing: str
     check_patterns(adapted, method.alpha_pattern, "alpha_pattern")
     adapted.peft_config["default"].base_model_name_or_path = recipe.base.model
     return adapted
-
-
-def _check_quantized(model: Any, recipe: Recipe) -> None:
-    """Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on; that is not what the recipe says."""
-    if recipe.base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
-        raise RecipeError(
-            "base.quantize is nf4, which unsloth cannot do for this base on this machine",
-            where=recipe.name,
-            remedy="set train.backend to transformers, or base.quantize to none",
-        )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -28,7 +29,7 @@ GREEDY: dict[str, Any] = {
     "min_length": 0,
     "use_cache": True,
 }
-"""What a model's own generation_config.json, or training with gradient checkpointing, might say otherwise."""
+"""What a model's own generation_config.json might say otherwise."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,16 @@ def generate(
             "input_ids": pad_rows(asked, tokenizer.pad_token_id, left=not encodes),
             "attention_mask": attention_mask(asked, left=not encodes),
         }
-        output = model.generate(
-            **on_device_of(model, inputs),
-            max_new_tokens=max_new_tokens,
-            eos_token_id=list(ending.tokens),
-            pad_token_id=tokenizer.pad_token_id,
-            **GREEDY,
-        )
+        with warnings.catch_warnings():
+            # Transformers counts positions; PEFT, which counts virtual tokens too, says that it does not listen.
+            warnings.filterwarnings("ignore", message="Position ids are not supported")
+            output = model.generate(
+                **on_device_of(model, inputs),
+                max_new_tokens=max_new_tokens,
+                eos_token_id=list(ending.tokens),
+                pad_token_id=tokenizer.pad_token_id,
+                **GREEDY,
+            )
         begins = 1 if encodes else inputs["input_ids"].shape[1]  # a decoder behind an encoder begins with a start token
         return [read(answer[begins:]) for answer in output.tolist()]
 

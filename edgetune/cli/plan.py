@@ -1,0 +1,47 @@
+"""`edgetune plan`: what a training would need, before anything is downloaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from edgetune import console
+from edgetune.cli.options import JsonOption
+
+
+def plan(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.batch_size=1. Repeatable."),
+    ] = None,
+    device_memory: Annotated[
+        str | None,
+        typer.Option("--device-memory", metavar="SIZE", help="Memory to fit into: 16GB. (default: what is at hand)"),
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "gpu"] | None,
+        typer.Option("--device", help="What trains. (default: a GPU with --device-memory or where there is one)"),
+    ] = None,
+    processes: Annotated[
+        int, typer.Option("--processes", metavar="N", help="Processes that train together, one per GPU.")
+    ] = 1,
+    flops: Annotated[
+        str | None,
+        typer.Option("--flops", metavar="RATE", help="The device's speed: 312T, or a GPU's name such as a100."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Count parameters, memory, disk and time of a recipe without its weights, and say what to change if it is too big."""
+    console.configure(json_mode=json)
+    from edgetune.plan.advice import suggest
+    from edgetune.plan.planning import plan_training
+    from edgetune.plan.terminal import render
+    from edgetune.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    made = plan_training(loaded, device_memory=device_memory, device=device, processes=processes, flops=flops)
+    suggestions = suggest(made) if made.fits is False else ()
+    console.document({**made.document(), "suggestions": [each.document() for each in suggestions]})
+    console.result(render(made, suggestions))
