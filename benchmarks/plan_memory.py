@@ -1,9 +1,9 @@
 """Peak memory that `edgetune plan` predicts against the one that training measures, on this machine's CPU.
 
-    python benchmarks/plan_memory.py [--only WORD] [--steps 4]
+    python benchmarks/plan_memory.py [--only "WORD|WORD"] [--steps 3]
 
-Each training is a process of its own; measured is its largest resident set (summary.json, peak_memory_bytes). The models
-are the embedded SmolLM2-135M, and a Llama of random weights with the width of Llama-3.2-1B and two layers.
+Each training is a process of its own; measured is its largest resident set (summary.json, peak_memory_bytes). The
+models are the embedded SmolLM2-135M, and a Llama of random weights with the width of Llama-3.2-1B and two layers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     print(f"|{'-' * 42}|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, changes) in enumerate(CASES.items()):
-            if options.only not in name:
+            if not any(word in name for word in options.only.split("|")):
                 continue
             overrides = [*changes, f"train.max_steps={options.steps}", "data.eval=[]", "train.backend=transformers"]
             overrides = [resolved(change, Path(folder)) for change in overrides]
@@ -65,7 +65,7 @@ def train(overrides: list[str], run: Path) -> int:
     command = [sys.executable, "-m", "edgetune", "train", "demo", "--out", str(run)]
     for override in overrides:
         command += ["-s", override]
-    subprocess.run(command, check=True, capture_output=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     peak: int = json.loads((run / "summary.json").read_text(encoding="utf-8"))["peak_memory_bytes"]
     return peak
 
@@ -106,8 +106,8 @@ def wide_llama(folder: Path) -> Path:
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="cases whose name holds this word")
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--only", default="", help="cases whose name holds one of these words")
+    parser.add_argument("--steps", type=int, default=3)
     return parser.parse_args()
 
 

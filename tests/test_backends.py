@@ -205,3 +205,10 @@ def test_layers_that_a_backend_has_replaced_are_not_given_packed_rows(monkeypatc
 
     monkeypatch.setattr(LlamaModel, "forward", forward)
     assert not has_transformers_layers(model)
+
+
+def test_the_version_that_is_tested_is_the_one_that_the_docs_and_the_message_install():
+    root = Path(__file__).resolve().parents[1]
+    assert unsloth.INSTALL in (root / "docs" / "backends.md").read_text(encoding="utf-8")
+    wanted = unsloth.INSTALL.removeprefix("pip install --no-deps ")
+    assert f"UNSLOTH        = {wanted}\n" in (root / "Makefile").read_text(encoding="utf-8")

@@ -6,14 +6,20 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from logged import make_recipe
 from numpy.typing import NDArray
+from tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
 
+from edgetune.recipe.load import load_recipe
+from edgetune.recipe.schema import Recipe
 from edgetune.train.diagnosis import diagnose, diagnose_recipe
+from edgetune.train.run import train
 
 DRAWS = 40
 VOCABULARY = 49152
@@ -44,9 +50,9 @@ def rows_of(losses: Curve, *, epochs: float = 1.0, evaluations: dict[int, float]
     return rows
 
 
-def how_often(draw: Callable[[int], Rows], *, choices: int = VOCABULARY) -> Counter[str]:
+def how_often(draw: Callable[[int], Rows], recipe: Recipe | None = None, *, choices: int = VOCABULARY) -> Counter[str]:
     """Of all draws, how many show each sign."""
-    recipe = make_recipe(learning_rate=2e-4)
+    recipe = recipe or make_recipe()
     return Counter(sign.name for seed in range(DRAWS) for sign in diagnose(draw(seed), recipe, choices=choices))
 
 
@@ -124,16 +130,31 @@ def test_a_single_spike_is_no_rise():
 
 @pytest.mark.parametrize(("choices", "spread"), [(VOCABULARY, 0.03), (3, 0.1), (2, 0.1)])
 def test_a_loss_at_that_of_guessing_has_learned_nothing(choices: int, spread: float):
+    recipe = make_recipe() if choices == VOCABULARY else recipe_with_head()
     curve = np.full(200, math.log(choices))
-    seen = how_often(lambda seed: rows_of(noisy(curve, seed, spread)), choices=choices)
+    seen = how_often(lambda seed: rows_of(noisy(curve, seed, spread)), recipe, choices=choices)
     assert seen["nothing_learned"] >= 0.9 * DRAWS, seen
     learned = noisy(settling(200, math.log(choices), 0.7 * math.log(choices), 6), 0, spread)
-    assert not diagnose(rows_of(learned), make_recipe(), choices=choices)
+    assert not diagnose(rows_of(learned), recipe, choices=choices)
+
+
+def recipe_with_head() -> Recipe:
+    recipe = make_recipe()
+    return recipe.model_copy(update={"base": recipe.base.model_copy(update={"head": "classification"})})
 
 
 def test_what_guessing_means_is_said():
-    (sign,) = diagnose(rows_of(np.full(40, 1.1)), make_recipe(), choices=3)
+    (sign,) = diagnose(rows_of(np.full(40, 1.1)), recipe_with_head(), choices=3)
     assert "ends at 1.1, and guessing among 3 labels gives 1.1: nothing was learned" in sign.finding
+    (sign,) = diagnose(rows_of(np.full(40, 6.2)), make_recipe(), choices=500)
+    assert "guessing among 500 tokens gives 6.21" in sign.finding
+
+
+def test_a_loss_far_above_guessing_is_told_even_when_it_came_back():
+    curve = np.concatenate([[5.7], np.full(12, 31.0), settling(60, 20.0, 1.0, 3)])
+    seen = how_often(lambda seed: rows_of(noisy(curve, seed, 0.4)), choices=335)
+    assert seen["worse_than_guessing"] + seen["loss_rising"] >= 0.9 * DRAWS, seen
+    assert "under_trained" not in seen
 
 
 def test_an_evaluation_that_rises_while_training_falls_is_over_fitting():
@@ -193,7 +214,37 @@ def test_an_evaluation_that_is_no_number_is_told():
 
 
 @pytest.mark.parametrize(
-    ("base", "train", "processes", "warned"),
+    ("settings", "sign"),
+    [
+        ({"max_steps": 40, "learning_rate": 2e-4, "schedule": "constant"}, "under_trained"),
+        ({"max_steps": 60, "learning_rate": 1.0, "schedule": "constant"}, "worse_than_guessing"),
+        ({"max_steps": 24, "learning_rate": 1e-8}, "nothing_learned"),
+    ],
+)
+def test_a_real_training_gone_wrong_is_told(tmp_path: Path, settings: dict[str, Any], sign: str):
+    save_tiny("LlamaForCausalLM", tmp_path / "llama")
+    write_rows(tmp_path / "rows.jsonl")
+    values = {
+        "name": "sick",
+        "task": "classify",
+        "base": {"model": str(tmp_path / "llama"), "dtype": "float32"},
+        "data": {
+            "train": [{"source": "rows.jsonl", "format": "text-label"}],
+            "eval": [{"source": "rows.jsonl", "format": "text-label"}],
+            "labels": list(LABELS),
+            "prompt": PROMPT,
+        },
+        "method": {"type": "full"},
+        "train": {"batch_size": 4, **settings},
+    }
+    (tmp_path / "sick.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    summary = train(load_recipe(str(tmp_path / "sick.yaml")), tmp_path / "run")
+    assert [warning.name for warning in summary.warnings] == [sign]
+    assert summary.warnings[0].remedy in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("base", "settings", "processes", "warned"),
     [
         ({"quantize": "nf4"}, {"batch_size": 1}, 1, True),
         ({"quantize": "nf4"}, {"batch_size": 1, "accumulate": 4}, 1, False),
@@ -202,8 +253,8 @@ def test_an_evaluation_that_is_no_number_is_told():
         ({"quantize": "none"}, {"batch_size": 1}, 1, False),
     ],
 )
-def test_a_batch_of_one_on_nf4_is_told_before_training(base: dict, train: dict, processes: int, warned: bool):
-    signs = diagnose_recipe(make_recipe(base=base, **train), processes=processes)
+def test_a_batch_of_one_on_nf4_is_told_before_training(base: dict, settings: dict, processes: int, warned: bool):
+    signs = diagnose_recipe(make_recipe(base=base, **settings), processes=processes)
     assert [sign.name for sign in signs] == (["nf4_batch_of_one"] if warned else [])
     assert not warned or str(signs[0]).endswith(
         "set train.accumulate to 4 or more (no more memory), or raise train.batch_size"

@@ -28,7 +28,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "16 bits": {"base": {"dtype": "bfloat16"}, "train": {"adapter_dtype": "bfloat16"}},
     "batches by length": {"train": {"group_by_length": True, "accumulate": 3, "schedule": "cosine", "warmup_steps": 3}},
     "adalora": {"method": {"type": "adalora", "init_rank": 6, "target_rank": 2, "dropout": 0.1}},
-    "every weight": {"method": {"type": "full"}, "train": {"learning_rate": 1e-3}},
+    "every weight": {"method": {"type": "full"}, "train": {"learning_rate": 1e-3, "eval_every": 6}},
 }
 """What a checkpoint has to hold beyond the weights. 24 texts by 4 are 6 updates an epoch, and 12 in all."""
 
@@ -174,6 +174,11 @@ def test_every_way_of_training_goes_on_exactly(folder: Path, variant: str):
     assert train_steadily(folder / f"{variant}.yaml", run, hook=hook) == KILLED
     assert train_steadily(folder / f"{variant}.yaml", run, resume=True) == [0]
     assert_same_run(run, train_whole(folder, variant))
+
+
+def test_no_step_is_evaluated_twice(folder: Path):
+    run = train_whole(folder, "every weight")  # whose evaluations after updates 6 and 12 end epochs
+    assert [row["step"] for row in rows(run) if "eval_loss" in row] == [6, 12]
 
 
 def fill_the_disk() -> None:

@@ -1,4 +1,4 @@
-"""AdaLoRA's schedule and its term of the loss are PEFT's, driven by real steps, and a training can be taken up again."""
+"""AdaLoRA: its schedule and its term of the loss are PEFT's, driven by real steps, and a training can go on later."""
 
 from __future__ import annotations
 

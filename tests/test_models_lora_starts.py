@@ -51,7 +51,7 @@ def test_what_begins_inside_the_base_starts_as_the_base_and_is_saved_for_it(name
     train_some(adapted, kind)
     stir(adapted)
     trained = logits_of(adapted, kind)
-    assert not torch.allclose(trained, start, atol=1e-2)
+    assert not torch.allclose(trained, start, atol=1e-3)
     save_adapter(adapted, tmp_path)
     again = peft.PeftModel.from_pretrained(build(kind), tmp_path)
     assert torch.allclose(logits_of(again, kind), trained, atol=1e-5)
@@ -110,10 +110,8 @@ def test_eva_finds_the_directions_that_the_first_layers_inputs_have() -> None:
     _, _, expected = torch.linalg.svd(seen - seen.mean(0), full_matrices=False)
     layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
     ours = layer.lora_A["default"].weight.detach()
-    rank = min(len(ours), 2)
     # The same leading direction up to its sign; PEFT computes it batch by batch.
     assert abs(float(torch.nn.functional.cosine_similarity(ours[0], expected[0], dim=0))) > 0.9
-    assert rank >= 1
 
 
 @pytest.mark.parametrize(
@@ -179,7 +177,7 @@ def test_loftq_reads_a_gguf_base_too(smollm2_gguf: Path) -> None:
     pytest.importorskip("bitsandbytes")
     files = ModelFiles("x", smollm2_gguf.parent, gguf=smollm2_gguf)
     model = load_model(files, dtype=torch.float32, quantize="nf4")
-    adapted = adapt("llama", model, files=files, init="loftq", targets=["model.layers.3.self_attn.k_proj"])
+    adapted = adapt("llama", model, files=files, init="loftq", rank=64, targets=["model.layers.3.self_attn.k_proj"])
     layer = adapted.get_base_model().model.layers[3].self_attn.k_proj
     original = load_model(files, dtype=torch.float32).model.layers[3].self_attn.k_proj.weight
     import bitsandbytes as bnb

@@ -270,6 +270,25 @@ def test_examples_share_no_prompt_where_dropout_would_share_its_noise():
     assert shared == [4, 0]
 
 
+def test_compiled_layers_serve_batches_of_every_layout():
+    from torch._dynamo.testing import CompileCounter
+
+    model, tokenizer = make(DECODERS, "llama", "full", "CAUSAL_LM")
+    objective = language_model(tokenizer)
+    objective.attach(model)
+    batches = [objective.collate(conversations()[:count]) for count in (2, 3, 4)]
+    expected = [objective.loss(model, batch).item() for batch in batches]
+    counter = CompileCounter()
+    for layer in model.model.layers:
+        layer.compile(backend=counter, dynamic=True)
+    found, compiled = [], []
+    for batch in batches:
+        found.append(objective.loss(model, batch).item())
+        compiled.append(counter.frame_count)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert 0 < compiled[0] == compiled[-1]
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "t5"])
 def test_in_bfloat16_the_loss_is_that_of_transformers_to_its_precision(family: str):
     if family == "t5":

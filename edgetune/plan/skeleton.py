@@ -66,32 +66,50 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
 
     Raises RecipeError where the method does not go with the base.
     """
-    from peft import prepare_model_for_kbit_training
-
-    from edgetune.models.adapters import add_adapter
     from edgetune.train.precision import set_trained_dtype
     from edgetune.train.summary import count_parameters
 
     kind = kind_of(base.config.model_type)
-    classifies = recipe.base.head == "classification"
     _refuse_what_cannot_be(recipe, kind, base.config.model_type)
-    with torch.device("meta"):
-        model = _base(recipe, base, kind, dtype, classifies=classifies)
-        if recipe.base.quantize != "none":
-            model = prepare_model_for_kbit_training(
-                model, use_gradient_checkpointing=recipe.train.gradient_checkpointing
-            )
-        elif recipe.train.gradient_checkpointing and not isinstance(recipe.method, Full):
-            model.enable_input_require_grads()
-        if not isinstance(recipe.method, Full):
-            model = add_adapter(
-                model, recipe.method, base=recipe.base.model, classifies=classifies, total_steps=total_steps
-            )
-        set_trained_dtype(model, recipe, dtype)
+    model: PeftModel | PreTrainedModel = _base(recipe, base, kind, dtype)
+    if not isinstance(recipe.method, Full):
+        try:
+            with torch.device("meta"):
+                model = _adapted(model, recipe, total_steps)
+        except RuntimeError:  # a method that computes with values while it is made: its own parameters are real then
+            model = _adapted(_base(recipe, base, kind, dtype), recipe, total_steps)
+    set_trained_dtype(model, recipe, dtype)
     return Skeleton(model, kind, dtype, total_steps, *count_parameters(model))
 
 
-def _base(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool) -> PreTrainedModel:
+def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) -> PeftModel:
+    from edgetune.models.adapters import add_adapter
+
+    return add_adapter(
+        model,
+        recipe.method,
+        base=recipe.base.model,
+        classifies=recipe.base.head == "classification",
+        total_steps=total_steps,
+    )
+
+
+def _base(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype) -> PreTrainedModel:
+    """The frozen base as it is before the adapter comes."""
+    from peft import prepare_model_for_kbit_training
+
+    classifies = recipe.base.head == "classification"
+    with torch.device("meta"):
+        model = _loaded(recipe, base, kind, dtype, classifies=classifies)
+        if recipe.base.quantize != "none":
+            checkpoints = recipe.train.gradient_checkpointing
+            return prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpoints)
+        if recipe.train.gradient_checkpointing and not isinstance(recipe.method, Full):
+            model.enable_input_require_grads()
+    return model
+
+
+def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool) -> PreTrainedModel:
     config = deepcopy(base.config)
     if classifies:
         config.num_labels = len(recipe.data.labels)

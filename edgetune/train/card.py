@@ -17,7 +17,11 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
     """The whole page, Markdown behind the hub's YAML header."""
     whole = isinstance(recipe.method, Full)
     about = f"{recipe.base.model}, every weight trained." if whole else f"An adapter for {recipe.base.model}."
-    use = "`edgetune export` and Transformers take" if whole else "`edgetune merge`, `edgetune export` and PEFT take"
+    use = (
+        "`edgetune export` takes this folder, and Transformers the `model/` in it."
+        if whole
+        else "`edgetune merge` and `edgetune export` take this folder, and PEFT the `adapter/` in it."
+    )
     sections = [
         f"# {recipe.name}",
         recipe.description or about,
@@ -26,7 +30,7 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
         *_evaluation(summary.evaluation),
         "## Training",
         "![Loss and what else was logged](plots/loss.png)",
-        f"{use} this folder. The recipe that made it, with every default:",
+        f"{use} The recipe that made it, with every default:",
         f"```yaml\n{dump_recipe(recipe)}```",
     ]
     header = f"""---

@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent, from which a run goes on exactly."""
+"""Checkpoints that are complete or absent, from which a run goes on exactly, and what else happens once in a run."""
 
 from __future__ import annotations
 
@@ -74,6 +74,15 @@ class DurableTrainer(Trainer):
             return
         weights = load_peft_weights(resume_from_checkpoint, device="cpu")
         set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
+
+    def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """An evaluation on the way: once after a step that ends an epoch, and never after the last step, where the run
+        evaluates itself, resumed or not."""
+        self.control.should_evaluate = False
+        if self.state.global_step >= self.state.max_steps:
+            return {}
+        metrics: dict[str, float] = super()._evaluate(*arguments, **options)
+        return metrics
 
     def _run_epoch(self, *, epoch: int, **rest: Any) -> None:
         # Transformers asks after a step whether it was the last, so a run stopped there would be given one more.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class Curves:
     def quarter(self, number: int) -> list[float]:
         """The losses of quarter 0, 1, 2 or 3 of the run."""
         return self.losses[number * len(self.losses) // 4 : (number + 1) * len(self.losses) // 4]
+
+    @property
+    def peak(self) -> float:
+        """The highest level that five losses in a row kept, by their median."""
+        return max((median(self.losses[place : place + 5]) for place in range(len(self.losses) - 4)), default=0.0)
 
     def fell_after(self, step: int) -> bool:
         """True when the losses after `step` are below as many before it, on average."""

@@ -100,6 +100,18 @@ def _rising(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
     )
 
 
+def _worse_than_guessing(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
+    """For several updates the loss was twice that of a uniform guess, wherever it ended."""
+    guess = math.log(choices)
+    if len(curves.losses) < ENOUGH_ROWS or curves.peak < 2 * guess:
+        return None
+    return Diagnosis(
+        name="worse_than_guessing",
+        finding=f"the training loss went up to {curves.peak:.3g}, and a mere guess gives {guess:.3g}",
+        remedy=_gentler(recipe),
+    )
+
+
 def _exploding(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
     """Gradients grew tenfold and are clipped: medians, because single updates spike in healthy runs too."""
     norms = curves.grad_norms
@@ -122,9 +134,9 @@ def _nothing_learned(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis 
         return None
     guess, reached = math.log(choices), fmean(curves.quarter(3))
     # A vocabulary is learned by nats; between a few labels the first hundredth of a nat is progress.
-    if reached < (0.9 if choices > 1000 else 0.98) * guess:
+    of_what, margin = ("labels", 0.98) if recipe.base.head == "classification" else ("tokens", 0.9)
+    if reached < margin * guess:
         return None
-    of_what = "tokens" if choices > 1000 else "labels"
     return Diagnosis(
         name="nothing_learned",
         finding=f"the training loss ends at {reached:.3g}, and guessing among {choices:,} {of_what} gives {guess:.3g}: "
@@ -195,6 +207,7 @@ def _under_trained(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | 
 SIGNS: tuple[Callable[[Curves, Recipe, int], Diagnosis | None], ...] = (
     _evaluation_not_finite,
     _rising,
+    _worse_than_guessing,
     _exploding,
     _nothing_learned,
     _over_fitted,
@@ -203,9 +216,10 @@ SIGNS: tuple[Callable[[Curves, Recipe, int], Diagnosis | None], ...] = (
 )
 
 EXPLAINED_BY = {
-    "gradients_exploding": {"loss_rising"},
-    "nothing_learned": {"loss_rising"},
-    "under_trained": {"loss_rising", "nothing_learned", "over_fitted"},
+    "worse_than_guessing": {"loss_rising"},
+    "gradients_exploding": {"loss_rising", "worse_than_guessing"},
+    "nothing_learned": {"loss_rising", "worse_than_guessing"},
+    "under_trained": {"loss_rising", "worse_than_guessing", "nothing_learned", "over_fitted"},
 }
 """Signs that another one already accounts for, and which would only repeat its remedy or contradict it."""
 

@@ -29,7 +29,7 @@ class EnergyMeter:
     def start(self) -> None:
         """Measure from now on, in a thread of its own."""
         from codecarbon import OfflineEmissionsTracker
-        from codecarbon.output import BaseOutput
+        from codecarbon.output_methods.base_output import BaseOutput
 
         meter = self
 

@@ -48,10 +48,12 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
             console.warn(str(warning))
         prepared = prepare(recipe)
         steps = _count_steps(recipe, prepared)
-        from edgetune.train.backends.transformers import load_adapted_model
+        from edgetune.train.backends import choose_backend
+
+        backend = choose_backend(recipe, prepared.kind, prepared.config.model_type)
 
         with explain_out_of_memory(recipe, run, loading=True):
-            model = load_adapted_model(recipe, prepared, total_steps=steps)
+            model = backend.load(recipe, prepared, total_steps=steps)
         if processes.is_first():
             if checkpoint is None:
                 run.start(recipe)
@@ -59,7 +61,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
                 run.rewind(checkpoint)
                 console.note(f"resuming after step {checkpoint_step(checkpoint)}")
         with explain_out_of_memory(recipe, run, loading=False):
-            return _fit(recipe, run, prepared, model, steps, checkpoint)
+            return _fit(recipe, run, prepared, model, steps, checkpoint, backend.name)
 
 
 def _count_steps(recipe: Recipe, prepared: Prepared) -> int:
@@ -81,6 +83,7 @@ def _fit(
     model: PeftModel | PreTrainedModel,
     steps: int,
     checkpoint: Path | None,
+    backend: str,
 ) -> Summary:
     from edgetune.models.load import resolve_dtype
     from edgetune.train.saving import save_result
@@ -117,6 +120,7 @@ def _fit(
                 train_seconds=train_seconds,
                 eval_loss=eval_loss,
                 evaluation=trainer.evaluation,
+                backend=backend,
             )
             said = diagnose_recipe(recipe, processes=processes.world_size())
             for warning in summary.warnings:

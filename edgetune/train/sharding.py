@@ -30,9 +30,14 @@ def shard_frozen_layers(model: PeftModel, device: torch.device) -> None:
         if type(module).__name__ == "Linear4bit":
             _as_plain_bytes(module, device)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    trained = {parameter for parameter in model.parameters() if parameter.requires_grad}
-    for layer in repeated_layers(base_model(model)):
+    base = base_model(model)
+    layers = repeated_layers(base)
+    inside = {parameter for layer in layers for parameter in layer.parameters()}
+    trained = {parameter for parameter in inside if parameter.requires_grad}
+    for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=trained)
+    # What is around the layers stays whole. The call makes the layers know of each other: who is next, and who is last.
+    fully_shard(base, mesh=mesh, ignored_params=trained | (set(base.parameters()) - inside))
     model.to(device)
 
 
@@ -41,7 +46,7 @@ def average_gradients(model: nn.Module, device: torch.device) -> DistributedData
     spread = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, spread)
     place = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=place, broadcast_buffers=False)
+    return DistributedDataParallel(model, device_ids=place, process_group=torch.distributed.new_group())
 
 
 def _as_plain_bytes(module: Any, device: torch.device) -> None:

@@ -111,7 +111,7 @@ def summarize(
             *diagnose(rows, recipe, choices=_choices(recipe, model)),
         ],
         seed=recipe.train.seed,
-        versions=_versions(),
+        versions=_versions(backend),
     )
     plot_training(rows, run.loss_plot, title=recipe.name)
     outputs.write_text(run.card, model_card(recipe, summary), force=True)
@@ -136,7 +136,9 @@ def _choices(recipe: Recipe, model: PeftModel | PreTrainedModel) -> int:
     return vocabulary
 
 
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets")
+def _versions(backend: str) -> dict[str, str]:
+    packages = ["torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets"]
+    if backend != "transformers":
+        packages.append(backend)
     found = {name: metadata.version(name) for name in packages}
     return {"edgetune": edgetune.__version__, "python": platform.python_version(), **found}

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _WHOLE_COPIES = 4
 """Of a module that PEFT folds: its weight, the float32 difference, their sum, and the one that is still being read."""
 
+_TOGETHER = ("FROD", "TINYLORA", "UNILORA")
+"""PEFT's methods whose tensors belong to no single module."""
+
 
 class AdapterFolder:
     """An opened adapter, able to change the base's tensors. Threads may ask at the same time.
@@ -178,11 +181,17 @@ class AdapterFolder:
 def _refuse_unmergeable(adapter: Adapter) -> None:
     kind = str(adapter.settings["peft_type"]).removeprefix("PeftType.")
     prompts = kind != "LORA" and load_peft_config(adapter).is_prompt_learning
-    if prompts or kind in ("ADAPTION_PROMPT", "XLORA", "POLY"):
+    if prompts or kind in ("ADAPTION_PROMPT", "XLORA", "POLY", "LILY"):
         raise AdapterError(
             f"{kind} adds to the input or the computation instead of changing weights, so it cannot be folded in",
             where=adapter.folder,
             remedy="use the adapter with PEFT, or train one with method lora or ia3",
+        )
+    if kind in _TOGETHER:
+        raise AdapterError(
+            f"{kind} computes the updates of all modules together, and edgetune folds one module at a time",
+            where=adapter.folder,
+            remedy="merge it with PEFT's merge_and_unload and give the merged model",
         )
     for option in ("layer_replication", "target_parameters", "megatron_config"):
         if adapter.settings.get(option):

@@ -27,8 +27,9 @@ def lora(method: Lora, subject: Subject) -> LoraConfig:
             "does not see",
             "take default, gaussian, pissa or olora",
         )
-    # LoftQ's and EVA's matrices are computed once the adapter is there; see `begin`.
-    start: Any = True if method.init in ("default", "loftq") else method.init
+    # LoftQ's and EVA's matrices are computed once the adapter is there (`begin`), and a model without values has none.
+    computed = method.init == "loftq" or (method.init in CHANGES_THE_BASE and not subject.is_real)
+    start: Any = True if method.init == "default" or computed else method.init
     return LoraConfig(
         **subject.common,
         r=method.rank,

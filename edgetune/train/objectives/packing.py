@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -153,7 +154,8 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     """Let `model` compute attention by the layout that comes with each batch."""
     from transformers import AttentionInterface
 
-    AttentionInterface.register(ATTENTION, packed_attention)
+    # Compiled, it would be compiled anew for each layout, and no two batches have the same.
+    AttentionInterface.register(ATTENTION, torch.compiler.disable(packed_attention))
     model.set_attn_implementation(ATTENTION)
 
 
@@ -235,8 +237,10 @@ class _Group:
     mask: Tensor
 
 
-def _groups(layout: Layout, device: torch.device) -> list[_Group]:
-    return [_group(layout, members, device) for members in _divide(layout.own)]
+@lru_cache(maxsize=1)
+def _groups(layout: Layout, device: torch.device) -> tuple[_Group, ...]:
+    """Made once for all layers of a model: a GPU would have to be waited for in each."""
+    return tuple(_group(layout, members, device) for members in _divide(layout.own))
 
 
 def _divide(lengths: Sequence[int]) -> list[list[int]]:
