@@ -36,7 +36,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "ia3, bfloat16, batch 32": ("method={type: ia3}", "base.dtype=bfloat16", "train.batch_size=32"),
     "wide, lora, float32, batch 8": WIDE,
     "wide, qlora, float32, batch 8": (*WIDE, "base.quantize=nf4"),
-    "wide, ia3, bfloat16, batch 8": (*WIDE, "method={type: ia3}", "base.dtype=bfloat16"),
+    "wide, ia3, float32, batch 8": (*WIDE, "method={type: ia3}"),
 }
 """What is trained -> how it differs from the demo recipe."""
 

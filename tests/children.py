@@ -22,9 +22,7 @@ def train_in_children(
     recipe: Path, out: Path, *, processes: int = 1, resume: bool = False, hook: Hook | None = None
 ) -> list[int]:
     """Train in `processes` fresh processes; their exit codes, negative where one was killed."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     children = [
         _CONTEXT.Process(target=_train, args=(recipe, out, resume, rank, processes, port, hook))
         for rank in range(processes)
@@ -32,10 +30,17 @@ def train_in_children(
     for child in children:
         child.start()
     for child in children:
-        child.join(120)
+        child.join(240)
     codes = [child.exitcode for child in children]
     assert None not in codes, "a process hangs"
     return codes
+
+
+def free_port() -> int:
+    """A TCP port on which nothing listens now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
 
 
 def _train(recipe: Path, out: Path, resume: bool, rank: int, processes: int, port: int, hook: Hook | None) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from children import rows, train_in_children
+from children import free_port, rows, train_in_children
 from safetensors.torch import load_file
 
 from edgetune.errors import UsageError
@@ -71,16 +71,45 @@ def assert_same_course(run: Path, reference: Path) -> None:
         torch.testing.assert_close(adapter(run)[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_have_the_course_of_one_with_their_joint_batch(write_recipe, tmp_path: Path, parallel: str):
+@pytest.mark.parametrize(("parallel", "quantize"), [("ddp", "none"), ("fsdp", "none"), ("fsdp", "nf4")])
+def test_two_processes_have_the_course_of_one_with_their_joint_batch(
+    write_recipe, tmp_path: Path, parallel: str, quantize: str
+):
     # Seven examples: the second update of an epoch is short, and in its last step one process has nothing to do.
-    train(load_recipe(str(write_recipe("one", train={"batch_size": 2, "accumulate": 2}))), tmp_path / "one")
-    two = write_recipe("two", train={"batch_size": 1, "accumulate": 2, "parallel": parallel})
+    base = {"quantize": quantize}
+    one = write_recipe("one", base=base, train={"batch_size": 2, "accumulate": 2})
+    train(load_recipe(str(one)), tmp_path / "one")
+    two = write_recipe("two", base=base, train={"batch_size": 1, "accumulate": 2, "parallel": parallel})
     assert train_in_children(two, tmp_path / "two", processes=2) == [0, 0]
     assert_same_course(tmp_path / "two", tmp_path / "one")
     summary, expected = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("two", "one"))
     for key in ("steps", "epochs", "train_tokens", "supervised_tokens", "trainable_parameters", "total_parameters"):
         assert summary[key] == expected[key], key
+
+
+def test_fsdp_leaves_each_process_its_part_of_the_frozen_layers(tiny_llama: Path):
+    torch.multiprocessing.spawn(_assert_spread, args=(2, free_port(), tiny_llama), nprocs=2)
+
+
+def _assert_spread(rank: int, count: int, port: int, base: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from torch.distributed.tensor import DTensor
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    from edgetune.train.sharding import shard_frozen_layers
+
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=config)
+    packed = {name: weight.clone() for name, weight in model.named_parameters() if weight.dtype == torch.uint8}
+    adapted = get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    shard_frozen_layers(adapted, torch.device("cpu"))
+    for name, whole in packed.items():
+        path, _, attribute = name.rpartition(".")
+        part = getattr(adapted.get_base_model().get_submodule(path).base_layer, attribute)
+        assert isinstance(part, DTensor)
+        assert torch.equal(part.to_local(), whole.chunk(count)[rank])
+    torch.distributed.destroy_process_group()
 
 
 def test_grouping_by_length_gives_two_processes_the_same_steps_too(write_recipe, tmp_path: Path):
@@ -108,7 +137,7 @@ def test_every_example_is_seen_once_and_in_the_same_step(examples: int, count: i
         return [[n for part in step for n in part if n < examples] for step in parts(count, batch_size)]
 
     assert steps(count, batch_size) == steps(1, count * batch_size)
-    assert sorted(sum(steps(count, batch_size), [])) == list(range(examples))
+    assert sorted(n for step in steps(count, batch_size) for n in step) == list(range(examples))
     # Work is divided evenly, and who has nothing to do has one filler.
     for step in parts(count, batch_size):
         sizes = [len([n for n in part if n < examples]) for part in step]
@@ -156,7 +185,7 @@ def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_r
     (checkpoint,) = (run / "checkpoints").iterdir()
     assert {file.name for file in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
 
-    with pytest.raises(UsageError, match="trained by 2 processes.*resume with --processes 2"):
+    with pytest.raises(UsageError, match=r"trained by 2 processes.*resume with --processes 2"):
         train(load_recipe(str(recipe)), run, resume=True)
     assert train_in_children(recipe, run, processes=2, resume=True) == [0, 0]
     assert rows(run) == rows(tmp_path / "whole")
@@ -190,7 +219,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="4 processes were asked for, and this machine has 2 GPUs"):
+    with pytest.raises(UsageError, match=r"4 processes were asked for, and this machine has 2 GPUs"):
         processes.join()
 
 
@@ -198,7 +227,7 @@ def test_under_torchrun_the_number_of_processes_is_torchruns(monkeypatch: pytest
     for name, value in {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert not processes.must_launch(2)
-    with pytest.raises(UsageError, match="one of 2 processes that were started already"):
+    with pytest.raises(UsageError, match=r"one of 2 processes that were started already"):
         processes.must_launch(4)
 
 

@@ -124,6 +124,8 @@ def load_model(
             model, found = type(_without_weights(model_class, config)).from_pretrained(
                 None, config=config, state_dict=_gguf_weights(files.gguf, config, dtype), **settings
             )
+    if quantize == "nf4":
+        _keep_packed_as_it_is(model)
     _check_complete(found, files, new=[] if head is None else head_modules(model))
     if head is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = load_tokenizer(files).pad_token_id
@@ -167,6 +169,18 @@ def _quantization(
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=untouched,
     )
+
+
+def _keep_packed_as_it_is(model: PreTrainedModel) -> None:
+    """At the first evaluation on a CPU with bfloat16, bitsandbytes would repack the weights for kernels that round more.
+
+    A training would go on with them, and an evaluation must not change the training that follows.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:

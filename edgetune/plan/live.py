@@ -54,7 +54,7 @@ class LiveBytes(TorchDispatchMode):
         self.flops += _flops(func, args, kwargs, result)
         made = _tensors((result,))
         if made:
-            given = {tensor.untyped_storage()._cdata for tensor in _tensors((*args, *kwargs.values()))}
+            given = {t.untyped_storage()._cdata for t in _tensors((*args, *kwargs.values()))}
             for tensor in made:
                 if tensor.untyped_storage()._cdata not in given:
                     self._hold(tensor)

@@ -16,6 +16,7 @@ from edgetune.plan.base import PlannedBase
 from edgetune.plan.live import LiveBytes
 from edgetune.plan.skeleton import Skeleton, build_skeleton
 from edgetune.plan.workload import Workload
+from edgetune.recipe.methods import HiRA, SHiRA
 from edgetune.recipe.schema import Recipe
 from edgetune.train.objectives.adapted import base_model
 from edgetune.train.objectives.packing import ATTENTION
@@ -56,6 +57,7 @@ class Step:
 
 def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Workload) -> Step:
     """One step of the whole model, by simulating two shallow ones where it is deep. The skeleton is left as it is."""
+    recipe = _with_dense_update(recipe)
     depth = base.config.get_text_config().num_hidden_layers
     if depth <= DEPTHS[-1] + 1:
         return simulate_step(recipe, _build(recipe, base, skeleton), workload)
@@ -76,6 +78,14 @@ def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Wor
     backward = phase(low.backward, high.backward)
     backward = replace(backward, peak_bytes=max(backward.peak_bytes, skeleton.trained_bytes))
     return Step(phase(low.forward, high.forward), backward, extended(low.flops, high.flops), high.tokens)
+
+
+def _with_dense_update(recipe: Recipe) -> Recipe:
+    """SHiRA's sparse products have no meta kernels; HiRA makes the same dense weights and gradients on the way."""
+    method = recipe.method
+    if not isinstance(method, SHiRA):
+        return recipe
+    return recipe.model_copy(update={"method": HiRA(type="hira", rank=1, targets=method.targets)})
 
 
 def _build(recipe: Recipe, base: PlannedBase, skeleton: Skeleton) -> Skeleton:

@@ -51,8 +51,8 @@ class FiniteGuard:
             return f"float16 overflows beyond 65,504: set base.dtype to bfloat16 or float32{other}"
         if trained:
             return gentler
+        types = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         return (
             "nothing was trained yet, so the learning rate is not the cause: the weights of base.model are damaged, or "
-            f"overflow in {', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in dtypes))}; get them anew, or "
-            "set base.dtype to float32"
+            f"overflow in {types}; get them anew, or set base.dtype to float32"
         )

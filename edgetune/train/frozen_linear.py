@@ -7,14 +7,21 @@ milliseconds, on the machine and the shapes at hand. Both compute in float32; on
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from edgetune.cache import cache_folder
+from edgetune.errors import OutputError
+from edgetune.outputs import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +50,7 @@ def quicken_frozen_linears(model: nn.Module) -> bool:
         return False
     largest = max(layers, key=lambda layer: layer.weight.numel())
     try:
-        gain = _gain(largest.weight.detach())
+        gain = _remembered_gain(largest.weight.detach())
     except (AttributeError, RuntimeError) as problem:
         logger.info("oneDNN cannot be used here: %s", problem)
         return False
@@ -77,6 +84,23 @@ def _forward_of(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
+
+
+def _remembered_gain(weight: Tensor) -> float:
+    """The gain as it was first measured for this shape on this processor: a resumed run must not choose otherwise.
+
+    Each choice adds in another order, so a run that changes it in between is not bit for bit one that does not.
+    """
+    what = (platform.processor(), platform.machine(), torch.__version__, torch.get_num_threads(), *weight.shape)
+    name = hashlib.sha256(repr((what, torch.backends.cpu.get_cpu_capability())).encode()).hexdigest()[:16]
+    record = cache_folder() / "frozen-linear" / name
+    try:
+        return float(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        gain = _gain(weight)
+    with suppress(OSError, OutputError):
+        write_text(record, repr(gain), force=True)
+    return gain
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """AdamW for weights of 16 bits, which keeps a copy of them and its own state in 32.
 
-An update is often smaller than half of the last place of a bfloat16 weight, so that adding it would change nothing. Here
-it is added to a copy in float32, and the weight is that copy rounded (Micikevicius et al. 2018, section 3.1,
+An update is often smaller than half of the last place of a bfloat16 weight, so that adding it would change nothing.
+Here it is added to a copy in float32, and the weight is that copy rounded (Micikevicius et al. 2018, section 3.1,
 https://arxiv.org/abs/1710.03740).
 """
 

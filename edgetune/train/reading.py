@@ -1,4 +1,4 @@
-"""How a base reads examples: as conversations, as texts with a label, or as texts with what is to be written of them."""
+"""How a base reads examples: as conversations, as texts with a label, or as texts with what is to be written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
-"""Families that number positions from the padding token's id on, so that the first of their embeddings are never used."""
+"""Families that number positions from the padding token's id on, and never use the embeddings before."""
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,12 @@ def _fit(
     from edgetune.models.load import resolve_dtype
     from edgetune.train.saving import save_result
     from edgetune.train.settings import trainer_settings
-    from edgetune.train.summary import summarize
+    from edgetune.train.summary import count_parameters, summarize
     from edgetune.train.telemetry import Telemetry
     from edgetune.train.trainer import trainer_class
 
     dtype = resolve_dtype(recipe.base.dtype)
+    parameters = count_parameters(model)
     evaluates = prepared.evaluation is not None
     settings = trainer_settings(recipe, run, kind=prepared.kind, evaluates=evaluates, dtype=dtype)
     with explain_refused_writes(run.path), Telemetry(run, recipe, writes=processes.is_first()) as telemetry:
@@ -116,6 +117,7 @@ def _fit(
                 model,
                 trainer.state,
                 telemetry,
+                parameters=parameters,
                 dtype=dtype,
                 train_seconds=train_seconds,
                 eval_loss=eval_loss,

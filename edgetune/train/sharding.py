@@ -1,7 +1,7 @@
 """One base spread over all devices: each keeps its part of the frozen weights, and gets the others layer by layer.
 
-PyTorch's fully_shard (FSDP2, https://arxiv.org/abs/2304.11277) does it for the repeated layers, which are nearly all of a
-model. What is trained is small, stays whole on every device, and DDP averages its gradients. So optimizer, clipping and
+PyTorch's fully_shard (FSDP2, https://arxiv.org/abs/2304.11277) does it for the repeated layers, nearly all of a model.
+What is trained is small, stays whole on every device, and DDP averages its gradients. So optimizer, clipping and
 checkpoints are those of an ordinary training, and it goes for NF4 bases too: their packed bytes are spread like any
 other weight.
 """
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 def shard_frozen_layers(model: PeftModel, device: torch.device) -> None:
     """Spread the frozen weights of `model`, which is in main memory, over the processes; the rest moves to `device`."""
+    from bitsandbytes.nn import Linear4bit
+
     for module in model.modules():
-        if type(module).__name__ == "Linear4bit":
+        if isinstance(module, Linear4bit):
             _as_plain_bytes(module, device)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     base = base_model(model)
@@ -54,5 +56,3 @@ def _as_plain_bytes(module: Any, device: torch.device) -> None:
     module.quant_state = module.weight.quant_state
     module.quant_state.to(device)
     module.weight = nn.Parameter(module.weight.data, requires_grad=False)
-    # On processors with bfloat16 it would repack whole weights when they are next evaluated, and these are not whole.
-    module.support_avx512bf16_for_cpu = False

@@ -67,18 +67,19 @@ def summarize(
     state: TrainerState,
     telemetry: Telemetry,
     *,
+    parameters: tuple[int, int],
     dtype: torch.dtype,
     train_seconds: float,
     eval_loss: float | None,
-    evaluation: dict[str, Any] | None = None,
-    backend: str = "transformers",
+    evaluation: dict[str, Any] | None,
+    backend: str,
 ) -> Summary:
     """Write plots/loss.png, README.md and summary.json into the run directory.
 
-    `evaluation` is what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels
+    `parameters` are those that are trained and all, counted before the model was spread over processes. `evaluation` is what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels
     and the figures of each, or ROUGE values. summary.json comes last, because it says that the run is finished.
     """
-    trainable, total = count_parameters(model)
+    trainable, total = parameters
     epochs = state.epoch or 0.0
     energy = telemetry.measure_energy()
     rows = run.read_metrics()

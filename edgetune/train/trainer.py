@@ -28,6 +28,7 @@ from edgetune.train.compilation import compile_layers
 from edgetune.train.finite import FiniteGuard
 from edgetune.train.frozen_linear import quicken_frozen_linears
 from edgetune.train.objectives.objective import Batch
+from edgetune.train.objectives.rest import at_rest
 from edgetune.train.precise_adamw import PreciseAdamW
 from edgetune.train.prepare import Prepared
 from edgetune.train.saving import save_weights
@@ -173,9 +174,8 @@ class ObjectiveTrainer(DurableTrainer):
     def evaluate(self, *_: Any, progress: ProgressHandle | None = None, **__: Any) -> dict[str, float]:
         """`eval_loss`, the mean over what is supervised in the evaluation set, and the task's metrics."""
         progress = progress or _Silent()
-        self.model.eval()
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
-        with torch.no_grad():
+        with at_rest(self.model):
             for batch in self.get_eval_dataloader():
                 total = float(self._objective.loss(self.model, self._prepare_inputs(batch)))
                 sums += sums.new_tensor([total if batch["weight"] else 0.0, batch["weight"]])
@@ -187,7 +187,6 @@ class ObjectiveTrainer(DurableTrainer):
             metrics |= scores.values
             self.evaluation = scores.details
         self.log(dict(metrics))
-        self.model.train()
         return metrics
 
     @property

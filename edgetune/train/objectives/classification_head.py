@@ -13,6 +13,7 @@ from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.models.families import kind_of
+from edgetune.models.load import head_modules
 from edgetune.train.objectives.adapted import base_model, has_virtual_embeddings, on_device_of
 from edgetune.train.objectives.objective import Batch, Exam, Objective, token_weights
 from edgetune.train.objectives.padding import attention_mask, pad_rows
@@ -41,8 +42,13 @@ class ClassificationHead(Objective):
         self._score: nn.Module | None = None
 
     def attach(self, model: nn.Module) -> None:
-        """Let the model know which id is padding: a decoder gives its scores at the last token that is not."""
+        """Let the head compute in its own type, and the model know which id is padding.
+
+        A decoder gives its scores at the last token that is not padding.
+        """
         base = base_model(model)
+        for name in head_modules(base):
+            _compute_in_own_type(getattr(base, name))
         base.config.get_text_config().pad_token_id = self._tokenizer.pad_token_id
         # Transformers finds that token by its id, and with virtual embeddings it sees no ids.
         if kind_of(base.config.model_type) == "decoder" and has_virtual_embeddings(model):
@@ -81,6 +87,21 @@ class ClassificationHead(Objective):
         with nullcontext() if self._score is None else _last_rows(self._score, mask):
             logits: Tensor = model(input_ids=batch["input_ids"], attention_mask=mask).logits
         return logits.float()
+
+
+def _compute_in_own_type(head: nn.Module) -> None:
+    """Cast what the layers of `head` are given to the type of their weights, which is not always that of the base.
+
+    A head is trained in 32 bits on a base of 16, or in 16 on a quantized one whose hidden states have 32.
+    """
+
+    def cast(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        dtype = next(layer.parameters(recurse=False)).dtype
+        return tuple(each.to(dtype) for each in inputs)
+
+    for layer in head.modules():
+        if next(layer.parameters(recurse=False), None) is not None:
+            layer.register_forward_pre_hook(cast)
 
 
 @contextmanager
