@@ -22,6 +22,7 @@ from edgetune.recipe.load import load_recipe
 from edgetune.train import processes
 from edgetune.train.batches import JointBatches
 from edgetune.train.run import train
+from edgetune.train.run_directory import RunDirectory
 
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "no, thanks"]
 
@@ -182,7 +183,8 @@ def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_r
     )
     assert said.count("error:") == 1
     assert "Traceback" not in said
-    (checkpoint,) = (run / "checkpoints").iterdir()
+    checkpoint = RunDirectory(run).last_checkpoint()
+    assert checkpoint is not None
     assert {file.name for file in checkpoint.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
 
     with pytest.raises(UsageError, match=r"trained by 2 processes.*resume with --processes 2"):

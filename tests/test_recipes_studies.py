@@ -1,16 +1,21 @@
 """The recipes of the five studies: what the studies state stands in them, siblings differ in one thing, and each trains.
 
-Training is shrunken: a tiny model of the same family, local rows with the hub's columns, two steps.
+Training is shrunken: a tiny model of the same family, local rows with the hub's columns, two updates.
 """
 
 from __future__ import annotations
 
+import gc
+import json
 import math
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_rows import HUB_ROWS
+from hub_rows import HUB_ROWS, ROWS, write_hub_rows
+from shrunken import SUMMARIES, UPDATES, family_of, save_families, shrink, trained_parameters
 
 from edgetune.recipe.load import load_recipe, shipped_recipes, study_of
 from edgetune.recipe.schema import Recipe
@@ -223,3 +228,66 @@ def test_every_data_set_of_a_study_has_local_rows():
     data = [load_recipe(name).data for name in STUDIED]
     named = {source.source for each in data for source in (*each.train, *each.eval)}
     assert named == set(HUB_ROWS)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return save_families(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.fixture(scope="module")
+def shrunken(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -> Iterator[Callable[[str], Recipe]]:
+    """Loads a recipe shrunken.
+
+    While it is there, runs have no plot, which takes as long as all else and has tests of its own, and the trainer's
+    garbage collections pass over what was imported.
+    """
+    from edgetune.train import summary, trainer
+
+    assert trainer
+    rows = tmp_path_factory.mktemp("rows")
+    write_hub_rows(rows)
+    gc.collect()
+    gc.freeze()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(summary, "plot_training", lambda *_, **__: None)
+        yield lambda name: shrink(name, bases, rows)
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("name", STUDIED)
+def test_a_recipe_trains_shrunken(
+    name: str, shrunken: Callable[[str], Recipe], bases: dict[str, Path], tmp_path: Path
+):
+    from edgetune.train.run import train
+
+    recipe, run = shrunken(name), tmp_path / "run"
+    summary = train(recipe, run)
+
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    updates = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in updates] == [1, UPDATES] and summary.steps == UPDATES
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in updates)
+    assert summary.method == METHODS[next(word for word in METHODS if f"-{word}-" in name)]
+    assert summary.trainable_parameters == trained_parameters(recipe, bases[family_of(name)])
+    assert summary.eval_loss is not None and math.isfinite(summary.eval_loss)
+    assert_evaluated(recipe, summary.evaluation)
+    assert (run / "adapter" / "adapter_config.json").is_file()
+    assert (run / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def assert_evaluated(recipe: Recipe, evaluation: dict[str, Any] | None) -> None:
+    """The task's own metrics are there, over all that was asked."""
+    if recipe.task == "chat":
+        assert evaluation is None
+        return
+    assert evaluation is not None
+    if recipe.task == "summarize":
+        assert evaluation["items"] == SUMMARIES
+        assert all(0 <= evaluation[figure] <= 100 for figure in ("rouge1", "rouge2", "rougeL", "rougeLsum"))
+        return
+    asked = ROWS if recipe.data.eval else round(ROWS * (recipe.data.holdout or 0))
+    assert evaluation["items"] == asked
+    assert all(0 <= evaluation[figure] <= 1 for figure in ("accuracy", "macro_precision", "macro_recall", "macro_f1"))
+    assert evaluation["labels"] == recipe.data.labels
+    assert sum(map(sum, evaluation["confusion"])) == asked

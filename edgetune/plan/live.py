@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
+SCRATCH = "scratch"
+"""The kind of what a kernel takes while it works."""
+
 Kind = Callable[[Tensor], str]
 """Which part of a plan a new tensor belongs to."""
 
@@ -74,7 +77,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _note_peak(self, scratch: int) -> None:
         if self.now_bytes + scratch > self.peak_bytes:
-            self.peak_bytes, self.at_peak = self.now_bytes + scratch, dict(self._now)
+            self.peak_bytes, self.at_peak = self.now_bytes + scratch, {**self._now, SCRATCH: scratch}
 
     def begin_phase(self) -> None:
         """Let the peak begin anew at what is held now."""

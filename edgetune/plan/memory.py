@@ -36,7 +36,9 @@ class Memory:
 
 
 HEAP_WASTE = 0.3
-"""Resident memory that a step takes on a CPU beyond what it holds, as a share of that: benchmarks/plan_memory.py."""
+"""Resident memory that a step takes on a CPU beyond what it holds, as a share of that (benchmarks/plan_memory.py).
+
+A kernel's scratch is left out: blocks of its size are given back to the system at once."""
 
 
 def memory_of(recipe: Recipe, skeleton: Skeleton, step: Step, *, on_heap: bool, runtime: int, processes: int) -> Memory:
@@ -53,7 +55,7 @@ def memory_of(recipe: Recipe, skeleton: Skeleton, step: Step, *, on_heap: bool, 
     # What a step holds at most is known as one number, with the gradients that exist by then.
     beyond = max(max(peak, gradients + update_bytes(recipe, skeleton.trained)) - gradients, 0)
     logits = min(logits, beyond)
-    allocator = round(HEAP_WASTE * (beyond + gradients)) if on_heap else 0
+    allocator = round(HEAP_WASTE * max(beyond + gradients - step.largest.scratch_bytes, 0)) if on_heap else 0
     constants = skeleton.constants_bytes
     if processes > 1 and recipe.train.parallel == "fsdp":
         gathered = skeleton.largest_block_bytes

@@ -115,6 +115,9 @@ def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *
         config.num_labels = len(recipe.data.labels)
         config.pad_token_id = config.pad_token_id or 0
     model: PreTrainedModel = auto_class(kind, classifies=classifies).from_config(config, dtype=dtype)
+    if _has_own_output(base):
+        output = model.get_output_embeddings()
+        output.weight = nn.Parameter(torch.empty_like(output.weight))
     quantize = recipe.base.quantize
     if quantize != "none":
         untouched = head_modules(model) if classifies else None
@@ -122,6 +125,17 @@ def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *
     if dtype == torch.float16:
         _keep_in_float32(model)
     return model
+
+
+def _has_own_output(base: PlannedBase) -> bool:
+    """True where the output layer is not the input embedding although the configuration ties them.
+
+    Transformers keeps apart what a checkpoint holds apart. Its T5 configuration ties always, and reads a config.json
+    that says otherwise, as FLAN-T5's does, as `scale_decoder_outputs` being false.
+    """
+    if base.files is not None and base.stored:
+        return {"lm_head.weight", "shared.weight"} <= base.stored
+    return base.config.model_type == "t5" and getattr(base.config, "scale_decoder_outputs", None) is False
 
 
 def _keep_in_float32(model: PreTrainedModel) -> None:

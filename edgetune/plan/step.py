@@ -13,7 +13,7 @@ from torch import Tensor
 from edgetune.errors import RecipeError
 from edgetune.plan.attention import FusedAttention, use_planned_attention
 from edgetune.plan.base import PlannedBase
-from edgetune.plan.live import LiveBytes
+from edgetune.plan.live import SCRATCH, LiveBytes
 from edgetune.plan.skeleton import Skeleton, build_skeleton
 from edgetune.plan.workload import Workload
 from edgetune.recipe.methods import HiRA, SHiRA
@@ -34,10 +34,14 @@ DEPTHS = (2, 3)
 
 @dataclass(frozen=True)
 class Phase:
-    """What the forward or the backward pass holds at most; `logits_bytes` of it are as wide as the vocabulary."""
+    """What the forward or the backward pass holds at most.
+
+    `logits_bytes` of it are as wide as the vocabulary, and `scratch_bytes` are a kernel's own while it works.
+    """
 
     peak_bytes: int
     logits_bytes: int
+    scratch_bytes: int
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Wor
         return round(one + (other - one) * beyond)
 
     def phase(one: Phase, other: Phase) -> Phase:
-        return Phase(extended(one.peak_bytes, other.peak_bytes), other.logits_bytes)
+        return replace(other, peak_bytes=extended(one.peak_bytes, other.peak_bytes))
 
     backward = phase(low.backward, high.backward)
     backward = replace(backward, peak_bytes=max(backward.peak_bytes, skeleton.trained_bytes))
@@ -128,9 +132,13 @@ def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload) -> Ste
 
     with LiveBytes(kind, answer=not padded) as live, FusedAttention():
         loss = objective.loss(model, batch)
-        forward = Phase(live.peak_bytes + kept, live.at_peak.get("logits", 0))
+        forward = _phase(live, kept)
         live.begin_phase()
         torch.autograd.backward(loss)
-        backward = Phase(live.peak_bytes + kept, live.at_peak.get("logits", 0))
+        backward = _phase(live, kept)
     targets = batch["labels"].numel() if skeleton.kind == "encoder-decoder" else 0
     return Step(forward, backward, live.flops, batch["input_ids"].numel() + targets)
+
+
+def _phase(live: LiveBytes, kept: int) -> Phase:
+    return Phase(live.peak_bytes + kept, live.at_peak.get("logits", 0), live.at_peak.get(SCRATCH, 0))

@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import gather_object
 from peft import load_peft_weights, set_peft_model_state_dict
 from torch import nn
 from transformers import Trainer
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from edgetune.outputs import staged_folder
@@ -74,6 +76,14 @@ class DurableTrainer(Trainer):
             return
         weights = load_peft_weights(resume_from_checkpoint, device="cpu")
         set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As in Transformers, which on several CPUs asks torch for a place cpu:1 that torch does not know."""
+        if checkpoint is None or self.args.device.type != "cpu":
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        for target, file in ((self.optimizer, OPTIMIZER_NAME), (self.lr_scheduler, SCHEDULER_NAME)):
+            target.load_state_dict(torch.load(Path(checkpoint) / file, map_location="cpu", weights_only=True))
 
     def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
         """An evaluation on the way: once after a step that ends an epoch, and never after the last step, where the run

@@ -23,6 +23,9 @@ _OPTIMIZERS = {
     "sgd": "sgd",
 }
 
+_UNPAGED = {"paged_adamw": "adamw", "paged_adamw_8bit": "adamw_8bit"}
+"""Paging moves an optimizer's state out of a GPU's memory; without a GPU the update is the same and nothing moves."""
+
 
 def trainer_settings(
     recipe: Recipe, run: RunDirectory, *, kind: Kind, evaluates: bool, dtype: torch.dtype
@@ -30,6 +33,7 @@ def trainer_settings(
     """A recipe's `train` section in the words of Transformers, or of TRL for a decoder that writes text."""
     train = recipe.train
     on_gpu = torch.cuda.is_available()
+    optimizer = train.optimizer if on_gpu else _UNPAGED.get(train.optimizer, train.optimizer)
     evaluates_midway = evaluates and train.eval_every is not None
     settings: dict[str, Any] = {
         "output_dir": str(run.checkpoints),
@@ -39,7 +43,7 @@ def trainer_settings(
         "per_device_eval_batch_size": train.batch_size,
         "gradient_accumulation_steps": train.accumulate,
         "learning_rate": train.learning_rate,
-        "optim": _OPTIMIZERS[train.optimizer],
+        "optim": _OPTIMIZERS[optimizer],
         "lr_scheduler_type": train.schedule,
         "warmup_steps": train.warmup_steps,
         "weight_decay": train.weight_decay,

@@ -76,8 +76,9 @@ def summarize(
 ) -> Summary:
     """Write plots/loss.png, README.md and summary.json into the run directory.
 
-    `parameters` are those that are trained and all, counted before the model was spread over processes. `evaluation` is what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels
-    and the figures of each, or ROUGE values. summary.json comes last, because it says that the run is finished.
+    `parameters` are those that are trained and all, counted before the model was spread over processes. `evaluation` is
+    what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels and the figures
+    of each, or ROUGE values. summary.json comes last, because it says that the run is finished.
     """
     trainable, total = parameters
     epochs = state.epoch or 0.0

@@ -209,6 +209,13 @@ class ObjectiveTrainer(DurableTrainer):
 class LanguageModelTrainer(ObjectiveTrainer, SFTTrainer):
     """The same on TRL's SFTTrainer, whose settings and habits language models are trained with."""
 
+    def __init__(self, model: PreTrainedModel, *rest: Any) -> None:
+        exact = {parameter: parameter.data for parameter in model.parameters() if parameter.requires_grad}
+        super().__init__(model, *rest)
+        # TRL makes bfloat16 of what is trained on a quantized base, the optimizer's state included.
+        for parameter, data in exact.items():
+            parameter.data = data.to(parameter.device)
+
 
 def trainer_class(settings: TrainingArguments) -> type[ObjectiveTrainer]:
     """The trainer that these settings are for."""
