@@ -87,6 +87,7 @@ def test_a_whole_method_can_be_swapped():
             "feedforward names up_proj, which targets does not",
         ),
         ("method={rank: 8}", "method.type is missing"),
+        ("train={optimizer: sgd, adapter_dtype: bfloat16}", "train.adapter_dtype bfloat16 needs an optimizer that"),
         ("train.epochs", "an override reads key=value"),
         ("train.epochs={", "not valid YAML"),
     ],
@@ -94,6 +95,20 @@ def test_a_whole_method_can_be_swapped():
 def test_a_wrong_value_is_refused_by_name(override: str, expected: str):
     with pytest.raises(RecipeError) as caught:
         load_recipe("demo", [override])
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("base.quantize=nf4", "method full cannot train the weights of an nf4 base"),
+        ("base.dtype=float16", "method full cannot train weights of float16"),
+        ("train.parallel=fsdp", "train.parallel fsdp spreads the frozen weights of the base, and method full has none"),
+    ],
+)
+def test_what_full_training_cannot_do_is_refused_by_name(override: str, expected: str):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("demo", ["method={type: full}", override])
     assert expected in str(caught.value)
 
 

@@ -42,6 +42,17 @@ METHODS = {
         target_modules=["q_proj", "k_proj", "o_proj", *MLP], feedforward_modules=["down_proj"]
     ),
     "adalora": lambda: peft.AdaLoraConfig(init_r=6, target_r=4, total_step=10, target_modules=QKVO),
+    "adalora, ranks cut": lambda: peft.AdaLoraConfig(
+        init_r=6,
+        target_r=4,
+        total_step=10,
+        target_modules=QKVO,
+        rank_pattern={
+            f"model.layers.{layer}.self_attn.{name}.lora_E": [name != "k_proj" and rank != place + layer for rank in range(6)]
+            for layer in range(2)
+            for place, name in enumerate(QKVO)
+        },
+    ),
     "loha": lambda: peft.LoHaConfig(r=4, target_modules=QKVO),
     "lokr": lambda: peft.LoKrConfig(r=4, target_modules=QKVO),
     "vera": lambda: peft.VeraConfig(r=16, target_modules=["q_proj", "up_proj", "down_proj"]),

@@ -12,6 +12,7 @@ from edgetune.errors import EdgetuneError, MissingComponent, RecipeError
 from edgetune.models.load import head_modules
 from edgetune.models.locate import ModelFiles
 from edgetune.models.methods import BEGINNINGS, METHODS
+from edgetune.models.methods.adalora import is_adalora
 from edgetune.models.methods.subject import Subject, TextIds
 from edgetune.recipe.methods import Full, Method
 
@@ -72,8 +73,11 @@ def save_adapter(model: PeftModel, folder: Path, *, state_dict: dict[str, Tensor
     """
     first = getattr(model, "first_update", None)
     if first is None:
-        # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
-        model.save_pretrained(folder, save_embedding_layers=False, state_dict=state_dict)
+        with warnings.catch_warnings():
+            if is_adalora(model):  # PEFT takes a module whose ranks are all cut for one that is not whole.
+                warnings.filterwarnings("ignore", message=".* have invalid shape")
+            # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
+            model.save_pretrained(folder, save_embedding_layers=False, state_dict=state_dict)
         return
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file

@@ -33,12 +33,12 @@ class LiveBytes(TorchDispatchMode):
 
     Tensors that exist before are not counted. Tensors on the CPU (indices, masks, lengths) are computed for real, and
     become meta tensors where they meet some. A meta tensor that is asked for its value says `answer`: Transformers asks
-    masks whether all of them is true.
+    masks whether all of them is true. With `onednn`, products are those of a CPU.
     """
 
-    def __init__(self, kind: Kind = lambda tensor: "", *, answer: bool = True) -> None:
+    def __init__(self, kind: Kind = lambda tensor: "", *, answer: bool = True, onednn: bool = False) -> None:
         super().__init__()
-        self._kind, self._answer = kind, answer
+        self._kind, self._answer, self._onednn = kind, answer, onednn
         self._held: dict[int, tuple[int, str]] = {}
         self._watched: dict[int, weakref.ref[Any]] = {}
         self._now: Counter[str] = Counter()
@@ -61,7 +61,7 @@ class LiveBytes(TorchDispatchMode):
             for tensor in made:
                 if tensor.untyped_storage()._cdata not in given:
                     self._hold(tensor)
-        self._note_peak(_scratch_bytes(func, args))
+        self._note_peak(_scratch_bytes(func, args, onednn=self._onednn))
         return result
 
     def _hold(self, tensor: Tensor) -> None:
@@ -122,12 +122,12 @@ def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
     return found
 
 
-def _scratch_bytes(func: Any, args: tuple[Any, ...]) -> int:
+def _scratch_bytes(func: Any, args: tuple[Any, ...], *, onednn: bool) -> int:
     """What a kernel takes beside its result.
 
     bitsandbytes unpacks the whole weight for a product of many rows, and oneDNN lays it out anew.
     """
-    if func in _PRODUCTS:
+    if onednn and func in _PRODUCTS:
         return int(args[-1].untyped_storage().nbytes())
     if _name(func) == "bitsandbytes::gemm_4bit":
         return math.prod(args[2]) * int(args[0].element_size())

@@ -149,8 +149,8 @@ def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int
     workload = find_workload(recipe, base, kind_of(base.config.model_type), processes=processes)
     dtype = planned_dtype(recipe, machine)
     skeleton = build_skeleton(recipe, base, dtype=dtype, total_steps=workload.steps or UNKNOWN_STEPS)
-    step = step_of(recipe, base, skeleton, workload)
     on_cpu = machine.kind == "cpu"
+    step = step_of(recipe, base, skeleton, workload, on_cpu=on_cpu)
     runtime = 0
     if on_cpu:
         words = base.config.get_text_config().vocab_size

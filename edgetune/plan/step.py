@@ -59,18 +59,19 @@ class Step:
         return max(self.forward, self.backward, key=lambda phase: phase.peak_bytes)
 
 
-def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Workload) -> Step:
+def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Workload, *, on_cpu: bool = False) -> Step:
     """One step of the whole model, by simulating two shallow ones where it is deep. The skeleton is left as it is."""
     recipe = _with_dense_update(recipe)
     depth = base.config.get_text_config().num_hidden_layers
     if depth <= DEPTHS[-1] + 1:
-        return simulate_step(recipe, _build(recipe, base, skeleton), workload)
+        return simulate_step(recipe, _build(recipe, base, skeleton), workload, on_cpu=on_cpu)
     try:
         low, high = (
-            simulate_step(recipe, _build(recipe, with_depth(base, layers), skeleton), workload) for layers in DEPTHS
+            simulate_step(recipe, _build(recipe, with_depth(base, layers), skeleton), workload, on_cpu=on_cpu)
+            for layers in DEPTHS
         )
     except RecipeError:  # targets that name a layer by its number
-        return simulate_step(recipe, _build(recipe, base, skeleton), workload)
+        return simulate_step(recipe, _build(recipe, base, skeleton), workload, on_cpu=on_cpu)
     beyond = (depth - DEPTHS[0]) / (DEPTHS[1] - DEPTHS[0])
 
     def extended(one: int, other: int) -> int:
@@ -108,8 +109,11 @@ def with_depth(base: PlannedBase, layers: int) -> PlannedBase:
     return replace(base, config=config)
 
 
-def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload) -> Step:
-    """Run the training's own objective on the largest batch, on the skeleton's meta tensors."""
+def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload, *, on_cpu: bool = False) -> Step:
+    """Run the training's own objective on the largest batch, on the skeleton's meta tensors.
+
+    `on_cpu` counts what products take there for themselves.
+    """
     model, objective = skeleton.model, workload.objective
     model.train()
     objective.attach(model)
@@ -130,7 +134,7 @@ def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload) -> Ste
     def kind(tensor: Tensor) -> str:
         return "logits" if tensor.dim() > 1 and tensor.shape[-1] == vocabulary else "activations"
 
-    with LiveBytes(kind, answer=not padded) as live, FusedAttention():
+    with LiveBytes(kind, answer=not padded, onednn=on_cpu) as live, FusedAttention():
         loss = objective.loss(model, batch)
         forward = _phase(live, kept)
         live.begin_phase()

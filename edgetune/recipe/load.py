@@ -45,6 +45,8 @@ def find_named(name: str, shipped: dict[str, Path], *, kind: str, remedy: str) -
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with all that it extends, apply overrides (`train.learning_rate=1e-4`), make local paths absolute.
 
+    A file's paths are relative to its folder, an override's to the working directory.
+
     Raises RecipeError naming the field and the file that says it.
     """
     path = find_recipe(name)
@@ -52,7 +54,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     values = merge_layers(layers)
     for override in overrides:
         _apply_override(values, override)
-    make_paths_absolute(values, path.resolve().parent)
+    make_paths_absolute(values, Path.cwd())  # those of the layers are absolute already
 
     def said_in(field: Sequence[str]) -> str:
         return " -s ".join([f"{author(layers, field)} with", *overrides] if overrides else [str(author(layers, field))])

@@ -175,5 +175,7 @@ RULES: tuple[Rule, ...] = (
     _packing_makes_its_own_batches,
     _methods_suit_the_base,
     _lora_can_begin,
+    _full_training_suits_the_rest,
+    _narrow_adapters_have_their_optimizer,
 )
 """Combinations that cannot work, as far as the recipe alone tells; what depends on the base is checked with it."""

@@ -99,6 +99,9 @@ class PeftFolder:
         config.base_model_name_or_path = None
         if hasattr(config, "trainable_token_indices"):
             config.trainable_token_indices = None
+        if config.peft_type == "ADALORA" and config.rank_pattern is not None:
+            own = f"{module.path}.lora_E"
+            config.rank_pattern = {name: kept for name, kept in config.rank_pattern.items() if name.startswith(own)}
         if config.target_modules is None or config.target_modules == "all-linear":
             config.target_modules = [module.path, *self._widest]
         return config
