@@ -40,10 +40,11 @@ name: demo-gentle
 train: {learning_rate: 1.0e-4}
 ```
 
-Sections merge key by key; lists and plain values replace. A `method` of another `type` replaces the whole section. Paths
-stay relative to the file that wrote them; those of `-s`, which comes last, are relative to the folder that the command runs
-in. The `recipe.yaml` of a run has everything written out. A file whose name begins with `_` is a base for others: it need not be complete, and `edgetune recipes` does not list it.
-`edgetune recipes NAME --resolved` shows what a recipe comes to."""
+Sections merge key by key; lists and plain values replace. A `method` of another `type` replaces the whole section.
+Paths stay relative to the file that wrote them; those of `-s`, which comes last, are relative to the folder that the
+command runs in. The `recipe.yaml` of a run has everything written out. A file whose name begins with `_` is a base for
+others: it need not be complete, and `edgetune recipes` does not list it. `edgetune recipes NAME --resolved` shows what
+a recipe comes to."""
 
 
 def reference() -> str:

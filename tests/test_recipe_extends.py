@@ -142,6 +142,18 @@ def test_paths_stay_relative_to_the_file_that_wrote_them(write, tmp_path: Path):
     assert [source.source for source in child.data.eval] == [str(folder / "own.csv"), "owner/set"]
 
 
+def test_paths_of_overrides_are_relative_to_where_the_command_runs(
+    write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = write("far/recipe.yaml", PARENT)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = load(file, "data.train.0.source=mine.csv", "base.model=./model", "data.template=../mine.jinja")
+    assert recipe.data.train[0].source == str(tmp_path.resolve() / "here" / "mine.csv")
+    assert recipe.base.model == str(tmp_path.resolve() / "here" / "model")
+    assert recipe.data.template == str(tmp_path.resolve() / "mine.jinja")
+
+
 def test_a_shipped_recipe_is_extended_by_its_name(write):
     child = load(write("mine.yaml", {"extends": "demo", "name": "mine", "train": {"epochs": 1}}))
     demo = load_recipe("demo")

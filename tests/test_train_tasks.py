@@ -1,4 +1,4 @@
-"""What a recipe may ask of training beside its method: tasks and kinds of models, types of weights, packing, all weights."""
+"""What a recipe may ask of training beside its method: tasks, kinds of models, types of weights, packing."""
 
 from __future__ import annotations
 

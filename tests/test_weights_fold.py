@@ -48,7 +48,9 @@ METHODS = {
         total_step=10,
         target_modules=QKVO,
         rank_pattern={
-            f"model.layers.{layer}.self_attn.{name}.lora_E": [name != "k_proj" and rank != place + layer for rank in range(6)]
+            f"model.layers.{layer}.self_attn.{name}.lora_E": [
+                name != "k_proj" and rank != place + layer for rank in range(6)
+            ]
             for layer in range(2)
             for place, name in enumerate(QKVO)
         },

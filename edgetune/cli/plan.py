@@ -33,7 +33,7 @@ def plan(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Count parameters, memory, disk and time of a recipe without its weights, and say what to change if it is too big."""
+    """Count what a recipe needs without its weights: parameters, memory, disk, time; and how to make it fit."""
     console.configure(json_mode=json)
     from edgetune.plan.advice import suggest
     from edgetune.plan.planning import plan_training

@@ -14,7 +14,9 @@ def check_file(path: Path) -> None:
             empty = not file.read(1)
     except FileNotFoundError:
         raise DataError(
-            "there is no such data file", where=path, remedy="a recipe's paths are relative to the recipe's folder"
+            "there is no such data file",
+            where=path,
+            remedy="a recipe's paths are relative to its folder, those of -s to the folder that the command runs in",
         ) from None
     except OSError as problem:
         raise DataError(f"cannot be read ({problem.strerror})", where=path) from None

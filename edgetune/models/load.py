@@ -115,7 +115,7 @@ def load_model(
             settings["ignore_mismatched_sizes"] = True  # a head for other labels gives way to a new one
         if quantize != "none":
             untouched = None if head is None else head_modules(_without_weights(model_class, config))
-            settings["quantization_config"] = _quantization(quantize, dtype, double_quantization, untouched)
+            settings["quantization_config"] = quantization_config(quantize, dtype, double_quantization, untouched)
         if files.gguf is None:
             model, found = model_class.from_pretrained(files.folder, **settings, **(head or {}))
         else:
@@ -156,9 +156,10 @@ def _head_settings(labels: Sequence[str]) -> dict[str, Any]:
     return {"id2label": {number: label for label, number in numbers.items()}, "label2id": numbers}
 
 
-def _quantization(
+def quantization_config(
     quantize: Quantize, dtype: torch.dtype, double_quantization: bool, untouched: list[str] | None
 ) -> BitsAndBytesConfig:
+    """bitsandbytes' settings for a base that computes in `dtype`; the modules `untouched` stay as they are."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -172,7 +173,7 @@ def _quantization(
 
 
 def _keep_packed_as_it_is(model: PreTrainedModel) -> None:
-    """At the first evaluation on a CPU with bfloat16, bitsandbytes would repack the weights for kernels that round more.
+    """Else bitsandbytes repacks weights at the first evaluation on a CPU with bfloat16, for kernels that round more.
 
     A training would go on with them, and an evaluation must not change the training that follows.
     """

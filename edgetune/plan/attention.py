@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from edgetune.train.objectives.packing import Layout, _divide
+from edgetune.train.objectives.packing import Layout, divide
 
 ATTENTION = "edgetune_planned"
 
@@ -82,7 +82,7 @@ def packed_attention(
         return torch.cat([states[:, :shared].unsqueeze(0).expand(len(own), -1, -1, -1), own], dim=2)
 
     pieces = []
-    for members in _divide(layout.own):
+    for members in divide(layout.own):
         lengths = [layout.own[member] for member in members]
         longest = max(lengths)
         gather = torch.empty(len(members), longest, dtype=torch.long, device="meta")

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from edgetune.errors import RecipeError
 from edgetune.models.families import Kind, auto_class, kind_of
-from edgetune.models.load import _quantization, head_modules
+from edgetune.models.load import head_modules, quantization_config
 from edgetune.plan.base import PlannedBase
 from edgetune.plan.packed import quantization_constants_bytes, quantize_on_meta
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
+from edgetune.train.backends.transformers import ready_for_adapter
+from edgetune.train.prepare import check_task
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -70,7 +71,7 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
     from edgetune.train.summary import count_parameters
 
     kind = kind_of(base.config.model_type)
-    _refuse_what_cannot_be(recipe, kind, base.config.model_type)
+    check_task(recipe, kind, base.config.model_type)
     model: PeftModel | PreTrainedModel = _base(recipe, base, kind, dtype)
     if not isinstance(recipe.method, Full):
         try:
@@ -96,17 +97,9 @@ def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) ->
 
 def _base(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype) -> PreTrainedModel:
     """The frozen base as it is before the adapter comes."""
-    from peft import prepare_model_for_kbit_training
-
     classifies = recipe.base.head == "classification"
     with torch.device("meta"):
-        model = _loaded(recipe, base, kind, dtype, classifies=classifies)
-        if recipe.base.quantize != "none":
-            checkpoints = recipe.train.gradient_checkpointing
-            return prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpoints)
-        if recipe.train.gradient_checkpointing and not isinstance(recipe.method, Full):
-            model.enable_input_require_grads()
-    return model
+        return ready_for_adapter(_loaded(recipe, base, kind, dtype, classifies=classifies), recipe)
 
 
 def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool) -> PreTrainedModel:
@@ -121,7 +114,8 @@ def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *
     quantize = recipe.base.quantize
     if quantize != "none":
         untouched = head_modules(model) if classifies else None
-        quantize_on_meta(model, _quantization(quantize, dtype, recipe.base.double_quantization, untouched))
+        settings = quantization_config(quantize, dtype, recipe.base.double_quantization, untouched)
+        quantize_on_meta(model, settings)
     if dtype == torch.float16:
         _keep_in_float32(model)
     return model
@@ -144,15 +138,6 @@ def _keep_in_float32(model: PreTrainedModel) -> None:
     for path, module in model.named_modules():
         if path.rsplit(".", 1)[-1] in kept and isinstance(module, nn.Linear) and module.weight.is_floating_point():
             module.float()
-
-
-def _refuse_what_cannot_be(recipe: Recipe, kind: Kind, family: str) -> None:
-    if kind == "encoder" and recipe.base.head == "lm":
-        raise RecipeError(
-            f"{recipe.base.model} is an encoder ({family}), which cannot write text",
-            where="base.head",
-            remedy="set it to classification (with task classify), or take a decoder or an encoder-decoder",
-        )
 
 
 def _nbytes(tensor: torch.Tensor) -> int:

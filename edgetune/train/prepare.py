@@ -45,7 +45,7 @@ def prepare(recipe: Recipe) -> Prepared:
     files = locate_model(recipe.base.model, revision=recipe.base.revision)
     config = read_config(files)
     kind = kind_of(config.model_type)
-    _check_task(recipe, kind, config)
+    check_task(recipe, kind, config.model_type)
     from edgetune.models.load import load_tokenizer, quiet_libraries
     from edgetune.train.objectives import objective_for
 
@@ -67,17 +67,17 @@ def prepare(recipe: Recipe) -> Prepared:
     return Prepared(files, config, kind, tokenizer, objective, train, evaluation, questions)
 
 
-def _check_task(recipe: Recipe, kind: Kind, config: ModelConfig) -> None:
+def check_task(recipe: Recipe, kind: Kind, family: str) -> None:
     """Raise RecipeError where this kind of model cannot do what the recipe wants of it."""
     if recipe.base.head == "lm" and kind == "encoder":
         raise RecipeError(
-            f"{recipe.base.model} is an encoder ({config.model_type}), which cannot write text",
+            f"{recipe.base.model} is an encoder ({family}), which cannot write text",
             where="base.head",
             remedy="set it to classification (with task classify), or take a decoder or an encoder-decoder",
         )
     if recipe.task == "chat" and kind == "encoder-decoder":
         raise RecipeError(
-            f"{recipe.base.model} is an encoder-decoder ({config.model_type}), which holds no conversations",
+            f"{recipe.base.model} is an encoder-decoder ({family}), which holds no conversations",
             where="task",
             remedy="set it to summarize or classify, or take a decoder",
         )

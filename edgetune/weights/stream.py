@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from edgetune import console
 from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.gguf_file import GgufFile
+from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base
 from edgetune.weights.embeddings import EmbeddingNames, embedding_names
 from edgetune.weights.fold import AdapterFolder
@@ -34,7 +36,16 @@ def open_folded(source: Source, *, base_as: BaseAs = "16bit") -> FoldedTensors:
 
     Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
     """
+    if base_as == "16bit" and makes_up_for_rounding(source):
+        console.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
+        base_as = "trained"
     return FoldedTensors(source, base_as)
+
+
+def makes_up_for_rounding(source: Source) -> bool:
+    """True for a run whose adapter began as what the quantized base lacks, and fits no other base (LoftQ)."""
+    method = read_mapping(source.recipe).get("method") if source.recipe is not None and source.adapter else None
+    return isinstance(method, dict) and method.get("init") == "loftq"
 
 
 class FoldedTensors:

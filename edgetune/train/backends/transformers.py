@@ -47,7 +47,7 @@ def load_adapted_model(
     )
     if recipe.train.packing:
         _check_packing(model)
-    model = _freeze(model, recipe)
+    model = ready_for_adapter(model, recipe)
     set_seed(recipe.train.seed)
     if not isinstance(recipe.method, Full):
         model = _adapt(model, recipe, prepared, total_steps)
@@ -55,7 +55,7 @@ def load_adapted_model(
     return model
 
 
-def _freeze(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
+def ready_for_adapter(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
     """Make the base ready for an adapter: gradients pass through it, and quantized layers compute in good types."""
     from peft import prepare_model_for_kbit_training
 

@@ -240,10 +240,10 @@ class _Group:
 @lru_cache(maxsize=1)
 def _groups(layout: Layout, device: torch.device) -> tuple[_Group, ...]:
     """Made once for all layers of a model: a GPU would have to be waited for in each."""
-    return tuple(_group(layout, members, device) for members in _divide(layout.own))
+    return tuple(_group(layout, members, device) for members in divide(layout.own))
 
 
-def _divide(lengths: Sequence[int]) -> list[list[int]]:
+def divide(lengths: Sequence[int]) -> list[list[int]]:
     """Examples of about the same length together; all in one where that wastes little, because one call is quicker."""
     if len(lengths) * max(lengths) <= WASTE * sum(lengths):
         return [list(range(len(lengths)))]
