@@ -194,8 +194,9 @@ def test_a_local_folder_is_read_through_datasets(tmp_path: Path) -> None:
     assert str(tmp_path) in message
 
 
+@pytest.mark.parametrize("setting", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
 @pytest.mark.parametrize("name", ["nobody/nothing-100k", "data/no/such/folder"])
-def test_a_hub_data_set_that_cannot_be_reached_is_named_with_the_way_out(name: str) -> None:
+def test_a_hub_data_set_that_cannot_be_reached_is_named_with_the_way_out(name: str, setting: dict[str, str]) -> None:
     pytest.importorskip("datasets")
     program = (
         "import sys\n"
@@ -207,13 +208,13 @@ def test_a_hub_data_set_that_cannot_be_reached_is_named_with_the_way_out(name: s
         "except DataError as problem:\n"
         "    print(problem)\n"
     )
-    offline = os.environ | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program, name], env=offline, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, name], env=os.environ | setting, capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith(f"{name}: there is no such file or folder here")
     assert "check the name and the network" in done.stdout
     assert ".jsonl" in done.stdout
+    assert not done.stderr
 
 
 @pytest.mark.parametrize(("module", "name"), [("datasets", "owner/name"), ("pyarrow", "a.parquet")])

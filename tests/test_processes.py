@@ -238,6 +238,19 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch):
     assert [processes.threads_per_process(count) for count in (1, 2, 3, 16)] == [8, 4, 2, 1]
 
 
+def test_a_training_uses_the_physical_cores_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(processes, "physical_cores", lambda: 3)
+    before = torch.get_num_threads()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    processes.join()
+    assert torch.get_num_threads() == before
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    processes.join()
+    used = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert used == 3
+
+
 def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from edgetune import console
     from edgetune.errors import DataError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,11 +46,25 @@ def train(
     with processes.failures_reported():
         summary = run_training(loaded, run, resume=resume, force=force)
     console.document({"run": str(run), **summary.model_dump()})
-    evaluation = "" if summary.eval_loss is None else f", evaluation loss {summary.eval_loss:.3f}"
-    console.result(
+    loss = f"loss {summary.final_train_loss:.3f}"
+    if summary.eval_loss is not None:
+        loss += f", evaluation loss {summary.eval_loss:.3f}{_headline(summary.evaluation)}"
+    result = (
         f"{summary.name}: {summary.steps} steps in {summary.train_seconds:.0f} s "
-        f"({summary.tokens_per_second:.0f} tokens/s), loss {summary.final_train_loss:.3f}{evaluation}, "
+        f"({summary.tokens_per_second:.0f} tokens/s), {loss}, "
         f"{summary.trainable_percent:.2f} % of the parameters trained\n"
-        f"written to {run}\n\n"
-        f"next: edgetune export {run} --out {summary.name}-q4_k_m.gguf"
+        f"written to {run}"
     )
+    if loaded.base.head == "lm":
+        result += f"\n\nnext: edgetune export {run} --out {summary.name}-q4_k_m.gguf"
+    console.result(result)
+
+
+def _headline(evaluation: dict[str, Any] | None) -> str:
+    """The figures that a task is judged by, of all that the evaluation told."""
+    if not evaluation:
+        return ""
+    if "accuracy" in evaluation:
+        return f", accuracy {evaluation['accuracy']:.3f}, macro-F1 {evaluation['macro_f1']:.3f}"
+    rouge = "/".join(f"{evaluation[name]:.1f}" for name in ("rouge1", "rouge2", "rougeL"))
+    return f", ROUGE-1/2/L {rouge}"

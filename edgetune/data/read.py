@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from edgetune.errors import DataError, MissingComponent
 from edgetune.recipe.data import DataSource
 
 _INSTALL = 'pip install "edgetune[train]"'
+
+_PATIENCE_SECONDS = 10.0
+"""How long the hub may take to say that it is there."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
         ) from None
     split = f"train{source.split}" if source.split.startswith("[") else source.split
     try:
-        table = datasets.load_dataset(source.source, source.subset, split=split)
+        with _without_retries(source.source):
+            table = datasets.load_dataset(source.source, source.subset, split=split)
     except (FileNotFoundError, ConnectionError) as problem:
         raise DataError(
             f"there is no such file or folder here, and no hub data set of this name can be reached "
@@ -126,6 +131,30 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
         ) from None
     for number, values in enumerate(table, start=1):
         yield Row(f"{source.source} {split}: row {number}", values)
+
+
+@contextmanager
+def _without_retries(hub_id: str) -> Iterator[None]:
+    """Ask the hub once; while it cannot be reached, only what was downloaded before is looked for.
+
+    By themselves its libraries try again for half a minute, and tell the terminal each time.
+    """
+    import httpx
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, OfflineModeIsEnabled
+
+    offline = constants.HF_HUB_OFFLINE
+    try:
+        if not Path(hub_id).is_dir():
+            HfApi().dataset_info(hub_id, timeout=_PATIENCE_SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        pass  # load_dataset says it better
+    except (httpx.TransportError, OfflineModeIsEnabled):
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,6 +149,8 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     for name in ("bitsandbytes", "datasets", "accelerate", "peft", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # torch says so once where a sparse tensor is made, as SHiRA does.
+    warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
 
 def _head_settings(labels: Sequence[str]) -> dict[str, Any]:

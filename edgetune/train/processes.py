@@ -91,12 +91,15 @@ def threads_per_process(count: int) -> int:
 
 
 def join() -> None:
-    """Take this process's GPU, where the machine has some. Raises UsageError when there are fewer than processes."""
-    if not was_launched():
-        return
+    """Take this process's share of the machine: a GPU where there are some, and of the cores as many as it should use.
+
+    Raises UsageError when there are fewer GPUs than processes.
+    """
     import torch
 
-    if not torch.cuda.is_available():
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(threads_per_process(local_world_size()))
+    if not was_launched() or not torch.cuda.is_available():
         return
     gpus, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
     if local_world_size() > gpus:

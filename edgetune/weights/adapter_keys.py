@@ -63,6 +63,7 @@ def assign_keys(adapter: Adapter, keys: Collection[str], base: Mapping[str, Tens
         else:
             module.adapter_keys.append(key)
     if strays:
+        _refuse_missing_head(adapter, strays)
         more = f" and {len(strays) - 1} more" if len(strays) > 1 else ""
         raise other_base(adapter, f"this one has no module for {strays[0]}{more}")
     if not modules:
@@ -104,6 +105,20 @@ def _refuse_incomplete(adapter: Adapter, modules: Mapping[str, ModuleKeys], line
             where=adapter.folder,
             remedy="the adapter is incomplete, or was made for a smaller base (--base MODEL)",
         )
+
+
+def _refuse_missing_head(adapter: Adapter, strays: Collection[str]) -> None:
+    """Raise AdapterError where all that the base lacks is the classification head that was trained with the adapter."""
+    heads = {f"{MODEL_PREFIX}{name}." for name in adapter.settings.get("modules_to_save") or ()}
+    if adapter.settings.get("task_type") != "SEQ_CLS" or not all(key.startswith(tuple(heads)) for key in strays):
+        return
+    names = sorted({key.removeprefix(MODEL_PREFIX).split(".")[0] for key in strays})
+    raise AdapterError(
+        f"was trained with a classification head ({', '.join(names)}), and this base has none to put it on",
+        where=adapter.folder,
+        remedy="save the base with one (Transformers' AutoModelForSequenceClassification, with num_labels) and give "
+        "its folder with --base, or use the adapter with PEFT as it is",
+    )
 
 
 def _split(name: str, linear: Mapping[str, TensorInfo]) -> tuple[str | None, str]:
