@@ -21,9 +21,9 @@ SUMMARIES = 2
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {"max_position_embeddings": 2048}),
     "flan-t5": ("T5ForConditionalGeneration", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-    "distilbert": ("DistilBertForSequenceClassification", {}),
+    "distilbert": ("DistilBertForMaskedLM", {}),
 }
-"""What a recipe's name begins with -> the class of its base in Transformers, and how that family is configured."""
+"""What a recipe's name begins with -> the class of its base as the hub has it, and how that family is configured."""
 
 _VIRTUAL_TOKENS = 20
 _LLAMA_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -42,8 +42,8 @@ def family_of(name: str) -> str:
 def shrink(name: str, bases: dict[str, Path], rows: Path) -> Recipe:
     """The recipe on the tiny base of its family, reading what write_hub_rows put into `rows`.
 
-    What stays is its task, formats, labels, template, method with ranks and targets, quantization, types, batch size and
-    optimizer.
+    What stays is its task, formats, labels, template, method with ranks and targets, quantization, types, batch size
+    and optimizer.
     """
     recipe = load_recipe(name)
     overrides = [

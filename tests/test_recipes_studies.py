@@ -1,4 +1,4 @@
-"""The recipes of the five studies: what the studies state stands in them, siblings differ in one thing, and each trains.
+"""The recipes of the five studies: what the studies state stands in them, siblings differ in one thing, each trains.
 
 Training is shrunken: a tiny model of the same family, local rows with the hub's columns, two updates.
 """
@@ -89,6 +89,7 @@ STATED: dict[str, dict[str, Any]] = {
     r"flan-t5-xl-(lora|qlora|adalora|loha|lokr|ia3)-emotion": {"method.targets": ["k", "v"]},
     r"llama-3.2-3b-ia3-billsum": {"method.targets": ["up_proj", "down_proj"]},
     r"llama-3.2-3b-prefix-billsum": {"method.virtual_tokens": 200, "method.projection": False},
+    r"flan-t5-xl-prefix-billsum": {"method.virtual_tokens": 200},
     r"flan-t5-xl-p-tuning-billsum": {"method.virtual_tokens": 200, "method.hidden_size": 128},
     r".*-emotion": {
         "task": "classify",
@@ -256,9 +257,7 @@ def shrunken(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -
 
 
 @pytest.mark.parametrize("name", STUDIED)
-def test_a_recipe_trains_shrunken(
-    name: str, shrunken: Callable[[str], Recipe], bases: dict[str, Path], tmp_path: Path
-):
+def test_a_recipe_trains_shrunken(name: str, shrunken: Callable[[str], Recipe], bases: dict[str, Path], tmp_path: Path):
     from edgetune.train.run import train
 
     recipe, run = shrunken(name), tmp_path / "run"
@@ -266,11 +265,13 @@ def test_a_recipe_trains_shrunken(
 
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     updates = [row for row in rows if "loss" in row]
-    assert [row["step"] for row in updates] == [1, UPDATES] and summary.steps == UPDATES
+    assert [row["step"] for row in updates] == [1, UPDATES]
+    assert summary.steps == UPDATES
     assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in updates)
     assert summary.method == METHODS[next(word for word in METHODS if f"-{word}-" in name)]
     assert summary.trainable_parameters == trained_parameters(recipe, bases[family_of(name)])
-    assert summary.eval_loss is not None and math.isfinite(summary.eval_loss)
+    assert summary.eval_loss is not None
+    assert math.isfinite(summary.eval_loss)
     assert_evaluated(recipe, summary.evaluation)
     assert (run / "adapter" / "adapter_config.json").is_file()
     assert (run / "adapter" / "adapter_model.safetensors").is_file()

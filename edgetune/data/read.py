@@ -141,7 +141,7 @@ def _without_retries(hub_id: str) -> Iterator[None]:
     """
     import httpx
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
     offline = constants.HF_HUB_OFFLINE
     try:

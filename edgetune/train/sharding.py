@@ -48,7 +48,7 @@ def average_gradients(model: nn.Module, device: torch.device) -> DistributedData
     spread = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, spread)
     place = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=place, process_group=torch.distributed.new_group())
+    return DistributedDataParallel(model, device_ids=place)
 
 
 def _as_plain_bytes(module: Any, device: torch.device) -> None:

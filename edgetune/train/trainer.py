@@ -56,7 +56,7 @@ class ObjectiveTrainer(DurableTrainer):
         telemetry: Telemetry,
         progress: ProgressHandle,
     ) -> None:
-        self._recipe, self._objective, self._questions = recipe, prepared.objective, prepared.questions
+        self._objective, self._questions = prepared.objective, prepared.questions
         self._telemetry = telemetry
         self.interrupt = StopAtStepEnd(settings.world_size)
         self.evaluation: dict[str, Any] | None = None

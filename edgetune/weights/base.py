@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -43,6 +44,12 @@ class TensorInfo:
     def nbytes(self) -> int:
         """Size in bytes."""
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+def widest_dtype(tensors: Iterable[TensorInfo]) -> str:
+    """The type that all matrices have, F32 where they differ."""
+    found = {info.dtype for info in tensors if len(info.shape) > 1}
+    return found.pop() if len(found) == 1 else "F32"
 
 
 class BaseTensors(Protocol):

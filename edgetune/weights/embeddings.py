@@ -41,10 +41,11 @@ def embedding_names(config: ModelConfig, files: ModelFiles, tensors: Collection[
     known = _FAMILIES.get(config.model_type)
     if known is None:
         return _from_transformers(files)
-    # An encoder's embedding has the family's name before it when the checkpoint has a head as well.
-    prefixed = f"{config.model_type}.{known.embedding}"
-    if prefixed in tensors:
-        return EmbeddingNames(prefixed, known.head, known.copies)
+    # Beside a head the embedding may have a name before it: an encoder's family, or T5's "transformer".
+    for before in (config.model_type, "transformer"):
+        prefixed = f"{before}.{known.embedding}"
+        if prefixed in tensors:
+            return EmbeddingNames(prefixed, known.head, tuple(f"{before}.{copy}" for copy in known.copies))
     return known
 
 

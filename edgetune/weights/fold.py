@@ -40,7 +40,7 @@ class AdapterFolder:
     def __init__(self, adapter: Adapter, base: BaseTensors) -> None:
         self.adapter = adapter
         self._base = base
-        _refuse_unmergeable(adapter)
+        refuse_unmergeable(adapter)
         self._file = SafetensorsFile(adapter.weights)
         self._keys: AdapterKeys = assign_keys(adapter, self._file.tensors, base.tensors)
         self._plain = self._plain_modules()
@@ -178,7 +178,8 @@ class AdapterFolder:
         return {f"{module.path}.{parameter}": as_array(tensor) for parameter, tensor in folded.items()}
 
 
-def _refuse_unmergeable(adapter: Adapter) -> None:
+def refuse_unmergeable(adapter: Adapter) -> None:
+    """Raise AdapterError, with a way out, for an adapter of a method that cannot be folded into weights."""
     kind = str(adapter.settings["peft_type"]).removeprefix("PeftType.")
     prompts = kind != "LORA" and load_peft_config(adapter).is_prompt_learning
     if prompts or kind in ("ADAPTION_PROMPT", "XLORA", "POLY", "LILY"):

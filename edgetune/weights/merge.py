@@ -16,6 +16,7 @@ from edgetune.models.load import load_config, quiet_libraries
 from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_folder
 from edgetune.weights.base import TensorInfo
+from edgetune.weights.classifier import ends_in_head
 from edgetune.weights.source import Source
 from edgetune.weights.stream import FoldedTensors, open_folded
 
@@ -50,11 +51,15 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
     folded = open_folded(source)
     config = transformers_config(folded)
     tokenizer = source.load_tokenizer()
+    if ends_in_head(folded.config) and config.pad_token_id is None:
+        config.pad_token_id = tokenizer.pad_token_id  # where a text ends, a decoder's head must know
     source.open_tokenizer().require_rows(config.vocab_size, where=source.name)
     shards = _split_into_shards(list(folded.tensors.values()), max_shard_bytes)
     with staged_folder(out, force=force) as staged:
         _write_weights(folded, shards, staged)
-        _write_config(config, source.base, staged)
+        config.save_pretrained(staged)
+        if not ends_in_head(folded.config):
+            _write_generation_config(config, source.base, staged)
         tokenizer.save_pretrained(staged)
     return MergeReport(
         out=out,
@@ -132,16 +137,16 @@ def transformers_config(folded: FoldedTensors) -> PretrainedConfig:
     causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if causal is not None and not config.architectures:
         config.architectures = [causal.__name__]
-    for key in ("tie_word_embeddings", "dtype", "vocab_size"):
+    head = ("architectures", "id2label", "label2id") if ends_in_head(folded.config) else ()
+    for key in ("tie_word_embeddings", "dtype", "vocab_size", *head):
         if folded.config.get(key) is not None:
             setattr(config, key, folded.config.get(key))
     return config
 
 
-def _write_config(config: PretrainedConfig, base: ModelFiles, folder: Path) -> None:
+def _write_generation_config(config: PretrainedConfig, base: ModelFiles, folder: Path) -> None:
     from transformers import GenerationConfig
 
-    config.save_pretrained(folder)
     recorded = base.folder / "generation_config.json"
     if base.gguf is None and recorded.is_file():
         shutil.copyfile(recorded, folder / recorded.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +10,8 @@ from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.gguf_file import GgufFile
 from edgetune.recipe.yaml_input import read_mapping
-from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base
+from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base, widest_dtype
+from edgetune.weights.classifier import ClassifierBase, trains_head
 from edgetune.weights.embeddings import EmbeddingNames, embedding_names
 from edgetune.weights.fold import AdapterFolder
 from edgetune.weights.source import Source
@@ -53,7 +53,8 @@ class FoldedTensors:
 
     `config` is the base's configuration as it is true of the folded model (vocabulary size, tied embeddings, dtype).
     `gguf_base` is the base where it is a GGUF file, whose untouched tensors can be copied as they are stored.
-    Tied embeddings stay tied: then there is no output layer among `tensors`. Threads may ask at the same time.
+    Tied embeddings stay tied: then there is no output layer among `tensors`. An adapter with a classification head gives
+    its family's classification model. Threads may ask at the same time.
     """
 
     def __init__(self, source: Source, base_as: BaseAs = "16bit") -> None:
@@ -61,6 +62,9 @@ class FoldedTensors:
         self.gguf_base = None if source.base.gguf is None else GgufFile(source.base.gguf)
         base_config = read_config(source.base)
         self._base: BaseTensors = open_base(source.base, base_config)
+        if source.adapter is not None and trains_head(source.adapter):
+            classifier = ClassifierBase(source, self._base, base_config)
+            self._base, base_config = classifier, classifier.config
         self._rounded: frozenset[str] = frozenset()
         if base_as == "trained":
             self._round_base(base_config)
@@ -205,7 +209,7 @@ class FoldedTensors:
 
     def _true_config(self, config: ModelConfig, tied: bool) -> ModelConfig:
         """The configuration, true of what `tensors` holds. Raises AdapterError for a vocabulary that cannot be."""
-        config = config.replace(dtype=_TORCH_NAMES[_widest_dtype(self.tensors.values())])
+        config = config.replace(dtype=_TORCH_NAMES[widest_dtype(self.tensors.values())])
         if self._names is None:
             return config
         config = config.replace(tie_word_embeddings=tied)
@@ -238,11 +242,6 @@ class _WithTiedHead:
 
     def _stored(self, name: str) -> str:
         return self._names.embedding if name == self._names.head else name
-
-
-def _widest_dtype(tensors: Iterable[TensorInfo]) -> str:
-    found = {info.dtype for info in tensors if len(info.shape) > 1}
-    return found.pop() if len(found) == 1 else "F32"
 
 
 def _is_finite(array: np.ndarray, dtype: str) -> bool:

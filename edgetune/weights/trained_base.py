@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import UsageError
 from edgetune.models.config import ModelConfig
+from edgetune.models.families import auto_class, kind_of
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import BaseTensors, TensorInfo
+from edgetune.weights.classifier import ends_in_head
 from edgetune.weights.source import Source
 from edgetune.weights.torch_arrays import as_array, copy_to_torch, dtype_word
 from edgetune.weights.whole_tensors import WholeTensors
@@ -111,13 +113,18 @@ def round_weight(weight: torch.Tensor, quantization: TrainedQuantization) -> tor
 def _quantized_layers(config: ModelConfig) -> set[str]:
     """The weights that Transformers hands to bitsandbytes: its own rule, asked of the model without its weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
+    from edgetune.models.load import head_modules
+
+    classifies = ends_in_head(config)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.settings))
-    kept = HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
+        model_class = auto_class(kind_of(config.model_type), classifies=classifies)
+        model = model_class.from_config(AutoConfig.for_model(**config.settings))
+    untouched = head_modules(model) if classifies else None
+    kept = HfQuantizer.get_modules_to_not_convert(model, untouched, model._keep_in_fp32_modules)
     return {
         f"{path}.weight"
         for path, module in model.named_modules()

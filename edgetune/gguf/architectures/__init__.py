@@ -60,12 +60,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "T5ForConditionalGeneration": T5(),
 }
 
+_WITH_HEAD = "ForSequenceClassification"
+
 
 def find_architecture(config: ModelConfig, *, where: str) -> Architecture:
     """The family of a model. Raises ModelError listing those there are."""
     for name in config.architectures:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]
+        if name.endswith(_WITH_HEAD):
+            written = [known for known in ARCHITECTURES if known.endswith(_WITH_HEAD)]
+            raise ModelError(
+                f"is a {name}, and edgetune writes classification heads as GGUF of {' and '.join(written)} only",
+                where=where,
+                remedy="train with base.head lm, which answers with the label's words, or use the model that edgetune "
+                "merge writes with Transformers",
+            )
     raise ModelError(
         f"is a {' / '.join(config.architectures) or config.model_type or 'model of no known class'}, which edgetune"
         " cannot write as GGUF itself",
