@@ -147,7 +147,7 @@ def test_a_batch_without_supervised_tokens_is_an_error(tiny_llama: Path):
 
 
 def test_quicker_frozen_layers_give_the_same_products(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frozen_linear, "_gain", lambda weight: 2.0)
+    monkeypatch.setattr(frozen_linear, "_remembered_gain", lambda weight: 2.0)
     model = load_tiny(tiny_llama).requires_grad_(False)
     x = torch.randn(1, 11, 256)
     results = []
@@ -162,12 +162,12 @@ def test_quicker_frozen_layers_give_the_same_products(tiny_llama: Path, monkeypa
 
 
 def test_layers_that_are_trained_keep_their_own_products(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frozen_linear, "_gain", lambda weight: 2.0)
+    monkeypatch.setattr(frozen_linear, "_remembered_gain", lambda weight: 2.0)
     assert not frozen_linear.quicken_frozen_linears(load_tiny(tiny_llama))
 
 
 def test_no_change_where_onednn_is_not_quicker(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frozen_linear, "_gain", lambda weight: 1.0)
+    monkeypatch.setattr(frozen_linear, "_remembered_gain", lambda weight: 1.0)
     assert not frozen_linear.quicken_frozen_linears(load_tiny(tiny_llama).requires_grad_(False))
 
 
@@ -183,7 +183,9 @@ def test_accumulating_small_batches_equals_one_large_batch(write_recipe, tmp_pat
 
 def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
     recipe = write_recipe(
-        "data.eval=[{source: rows.jsonl, format: text-label}]", "train.epochs=2", "train.max_steps=null"
+        f"data.eval=[{{source: {tmp_path / 'rows.jsonl'}, format: text-label}}]",
+        "train.epochs=2",
+        "train.max_steps=null",
     )
     run = tmp_path / "run"
     summary = train(recipe, run)
@@ -361,8 +363,9 @@ def test_bad_input_ends_with_one_line_and_no_run(
 
 def test_a_text_file_named_gguf_is_no_base(edgetune_command, write_recipe, tmp_path: Path):
     write_recipe()
-    (tmp_path / "fake.gguf").write_text("hello")
-    seen = edgetune_command("train", tmp_path / "tiny.yaml", "-s", "base.model=fake.gguf", "--out", tmp_path / "run")
+    fake = tmp_path / "fake.gguf"
+    fake.write_text("hello")
+    seen = edgetune_command("train", tmp_path / "tiny.yaml", "-s", f"base.model={fake}", "--out", tmp_path / "run")
     assert seen.exit_code == 2
     assert "is not a GGUF file" in seen.stderr
 

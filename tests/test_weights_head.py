@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,14 @@ import yaml
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
+from folding import folded_tensors  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tiny_adapted import section, stir  # noqa: E402
 from tiny_tasks import LABELS, make_tiny, save_tiny, write_rows  # noqa: E402
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 
-from edgetune.errors import AdapterError, ModelError  # noqa: E402
+from edgetune.errors import AdapterError, ModelError, NumericalError  # noqa: E402
+from edgetune.gguf.write import export  # noqa: E402
 from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402
 from edgetune.models.load import load_model  # noqa: E402
 from edgetune.models.locate import locate_model  # noqa: E402
@@ -30,28 +31,6 @@ from edgetune.weights.stream import open_folded  # noqa: E402
 
 MOODS = ("glad", "sad", "so so")
 WORDS = ["the sun with much joy", "some rain"]
-
-BASES: dict[str, Callable[[Path], object]] = {
-    "llama": lambda folder: save_tiny("LlamaForCausalLM", folder),
-    "llama with tied embeddings": lambda folder: save_tiny("LlamaForCausalLM", folder, tie_word_embeddings=True),
-    "bert for pretraining": lambda folder: save_tiny("BertForPreTraining", folder),
-    "bert alone": lambda folder: save_inner("BertForPreTraining", "bert", folder),
-    "bert in TensorFlow's spelling": lambda folder: save_old_bert(folder),
-    "distilbert": lambda folder: save_tiny("DistilBertForMaskedLM", folder),
-    "roberta": lambda folder: save_tiny("RobertaForMaskedLM", folder),
-    "t5": lambda folder: save_tiny("T5ForConditionalGeneration", folder),
-    "flan-t5": lambda folder: save_tiny(
-        "T5ForConditionalGeneration", folder, feed_forward_proj="gated-gelu", tie_word_embeddings=False
-    ),
-}
-METHODS: dict[str, dict[str, Any]] = {
-    "lora": {"type": "lora", "rank": 4},
-    "lora on all layers": {"type": "lora", "rank": 4, "targets": "all-linear"},
-    "ia3": {"type": "ia3"},
-    "loha": {"type": "loha", "rank": 4},
-}
-COMBINATIONS = [*((base, "lora") for base in BASES), *((b, "ia3") for b in ("llama", "distilbert", "bert alone"))]
-COMBINATIONS += [("llama", "lora on all layers"), ("bert alone", "lora on all layers"), ("llama", "loha")]
 
 
 def save_inner(model_class: str, attribute: str, folder: Path) -> Path:
@@ -72,6 +51,29 @@ def save_old_bert(folder: Path) -> Path:
     return folder
 
 
+BASES: dict[str, Callable[[Path], object]] = {
+    "llama": lambda folder: save_tiny("LlamaForCausalLM", folder),
+    "llama with tied embeddings": lambda folder: save_tiny("LlamaForCausalLM", folder, tie_word_embeddings=True),
+    "bert for pretraining": lambda folder: save_tiny("BertForPreTraining", folder),
+    "bert alone": lambda folder: save_inner("BertForPreTraining", "bert", folder),
+    "bert in TensorFlow's spelling": save_old_bert,
+    "distilbert": lambda folder: save_tiny("DistilBertForMaskedLM", folder),
+    "roberta": lambda folder: save_tiny("RobertaForMaskedLM", folder),
+    "t5": lambda folder: save_tiny("T5ForConditionalGeneration", folder),
+    "flan-t5": lambda folder: save_tiny(
+        "T5ForConditionalGeneration", folder, feed_forward_proj="gated-gelu", tie_word_embeddings=False
+    ),
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {"type": "lora", "rank": 4},
+    "lora on all layers": {"type": "lora", "rank": 4, "targets": "all-linear"},
+    "ia3": {"type": "ia3"},
+    "loha": {"type": "loha", "rank": 4},
+}
+COMBINATIONS = [*((base, "lora") for base in BASES), *((b, "ia3") for b in ("llama", "distilbert", "bert alone"))]
+COMBINATIONS += [("llama", "lora on all layers"), ("bert alone", "lora on all layers"), ("llama", "loha")]
+
+
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     root = tmp_path_factory.mktemp("bases")
@@ -89,15 +91,11 @@ def adapt(base: Path, method: dict[str, Any], folder: Path, *, labels: tuple[str
     """An adapter with a head on `base`, every trained weight moved at random."""
     torch.manual_seed(0)
     model = load_model(locate_model(str(base)), dtype=dtype or torch.float32, labels=labels)
-    adapted = add_adapter(model, section(**{"kind": method["type"], **without_type(method)}), base=str(base),
-                          classifies=True, seed=1)  # fmt: skip
+    fields = {name: value for name, value in method.items() if name != "type"}
+    adapted = add_adapter(model, section(method["type"], **fields), base=str(base), classifies=True, seed=1)
     stir(adapted)
     save_adapter(adapted, folder)
     return folder
-
-
-def without_type(method: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in method.items() if name != "type"}
 
 
 def with_peft(base: Path, adapter: Path, *, classes: int = len(MOODS), dtype=None) -> Any:
@@ -139,9 +137,9 @@ def test_the_merged_model_scores_as_the_adapter_does_on_its_base(
     assert found.std() > 1e-3
 
 
-def test_a_bfloat16_base_stays_bfloat16_with_its_head(bases: Callable[[str], Path], tmp_path: Path) -> None:
-    base = tmp_path / "base"
+def test_a_bfloat16_base_stays_bfloat16_with_its_head(tmp_path: Path) -> None:
     model, tokenizer = make_tiny("LlamaForCausalLM")
+    base = tmp_path / "base"
     model.to(torch.bfloat16).save_pretrained(base)
     tokenizer.save_pretrained(base)
     adapter = adapt(base, METHODS["lora"], tmp_path / "adapter", dtype=torch.bfloat16)
@@ -214,7 +212,7 @@ def test_a_quantized_base_can_be_rounded_as_it_was_trained(bases, tmp_path: Path
             assert torch.equal(torch.from_numpy(folded.load(name)), expected), name
 
 
-def test_a_head_that_the_base_has_already_gives_way_and_keeps_its_labels_names(bases, tmp_path: Path) -> None:
+def test_a_head_that_the_base_has_already_gives_way_and_keeps_its_labels_names(tmp_path: Path) -> None:
     names = {"id2label": dict(enumerate(MOODS)), "label2id": {mood: n for n, mood in enumerate(MOODS)}}
     base = save_tiny("DistilBertForSequenceClassification", tmp_path / "base", **names)
     adapter = adapt(base, METHODS["lora"], tmp_path / "adapter")
@@ -225,6 +223,33 @@ def test_a_head_that_the_base_has_already_gives_way_and_keeps_its_labels_names(b
     other = adapt(base, METHODS["lora"], tmp_path / "other", labels=("a", "b", "c", "d"))
     merge(resolve_source(str(other)), tmp_path / "merged-other")
     assert loaded(tmp_path / "merged-other").config.id2label == {n: f"LABEL_{n}" for n in range(4)}
+
+
+def test_a_module_that_is_no_head_is_still_a_wrong_base(bases, tmp_path: Path) -> None:
+    adapter = adapt(bases("llama"), METHODS["lora"], tmp_path / "adapter")
+    smaller = save_tiny("LlamaForCausalLM", tmp_path / "smaller", num_hidden_layers=1)
+    with pytest.raises(AdapterError, match="was made for another base"):
+        open_folded(resolve_source(str(adapter), base=str(smaller)))
+
+
+def test_on_a_base_saved_with_a_head_the_merge_is_pefts(bases, tmp_path: Path) -> None:
+    adapter = adapt(bases("llama"), METHODS["lora"], tmp_path / "adapter")
+    headed = AutoModelForSequenceClassification.from_pretrained(bases("llama"), num_labels=3, dtype=torch.float32)
+    headed.save_pretrained(tmp_path / "headed")
+    expected = peft.PeftModel.from_pretrained(headed, adapter).merge_and_unload(safe_merge=True).state_dict()
+    folded = dict(folded_tensors(resolve_source(str(adapter), base=str(tmp_path / "headed"))))
+    assert folded.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in folded.items())
+
+
+def test_a_base_may_be_a_gguf(tiny_llama: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base.gguf"
+    export(resolve_source(str(tiny_llama)), base, preset="f32")
+    adapter = adapt(base, METHODS["lora"], tmp_path / "adapter")
+    merge(resolve_source(str(adapter)), tmp_path / "merged")
+    found = scores(loaded(tmp_path / "merged"), tiny_llama)
+    expected = with_peft(tiny_llama, adapter).merge_and_unload(safe_merge=True)
+    assert torch.allclose(found, scores(expected, tiny_llama), atol=1e-5)
 
 
 def test_an_adapter_without_its_whole_head_is_refused_naming_the_tensor(bases, tmp_path: Path) -> None:
@@ -260,8 +285,6 @@ def test_a_head_of_another_width_or_another_number_of_labels_is_refused(bases, t
 
 
 def test_a_diverged_head_is_blamed_on_the_adapter(bases, tmp_path: Path) -> None:
-    from edgetune.errors import NumericalError
-
     adapter = adapt(bases("llama"), METHODS["lora"], tmp_path)
     weights = load_file(adapter / "adapter_model.safetensors")
     weights["base_model.model.score.weight"][0, 0] = float("nan")

@@ -17,7 +17,6 @@ from edgetune.errors import AdapterError  # noqa: E402
 from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402
 from edgetune.recipe.methods import PEFT_METHODS  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
-from edgetune.weights.stream import open_folded  # noqa: E402
 
 REFUSED = {
     "prefix": "PREFIX_TUNING adds to the input",
@@ -86,11 +85,3 @@ def test_what_cannot_be_folded_is_refused_by_its_name(name: str, base: Path, tmp
     saved(name, base, tmp_path)
     with pytest.raises(AdapterError, match=REFUSED[name]):
         list(folded_tensors(resolve_source(str(tmp_path))))
-
-
-def test_an_adapter_with_a_classification_head_is_refused_by_the_heads_name(base: Path, tmp_path: Path) -> None:
-    model = build("llama with head")
-    adapted = add_adapter(model, section("lora", rank=4), base=str(base), classifies=True)
-    save_adapter(adapted, tmp_path)
-    with pytest.raises(AdapterError, match=r"score"):
-        open_folded(resolve_source(str(tmp_path)))

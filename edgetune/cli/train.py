@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgetune import console
 from edgetune.cli.options import ForceOption, JsonOption
+
+if TYPE_CHECKING:
+    from edgetune.recipe.schema import Recipe
+    from edgetune.train.run_directory import RunDirectory
 
 
 def train(
@@ -35,10 +39,12 @@ def train(
     console.configure(json_mode=json)
     from edgetune.recipe.load import load_recipe
     from edgetune.train import processes
+    from edgetune.train.run_directory import RunDirectory
 
     loaded = load_recipe(recipe, overrides or [])
     run = out or Path("runs") / loaded.name
     if count is not None and processes.must_launch(count):
+        _refuse_at_once(RunDirectory(run), loaded, count, resume=resume, force=force)
         processes.launch(count, sys.argv[1:])
         return
     from edgetune.train.run import train as run_training
@@ -49,15 +55,21 @@ def train(
     loss = f"loss {summary.final_train_loss:.3f}"
     if summary.eval_loss is not None:
         loss += f", evaluation loss {summary.eval_loss:.3f}{_headline(summary.evaluation)}"
-    result = (
+    console.result(
         f"{summary.name}: {summary.steps} steps in {summary.train_seconds:.0f} s "
         f"({summary.tokens_per_second:.0f} tokens/s), {loss}, "
         f"{summary.trainable_percent:.2f} % of the parameters trained\n"
-        f"written to {run}"
+        f"written to {run}\n\n"
+        f"next: edgetune export {run} --out {summary.name}-q4_k_m.gguf"
     )
-    if loaded.base.head == "lm":
-        result += f"\n\nnext: edgetune export {run} --out {summary.name}-q4_k_m.gguf"
-    console.result(result)
+
+
+def _refuse_at_once(run: RunDirectory, recipe: Recipe, count: int, *, resume: bool, force: bool) -> None:
+    """What the processes would refuse, before any is started."""
+    if resume:
+        run.check_resumable(recipe, processes=count)
+    else:
+        run.check_startable(force=force)
 
 
 def _headline(evaluation: dict[str, Any] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgetune.recipe.section import Section
 
@@ -47,6 +47,17 @@ class DataSource(Section):
     weight: float = Field(
         1.0, gt=0, description="How often each row is seen per epoch: 0.5 takes half of them, drawn with data.seed."
     )
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _numbers_are_written_without_quotes(cls, value: object) -> object:
+        """YAML reads {0: negative} with a number as its key."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            str(key) if isinstance(key, int | float) and not isinstance(key, bool) else key: label
+            for key, label in value.items()
+        }
 
     def found_from(self, folder: Path) -> DataSource:
         """The same source with a file's path absolute; it was relative to `folder`."""

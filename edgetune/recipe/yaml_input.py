@@ -114,6 +114,15 @@ def _own_phrase(field: str, _given: object, context: dict[str, Any], _message: s
     return f"{field}: {context['error']}" if field else str(context["error"])
 
 
+def _text_phrase(field: str, given: object, *_: object) -> str:
+    """YAML reads yes, no, on and off as true and false, and digits as numbers."""
+    if isinstance(given, bool):
+        return f"{field} is {str(given).lower()}, as YAML reads yes, no, on and off too; put a text in quotes"
+    if isinstance(given, int | float):
+        return f"{field} is the number {given}; put a text in quotes: \"{given}\""
+    return f"{field} is {given!r}; it must be text"
+
+
 def _plain_phrase(field: str, given: object, _context: dict[str, Any], message: str) -> str:
     return f"{field} is {given!r}; {message[0].lower()}{message[1:]}"
 
@@ -126,6 +135,7 @@ _PHRASES: dict[str, Callable[..., str]] = {
     "union_tag_invalid": _tag_phrase,
     "literal_error": _literal_phrase,
     "value_error": _own_phrase,
+    "string_type": _text_phrase,
     "greater_than_equal": _bound_phrase("at least"),
     "greater_than": _bound_phrase("more than"),
     "less_than_equal": _bound_phrase("at most"),

@@ -75,6 +75,13 @@ def must_launch(count: int) -> bool:
     if count < 1:
         raise UsageError(f"{count} processes cannot train", where="--processes", remedy="give 1 or more")
     if not was_launched():
+        cores = os.cpu_count() or count
+        if count > max(cores, 2):
+            raise UsageError(
+                f"{count} processes were asked for, and this machine has {cores} core{'s' if cores > 1 else ''}",
+                where="--processes",
+                remedy="start one process per core at most",
+            )
         return count > 1
     if count != local_world_size():
         raise UsageError(

@@ -143,7 +143,6 @@ class RunDirectory:
         outputs.check_target(self.path, force=True)
         place = self.path.absolute()
         lock = place.with_name(f".{place.name}.lock")
-        lock.parent.mkdir(parents=True, exist_ok=True)
         with _open_locked(lock) as file:
             if file is None:
                 raise OutputError(
@@ -151,9 +150,10 @@ class RunDirectory:
                     where=self.path,
                     remedy="wait for it, or choose another --out",
                 )
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with outputs.explain_refused_writes(self.path):
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
             try:
                 yield
             finally:
@@ -188,7 +188,7 @@ def checkpoint_step(folder: Path) -> int:
 def _open_locked(lock: Path) -> Iterator[TextIO | None]:
     """The file, locked; None when it is locked already."""
     while True:
-        with lock.open("a", encoding="utf-8") as file:
+        with _open(lock) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -197,6 +197,16 @@ def _open_locked(lock: Path) -> Iterator[TextIO | None]:
             if _is_at(file, lock):
                 yield file
                 return
+
+
+def _open(lock: Path) -> TextIO:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        return lock.open("a", encoding="utf-8")
+    except OSError as problem:
+        raise OutputError(
+            f"nothing can be written here ({problem.strerror})", where=lock.parent, remedy="choose another --out"
+        ) from None
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

@@ -114,10 +114,9 @@ def _refuse_missing_head(adapter: Adapter, strays: Collection[str]) -> None:
         return
     names = sorted({key.removeprefix(MODEL_PREFIX).split(".")[0] for key in strays})
     raise AdapterError(
-        f"was trained with a classification head ({', '.join(names)}), and this base has none to put it on",
+        f"was trained with a classification head ({', '.join(names)}), and a base without one has no place for it",
         where=adapter.folder,
-        remedy="save the base with one (Transformers' AutoModelForSequenceClassification, with num_labels) and give "
-        "its folder with --base, or use the adapter with PEFT as it is",
+        remedy="write the whole model with edgetune merge, or use the adapter with PEFT as it is",
     )
 
 

@@ -123,7 +123,7 @@ class _Skeleton:
 
     @property
     def output(self) -> str:
-        """The head's last weight, which comes last in all of Transformers' classification models."""
+        """The head's last weight, which comes last in Transformers' classification models."""
         return [name for name in self.shapes if self.in_head(name) and name.endswith(".weight")][-1]
 
     def in_head(self, name: str) -> bool:

@@ -53,8 +53,8 @@ class FoldedTensors:
 
     `config` is the base's configuration as it is true of the folded model (vocabulary size, tied embeddings, dtype).
     `gguf_base` is the base where it is a GGUF file, whose untouched tensors can be copied as they are stored.
-    Tied embeddings stay tied: then there is no output layer among `tensors`. An adapter with a classification head gives
-    its family's classification model. Threads may ask at the same time.
+    Tied embeddings stay tied: then there is no output layer among `tensors`. With an adapter that was trained with a
+    classification head, it is its family's classification model. Threads may ask at the same time.
     """
 
     def __init__(self, source: Source, base_as: BaseAs = "16bit") -> None:
