@@ -371,3 +371,17 @@ def test_texts_with_summaries_calibrate_as_texts(tmp_path: Path, smollm2_gguf: P
     path.write_text(json.dumps({"text": "A bill.", "summary": "B."}) + "\n")
     tokenizer = open_tokenizer(locate_model(str(smollm2_gguf)))
     assert read_tokens(path, tokenizer, 100) == tokenizer.encode("A bill.\n\n")
+
+
+@pytest.mark.parametrize(
+    ("form", "values"),
+    [
+        ("text-label", {"text": "a \ud83d alone", "label": "neutral"}),
+        ("text-summary", {"text": ["fine", "\udc00"], "summary": "x"}),
+        ("messages", {"messages": [{"role": "user", "content": "\ud83d"}, {"role": "assistant", "content": "x"}]}),
+    ],
+)
+def test_half_a_character_is_refused_because_no_tokenizer_reads_it(form: str, values: dict[str, Any]):
+    message = refusal(form, values)
+    assert message.startswith("rows.jsonl:7: ")
+    assert "holds half a character (\\ud" in message

@@ -216,6 +216,30 @@ def test_a_number_of_processes_that_cannot_be_is_refused(edgetune_command, write
     assert f"--processes: {count} processes cannot train" in seen.stderr
 
 
+def test_more_processes_than_cores_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert processes.must_launch(4)
+    with pytest.raises(UsageError, match=r"5 processes were asked for, and this machine has 4 cores"):
+        processes.must_launch(5)
+
+
+def test_what_cannot_be_written_or_resumed_is_refused_before_processes_start(
+    edgetune_command, write_recipe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(processes, "launch", lambda *_: pytest.fail("no process must be started"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine", encoding="utf-8")
+    command = ("train", write_recipe(), "--out", tmp_path / "run", "--processes", 2)
+    for option, expected in (
+        ((), "exists already"),
+        (("--force",), "is not a run directory"),
+        (("--resume",), "no run to"),
+    ):
+        seen = edgetune_command(*command, *option)
+        assert seen.exit_code == 2
+        assert expected in seen.stderr
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

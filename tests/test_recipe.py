@@ -60,6 +60,11 @@ def test_an_override_may_turn_a_scalar_into_a_section():
     assert load_recipe("demo", ["data.max_length.percentile=90"]).data.max_length.percentile == 90
 
 
+def test_a_label_map_may_name_numbers_without_quotes():
+    recipe = load_recipe("demo", ["data.labels=[down, up]", "data.train.0.labels={0: down, 4.0: up}"])
+    assert recipe.data.train[0].labels == {"0": "down", "4.0": "up"}
+
+
 def test_a_whole_method_can_be_swapped():
     recipe = load_recipe("demo", ["method={type: ia3, targets: [k_proj], feedforward: []}"])
     assert isinstance(recipe.method, Ia3)
@@ -90,6 +95,9 @@ def test_a_whole_method_can_be_swapped():
         ("train={optimizer: sgd, adapter_dtype: bfloat16}", "train.adapter_dtype bfloat16 needs an optimizer that"),
         ("train.epochs", "an override reads key=value"),
         ("train.epochs={", "not valid YAML"),
+        ("train.learning_rate=.inf", "train.learning_rate is inf; input should be a finite number"),
+        ("data.labels=[yes, no]", "data.labels.0 is true, as YAML reads yes, no, on and off too; put a text in quotes"),
+        ("data.labels=[1, 2]", 'data.labels.0 is the number 1; put a text in quotes: "1"'),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(override: str, expected: str):

@@ -289,6 +289,39 @@ def test_a_run_that_exists_is_not_overwritten(write_recipe, tmp_path: Path):
         train(write_recipe(), run.path)
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is a folder that nobody can write to, of Linux")
+def test_a_place_that_takes_no_files_is_one_clear_error(write_recipe):
+    with pytest.raises(OutputError, match=r"/proc: nothing can be written here \(.*; choose another --out"):
+        train(write_recipe(), Path("/proc/run"))
+
+
+def test_evaluation_rows_that_were_trained_on_are_told(edgetune_command, write_recipe, tmp_path: Path):
+    write_recipe()
+    file, source = tmp_path / "tiny.yaml", tmp_path / "rows.jsonl"
+    evaluation = f"data.eval=[{{source: {source}, format: text-label, split: 'train[:3]'}}]"
+    seen = edgetune_command("train", file, "--out", tmp_path / "run", "-s", evaluation, "-s", "train.max_steps=1")
+    assert seen.exit_code == 0
+    assert "warning: 3 of 3 evaluation rows are in the training data too" in seen.stderr
+    held_out = edgetune_command(
+        "train", file, "--out", tmp_path / "apart", "-s", "data.holdout=2", "-s", "train.max_steps=1"
+    )
+    assert "evaluation rows are in the training data" not in held_out.stderr
+
+
+def test_the_next_step_is_one_that_the_run_can_take(edgetune_command, write_recipe, tmp_path: Path):
+    write_recipe()
+    for override, expected in (
+        ("method={type: prompt, virtual_tokens: 2}", "next: load {run}/adapter with PEFT"),
+        ("base.head=classification", "next: edgetune merge {run}"),
+    ):  # the card does not name commands that would refuse the run either
+        run = tmp_path / expected.split()[2]
+        seen = edgetune_command(
+            "train", tmp_path / "tiny.yaml", "--out", run, "-s", override, "-s", "train.max_steps=1"
+        )
+        assert " ".join(seen.stdout.split()).count(" ".join(expected.format(run=run).split())) == 1, seen.stdout
+        assert "edgetune export` take" not in (run / "README.md").read_text(encoding="utf-8")
+
+
 def test_force_does_not_delete_a_folder_that_is_no_run(write_recipe, tmp_path: Path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("precious")

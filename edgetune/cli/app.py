@@ -44,7 +44,7 @@ def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -
         except KeyboardInterrupt:
             raise Interrupted("interrupted; no unfinished output is left behind") from None
         except ModuleNotFoundError as problem:
-            package = (problem.name or "").partition(".")[0]
+            package = _missing_package(problem)
             for extra, packages in _EXTRAS.items():
                 if package in packages:
                     raise MissingComponent(
@@ -68,6 +68,15 @@ _register(verify.verify, "Around it")
 app.add_typer(data.app, name="data", rich_help_panel="Around it")
 _register(data.check, "Commands", data.app)
 _register(demo.demo, "Around it")
+
+
+def _missing_package(problem: BaseException | None) -> str:
+    """The package that could not be imported; Transformers raises an error without its name from the one that has it."""
+    while problem is not None:
+        if isinstance(problem, ModuleNotFoundError) and problem.name:
+            return problem.name.partition(".")[0]
+        problem = problem.__cause__ or problem.__context__
+    return ""
 
 
 def _show_version(wanted: bool) -> None:

@@ -26,9 +26,9 @@ def merge(
 
     report = write_merged(resolve_source(source, base=base), out, force=force)
     console.document(asdict(report))
+    next_step = "" if report.scores_labels else f"\n\nnext: edgetune export {out}"
     console.result(
         f"{report.tensors} tensors, {report.folded_modules} modules changed by the adapter, "
         f"{report.bytes / 1e6:.0f} MB in {report.seconds:.0f} s\n"
-        f"written to {out}\n\n"
-        f"next: edgetune export {out}"
+        f"written to {out}{next_step}"
     )

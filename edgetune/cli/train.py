@@ -60,7 +60,7 @@ def train(
         f"({summary.tokens_per_second:.0f} tokens/s), {loss}, "
         f"{summary.trainable_percent:.2f} % of the parameters trained\n"
         f"written to {run}\n\n"
-        f"next: edgetune export {run} --out {summary.name}-q4_k_m.gguf"
+        f"next: {_next_step(loaded, run)}"
     )
 
 
@@ -70,6 +70,17 @@ def _refuse_at_once(run: RunDirectory, recipe: Recipe, count: int, *, resume: bo
         run.check_resumable(recipe, processes=count)
     else:
         run.check_startable(force=force)
+
+
+def _next_step(recipe: Recipe, run: Path) -> str:
+    """What to do with a run of this kind: not every one can be folded into its base, or run by llama.cpp."""
+    from edgetune.recipe.methods import ADDS_TO_THE_INPUT
+
+    if recipe.method.type in ADDS_TO_THE_INPUT:
+        return f"load {run / 'adapter'} with PEFT; {recipe.method.type} changes no weights and cannot be folded in"
+    if recipe.base.head == "classification":
+        return f"edgetune merge {run} --out {recipe.name}-merged"
+    return f"edgetune export {run} --out {recipe.name}-q4_k_m.gguf"
 
 
 def _headline(evaluation: dict[str, Any] | None) -> str:

@@ -40,10 +40,22 @@ def column_names(values: Mapping[str, Any]) -> Iterator[str]:
 def to_text(value: Any, column: str, where: str) -> str:
     """A text, or the texts of a list, one below the other. Raises DataError, naming `where`, for anything else."""
     if isinstance(value, str):
-        return value
+        return check_unicode(value, column, where)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "\n".join(value)
+        return check_unicode("\n".join(value), column, where)
     raise DataError(f"{column} must hold text, not {shown(value)}", where=where)
+
+
+def check_unicode(text: str, column: str, where: str) -> str:
+    """The text. Raises DataError for half of a surrogate pair, which JSON can write and no tokenizer reads."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as problem:
+        half = ord(text[problem.start])
+        raise DataError(
+            f"{column} holds half a character (\\u{half:04x})", where=where, remedy="write the whole one, or remove it"
+        ) from None
+    return text
 
 
 def shown(value: Any) -> str:

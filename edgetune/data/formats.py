@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgetune.data.columns import column_names, find_column, shown, to_text
+from edgetune.data.columns import check_unicode, column_names, find_column, shown, to_text
 from edgetune.data.example import Example, Message, Source
 from edgetune.data.prompt import TEXT, asks_for
 from edgetune.data.read import Row
@@ -240,4 +240,4 @@ def _missing(column: str, row: Row, source: DataSource) -> DataError:
 def _text(value: Any, column: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{column} must hold text, not {shown(value)}", where=where)
-    return value
+    return check_unicode(value, column, where)

@@ -218,6 +218,9 @@ _NO_QUANTIZED_BASE = frozenset(
     {"adamss", "deft", "delora", "frod", "glora", "hra", "osf", "peanut", "psoft", "supertuning", "tinylora", "unilora"}
 )
 
+ADDS_TO_THE_INPUT = ("prefix", "prompt", "p-tuning", "adaption_prompt", "cartridge", "lily")
+"""Methods that change no weights, so that nothing can be folded into the base; PEFT alone runs them."""
+
 WHOLE_WEIGHTS_ONLY: dict[str, frozenset[str]] = {
     "int8": _NO_QUANTIZED_BASE,
     "nf4": _NO_QUANTIZED_BASE | {"loha", "lokr"},

@@ -119,7 +119,7 @@ def _text_phrase(field: str, given: object, *_: object) -> str:
     if isinstance(given, bool):
         return f"{field} is {str(given).lower()}, as YAML reads yes, no, on and off too; put a text in quotes"
     if isinstance(given, int | float):
-        return f"{field} is the number {given}; put a text in quotes: \"{given}\""
+        return f'{field} is the number {given}; put a text in quotes: "{given}"'
     return f"{field} is {given!r}; it must be text"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgetune.recipe.load import dump_recipe
-from edgetune.recipe.methods import Full
+from edgetune.recipe.methods import ADDS_TO_THE_INPUT, Full
 from edgetune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
     """The whole page, Markdown behind the hub's YAML header."""
     whole = isinstance(recipe.method, Full)
     about = f"{recipe.base.model}, every weight trained." if whole else f"An adapter for {recipe.base.model}."
-    use = (
-        "`edgetune export` takes this folder, and Transformers the `model/` in it."
-        if whole
-        else "`edgetune merge` and `edgetune export` take this folder, and PEFT the `adapter/` in it."
-    )
     sections = [
         f"# {recipe.name}",
         recipe.description or about,
@@ -30,7 +25,7 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
         *_evaluation(summary.evaluation),
         "## Training",
         "![Loss and what else was logged](plots/loss.png)",
-        f"{use} The recipe that made it, with every default:",
+        f"{_use(recipe)} The recipe that made it, with every default:",
         f"```yaml\n{dump_recipe(recipe)}```",
     ]
     header = f"""---
@@ -40,6 +35,17 @@ tags: [edgetune, {summary.method}, {summary.task}]
 ---
 """
     return header + "\n" + "\n\n".join(sections) + "\n"
+
+
+def _use(recipe: Recipe) -> str:
+    """Who can read a run of this kind."""
+    if recipe.method.type in ADDS_TO_THE_INPUT:
+        return "PEFT takes the `adapter/` in this folder; it changes no weights, so it cannot be merged or exported."
+    if isinstance(recipe.method, Full):
+        return "`edgetune export` takes this folder, and Transformers the `model/` in it."
+    if recipe.base.head == "classification":
+        return "`edgetune merge` takes this folder, and PEFT the `adapter/` in it, where the new head lies too."
+    return "`edgetune merge` and `edgetune export` take this folder, and PEFT the `adapter/` in it."
 
 
 def _facts(recipe: Recipe, summary: Summary) -> dict[str, Any]:

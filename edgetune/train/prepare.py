@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetune import console
 from edgetune.data.example import Example
-from edgetune.data.load import load_data
+from edgetune.data.identity import keyed_rows
+from edgetune.data.load import LoadedData, load_data
 from edgetune.data.tokenize import TokenizedData
 from edgetune.errors import RecipeError
 from edgetune.models.config import ModelConfig, read_config
@@ -42,6 +44,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises RecipeError when the base cannot do the recipe's task, DataError and ModelError.
     """
     data = load_data(recipe.data, recipe.task)
+    _warn_of_leaks(data)
     files = locate_model(recipe.base.model, revision=recipe.base.revision)
     config = read_config(files)
     kind = kind_of(config.model_type)
@@ -65,6 +68,20 @@ def prepare(recipe: Recipe) -> Prepared:
         max_new_tokens=limits.target or limits.length,
     )
     return Prepared(files, config, kind, tokenizer, objective, train, evaluation, questions)
+
+
+def _warn_of_leaks(data: LoadedData) -> None:
+    """Tell of evaluation rows that the training data has too; `edgetune data check` also finds those that are near."""
+    if not data.evaluation:
+        return
+    known = {key for key, _ in keyed_rows(data.train)} - {""}
+    asked = [key for key, _ in keyed_rows(data.evaluation)]
+    leaked = sum(key in known for key in asked)
+    if leaked:
+        console.warn(
+            f"{leaked} of {len(asked)} evaluation rows are in the training data too, and the evaluation looks better "
+            "for it; `edgetune data check` names them"
+        )
 
 
 def check_task(recipe: Recipe, kind: Kind, family: str) -> None:

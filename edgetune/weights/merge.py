@@ -38,6 +38,8 @@ class MergeReport:
     shards: int
     seconds: float
     peak_memory_bytes: int
+    scores_labels: bool
+    """True where the model has a classification head, with which llama.cpp runs few families."""
 
 
 def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, force: bool = False) -> MergeReport:
@@ -69,6 +71,7 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
         shards=len(shards),
         seconds=time.monotonic() - started,
         peak_memory_bytes=peak_resident_bytes(),
+        scores_labels=ends_in_head(folded.config),
     )
 
 
