@@ -149,6 +149,7 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     for name in ("bitsandbytes", "datasets", "accelerate", "peft", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     # torch says so once where a sparse tensor is made, as SHiRA does.
     warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 

@@ -46,6 +46,8 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
             run.check_startable(force=force)
         for warning in diagnose_recipe(recipe, processes=processes.world_size()):
             console.warn(str(warning))
+        if recipe.train.parallel == "fsdp" and processes.world_size() == 1:
+            console.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base over two")
         prepared = prepare(recipe)
         steps = _count_steps(recipe, prepared)
         from edgetune.train.backends import choose_backend
