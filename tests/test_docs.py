@@ -39,7 +39,10 @@ def test_every_recipe_of_a_study_stands_in_a_table_of_the_studies():
     [
         "README.md",
         "CONTRIBUTING.md",
-        *(f"docs/{page}.md" for page in ("runs", "recipe", "data", "plan", "devices", "backends", "studies", "export", "benchmarks")),
+        *(
+            f"docs/{page}.md"
+            for page in ("runs", "recipe", "data", "plan", "devices", "backends", "studies", "export", "benchmarks")
+        ),
     ],
 )
 def test_links_inside_the_repository_lead_somewhere(page: str):

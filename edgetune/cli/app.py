@@ -71,7 +71,7 @@ _register(demo.demo, "Around it")
 
 
 def _missing_package(problem: BaseException | None) -> str:
-    """The package that could not be imported; Transformers raises an error without its name from the one that has it."""
+    """The package that could not be imported, which Transformers names only in the error behind its own."""
     while problem is not None:
         if isinstance(problem, ModuleNotFoundError) and problem.name:
             return problem.name.partition(".")[0]

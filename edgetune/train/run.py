@@ -47,7 +47,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         for warning in diagnose_recipe(recipe, processes=processes.world_size()):
             console.warn(str(warning))
         if recipe.train.parallel == "fsdp" and processes.world_size() == 1:
-            console.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base over two")
+            console.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base")
         prepared = prepare(recipe)
         steps = _count_steps(recipe, prepared)
         from edgetune.train.backends import choose_backend
