@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from edgetune import console
-from edgetune.cli.options import JsonOption
+from edgetune.cli.options import JsonOption, OverrideOption, RecipeArgument
 
 if TYPE_CHECKING:
     from edgetune.data.meter import Meter
@@ -21,11 +21,8 @@ app = typer.Typer(help="Look at a recipe's data.", no_args_is_help=True)
 
 
 def check(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value: -s data.max_length=512. Repeatable."),
-    ] = None,
+    recipe: RecipeArgument,
+    overrides: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
     """Counts, label balance, lengths, cuts, duplicates, and leakage from training into evaluation.

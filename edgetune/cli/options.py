@@ -11,4 +11,9 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output i
 BaseOption = Annotated[
     str | None, typer.Option("--base", metavar="MODEL", help="Base model, instead of the one that SOURCE records.")
 ]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.learning_rate=1e-4. Repeatable."),
+]
 SOURCE_HELP = "A run directory, a model (folder, hub id, .gguf file) or any PEFT adapter folder."

@@ -7,15 +7,12 @@ from typing import Annotated, Literal
 import typer
 
 from edgetune import console
-from edgetune.cli.options import JsonOption
+from edgetune.cli.options import JsonOption, OverrideOption, RecipeArgument
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.batch_size=1. Repeatable."),
-    ] = None,
+    recipe: RecipeArgument,
+    overrides: OverrideOption = None,
     device_memory: Annotated[
         str | None,
         typer.Option("--device-memory", metavar="SIZE", help="Memory to fit into: 16GB. (default: what is at hand)"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgetune import console
-from edgetune.cli.options import ForceOption, JsonOption
+from edgetune.cli.options import ForceOption, JsonOption, OverrideOption, RecipeArgument
 
 if TYPE_CHECKING:
     from edgetune.recipe.schema import Recipe
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.learning_rate=1e-4. Repeatable."
-        ),
-    ] = None,
+    recipe: RecipeArgument,
+    overrides: OverrideOption = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Run directory. (default: runs/NAME)")
     ] = None,

@@ -49,16 +49,25 @@ def quicken_frozen_linears(model: nn.Module) -> bool:
     if not layers:
         return False
     largest = max(layers, key=lambda layer: layer.weight.numel())
-    try:
-        gain = _remembered_gain(largest.weight.detach())
-    except (AttributeError, RuntimeError) as problem:
-        logger.info("oneDNN cannot be used here: %s", problem)
-        return False
-    if gain < WORTH:
+    if not onednn_is_quicker(largest.weight.detach()):
         return False
     for layer in layers:
         layer.forward = _forward_of(layer)
     return True
+
+
+def onednn_is_quicker(weight: Tensor) -> bool:
+    """True where frozen float32 layers with a weight of this shape (out, in) go through oneDNN on this CPU."""
+    try:
+        return _remembered_gain(weight) >= WORTH
+    except (AttributeError, RuntimeError) as problem:
+        logger.info("oneDNN cannot be used here: %s", problem)
+        return False
+
+
+def frozen_product(x: Tensor, weight: Tensor) -> Tensor:
+    """x·Wᵀ by oneDNN, in float32."""
+    return _product(x, weight, None)
 
 
 def _eligible(layer: nn.Module) -> bool:
