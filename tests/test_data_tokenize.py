@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from collate import collate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetune.data.collate import collate
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import TokenizedData, TokenizedExample, tokenize_examples

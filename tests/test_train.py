@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from collate import collate
 from safetensors.torch import load_file
 
-from edgetune.data.collate import collate
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.errors import DataError, Interrupted, NumericalError, OutputError, RecipeError
 from edgetune.recipe.load import load_recipe

@@ -1,4 +1,4 @@
-"""Tokenized examples of different lengths -> one batch of tensors."""
+"""Tokenized examples -> one padded batch as Transformers' own models take it, to compare ours with."""
 
 from __future__ import annotations
 
