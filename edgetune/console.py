@@ -41,6 +41,11 @@ def result(renderable: RenderableType) -> None:
         _out.print(renderable)
 
 
+def width() -> int:
+    """Characters in a line of stdout."""
+    return _out.width
+
+
 def verbatim(text: str, end: str = "\n") -> None:
     """Write model output or a file's text to stdout as it is: no markup, no wrapping, flushed at once."""
     if _speaks() and not _mode["json"]:
@@ -78,6 +83,15 @@ class ProgressHandle(Protocol):
 
     def advance(self, amount: float = 1, text: str = "") -> None:
         """Count `amount` more units as done; `text` is shown behind the bar (a loss, a file name)."""
+
+
+class _Silent:
+    def advance(self, amount: float = 1, text: str = "") -> None:
+        pass
+
+
+SILENT_PROGRESS: ProgressHandle = _Silent()
+"""For work that is a part of work whose progress is shown already."""
 
 
 @contextmanager

@@ -350,14 +350,14 @@ def test_a_format_that_the_task_cannot_read_is_refused() -> None:
 
 def test_a_suite_reads_dotted_columns_and_leaves_out_what_its_label_map_calls_null(tmp_path: Path) -> None:
     from edgetune.judging.items import read_items
-    from edgetune.judging.suite import Suite
+    from edgetune.judging.suite import Suite, SuiteSource
 
     rows = [{"said": {"text": f"text {number}"}, "stars": number} for number in (1, 3, 5)]
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = {"text": "said.text", "label": "stars"}
     maps = {"1": "negative", "3": None, "5": "positive"}
-    source = DataSource(source=str(path), format="text-label", columns=columns, labels=maps)
+    source = SuiteSource(source=str(path), format="text-label", columns=columns, labels=maps)
     suite = Suite(name="stars", task="classify", data=[source], labels=["negative", "positive"], prompt="{text}?")
     assert [(item.text, item.gold) for item in read_items(suite)] == [("text 1", "negative"), ("text 5", "positive")]
 

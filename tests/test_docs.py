@@ -13,13 +13,16 @@ from edgetune.recipe.load import shipped_recipes, study_of
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_recipe_reference_is_that_of_the_schema():
-    spec = importlib.util.spec_from_file_location("recipe_reference", ROOT / "docs" / "recipe_reference.py")
+def test_the_references_are_those_of_the_schemas():
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.reference(), "run: python docs/recipe_reference.py"
+    assert set(module.PAGES) == {"recipe.md", "suite.md"}
+    for name, page in module.PAGES.items():
+        written = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        assert written == page(), f"docs/{name} is out of date; run: python docs/reference.py"
 
 
 def test_the_readme_names_recipes_that_ship():
@@ -41,7 +44,19 @@ def test_every_recipe_of_a_study_stands_in_a_table_of_the_studies():
         "CONTRIBUTING.md",
         *(
             f"docs/{page}.md"
-            for page in ("runs", "recipe", "data", "plan", "devices", "backends", "studies", "export", "benchmarks")
+            for page in (
+                "runs",
+                "recipe",
+                "data",
+                "plan",
+                "devices",
+                "backends",
+                "studies",
+                "export",
+                "benchmarks",
+                "suite",
+                "judging",
+            )
         ),
     ],
 )

@@ -12,6 +12,8 @@ import yaml
 from edgetune import assets
 from edgetune.errors import DataError, EdgetuneError, RecipeError
 from edgetune.judging.items import hash_items, read_items
+from edgetune.judging.question import prepare
+from edgetune.judging.rubric import load_rubric
 from edgetune.judging.suite import load_suite, shipped_suites
 from edgetune.recipe.load import load_recipe
 
@@ -46,7 +48,8 @@ def test_every_shipped_suite_has_items_and_begins_with_the_command_that_runs_it(
     suite = load_suite(name)
     assert suite.name == name
     items = read_items(suite)
-    assert {item.gold for item in items} == set(suite.labels)
+    assert {item.gold for item in items} == set(suite.labels or [None])
+    assert suite.rubric is None or load_rubric(suite.rubric).criteria
     assert shipped_suites()[name].read_text().startswith(f"# edgetune judge {name} --model ")
 
 
@@ -78,8 +81,71 @@ def test_an_item_asks_the_prompt_with_its_text_and_knows_the_answer(tmp_path: Pa
 
 def test_the_gate_has_defaults_and_can_be_set(tmp_path: Path) -> None:
     gate = load_suite(write_suite(tmp_path)).gate
-    assert (gate.metric, gate.margin, gate.alpha) == ("accuracy", 0.02, 0.05)
-    assert load_suite(write_suite(tmp_path, gate={"margin": 0.1})).gate.margin == 0.1
+    assert (gate.metrics, gate.margin, gate.alpha) == ((), None, 0.05)
+    gate = load_suite(
+        write_suite(tmp_path, gate={"metric": ["accuracy", "macro_f1"], "margin": {"accuracy": 0.1}})
+    ).gate
+    assert gate.metrics == ("accuracy", "macro_f1")
+    assert (gate.margin_of("accuracy"), gate.margin_of("macro_f1")) == (0.1, None)
+
+
+def test_what_is_gated_and_measured_follows_from_task_rubric_and_gate(tmp_path: Path) -> None:
+    question = prepare(load_suite(write_suite(tmp_path)))
+    assert question.gated == ("accuracy",)
+    assert {"accuracy", "macro_f1"} <= set(question.measures)
+    question = prepare(load_suite(write_suite(tmp_path, metrics=["accuracy"], gate={"metric": "weighted_f1"})))
+    assert (question.gated, question.measures) == (("weighted_f1",), ("accuracy", "weighted_f1"))
+    judged = prepare(load_suite(write_suite(tmp_path, rubric="answer-quality")), ["http://127.0.0.1:1/v1#stub"])
+    assert judged.gated == judged.criteria == tuple(load_rubric("answer-quality").criteria)
+    pairwise = load_suite(write_suite(tmp_path, rubric="answer-quality", grading="pairwise", judge="openai"))
+    assert prepare(pairwise).gated == ("preference",)
+
+
+def test_a_suites_own_rubric_and_judge_lie_beside_it(tmp_path: Path) -> None:
+    criterion = {"question": "Is it right?", "grades": {grade: f"grade {grade}" for grade in range(1, 6)}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "criteria": {"right": criterion}}))
+    judge = {"name": "ours", "model": "m", "url": "http://127.0.0.1:1/v1", "key": None}
+    (tmp_path / "ours.yaml").write_text(yaml.safe_dump(judge))
+    question = prepare(load_suite(write_suite(tmp_path, rubric="mine.yaml", judge=["ours.yaml"])))
+    assert question.criteria == ("right",)
+    assert [judge.name for judge in question.judges] == ["ours"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "judges", "words"),
+    [
+        ({"rubric": "answer-quality"}, [], ["no judge is named", "--judge"]),
+        ({}, ["openai"], ["has no rubric", "leave --judge out"]),
+        ({"rubric": "answer-qualty"}, ["openai"], ["did you mean answer-quality?"]),
+        ({"rubric": "answer-quality"}, ["opnai"], ["did you mean openai?"]),
+        ({"rubric": "answer-quality"}, ["http://127.0.0.1:1/v1"], ["needs the name of a model", "#MODEL"]),
+        ({"rubric": "answer-quality"}, ["openai", "openai"], ["the same name"]),
+        ({"gate": {"metric": "acuracy"}}, [], ["acuracy", "did you mean accuracy?"]),
+        ({"gate": {"metric": "length_words"}}, [], ["length_words", "cannot be compared"]),
+        ({"gate": {"margin": 2}}, [], ["gate.margin is 2", "less than 1"]),
+        ({"gate": {"margin": {"macro_f1": 0.1}}}, [], ["gate.margin is given for macro_f1", "compares accuracy"]),
+        ({"metrics": ["rouge1"]}, [], ["rouge1", "classify"]),
+        ({"metrics": ["acuracy"]}, [], ["acuracy", "did you mean accuracy?"]),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_anything_is_asked(
+    tmp_path: Path, changes: dict[str, Any], judges: list[str], words: list[str]
+) -> None:
+    with pytest.raises(EdgetuneError) as caught:
+        prepare(load_suite(write_suite(tmp_path, **changes)), judges)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", [3, None])
+def test_a_rubric_needs_an_anchor_for_every_grade(tmp_path: Path, missing: int | None) -> None:
+    grades = {grade: f"grade {grade}" for grade in range(1, 6) if grade != missing}
+    criterion = {"question": "Is it right?", **({} if missing is None else {"grades": grades})}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "criteria": {"right": criterion}}))
+    with pytest.raises(RecipeError) as caught:
+        load_rubric(str(tmp_path / "mine.yaml"))
+    assert "criteria.right.grades" in str(caught.value)
+    assert "mine.yaml" in str(caught.value)
 
 
 def test_hashes_follow_what_shapes_predictions_and_nothing_else(tmp_path: Path) -> None:
@@ -133,7 +199,10 @@ def test_a_missing_suite_file_is_named() -> None:
     [
         ({"lables": ["a", "b"]}, ["lables", "did you mean labels?"]),
         ({"gate": {"margn": 0.1}}, ["gate.margn", "did you mean margin?"]),
-        ({"gate": {"margin": 2}}, ["gate.margin is 2", "less than 1"]),
+        ({"gate": {"margin": -1}}, ["gate.margin", "negative"]),
+        ({"gate": {"metric": []}}, ["gate.metric", "no metric"]),
+        ({"judge": "openai"}, ["judge", "rubric: answer-quality"]),
+        ({"task": "perplexity", "data": [{"source": "items.jsonl", "format": "text"}]}, ["labels", "has none"]),
         ({"gate": {"alpha": 0}}, ["gate.alpha is 0", "more than 0"]),
         ({"labels": ["positive"]}, ["labels"]),
         ({"labels": ["positive", "positive"]}, ["labels", "named twice"]),

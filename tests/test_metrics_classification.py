@@ -26,6 +26,7 @@ def test_a_small_example_is_what_one_counts_by_hand() -> None:
     assert (neutral.precision, neutral.recall, neutral.f1) == (1, 1, 1)
     assert (positive.precision, positive.recall, positive.f1, positive.support) == (0, 0, 0, 1)
     assert metrics.macro_f1 == pytest.approx((0.4 + 1 + 0) / 3)
+    assert metrics.weighted_f1 == pytest.approx((3 * 0.4 + 2 * 1 + 1 * 0) / 6)
 
 
 @given(predictions)
@@ -37,6 +38,7 @@ def test_metrics_agree_with_scikit_learns_report(pairs: list[tuple[str, str | No
     metrics = measure_classification(gold, predicted, LABELS)
     assert metrics.accuracy == pytest.approx(accuracy_score(gold, named), abs=1e-12)
     assert metrics.macro_f1 == pytest.approx(report["macro avg"]["f1-score"], abs=1e-12)
+    assert metrics.weighted_f1 == pytest.approx(report["weighted avg"]["f1-score"], abs=1e-12)
     assert metrics.macro_precision == pytest.approx(report["macro avg"]["precision"], abs=1e-12)
     assert metrics.macro_recall == pytest.approx(report["macro avg"]["recall"], abs=1e-12)
     for label, scores in zip(LABELS, metrics.per_label, strict=True):

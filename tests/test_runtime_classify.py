@@ -11,9 +11,14 @@ from hypothesis import strategies as st
 
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
-from edgetune.errors import DataError
-from edgetune.runtime import classify
-from edgetune.runtime.classify import classify_by_generation, classify_by_likelihood, parse_label
+from edgetune.errors import DataError, UsageError
+from edgetune.runtime.classify import (
+    classify_all,
+    classify_by_generation,
+    classify_by_likelihood,
+    label_question,
+    parse_label,
+)
 from edgetune.runtime.session import Session
 
 LABELS = ["negative", "neutral", "positive"]
@@ -54,18 +59,32 @@ def test_the_order_of_labels_and_of_texts_changes_no_score(session: Session) -> 
 
 
 def test_prompt_and_answer_are_the_ids_of_the_training_segments(session: Session) -> None:
-    prefix, answer = classify._split_answer(session, question("fine"), "neutral")
+    asked = label_question(session, question("fine"), ["neutral"])
     segments = session.template.segments([*question("fine"), Message("assistant", "neutral")])
     assert [segment.supervised for segment in segments] == [False, True]
-    assert (prefix, answer) == tuple(session.tokenize(segment.text) for segment in segments)
+    assert (asked.prefix, asked.continuations[0]) == tuple(session.tokenize(segment.text) for segment in segments)
 
 
 def test_an_example_before_the_question_belongs_to_the_prompt(session: Session) -> None:
     shots = [*question("Awful."), Message("assistant", "negative"), *question("Great.")]
-    prefix, answer = classify._split_answer(session, shots, "positive")
-    assert session.detokenize(answer) == "positive<|im_end|>\n"
-    assert "Awful" in session.detokenize(prefix)
-    assert session.detokenize(prefix).endswith("<|im_start|>assistant\n")
+    asked = label_question(session, shots, ["positive"])
+    assert session.detokenize(asked.continuations[0]) == "positive<|im_end|>\n"
+    assert "Awful" in session.detokenize(asked.prefix)
+    assert session.detokenize(asked.prefix).endswith("<|im_start|>assistant\n")
+
+
+def test_many_conversations_are_classified_as_each_alone(session: Session) -> None:
+    texts = ["I love this!", "A chair.", "Never again. " * 5, "", "ok"] * 2
+    together = list(classify_all(session, [question(text) for text in texts], LABELS))
+    alone = {text: classify_by_likelihood(session, question(text), LABELS) for text in texts}
+    assert together == [alone[text] for text in texts]
+    assert len({prediction.log_probabilities["neutral"] for prediction in together}) == 5  # type: ignore[index]
+
+
+def test_a_conversation_that_does_not_fit_is_named_before_any_is_read(session: Session) -> None:
+    asked = classify_all(session, [question("fine"), question("long " * 600)], LABELS)
+    with pytest.raises(UsageError, match=r"conversation 2: has \d+ tokens .* the context holds 512"):
+        next(asked)
 
 
 def test_a_template_that_changes_the_prompt_with_the_answer_is_refused(

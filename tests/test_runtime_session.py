@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.errors import ModelError, UsageError
+from edgetune.runtime.label_scoring import score
 from edgetune.runtime.sampling import GREEDY, Sampling
 from edgetune.runtime.session import Session
 
@@ -118,46 +119,10 @@ def test_log_probabilities_are_a_distribution_in_every_batch(session: Session) -
     np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(-1), 1, atol=1e-3)
 
 
-def test_a_score_is_the_sum_of_the_log_probabilities_of_its_tokens(session: Session) -> None:
-    prefix = prompt_ids(session, "Is rain wet? Answer yes or no.")
-    texts = ["Yes.<|im_end|>\n", "no", "", "Rain is wet because it is water." * 12, "Yes.<|im_end|>\n"]
-    answers = [session.tokenize(text) for text in texts]
-    scores = session.score(prefix, answers)
-    assert scores[2] == 0
-    assert scores[0] == scores[4]
-    for answer, score in zip(answers, scores, strict=True):
-        rows = session.log_probabilities([*prefix, *answer]).astype(np.float64)
-        expected = sum(rows[len(prefix) - 1 + index, token] for index, token in enumerate(answer))
-        assert score == pytest.approx(expected, abs=1e-4)
-
-
-def test_more_answers_than_sequences_and_more_than_fit_at_once_are_scored_alike(session: Session) -> None:
-    prefix = prompt_ids(session, "Go on.")
-    answers = [session.tokenize(f"Number {number} and then some more words to fill it.") for number in range(40)]
-    assert sum(map(len, answers)) + len(prefix) > CONTEXT_TOKENS
-    together = session.score(prefix, answers)
-    alone = [session.score(prefix, [answer])[0] for answer in answers[:3]]
-    assert together[:3] == alone
-    assert len(set(together)) > 30
-
-
-def test_a_score_does_not_depend_on_what_was_read_before(session: Session) -> None:
-    text = "The parcel arrived on Tuesday, as announced, and the box was brown. " * 8
-    prefix = prompt_ids(session, text)
-    answers = [session.tokenize(text) for text in ("negative<|im_end|>\n", "positive<|im_end|>\n")]
-    session.feed([1], reproducible=True)
-    fresh = session.score(prefix, answers)
-    for cut in (1, 50, 99, len(prefix) - 1):
-        session.feed([*prefix[:cut], 1])
-        assert session.score(prefix, answers) == fresh
-    session.feed(prefix)
-    assert session.score(prefix, answers[::-1]) == fresh[::-1]
-
-
 def test_scoring_leaves_the_cache_usable_for_generation(session: Session) -> None:
     prompt = prompt_ids(session, "Name a colour.")
     before = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=12))
-    session.score(prompt, [session.tokenize("red wine"), session.tokenize("blue sky and sea")])
+    score(session, prompt, [session.tokenize("red wine"), session.tokenize("blue sky and sea")])
     assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=12)) == before
 
 
@@ -207,16 +172,11 @@ def test_generation_stops_at_its_length_and_at_the_end_of_the_context(session: S
 def test_a_prompt_longer_than_the_context_is_a_clear_error(session: Session) -> None:
     with pytest.raises(UsageError, match=r"the text has 513 tokens, the context holds 512; .*larger context"):
         next(session.generate([5] * 513, sampling=GREEDY, max_tokens=1))
-    with pytest.raises(UsageError, match="the context holds 512"):
-        session.score([5] * 510, [[1, 2, 3, 4]])
-    assert len(session.score([5] * 510, [[1, 2, 3]])) == 1
 
 
 def test_an_empty_prompt_is_a_clear_error(session: Session) -> None:
     with pytest.raises(UsageError, match="nothing to read"):
         next(session.generate([], sampling=GREEDY, max_tokens=1))
-    with pytest.raises(UsageError, match="give a prefix"):
-        session.score([], [[1]])
 
 
 def test_a_seed_gives_the_same_text_and_another_seed_another(session: Session) -> None:

@@ -1,50 +1,201 @@
-"""`edgetune judge`: measure a model on a suite, and decide whether it may replace its baseline."""
+"""`edgetune judge`: may a model replace its baseline? And: may a judge judge? What do two models say?"""
 
 from __future__ import annotations
 
+import os
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgetune import console
+from edgetune.cli.default_command import DefaultCommandGroup
 from edgetune.cli.options import ForceOption, JsonOption
 
+if TYPE_CHECKING:
+    from edgetune.judging.judgement import Judgement
 
-def judge(
+app = typer.Typer(cls=DefaultCommandGroup, help="Judge a model against a baseline: metrics, judges, and a verdict.")
+
+
+class Grading(StrEnum):
+    """How a judge grades."""
+
+    PAIRWISE = "pairwise"
+    POINTWISE = "pointwise"
+
+
+MODEL_HELP = (
+    "A GGUF, a run or model folder, a hub id, URL#MODEL of an OpenAI-compatible endpoint, or a file of outputs."
+)
+JudgesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge",
+        metavar="JUDGE",
+        help="Instead of the suite's judges: one that ships, a YAML file, a .gguf or URL#MODEL. Repeat for a panel.",
+    ),
+]
+MaxCostOption = Annotated[
+    float | None, typer.Option("--max-cost", metavar="USD", min=0, help="Stop before the judges cost more than this.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; the physical cores by default.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what judging would cost, and ask nobody.")]
+CacheOption = Annotated[bool, typer.Option("--no-cache", help="Ask everything anew, and remember nothing of it.")]
+
+
+def run(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a suite that ships.")],
     *,
-    model: Annotated[Path, typer.Option("--model", metavar="FILE", help="The GGUF file to judge.")],
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help=f"The candidate. {MODEL_HELP}")],
     baseline: Annotated[
-        Path | None,
-        typer.Option(
-            "--baseline",
-            metavar="FILE",
-            help="What it may replace: a GGUF file, or the report.json of an earlier judgement of it.",
-        ),
+        str | None,
+        typer.Option("--baseline", metavar="MODEL", help="What it may replace: the same, or an earlier report.json."),
     ] = None,
+    judges: JudgesOption = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Write report.json, report.md and confusion.png there.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write report.html, report.md, report.json and junit.xml there."),
     ] = None,
+    dry_run: DryRunOption = False,
+    max_cost: MaxCostOption = None,
+    no_cache: CacheOption = False,
+    threads: ThreadsOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
-    threads: Annotated[
-        int | None, typer.Option("--threads", min=1, help="CPU threads; the physical cores by default.")
-    ] = None,
 ) -> None:
-    """Judge a model against a baseline: exit code 0 passed, 1 a regression, 3 too few items to tell."""
+    """Judge a model on a suite, and decide whether it may replace its baseline.
+
+    Exit code 0 passed, 1 a regression, 3 too few items to tell, 4 the judge cannot be trusted.
+
+    `edgetune judge calibrate --help`: measure a judge against people. `edgetune judge show --help`: look at answers.
+    """
     console.configure(json_mode=json)
-    from edgetune.judging.confusion import panels_of
+    from dataclasses import asdict
+
+    from edgetune.judging.costs_ahead import estimate_costs
     from edgetune.judging.report import report_document
     from edgetune.judging.run import judge_model
+    from edgetune.judging.settings import Settings
     from edgetune.judging.suite import load_suite
-    from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
 
-    judgement = judge_model(load_suite(suite), model, baseline, out, force=force, threads=threads)
-    console.result(render_metrics(judgement))
-    console.result(render_matrices(panels_of(judgement)))
-    console.result(render_verdict(judgement.verdict))
+    settings = Settings(tuple(judges or ()), max_cost_usd=max_cost, use_cache=not no_cache, threads=threads)
+    if dry_run:
+        ahead = estimate_costs(load_suite(suite), model, baseline, settings)
+        for estimate in ahead.judges:
+            console.result(str(estimate))
+        if not ahead.judges:
+            console.result("no judge is asked: the suite has no rubric")
+        if ahead.assumed:
+            console.note(f"{ahead.assumed} answers are not there yet, and assumed to be as long as the suite allows")
+        console.document(asdict(ahead))
+        return
+    judgement = judge_model(load_suite(suite), model, baseline, out, settings=settings, force=force)
+    _show(judgement)
     console.document(report_document(judgement))
     if out is not None:
-        console.note(f"report: {out / 'report.md'}")
+        console.note(f"report: {out / 'report.html'}")
     raise typer.Exit(judgement.exit_code)
+
+
+def _show(judgement: Judgement) -> None:
+    """What was found, the verdict last; in GitHub Actions also as annotations."""
+    from edgetune.judging.confusion import panels_of
+    from edgetune.judging.report import github_annotations
+    from edgetune.judging.report.validity import was_judged
+    from edgetune.judging.terminal import render_judges, render_matrices, render_metrics, render_verdict
+
+    console.result(render_metrics(judgement))
+    if panels := panels_of(judgement):
+        console.result(render_matrices(panels))
+    if was_judged(judgement):
+        console.result(render_judges(judgement))
+    for note in judgement.notes:
+        console.note(note)
+    console.result(render_verdict(judgement.verdict))
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        for line in github_annotations(judgement):
+            console.verbatim(line)
+
+
+def show(
+    first: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP)],
+    second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    *,
+    prompts: Annotated[
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A question of your own. Repeatable.")
+    ] = None,
+    suite: Annotated[
+        str, typer.Option("--suite", metavar="SUITE", help="Whose questions are asked, where there is no --prompt.")
+    ] = "first-look",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the suite's first questions.")] = None,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Print what two models write on the same questions, next to each other."""
+    console.configure(json_mode=json)
+    from dataclasses import asdict
+
+    from edgetune.judging.show import questions_of, render_side_by_side, show_side_by_side
+    from edgetune.judging.suite import load_suite
+
+    loaded = load_suite(suite)
+    shown = show_side_by_side(loaded, questions_of(prompts or [], loaded, limit), first, second, threads=threads)
+    console.result(render_side_by_side(shown, (first, second), console.width()))
+    console.document({"a": first, "b": second, "questions": [asdict(pair) for pair in shown]})
+
+
+def calibrate(
+    judge: Annotated[
+        str, typer.Argument(metavar="JUDGE", help="A shipped judge, a YAML file, a .gguf file or URL#MODEL.")
+    ],
+    *,
+    data: Annotated[Path, typer.Option("--on", metavar="DATA", help="Votes of people: a file, or a folder of files.")],
+    rubric: Annotated[
+        str, typer.Option("--rubric", metavar="RUBRIC", help="What the judge goes by.")
+    ] = "answer-quality",
+    grading: Annotated[
+        Grading, typer.Option("--grading", help="How pairs are judged: side by side in both orders, or each by itself.")
+    ] = Grading.PAIRWISE,
+    min_kappa: Annotated[
+        float, typer.Option("--min-kappa", min=0, max=1, help="The agreement beyond chance that it must reach.")
+    ] = 0.4,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the certificate there.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, drawn with --seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the items.")] = 0,
+    dry_run: DryRunOption = False,
+    max_cost: MaxCostOption = None,
+    no_cache: CacheOption = False,
+    threads: ThreadsOption = None,
+    force: ForceOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Measure a judge against people, and write the certificate that a gate can demand.
+
+    Exit code 0: it may judge; 4: it may not, and why.
+    """
+    console.configure(json_mode=json)
+    from dataclasses import asdict
+
+    from edgetune.judging.calibration.bars import Bars
+    from edgetune.judging.calibration.certificate import certificate_document
+    from edgetune.judging.calibration.run import calibrate_judge, estimate_calibration, load_gold
+    from edgetune.judging.calibration.terminal import render_calibration
+    from edgetune.judging.settings import Settings
+
+    settings = Settings(max_cost_usd=max_cost, use_cache=not no_cache, threads=threads)
+    gold = load_gold(data, rubric, grading=grading.value, limit=limit, seed=seed)
+    if dry_run:
+        estimate = estimate_calibration(judge, gold, settings)
+        console.result(str(estimate))
+        console.document(asdict(estimate))
+        return
+    calibration, costs = calibrate_judge(judge, gold, Bars(kappa=min_kappa), settings, out, force=force)
+    console.result(render_calibration(calibration))
+    console.document({**certificate_document(calibration), "costs": asdict(costs)})
+    if out is not None:
+        console.note(f"certificate: {out}")
+    raise typer.Exit(0 if calibration.passed else 4)

@@ -1,4 +1,4 @@
-"""What is shown of confusion matrices, wherever they are shown: picture, terminal, Markdown."""
+"""What is shown of confusion matrices, wherever they are shown: picture, terminal, Markdown, HTML."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ class Panel:
 
 
 def panels_of(judgement: Judgement) -> list[Panel]:
-    """A judgement's matrices in reading order: baseline, if there is one, then candidate."""
-    candidate = Panel(f"candidate: {judgement.candidate.name}", judgement.candidate.metrics)
-    if judgement.baseline is None:
-        return [candidate]
-    return [Panel(f"baseline: {judgement.baseline.name}", judgement.baseline.metrics), candidate]
+    """A judgement's matrices in reading order: baseline, if there is one, then candidate. Without labels, none."""
+    sides = (("baseline", judgement.baseline), ("candidate", judgement.candidate))
+    return [
+        Panel(f"{role}: {evaluation.name}", evaluation.classification)
+        for role, evaluation in sides
+        if evaluation is not None and evaluation.classification is not None
+    ]
 
 
 def shown_columns(panels: Sequence[Panel]) -> tuple[str, ...]:

@@ -1,105 +1,126 @@
-"""One model asked all items of a suite."""
+"""One model asked all items of a suite, and measured. What it answered before is remembered."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
-from edgetune import console
-from edgetune.errors import NumericalError
+from pydantic import TypeAdapter
+
+from edgetune import __version__, console
+from edgetune.judging.answer import Answer
+from edgetune.judging.grading.grades import Grade
+from edgetune.judging.grading.summaries import mean_scores
+from edgetune.judging.identity import hash_value
 from edgetune.judging.items import Item
-from edgetune.judging.subject import hash_file, open_subject
+from edgetune.judging.judgement import Evaluation, Measured
+from edgetune.judging.measured import measured, measured_mean
+from edgetune.judging.measures import MEASURES, find_measures
+from edgetune.judging.measures.classification import confusion_of
+from edgetune.judging.question import Question
+from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suite import Suite
-from edgetune.metrics.classification import ClassificationMetrics, measure_classification
+
+if TYPE_CHECKING:
+    from edgetune.judging.asking.cache import AnswerCache
+
+SPEED = ("tokens_per_second", "first_token_seconds")
+"""Metrics that a suite need not name."""
+
+_ANSWER = TypeAdapter(Answer)
 
 
-@dataclass(frozen=True)
-class ItemResult:
-    """One item and what the model made of it.
+def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) -> Evaluation:
+    """Ask a model every item, with progress on stderr, and measure its answers.
 
-    `predicted` is None when the answer could not be read. `log_probabilities` (nats, by label) come with likelihood
-    scoring, `answer` with generated answers.
+    Answers that the cache knows are not asked for again; each new one is remembered as soon as it is there, so that an
+    interrupted evaluation goes on where it stopped. Raises ModelError, NumericalError and what a kind of model raises.
     """
-
-    id: str
-    where: str
-    text: str
-    gold: str
-    predicted: str | None
-    log_probabilities: dict[str, float] | None
-    answer: str | None
-    seconds: float
-
-    @property
-    def right(self) -> bool:
-        """True when the prediction is the gold label."""
-        return self.predicted == self.gold
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One model on one suite. `seconds` is the time for all items, without loading the model."""
-
-    model: str
-    sha256: str
-    size_bytes: int
-    seconds: float
-    metrics: ClassificationMetrics
-    items: tuple[ItemResult, ...]
-
-    @property
-    def name(self) -> str:
-        """The model's file name."""
-        return Path(self.model).name
-
-
-def evaluate(suite: Suite, items: Sequence[Item], model: Path, *, threads: int | None = None) -> Evaluation:
-    """Ask a GGUF model every item, with progress on stderr.
-
-    Raises ModelError when it cannot be loaded, and NumericalError when it gives a log-probability that is no number.
-    """
-    results = []
-    with open_subject(model, suite, threads=threads) as predict:
-        started = time.perf_counter()
-        with console.progress(f"asking {model.name}", total=len(items), unit="items") as progress:
-            for item in items:
-                asked = time.perf_counter()
-                prediction = predict(item.messages)
-                _check_finite(prediction.log_probabilities, item, model)
-                results.append(
-                    ItemResult(
-                        id=item.id,
-                        where=item.where,
-                        text=item.text,
-                        gold=item.gold,
-                        predicted=prediction.label,
-                        log_probabilities=prediction.log_probabilities,
-                        answer=prediction.text,
-                        seconds=time.perf_counter() - asked,
-                    )
-                )
-                progress.advance()
-        seconds = time.perf_counter() - started
+    suite, items = question.suite, question.items
+    answers = ask_subject(suite, items, subject, cache)
+    taken = [answer.seconds for answer in answers if answer.seconds is not None]
     return Evaluation(
-        model=str(model),
-        sha256=hash_file(model),
-        size_bytes=model.stat().st_size,
-        seconds=seconds,
-        metrics=measure_classification(
-            [result.gold for result in results], [result.predicted for result in results], suite.labels
-        ),
-        items=tuple(results),
+        model=subject.reference,
+        kind=subject.kind,
+        fingerprint=subject.fingerprint,
+        size_bytes=subject.size_bytes,
+        seconds=sum(taken) if len(taken) == len(answers) else None,
+        answers=answers,
+        measures=measure_answers(question, answers),
+        classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
     )
 
 
-def _check_finite(log_probabilities: dict[str, float] | None, item: Item, model: Path) -> None:
-    for label, value in (log_probabilities or {}).items():
-        if not math.isfinite(value):
-            raise NumericalError(
-                f"the log-probability of {label!r} at {item.where} is {value}",
-                where=model,
-                remedy="the file's weights are damaged; export it again",
-            )
+def measure_again(question: Question, stored: Evaluation) -> Evaluation:
+    """An evaluation of the past with the metrics of the present suite, which may be other ones."""
+    evaluation = replace(stored, measures=measure_answers(question, stored.answers))
+    return with_grades(question, evaluation, stored.grades)
+
+
+def with_grades(question: Question, evaluation: Evaluation, grades: tuple[Grade, ...]) -> Evaluation:
+    """The evaluation with its judged criteria among its metrics."""
+    by_item = mean_scores(grades)
+    confidence = 1 - question.suite.gate.alpha
+    criteria = {}
+    for name in question.criteria:
+        values = [by_item.get(item.id, {}).get(name) for item in question.items]
+        mean = measured_mean(values, question.items, confidence)
+        if mean is not None:
+            criteria[name] = mean
+    return replace(evaluation, measures={**evaluation.measures, **criteria}, grades=grades)
+
+
+def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
+    """The answers in the order of the items, those that the cache knows taken from there."""
+    known = known_answers(suite, items, subject, cache)
+    missing = [item for item in items if item.id not in known]
+    if missing:
+        with console.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
+            progress.advance(len(known))
+            for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
+                known[item.id] = answer
+                if cache is not None and subject.kind != "outputs":
+                    cache.put(answer_key(suite, item, subject), asdict(answer))
+                progress.advance()
+    return tuple(known[item.id] for item in items)
+
+
+def known_answers(
+    suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None
+) -> dict[str, Answer]:
+    """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
+    if cache is None or subject.kind == "outputs":
+        return {}
+    found = ((item, cache.get(answer_key(suite, item, subject))) for item in items)
+    return {item.id: _ANSWER.validate_python({**value, "id": item.id}) for item, value in found if value is not None}
+
+
+def answer_key(suite: Suite, item: Item, subject: Subject) -> str:
+    """SHA-256 of everything that shapes an answer: the model, the item and how it is asked."""
+    return hash_value(
+        {
+            "edgetune": __version__,
+            "model": [subject.kind, subject.fingerprint],
+            "task": [suite.task, suite.scoring, suite.labels, suite.generation.model_dump(mode="json")],
+            "messages": [[message.role, message.content] for message in item.messages],
+            "text": item.text if suite.task == "perplexity" else None,
+        }
+    )
+
+
+def measure_answers(question: Question, answers: Sequence[Answer]) -> dict[str, Measured]:
+    """Each metric of the answers with its interval, by name; how fast they came among them, where that was measured."""
+    suite, items = question.suite, question.items
+    timed = all(answer.tokens_per_second is not None for answer in answers)
+    speed = [name for name in SPEED if timed and not suite.metrics and suite.task in MEASURES[name].tasks]
+    return {
+        measure.name: measured(measure, items, answers, suite, 1 - suite.gate.alpha)
+        for measure in find_measures([*question.measures, *speed], suite)
+    }
+
+
+def short_name(subject: Subject) -> str:
+    """What progress calls a model."""
+    return subject.reference if subject.kind == "endpoint" else PurePath(subject.reference).name

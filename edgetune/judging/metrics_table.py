@@ -1,12 +1,58 @@
-"""The table of metrics as cells of text, for the terminal and for Markdown."""
+"""The table of metrics as cells of text, for the terminal and for reports; and how a metric is named and written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from edgetune.judging.evaluate import Evaluation
-from edgetune.judging.judgement import Judgement
-from edgetune.judging.wording import megabytes, percent, percent_range, points, points_range
+from edgetune.judging.comparison import Comparison, Kind, Unit
+from edgetune.judging.judgement import Evaluation, Judgement
+from edgetune.judging.measures import MEASURES
+from edgetune.judging.question import PREFERENCE
+from edgetune.judging.wording import (
+    difference_text,
+    megabytes,
+    percent,
+    points,
+    range_text,
+    value_range_text,
+    value_text,
+)
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """How a metric is called and written, and which way is better (None: neither)."""
+
+    title: str
+    kind: Kind
+    unit: Unit
+    higher_is_better: bool | None
+
+
+def metric_facts(name: str) -> MetricFacts:
+    """The facts of a metric by its name: of the registry, `preference`, or else a criterion of a rubric."""
+    if name in MEASURES:
+        measure = MEASURES[name]
+        return MetricFacts(measure.title, measure.kind, measure.unit, measure.higher_is_better)
+    if name == PREFERENCE:
+        return MetricFacts("Pairs won − lost", "score", "share", True)
+    return MetricFacts(name.replace("_", " ").capitalize(), "score", "grade", True)
+
+
+def is_judged(name: str) -> bool:
+    """True for a metric that rests on a judge's verdicts."""
+    return name not in MEASURES
+
+
+def item_value_text(value: float | None, name: str) -> str:
+    """One item's value: in words where it has any (`right`), a grade as 4.5, `–` for an item without one."""
+    if value is None:
+        return "–"
+    facts = metric_facts(name)
+    if facts.kind == "accuracy" and value in (0, 1):
+        return "right" if value else "wrong"
+    return f"{value:.3g}" if facts.unit == "grade" else value_text(value, facts.unit)
 
 
 def metrics_headings(judgement: Judgement) -> list[str]:
@@ -15,36 +61,71 @@ def metrics_headings(judgement: Judgement) -> list[str]:
 
 
 def metrics_rows(judgement: Judgement) -> list[list[str]]:
-    """One row per metric, with as many cells as `metrics_headings`. Differences are in points."""
-    evaluations = [judgement.candidate] if judgement.baseline is None else [judgement.baseline, judgement.candidate]
-    verdict = judgement.verdict
+    """One row per metric, with as many cells as `metrics_headings`. Each metric's interval has a row below it.
 
-    def scores(name: str, values: list[float]) -> list[str]:
-        difference = [points(values[1] - values[0])] if len(values) == 2 else []
-        return [name, *(percent(value) for value in values), *difference]
-
-    def facts(name: str, describe: Callable[[Evaluation], str], difference: str = "") -> list[str]:
-        return [name, *(describe(e) for e in evaluations), *([difference] if len(evaluations) == 2 else [])]
-
-    rows = [
-        scores("accuracy", [e.metrics.accuracy for e in evaluations]),
-        facts(
-            f"  {judgement.confidence * 100:g} % interval",
-            lambda e: percent_range(judgement.accuracy_interval(e)),
-            "" if verdict is None else points_range(verdict.interval),
-        ),
-        scores("macro-F1", [e.metrics.macro_f1 for e in evaluations]),
+    Differences are candidate - baseline: of shares in points, of perplexity in percent, of others as they are.
+    """
+    candidate, baseline = judgement.candidate, judgement.baseline
+    evaluations = [candidate] if baseline is None else [baseline, candidate]
+    comparisons = judgement.verdict.comparisons if judgement.verdict else ()
+    compared = {comparison.metric: comparison for comparison in comparisons}
+    rows = []
+    for name in dict.fromkeys((*candidate.measures, *compared)):
+        rows += _metric_rows(name, evaluations, compared.get(name), judgement.confidence)
+    if all(evaluation.classification is not None for evaluation in evaluations):
+        rows += _classification_rows(evaluations)
+    facts: list[tuple[str, Callable[[Evaluation], str]]] = [
+        ("File size", lambda e: "" if e.size_bytes is None else megabytes(e.size_bytes)),
+        ("Seconds per item", lambda e: "" if e.seconds is None else f"{e.seconds / max(1, len(e.answers)):.3f}"),
     ]
-    for place, label in enumerate(judgement.suite.labels):
-        measured = [e.metrics.per_label[place] for e in evaluations]
+    for title, describe in facts:
+        cells = [describe(evaluation) for evaluation in evaluations]
+        if any(cells):
+            rows.append([title, *cells, *_blank(evaluations)])
+    return rows
+
+
+def _metric_rows(
+    name: str, evaluations: Sequence[Evaluation], comparison: Comparison | None, confidence: float
+) -> list[list[str]]:
+    facts = metric_facts(name)
+    measured = [evaluation.measures.get(name) for evaluation in evaluations]
+    values = [one.value for one in measured if one is not None]
+    if comparison is not None:
+        change = difference_text(comparison.difference, facts.unit)
+    else:
+        change = difference_text(values[1] - values[0], facts.unit) if len(values) == 2 else ""
+    cells = ["" if one is None else value_text(one.value, facts.unit) for one in measured]
+    rows = [[facts.title, *cells, *([change] if len(evaluations) == 2 else [])]]
+    intervals = [None if one is None else one.interval for one in measured]
+    if comparison is not None or any(interval is not None for interval in intervals):
+        ranges = ["" if interval is None else value_range_text(interval, facts.unit) for interval in intervals]
+        change = "" if comparison is None else range_text(comparison.interval, facts.unit)
+        rows.append([f"  {confidence * 100:g} % interval", *ranges, *([change] if len(evaluations) == 2 else [])])
+    return rows
+
+
+def _classification_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
+    metrics = [evaluation.classification for evaluation in evaluations if evaluation.classification is not None]
+
+    def row(title: str, values: Sequence[float]) -> list[str]:
+        change = [points(values[1] - values[0])] if len(values) == 2 else []
+        return [title, *(percent(value) for value in values), *change]
+
+    rows = []
+    if "macro_f1" not in evaluations[-1].measures:
+        rows.append(row("Macro-F1", [one.macro_f1 for one in metrics]))
+    for place, label in enumerate(metrics[0].labels):
+        of_label = [one.per_label[place] for one in metrics]
         rows += [
-            scores(f"{label}: precision", [metrics.precision for metrics in measured]),
-            scores(f"{label}: recall", [metrics.recall for metrics in measured]),
-            scores(f"{label}: F1", [metrics.f1 for metrics in measured]),
+            row(f"{label}: precision", [one.precision for one in of_label]),
+            row(f"{label}: recall", [one.recall for one in of_label]),
+            row(f"{label}: F1", [one.f1 for one in of_label]),
         ]
-    return [
-        *rows,
-        facts("unparsed items", lambda e: str(e.metrics.unparsed)),
-        facts("file size", lambda e: megabytes(e.size_bytes)),
-        facts("seconds per item", lambda e: f"{e.seconds / e.metrics.items:.3f}"),
-    ]
+    rows.append(["Unparsed items", *(str(one.unparsed) for one in metrics), *_blank(evaluations)])
+    return rows
+
+
+def _blank(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The cell of the difference, where there is a column for it and no sense in one."""
+    return [""] if len(evaluations) == 2 else []

@@ -79,5 +79,5 @@ def _fitted(text: str, characters: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")
+    """Text in which matplotlib sees no formula, and no half of a surrogate pair, which a file name can hold."""
+    return text.encode("utf-8", "replace").decode().replace("$", r"\$")

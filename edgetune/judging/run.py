@@ -2,61 +2,145 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgetune.errors import DataError
-from edgetune.judging.baseline import read_baseline
-from edgetune.judging.evaluate import evaluate
-from edgetune.judging.gate import decide
-from edgetune.judging.items import hash_items, read_items
-from edgetune.judging.judgement import Judgement
+from edgetune.judging.asking.cache import AnswerCache
+from edgetune.judging.asking.cost import Budget
+from edgetune.judging.baseline import is_report, read_baseline
+from edgetune.judging.calibration.certificate import check_certificate
+from edgetune.judging.checks import Validity
+from edgetune.judging.evaluate import evaluate, measure_again, with_grades
+from edgetune.judging.gate import Verdict, decide
+from edgetune.judging.grading.grades import Preference
+from edgetune.judging.grading.summaries import mean_preferences
+from edgetune.judging.judgement import Costs, Evaluation, Judgement
+from edgetune.judging.measures import MEASURES, same_tokens
+from edgetune.judging.pairing import pair_metrics
+from edgetune.judging.panel import Panel
+from edgetune.judging.question import Question, check_comparable, prepare
 from edgetune.judging.report import write_report
-from edgetune.judging.statistics import count_pairs
-from edgetune.judging.subject import check_subject
+from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
+from edgetune.judging.subjects.registry import open_subject
 from edgetune.judging.suite import Suite
 from edgetune.outputs import check_target
 
 
 def judge_model(
     suite: Suite,
-    model: Path,
-    baseline: Path | None = None,
+    model: str | Path,
+    baseline: str | Path | None = None,
     out: Path | None = None,
     *,
+    settings: Settings = DEFAULTS,
     force: bool = False,
-    threads: int | None = None,
 ) -> Judgement:
     """Measure `model` on the suite and, with a baseline, decide whether it may replace it.
 
-    `baseline` is a GGUF file, or the report.json of an earlier run that judged it on the same suite. With `out` the
-    report is written there, complete or not at all. What can be refused is refused before any model is asked: raises
-    DataError, ModelError, UsageError or OutputError.
+    Both are what `open_subject` opens; `baseline` may also be the report.json of an earlier run that judged it on the
+    same suite. With `out` the report is written there, complete or not at all. What can be refused is refused before
+    any model is asked: raises RecipeError, DataError, ModelError, UsageError or OutputError. What was answered and
+    judged is remembered, also when the run is interrupted.
     """
     if out is not None:
         check_target(out, force=force)
-    items = read_items(suite)
-    hashes = {**suite.hashes(), "data": hash_items(items)}
-    check_subject(model)
-    measured = None
+    question = prepare(suite, settings.judges, compared=baseline is not None)
+    check_judges(question.judges, settings)
+    _check_certificates(question)
+    model, baseline = str(model), None if baseline is None else str(baseline)
+    stored = None
     if baseline is not None:
-        if len(items) < 2:
-            raise DataError(
-                f"suite {suite.name} has {len(items)} item, and a comparison needs at least 2",
-                where=suite.data[0].source,
-            )
-        if baseline.suffix == ".json":
-            measured = read_baseline(baseline, hashes, items)
-        else:
-            check_subject(baseline)
-            measured = evaluate(suite, items, baseline, threads=threads)
-    candidate = evaluate(suite, items, model, threads=threads)
-    verdict = None
-    if measured is not None:
-        counts = count_pairs([item.right for item in candidate.items], [item.right for item in measured.items])
-        verdict = decide(counts, suite.gate, same_model=candidate.sha256 == measured.sha256)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    judgement = Judgement(suite, hashes, created, candidate, measured, verdict)
+        check_comparable(question)
+        if is_report(baseline):
+            stored = read_baseline(Path(baseline), question.hashes, question.items)
+    others = [] if baseline is None or stored is not None else [baseline]
+    for reference in (model, *others):
+        with open_subject(reference) as subject:
+            subject.check(question.items, suite)
+    with opened_cache(settings) as cache:
+        judgement = _judge(question, model, baseline, stored, settings, cache)
     if out is not None:
         write_report(judgement, out, force=force)
     return judgement
+
+
+def _judge(
+    question: Question,
+    model: str,
+    baseline: str | None,
+    stored: Evaluation | None,
+    settings: Settings,
+    cache: AnswerCache | None,
+) -> Judgement:
+    """The judgement, once everything that can be refused is known to be right."""
+    suite = question.suite
+    old = None if stored is None else measure_again(question, stored)
+    if baseline is not None and old is None:
+        old = _evaluate(question, baseline, settings, cache)
+    new = _evaluate(question, model, settings, cache)
+    if old is not None and "perplexity" in question.gated:
+        same_tokens(new.answers, old.answers)
+    preferences: tuple[Preference, ...] = ()
+    validity, costs, notes = Validity(), Costs(), []
+    if question.rubric is not None:
+        panel = Panel(question, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
+        if suite.grading == "pointwise":
+            if old is not None and stored is None:
+                old = with_grades(question, old, panel.grade(old.answers))
+            new = with_grades(question, new, panel.grade(new.answers))
+            validity = panel.check_grades(new, old)
+        elif old is not None:
+            preferences = panel.compare(new.answers, old.answers)
+            validity = panel.check_preferences(new, old, preferences)
+        costs, notes = panel.costs, panel.notes
+    return Judgement(
+        suite=suite,
+        hashes=question.hashes,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        items=question.items,
+        candidate=new,
+        baseline=old,
+        preferences=preferences,
+        verdict=_decide(question, new, old, preferences, validity),
+        judges=tuple(judge.name for judge in question.judges),
+        costs=costs,
+        notes=(*validity.notes, *notes),
+        details=_details(question),
+    )
+
+
+def _decide(
+    question: Question,
+    new: Evaluation,
+    old: Evaluation | None,
+    preferences: Sequence[Preference],
+    validity: Validity,
+) -> Verdict | None:
+    """The verdict; None where there is no baseline, and nothing against the judges either."""
+    gate, problems = question.suite.gate, list(validity.problems)
+    if old is None:
+        return decide((), gate, problems=problems) if problems else None
+    pairings = pair_metrics(question, new, old, mean_preferences(preferences))
+    compared = {pairing.metric for pairing in pairings}
+    lost = [metric for metric in question.gated if metric not in compared]
+    if lost:
+        problems.append(f"Fewer than 2 items have a value of {', '.join(lost)} for both models.")
+    return decide(pairings, gate, same_model=new.fingerprint == old.fingerprint, problems=problems)
+
+
+def _evaluate(question: Question, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:
+    with open_subject(reference, threads=settings.threads) as subject:
+        return evaluate(question, subject, cache)
+
+
+def _details(question: Question) -> dict[str, object]:
+    """What a reader needs to get the same numbers: settings of the metrics."""
+    return {name: dict(MEASURES[name].details) for name in question.measures if MEASURES[name].details}
+
+
+def _check_certificates(question: Question) -> None:
+    """Raise where the gate demands a certificate of a judge that has none, or one of something else."""
+    if question.rubric is not None and question.suite.gate.certificate:
+        for judge in question.judges:
+            check_certificate(judge, question.rubric, question.suite.grading)

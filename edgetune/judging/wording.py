@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from edgetune.judging.statistics import Interval
+import math
+
+from edgetune.judging.comparison import Unit
+from edgetune.judging.statistics.intervals import Interval
 
 
 def percent(share: float) -> str:
@@ -17,10 +20,7 @@ def percent_range(interval: Interval) -> str:
 
 def points(difference: float) -> str:
     """A difference of two shares in percentage points, with its sign: -0.033 -> `−3.3`."""
-    text = f"{abs(difference) * 100:.1f}"
-    if text == "0.0":
-        return text
-    return f"−{text}" if difference < 0 else f"+{text}"
+    return _signed(difference * 100, 1)
 
 
 def points_range(interval: Interval) -> str:
@@ -48,3 +48,102 @@ def about(count: int) -> str:
 def megabytes(size_bytes: int) -> str:
     """91762336 -> `91.8 MB`."""
     return f"{size_bytes / 1e6:.1f} MB"
+
+
+def value_text(value: float, unit: Unit) -> str:
+    """A metric's value: share 0.911 -> `91.1 %`, points -> `34.2`, grade -> `4.31 of 5`, log 3 -> `20.09`."""
+    match unit:
+        case "share":
+            return percent(value)
+        case "points":
+            return f"{value:.1f}"
+        case "grade":
+            return f"{value:.2f} of 5"
+        case "log":
+            return _exponential_text(value)
+        case "number":
+            return _number_text(value)
+
+
+def value_range_text(interval: Interval, unit: Unit) -> str:
+    """An interval of a metric's value, without its unit: share -> `83.4 to 95.4`, grade -> `4.02 to 4.41`."""
+    if unit == "share":
+        return percent_range(interval)
+    lower, upper = (value_text(bound, unit).removesuffix(" of 5") for bound in (interval.lower, interval.upper))
+    return f"{lower} to {upper}"
+
+
+def difference_text(difference: float, unit: Unit) -> str:
+    """A difference with its sign and unit.
+
+    share -0.033 -> `−3.3 points`, points -1.2 -> `−1.2 points`, grade -> `−0.31 of 5`, log 0.0129 -> `+1.3 %`, number
+    -> `−12.3`.
+    """
+    return _bare_difference(difference, unit) + _ENDINGS[unit]
+
+
+def range_text(interval: Interval, unit: Unit) -> str:
+    """An interval of a difference, without its unit but for percent: `−9.9 to +1.2`, `−0.4 to +1.3 %`."""
+    ending = " %" if unit == "log" else ""
+    return f"{_bare_difference(interval.lower, unit)} to {_bare_difference(interval.upper, unit)}{ending}"
+
+
+def size_text(size: float, unit: Unit) -> str:
+    """A size without a sign: share 0.02 -> `2 points`, grade 0.25 -> `0.25 of 5`, log 0.0198 -> `2 %`."""
+    match unit:
+        case "share":
+            return point_count(size)
+        case "points":
+            return point_count(size / 100)
+        case "grade":
+            return f"{size:.2f} of 5"
+        case "log":
+            return f"{_percent_more(size):.1f}".removesuffix(".0") + " %"
+        case "number":
+            return _number_text(size)
+
+
+_ENDINGS: dict[Unit, str] = {"share": " points", "points": " points", "grade": " of 5", "log": " %", "number": ""}
+
+
+def _bare_difference(difference: float, unit: Unit) -> str:
+    match unit:
+        case "share":
+            return points(difference)
+        case "points":
+            return _signed(difference, 1)
+        case "grade":
+            return _signed(difference, 2)
+        case "log":
+            return _signed(_percent_more(difference), 1)
+        case "number":
+            return _signed(difference, _decimals(difference))
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = f"{abs(value):.{decimals}f}"
+    if float(text) == 0:
+        return text
+    return f"−{text}" if value < 0 else f"+{text}"
+
+
+def _number_text(value: float) -> str:
+    text = f"{abs(value):,.{_decimals(value)}f}"
+    return f"−{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def _decimals(value: float) -> int:
+    """Three digits that count, for numbers from 0.001 up; whole numbers from 100 up."""
+    return 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+
+
+def _exponential_text(logarithm: float) -> str:
+    try:
+        return _number_text(math.exp(logarithm))
+    except OverflowError:
+        return f"10^{logarithm / math.log(10):.0f}"
+
+
+def _percent_more(logarithm: float) -> float:
+    """What a difference of logarithms is in percent of the smaller or larger value: 0.0198 -> 2."""
+    return 100 * math.expm1(min(logarithm, 300.0))

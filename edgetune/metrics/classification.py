@@ -32,6 +32,7 @@ class ClassificationMetrics:
     unparsed: int
     accuracy: float
     macro_f1: float
+    weighted_f1: float
     labels: tuple[str, ...]
     per_label: tuple[LabelMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
@@ -52,7 +53,8 @@ def measure_classification(
 ) -> ClassificationMetrics:
     """Measure predictions against gold labels with scikit-learn.
 
-    Macro averages are plain means over `labels`; a label that neither gold nor prediction ever names counts as 0.
+    Macro averages are plain means over `labels`; a label that neither gold nor prediction ever names counts as 0. The
+    weighted F1 weighs each label with its support.
     Raises ValueError without items, when the lists differ in length, or for a label outside `labels`.
     """
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -78,6 +80,7 @@ def measure_classification(
         unparsed=guess.count(unparsed),
         accuracy=right / len(gold),
         macro_f1=float(scores[2].mean()),
+        weighted_f1=float(scores[2] @ scores[3]) / len(gold),
         labels=tuple(labels),
         per_label=tuple(
             LabelMetrics(float(precision), float(recall), float(f1), int(support))

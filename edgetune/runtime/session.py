@@ -6,7 +6,7 @@ import codecs
 import ctypes
 import itertools
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
 from edgetune.runtime import native, probe
+from edgetune.runtime.grammar import ConstrainedSampler
 from edgetune.runtime.interrupt import deferred_interrupt
 from edgetune.runtime.sampling import Sampling, build_chain
 
@@ -30,9 +31,13 @@ BATCH_TOKENS = 512
 REPRODUCIBLE_BATCH_TOKENS = 48
 """llama.cpp computes attention for batches of 64 tokens and more in another way, with other rounding: the same text
 read in other batches gave log-probabilities that differed by up to 0.5 nats. Below that, the bits are the same however
-the text is cut and whatever was in the cache; reading is 10 to 30 % slower."""
-SEQUENCES = 16
-"""The one that is generated, and the answers that are scored beside each other."""
+the text is cut and whatever was in the cache; reading is 10 to 30 % slower. A batch of a single token is computed in
+another way again, where several threads work on a long cache, so such batches hold at least 2."""
+SEQUENCES = 48
+"""The one that is generated, and the texts that are read beside each other. They share one cache, so more of them take
+no more memory. At most REPRODUCIBLE_BATCH_TOKENS: llama.cpp sets logits aside for each."""
+STATES = 16
+"""The same for models whose memory is a state of fixed size, of which each sequence has its own."""
 
 _ABORTED = 2
 """llama_decode's status after its abort callback has said stop."""
@@ -62,12 +67,12 @@ class GenerationStats:
     """The generated ids, without the one that ended the answer."""
 
 
-class _Entry(NamedTuple):
-    """One token of a batch."""
+class Entry(NamedTuple):
+    """One token of a batch. It belongs to all of its sequences, and follows what each of them holds."""
 
     token: int
     position: int
-    sequence: int
+    sequences: tuple[int, ...]
     wants_logits: bool
 
 
@@ -78,14 +83,18 @@ class Session:
     more than the cache holds, so an interrupt between two tokens leaves both usable.
     """
 
-    def __init__(self, path: Path, model: Any, context: Any, *, context_tokens: int, extra_kernels: bool) -> None:
+    def __init__(self, path: Path, model: Any, *, context_tokens: int, threads: int, extra_kernels: bool) -> None:
         self._llama = native.open_library()
-        self._model, self._context = model, context
-        self._memory = self._llama.llama_get_memory(context)
+        self._model = model
         self._vocabulary = self._llama.llama_model_get_vocab(model)
-        self._batch = self._llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self.sequences = SEQUENCES if self.can_branch else STATES
+        self._context = _create_context(model, context_tokens, self.sequences, threads)
+        self._memory = self._llama.llama_get_memory(self._context)
+        self._batch = self._llama.llama_batch_init(BATCH_TOKENS, 0, self.sequences)
         self._cached: list[int] = []
-        self._cached_reproducibly = True
+        self._reproducible_tokens = 0
+        """So many of the cached tokens were read in batches that always give the same bits."""
+        self._threads = threads
         self.path = path
         self.context_tokens = context_tokens
         self.extra_kernels = extra_kernels
@@ -116,18 +125,11 @@ class Session:
             wanted = context_tokens or min(trained, DEFAULT_CONTEXT_TOKENS)
             if wanted > trained:
                 console.warn(f"{path} was trained on {trained} tokens of context; {wanted} may give poor answers")
-            context = native.create_context(
-                model,
-                context_tokens=wanted,
-                batch_tokens=BATCH_TOKENS,
-                outputs=REPRODUCIBLE_BATCH_TOKENS,
-                sequences=SEQUENCES,
-                threads=threads or physical_cores(),
-            )
+            threads = threads or physical_cores()
+            return cls(path, model, context_tokens=wanted, threads=threads, extra_kernels=extra_kernels)
         except BaseException:
             llama.llama_model_free(model)
             raise
-        return cls(path, model, context, context_tokens=wanted, extra_kernels=extra_kernels)
 
     def close(self) -> None:
         """Free the model and its cache. Closing twice is fine; using a closed session is not."""
@@ -144,6 +146,51 @@ class Session:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def make_room(self, tokens: int) -> None:
+        """See to it that texts of `tokens` fit, as far as the model was trained on so many; what was read is forgotten.
+
+        Raises ModelError when the cache does not fit into memory.
+        """
+        wanted = min(tokens, self._llama.llama_model_n_ctx_train(self._model))
+        if wanted <= self.context_tokens:
+            return
+        context = _create_context(self._model, wanted, self.sequences, self._threads)
+        self._llama.llama_free(self._context)
+        self._context, self.context_tokens = context, wanted
+        self._memory = self._llama.llama_get_memory(context)
+        self._cached, self._reproducible_tokens = [], 0
+
+    def require_room(self, count: int) -> None:
+        """Raise UsageError when there are no tokens to read, or more than the context holds."""
+        if self._context is None:
+            raise ValueError("this session is closed")
+        if count < 1:
+            raise UsageError("there is nothing to read", remedy="give at least one token")
+        if count > self.context_tokens:
+            raise UsageError(
+                f"the text has {count} tokens, the context holds {self.context_tokens}",
+                remedy="shorten it, or open the model with a larger context",
+            )
+
+    def forget(self) -> None:
+        """Empty the cache."""
+        self._forget_after(0)
+
+    @cached_property
+    def can_branch(self) -> bool:
+        """True where texts can be read beside each other that share a beginning, token by token.
+
+        A model whose memory is a state (Mamba, RWKV and hybrids of them) cannot share it so.
+        """
+        llama, model = self._llama, self._model
+        return not (llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
+
+    @cached_property
+    def beginning(self) -> list[int]:
+        """What stands before a plain text: the beginning-of-text token where the vocabulary asks for one."""
+        bos = self._llama.llama_vocab_bos(self._vocabulary)
+        return [bos] if self._llama.llama_vocab_get_add_bos(self._vocabulary) and bos >= 0 else []
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -192,31 +239,42 @@ class Session:
         Returns how many of them were there already. With `reproducible`, the logits depend on `ids` alone and not on
         what was read before, to the last bit. Raises UsageError when they do not fit into the context.
         """
-        self._require_room(len(ids))
-        if reproducible and not self._cached_reproducibly:
-            self._forget_after(0)
-        kept = self._keep_common(ids)
-        self._cached_reproducibly = reproducible or (self._cached_reproducibly and len(ids) - kept == 1)
-        step = REPRODUCIBLE_BATCH_TOKENS if reproducible else BATCH_TOKENS
+        self.require_room(len(ids))
+        kept = self._keep_common(
+            ids, most=max(0, min(self._reproducible_tokens, len(ids) - 2)) if reproducible else None
+        )
+        self._reproducible_tokens = min(kept, self._reproducible_tokens)
+        cuts = list(_cut_reproducibly(kept, len(ids)) if reproducible else range(kept, len(ids), BATCH_TOKENS))
         with deferred_interrupt() as stop:
             stop_if_wished = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
             self._llama.llama_set_abort_callback(self._context, stop_if_wished, None)
             try:
-                for start in range(kept, len(ids), step):
-                    part = ids[start : start + step]
+                for start, end in itertools.pairwise([*cuts, len(ids)]):
+                    part = ids[start:end]
                     last = len(ids) - 1 - start
-                    if not self._decode([_Entry(token, start + i, 0, i == last) for i, token in enumerate(part)]):
+                    if not self._decode([Entry(token, start + i, (0,), i == last) for i, token in enumerate(part)]):
                         break
                     self._cached.extend(part)
+                    if reproducible:
+                        self._reproducible_tokens = len(self._cached)
             finally:
                 self._llama.llama_set_abort_callback(self._context, self._llama.ggml_abort_callback(), None)
         return kept
 
-    def generate(self, ids: Sequence[int], *, sampling: Sampling, max_tokens: int) -> Generator[str, None, None]:
+    def generate(
+        self,
+        ids: Sequence[int],
+        *,
+        sampling: Sampling,
+        max_tokens: int,
+        reproducible: bool = False,
+        grammar: str | None = None,
+    ) -> Generator[str, None, None]:
         """Read `ids` and write on, piece by piece, until the model ends, `max_tokens`, or the end of the context.
 
-        Pieces are whole characters. Afterwards, and also when the caller stops early, `last_stats` holds what it took.
-        Raises UsageError when the prompt does not fit into the context.
+        Pieces are whole characters. With `reproducible`, what is written does not depend on what was read before. With
+        `grammar` (GBNF), only texts that fit its `root` are written. Afterwards, and also when the caller stops early,
+        `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context.
         """
         llama, context, vocabulary = self._llama, self._context, self._vocabulary
         started = time.perf_counter()
@@ -227,8 +285,9 @@ class Session:
         first_at: float | None = None
         prompt_seconds = decode_seconds = 0.0
         chain = build_chain(sampling, self.vocabulary_size, ids)
+        constrained = None if grammar is None else ConstrainedSampler(chain, grammar, vocabulary)
         try:
-            cached = self.feed(ids)
+            cached = self.feed(ids, reproducible=reproducible)
             prompt_seconds = time.perf_counter() - started
             while True:
                 resumed = time.perf_counter()
@@ -236,9 +295,12 @@ class Session:
                     if len(self._cached) >= self.context_tokens:
                         reason = "context"
                         break
-                    self._decode([_Entry(generated[-1], len(self._cached), 0, True)])
+                    self._decode([Entry(generated[-1], len(self._cached), (0,), True)])
                     self._cached.append(generated[-1])
-                token = llama.llama_sampler_sample(chain, context, -1)
+                if constrained is None:
+                    token = llama.llama_sampler_sample(chain, context, -1)
+                else:
+                    token = constrained.sample(context)
                 now = time.perf_counter()
                 if first_at is None:
                     first_at = now
@@ -256,7 +318,10 @@ class Session:
             if text := decoder.decode(b"", final=True):
                 yield text
         finally:
-            llama.llama_sampler_free(chain)
+            if constrained is None:
+                llama.llama_sampler_free(chain)
+            else:
+                constrained.free()
             timed = len(generated) - (reason != "stop")
             self.last_stats = GenerationStats(
                 prompt_tokens=len(ids),
@@ -270,95 +335,59 @@ class Session:
                 token_ids=tuple(generated),
             )
 
-    def score(self, prefix: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
-        """For each continuation, the log-probability of its tokens after `prefix`, summed, in nats.
+    def branch(self, entries: Sequence[Entry]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Read texts that go on from what the cache holds, beside each other, and forget them at the end.
 
-        The prefix is read once, and what it shares with the cache is not read again. The continuations are read beside
-        each other, as sequences that share the prefix. A score depends on the prefix and its continuation alone, to the
-        last bit. Raises UsageError when the prefix is empty or the longest continuation does not fit into the context.
+        Sequences are counted from 1, and each is read in the order of its positions. Gives, for each entry that wants
+        them, its number and the logits after it, (vocabulary,), in memory that the next ones overwrite. They depend on
+        the cache and the texts of the entry's sequences alone, to the last bit, when there are 2 entries or more.
         """
-        if not prefix:
-            raise UsageError("the probability of a text with nothing before it is not defined", remedy="give a prefix")
-        self._require_room(len(prefix) + max((len(continuation) - 1 for continuation in continuations), default=0))
-        self.feed(prefix, reproducible=True)
-        after_prefix = _log_softmax(self._logits_at(-1))
-        scores = [float(after_prefix[continuation[0]]) if continuation else 0.0 for continuation in continuations]
-        waiting = [number for number, continuation in enumerate(continuations) if len(continuation) > 1]
-        while waiting:
-            group = self._first_that_fit(waiting, continuations, room=self.context_tokens - len(prefix))
-            for number, score in zip(group, self._score_rest([continuations[number] for number in group]), strict=True):
-                scores[number] += score
-            waiting = waiting[len(group) :]
-        return scores
+        for sequence in sorted({sequence for entry in entries for sequence in entry.sequences}):
+            self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+        try:
+            for start, end in itertools.pairwise([*_cut_reproducibly(0, len(entries)), len(entries)]):
+                part = entries[start:end]
+                self._decode(part)
+                for index, entry in enumerate(part):
+                    if entry.wants_logits:
+                        yield start + index, self._logits_at(index)
+        finally:
+            self._llama.llama_memory_seq_keep(self._memory, 0)
 
     def log_probabilities(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """The log-probabilities of every next token after each of `ids`, shape (len(ids), vocabulary), in nats.
 
         Raises UsageError when they do not fit into the context.
         """
-        self._require_room(len(ids))
-        self._forget_after(0)
-        self._cached_reproducibly = True
         rows = np.empty((len(ids), self.vocabulary_size), np.float32)
-        for start in range(0, len(ids), REPRODUCIBLE_BATCH_TOKENS):
-            part = ids[start : start + REPRODUCIBLE_BATCH_TOKENS]
-            self._decode([_Entry(token, start + index, 0, True) for index, token in enumerate(part)])
-            self._cached.extend(part)
-            for index in range(len(part)):
-                rows[start + index] = _log_softmax(self._logits_at(index))
+        for index, logits in self.read(ids):
+            rows[index] = logits - np.float32(log_total(logits))
         return rows
 
-    def _score_rest(self, continuations: Sequence[Sequence[int]]) -> list[float]:
-        """The log-probability of all tokens but the first of each continuation, after what the cache holds."""
-        start = len(self._cached)
-        entries = []
-        targets = []
-        for sequence, continuation in enumerate(continuations, start=1):
-            self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
-            for index, (token, following) in enumerate(itertools.pairwise(continuation)):
-                entries.append(_Entry(token, start + index, sequence, True))
-                targets.append((sequence - 1, following))
-        scores = [0.0] * len(continuations)
-        try:
-            for first in range(0, len(entries), REPRODUCIBLE_BATCH_TOKENS):
-                part = entries[first : first + REPRODUCIBLE_BATCH_TOKENS]
-                self._decode(part)
-                for index, (number, following) in enumerate(targets[first : first + len(part)]):
-                    scores[number] += float(_log_softmax(self._logits_at(index))[following])
-        finally:
-            self._llama.llama_memory_seq_keep(self._memory, 0)
-        return scores
+    def read(self, ids: Sequence[int], *, wanted_from: int = 0) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Read `ids` from the start, and give the number and the logits, (vocabulary,), of those from `wanted_from` on.
 
-    @staticmethod
-    def _first_that_fit(waiting: Sequence[int], continuations: Sequence[Sequence[int]], *, room: int) -> list[int]:
-        """The first of the waiting continuations that can be read together: enough sequences, enough cache."""
-        group: list[int] = []
-        for number in waiting[: SEQUENCES - 1]:
-            room -= len(continuations[number]) - 1
-            if room < 0:
-                break
-            group.append(number)
-        return group
+        Logits are of what follows the id. They depend on `ids` alone, to the last bit, and lie in memory that the next
+        ones overwrite. Raises UsageError when the ids do not fit into the context.
+        """
+        self.require_room(len(ids))
+        self._forget_after(0)
+        for start, end in itertools.pairwise([*_cut_reproducibly(0, len(ids)), len(ids)]):
+            part = ids[start:end]
+            entries = [Entry(token, start + i, (0,), start + i >= wanted_from) for i, token in enumerate(part)]
+            self._decode(entries)
+            self._cached.extend(part)
+            self._reproducible_tokens = len(self._cached)
+            for index, entry in enumerate(entries):
+                if entry.wants_logits:
+                    yield entry.position, self._logits_at(index)
 
-    def _require_room(self, count: int) -> None:
-        if self._context is None:
-            raise ValueError("this session is closed")
-        if count < 1:
-            raise UsageError("there is nothing to read", remedy="give at least one token")
-        if count > self.context_tokens:
-            raise UsageError(
-                f"the text has {count} tokens, the context holds {self.context_tokens}",
-                remedy="shorten it, or open the model with a larger context",
-            )
+    def _keep_common(self, ids: Sequence[int], most: int | None) -> int:
+        """Forget what the cache does not share with `ids`, and the last token, whose logits are needed again.
 
-    def _keep_common(self, ids: Sequence[int]) -> int:
-        """Forget what the cache does not share with `ids`, and the last token, whose logits are needed again."""
-        shared = 0
-        for cached, wanted in zip(self._cached, ids[:-1], strict=False):
-            if cached != wanted:
-                break
-            shared += 1
-        return self._forget_after(shared)
+        At most `most` tokens stay. Returns how many do.
+        """
+        return self._forget_after(common_beginning([self._cached, ids[:-1][:most]]))
 
     def _forget_after(self, count: int) -> int:
         """Keep the first `count` tokens of the cache; none where the model's memory cannot be cut. Returns how many."""
@@ -367,17 +396,19 @@ class Session:
             self._llama.llama_memory_clear(self._memory, False)
             count = 0
         del self._cached[count:]
+        self._reproducible_tokens = min(count, self._reproducible_tokens)
         return count
 
-    def _decode(self, entries: Sequence[_Entry]) -> bool:
+    def _decode(self, entries: Sequence[Entry]) -> bool:
         """Read a batch; False when it was aborted. Raises ModelError when llama.cpp cannot."""
         batch = self._batch
         batch.n_tokens = len(entries)
-        for index, (token, position, sequence, wants_logits) in enumerate(entries):
+        for index, (token, position, sequences, wants_logits) in enumerate(entries):
             batch.token[index] = token
             batch.pos[index] = position
-            batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = sequence
+            batch.n_seq_id[index] = len(sequences)
+            for place, sequence in enumerate(sequences):
+                batch.seq_id[index][place] = sequence
             batch.logits[index] = wants_logits
         status = self._llama.llama_decode(self._context, batch)
         if status not in (0, _ABORTED):
@@ -410,7 +441,36 @@ class Session:
         return buffer.value.decode("utf-8", "replace")
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Log-probabilities in nats, in double precision."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    return shifted - np.log(np.exp(shifted).sum())
+def log_total(logits: NDArray[np.float32]) -> float:
+    """The logarithm of the sum of all exponentials: a logit less this is a log-probability in nats."""
+    largest = float(logits.max())
+    return largest + float(np.log(np.exp(logits - np.float32(largest)).sum(dtype=np.float64)))
+
+
+def common_beginning(texts: Sequence[Sequence[int]]) -> int:
+    """How many ids all texts begin with alike."""
+    count = 0
+    for ids in zip(*texts, strict=False):
+        if any(token != ids[0] for token in ids):
+            break
+        count += 1
+    return count
+
+
+def _create_context(model: Any, context_tokens: int, sequences: int, threads: int) -> Any:
+    return native.create_context(
+        model,
+        context_tokens=context_tokens,
+        batch_tokens=BATCH_TOKENS,
+        outputs=REPRODUCIBLE_BATCH_TOKENS,
+        sequences=sequences,
+        threads=threads,
+    )
+
+
+def _cut_reproducibly(start: int, end: int) -> list[int]:
+    """Where batches begin that give the same bits however a text is cut. The last one holds no single token."""
+    cuts = list(range(start, end, REPRODUCIBLE_BATCH_TOKENS))
+    if end - cuts[-1] == 1 and len(cuts) > 1:
+        cuts[-1] -= 1
+    return cuts

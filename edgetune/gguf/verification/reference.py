@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgetune.errors import AdapterError
-from edgetune.models.load import load_model, quiet_libraries
 from edgetune.weights.source import Source
+from edgetune.weights.whole_model import load_adapted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,17 +19,7 @@ def open_reference(source: Source) -> LogProbabilities:
     """Load the model in float32 and return what gives its predictions. Raises ModelError, AdapterError."""
     import torch
 
-    quiet_libraries()
-    model = load_model(source.base, dtype=torch.float32)
-    if source.adapter is not None:
-        from peft import PeftModel
-
-        try:
-            model = PeftModel.from_pretrained(model, source.adapter.folder)
-        except (RuntimeError, ValueError, KeyError) as problem:
-            reason = str(problem).strip().split("\n")[0]
-            raise AdapterError(f"does not fit its base ({reason})", where=source.adapter.folder) from problem
-    model.eval()
+    model = load_adapted(source, dtype=torch.float32)
 
     @torch.no_grad()
     def log_probabilities(ids: Sequence[int]) -> NDArray[np.float32]:

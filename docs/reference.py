@@ -1,4 +1,4 @@
-"""Writes docs/recipe.md from the schema: python docs/recipe_reference.py"""
+"""Writes docs/recipe.md and docs/suite.md from the schemas: python docs/reference.py"""
 
 from __future__ import annotations
 
@@ -10,22 +10,36 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
+from edgetune.judging import judge_file, rubric, suite
+from edgetune.judging.measures import MEASURES
 from edgetune.recipe import data, methods, schema, section, train
 
-PAGE = Path(__file__).with_name("recipe.md")
+FOLDER = Path(__file__).parent
 
 
 def _tag(kind: type[section.Section]) -> str:
     return str(typing.get_args(kind.model_fields["type"].annotation)[0])
 
 
-SECTIONS: dict[str, type[section.Section]] = {
+RECIPE: dict[str, type[section.Section]] = {
     "": schema.Recipe,
     "base": schema.Base,
     "data": data.Data,
     "data.train[], data.eval[]": data.DataSource,
     **{f"method, type {_tag(kind)}": kind for kind in methods.OWN_METHODS},
     "train": train.Train,
+}
+
+SUITE: dict[str, type[section.Section]] = {
+    "": suite.Suite,
+    "data[]": suite.SuiteSource,
+    "generation": suite.Generation,
+    "gate": suite.Gate,
+    "a rubric": rubric.Rubric,
+    "a rubric's criteria": rubric.Criterion,
+    "a judge, kind endpoint": judge_file.EndpointJudge,
+    "a judge, kind gguf": judge_file.LocalJudge,
+    "a judge's price": judge_file.Price,
 }
 
 
@@ -47,19 +61,51 @@ others: it need not be complete, and `edgetune recipes` does not list it. `edget
 a recipe comes to."""
 
 
-def reference() -> str:
-    """The whole page as Markdown."""
-    parts = [
+def recipe_page() -> str:
+    """The reference of recipes as Markdown."""
+    introduction = (
         "# Recipe reference",
-        "Written by `python docs/recipe_reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can "
+        "Written by `python docs/reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can "
         "be set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
         _EXTENDS,
+    )
+    return "\n\n".join([*introduction, *_tables(RECIPE)]) + "\n"
+
+
+def suite_page() -> str:
+    """The reference of suites, rubrics and judges as Markdown."""
+    introduction = (
+        "# Suite reference",
+        "Written by `python docs/reference.py` from `edgetune/judging/suite.py`, `rubric.py`, `judge_file.py` and "
+        "`measures/`; change it there. [Judging](judging.md) says what they are for.",
+    )
+    rows = [
+        f"| `{measure.name}` | {measure.title} | {', '.join(measure.tasks)} | {_margin(measure.default_margin)} |"
+        for measure in MEASURES.values()
     ]
-    for name, kind in SECTIONS.items():
+    metrics = ["| metric | | task | margin |", "|---|---|---|---|", *rows]
+    return "\n\n".join([*introduction, *_tables(SUITE), "## metrics", _METRICS, "\n".join(metrics)]) + "\n"
+
+
+PAGES = {"recipe.md": recipe_page, "suite.md": suite_page}
+
+_METRICS = """\
+A gate's margin is in the metric's unit: of a share, 0.02 is 2 points; ROUGE counts to 100; of perplexity, 0.02 is 2 %. A
+metric without a margin cannot be gated, because no direction of it is better, or the machine has a say in it."""
+
+
+def _margin(margin: float | None) -> str:
+    return "" if margin is None else f"`{margin:g}`"
+
+
+def _tables(sections: dict[str, type[section.Section]]) -> list[str]:
+    """Heading, description and table of keys of each section."""
+    parts = []
+    for name, kind in sections.items():
         parts.append(f"## {name or 'top level'}\n\n{(kind.__doc__ or '').strip()}")
         rows = [_row(key, field) for key, field in kind.model_fields.items()]
         parts.append("\n".join(["| key | type | default | |", "|---|---|---|---|", *rows]))
-    return "\n\n".join(parts) + "\n"
+    return parts
 
 
 def _row(key: str, field: FieldInfo) -> str:
@@ -93,10 +139,11 @@ def _type_name(kind: Any) -> str:
         return _type_name(arguments[0])
     if origin in (list, dict):
         return f"{origin.__name__} of {_type_name(arguments[-1])}"
-    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Any": "anything"}.get(
         kind.__name__, f"section {kind.__name__}"
     )
 
 
 if __name__ == "__main__":
-    PAGE.write_text(reference(), encoding="utf-8")
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")

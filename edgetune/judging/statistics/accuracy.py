@@ -10,19 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binom, binomtest, norm
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+from scipy.stats import binom, binomtest
 
-POWER = 0.8
-"""How surely a comparison should show an effect that is there; the usual choice."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A two-sided confidence interval."""
-
-    lower: float
-    upper: float
-    confidence: float
+from edgetune.judging.statistics.clusters import cluster_sums, number_clusters
+from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.scores import allow_for_unseen, measure_mean, t_quantile
 
 
 @dataclass(frozen=True)
@@ -96,30 +91,35 @@ def wilson_interval(right: int, items: int, confidence: float = 0.95) -> Interva
     return Interval(float(bounds.low), float(bounds.high), confidence)
 
 
-def smallest_visible_loss(counts: PairedCounts, alpha: float) -> float:
-    """The smallest loss of accuracy that this many items would show as significant, four times in five or more often.
+def clustered_interval(differences: NDArray[np.float64], clusters: Sequence[str], confidence: float = 0.95) -> Interval:
+    """Interval of the difference of two accuracies where items of one cluster may be alike; differences (n,) are -1, 0
+    or 1 by item.
 
-    A normal approximation: with z = z(1 - alpha/2) + z(0.8) and the observed discordance d = (gained + lost) / n, a
-    difference has a standard error of about sqrt(d / n), so the loss is z sqrt(d / n). A loss is never larger than the
-    discordance that it comes from; where d is too small for it, d is the loss itself, which gives z² / n. At most 1.
+    Bonett and Price's one added gain and one added loss, each a cluster of one item, then a Wald interval with the
+    cluster-robust standard error and Student's quantile with G - 1 degrees of freedom for G clusters. With every item
+    its own cluster it is `bonett_price_interval` but for that quantile and the correction for few clusters. Made wider
+    by `allow_for_unseen` where hardly a cluster differs, for an unseen one may flip whole. Cut to [-1, 1]. Sources: as
+    there, and Liang, Zeger (1986), Biometrika 73:13-22. Raises ValueError for fewer than 2 clusters.
     """
-    reach = _quantile(1 - alpha) + float(norm.ppf(POWER))
-    discordance = (counts.gained + counts.lost) / counts.items
-    return min(1.0, max(reach * math.sqrt(discordance / counts.items), reach**2 / counts.items))
+    names = [*(f"={name}" for name in clusters), "gained", "lost"]
+    adjusted = measure_mean(np.append(differences, [1.0, -1.0]), names)
+    degrees = adjusted.units - 3
+    if degrees < 1:
+        raise ValueError("an interval needs at least 2 clusters")
+    reach = t_quantile(confidence, degrees) * adjusted.standard_error
+    sums = cluster_sums(differences, number_clusters(clusters, differences.size))
+    interval = Interval(adjusted.value - reach, adjusted.value + reach, confidence)
+    interval = allow_for_unseen(interval, int((sums > 0).sum()), int((sums < 0).sum()), sums.size, step=1.0)
+    return Interval(max(-1.0, interval.lower), min(1.0, interval.upper), confidence)
 
 
-def items_to_decide(counts: PairedCounts, margin: float, alpha: float) -> int | None:
-    """About how many items would decide four times in five, if difference and discordance stay as they are.
+def adjusted_difference(counts: PairedCounts) -> tuple[float, float]:
+    """The difference and its standard error after adding one to each discordant count, as Bonett and Price do.
 
-    A normal approximation: n = z² d / distance², with z as in `smallest_visible_loss`, and discordance d and difference
-    as Bonett and Price adjust them. A loss smaller than the margin has to be told from the margin (distance =
-    difference + margin), any other from zero (distance = -difference). None when the distance is zero or next to it:
-    no number would do.
+    For planning: the standard error is sqrt(discordance / n), without the square of the difference.
     """
-    reach = _quantile(1 - alpha) + float(norm.ppf(POWER))
     discordance, difference = _adjusted(counts)
-    distance = difference + margin if counts.difference > -margin else -difference
-    return None if distance < 1e-6 else math.ceil(reach**2 * discordance / distance**2)
+    return difference, math.sqrt(discordance / counts.items)
 
 
 def _adjusted(counts: PairedCounts) -> tuple[float, float]:
@@ -130,4 +130,4 @@ def _adjusted(counts: PairedCounts) -> tuple[float, float]:
 
 def _quantile(confidence: float) -> float:
     """The normal quantile that a two-sided interval of this confidence reaches to: 1.96 for 0.95."""
-    return float(norm.ppf((1 + confidence) / 2))
+    return float(ndtri((1 + confidence) / 2))

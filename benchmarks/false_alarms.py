@@ -1,0 +1,269 @@
+"""How often the gate is wrong, and what it finds: simulated with a seed.
+
+    python benchmarks/false_alarms.py [--quick] [--seed 0]
+
+Each row is one kind of data, drawn many times. The first tables draw candidate and baseline alike, so every alarm is a
+false one: `p < 0.05` counts both directions (nominal 5 %), REGRESSION only losses of at least the margin (nominal 2.5
+%). `coverage` counts the intervals that hold the true difference (nominal 95 %), `too high` those that lie above it,
+and so could let a candidate pass that lost the margin (nominal 2.5 %). Ends with exit code 1 when false alarms of
+scores or accuracy reach 6.5 % in any row, or when a planted loss of half a grade is found in fewer than 80 % of the
+runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+from simulated import (
+    ACCURACY_MARGIN,
+    Sides,
+    Values,
+    draw_accuracy_loss,
+    draw_clusters,
+    draw_f1,
+    draw_grade_loss,
+    draw_grades,
+    draw_normal,
+    draw_outliers,
+    draw_perplexity,
+    draw_right,
+    draw_rouge,
+    draw_tied,
+    pairing_of,
+    score_of,
+    truth_of,
+)
+
+from edgetune.judging.comparison import Outcome, Pairing
+from edgetune.judging.gate import decide
+from edgetune.judging.pairing import GRADE_MARGIN
+from edgetune.judging.statistics.bootstrap import bootstrap_p, cautious_interval, resample
+from edgetune.judging.suite import Gate
+
+GATE = Gate()
+LIMIT = 0.065
+"""For false alarms; quick runs are allowed two of their standard errors more."""
+
+FOUND = 0.8
+SIZES = (20, 50, 200)
+Differences = Callable[[np.random.Generator, int], Values]
+
+
+@dataclass
+class Tally:
+    """What happened in the runs of one row."""
+
+    alarms: list[bool] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    covered: list[bool] = field(default_factory=list)
+    too_high: list[bool] = field(default_factory=list)
+
+    def add(self, pairing: Pairing, truth: float) -> None:
+        """One run through the gate."""
+        found = decide([pairing], GATE).comparisons[0]
+        self.outcomes.append(found.outcome)
+        self.note(found.p_value, found.interval.lower, found.interval.upper, truth)
+
+    def note(self, p_value: float, lower: float, upper: float, truth: float) -> None:
+        """One run's test and interval."""
+        self.alarms.append(p_value < 0.05)
+        self.covered.append(lower - 1e-12 <= truth <= upper + 1e-12)
+        self.too_high.append(lower - 1e-12 > truth)
+
+    def share(self, outcome: Outcome) -> float:
+        """Of all runs, those with this outcome."""
+        return self.outcomes.count(outcome) / len(self.outcomes)
+
+    def cells(self) -> list[str]:
+        """The row's figures."""
+        regressions = f"{self.share(Outcome.REGRESSION):.1%}" if self.outcomes else ""
+        shares = (np.mean(self.alarms), np.mean(self.covered), np.mean(self.too_high))
+        alarms, covered, too_high = (f"{share:.1%}" for share in shares)
+        return [alarms, regressions, covered, too_high]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the runs, in seconds")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    runs = 300 if options.quick else 3000
+    seeds = np.random.SeedSequence(options.seed)
+    failures = [
+        *compare_scores(seeds.spawn(1)[0], runs),
+        *compare_accuracies(seeds.spawn(1)[0], runs),
+        *compare_clusters(seeds.spawn(1)[0], runs // 2),
+        *find_planted_losses(seeds.spawn(1)[0], runs // 4),
+    ]
+    compare_lost_grades(seeds.spawn(1)[0], runs // 2)
+    compare_aggregates(seeds.spawn(1)[0], runs // 8)
+    count_items(seeds.spawn(1)[0], runs // 8)
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    sys.exit(bool(failures))
+
+
+def compare_scores(seed: np.random.SeedSequence, runs: int) -> Iterator[str]:
+    """Two equal models, graded; differences of several shapes, symmetric about zero."""
+    heading("Scores, two equal models", ["data", "items", "p < 0.05", "REGRESSION", "coverage", "too high"])
+    shapes: dict[str, Differences] = {
+        "normal": draw_normal,
+        "grades 1 to 5, most of them 4 or 5": draw_grades,
+        "ties: 4 of 5 items the same": draw_tied,
+        "heavy tails: 1 item in 20 far off": draw_outliers,
+    }
+    yield from alarms_of(seed, runs, shapes, "score")
+
+
+def compare_accuracies(seed: np.random.SeedSequence, runs: int) -> Iterator[str]:
+    """Two models that are equally often right, and differ on a share of the items."""
+    heading("Accuracy, two equal models", ["data", "items", "p < 0.05", "REGRESSION", "coverage", "too high"])
+    shapes: dict[str, Differences] = {
+        f"{share:.0%} of items differ": partial(draw_right, differing=share) for share in (0.02, 0.1, 0.3, 0.6)
+    }
+    yield from alarms_of(seed, runs, shapes, "accuracy")
+
+
+def compare_clusters(seed: np.random.SeedSequence, runs: int) -> Iterator[str]:
+    """Equal models on items that come in clusters of 1 to 9, alike within a cluster."""
+    heading(
+        "Clusters of 1 to 9 items that are alike, two equal models",
+        ["data", "clusters", "p < 0.05", "REGRESSION", "coverage", "too high"],
+    )
+    generator = np.random.default_rng(seed)
+    for kind in ("score", "accuracy"):
+        for clusters in (10, 20, 50):
+            tally, ignoring = Tally(), Tally()
+            for _ in range(runs):
+                pairing = draw_clusters(generator, kind, clusters)
+                tally.add(pairing, 0.0)
+                ignoring.add(replace(pairing, clusters=None), 0.0)
+            row([kind, clusters, *tally.cells()])
+            row([f"{kind}, clusters not named", clusters, *ignoring.cells()])
+            if too_many(tally):
+                yield f"{kind} in {clusters} clusters: {np.mean(tally.alarms):.1%} false alarms"
+
+
+def find_planted_losses(seed: np.random.SeedSequence, runs: int) -> Iterator[str]:
+    """A candidate that truly lost half a grade, 100 items."""
+    heading("A loss of half a grade, 100 items", ["noise of an item (SD)", "REGRESSION", "PASS"])
+    generator = np.random.default_rng(seed)
+    for spread in (1.0, 1.25, 1.5):
+        tally = Tally()
+        for _ in range(runs):
+            tally.add(score_of(np.round(generator.normal(-0.5, spread, 100) * 2) / 2), -0.5)
+        found = tally.share(Outcome.REGRESSION)
+        row([spread, f"{found:.1%}", f"{tally.share(Outcome.PASS):.1%}"])
+        if found < FOUND:
+            yield f"half a grade lost, noise {spread}: found in {found:.1%}"
+
+
+def compare_lost_grades(seed: np.random.SeedSequence, runs: int) -> None:
+    """Losses that are anything but symmetric: some answers collapse, the others stay as they are."""
+    heading(
+        "Some answers lose 1 to 4 grades, the others nothing",
+        ["losers", "items", "p < 0.05", "REGRESSION", "coverage", "too high"],
+    )
+    generator = np.random.default_rng(seed)
+    for share in (0.05, 0.1, 0.2):
+        for items in SIZES:
+            tally = Tally()
+            for _ in range(runs):
+                losses = generator.integers(1, 5, items) * (generator.random(items) < share)
+                tally.add(score_of(-losses.astype(float)), -2.5 * share)
+            row([f"{share:.0%}", items, *tally.cells()])
+
+
+def compare_aggregates(seed: np.random.SeedSequence, runs: int) -> None:
+    """F1, ROUGE and perplexity of two equal models, and of a worse candidate, by the bootstrap."""
+    heading("The bootstrap", ["metric", "items", "p < 0.05", "", "coverage", "too high"])
+    generator = np.random.default_rng(seed)
+    draws: dict[str, tuple[Callable[[np.random.Generator, int], Sides], float]] = {
+        "macro-F1, 3 labels": (partial(draw_f1, accuracy=0.8), 0.0),
+        "macro-F1, worse": (partial(draw_f1, accuracy=0.6), truth_of(partial(draw_f1, accuracy=0.6))),
+        "ROUGE": (partial(draw_rouge, collapse=0.0), 0.0),
+        "ROUGE, 1 answer in 10 empty": (
+            partial(draw_rouge, collapse=0.1),
+            truth_of(partial(draw_rouge, collapse=0.1)),
+        ),
+        "perplexity": (draw_perplexity, 0.0),
+    }
+    for name, (draw, truth) in draws.items():
+        for items in (*SIZES, 500):
+            tally = Tally()
+            for run in range(runs):
+                candidate, baseline = (
+                    resample(side, items, resamples=1000, seed=run) for side in draw(generator, items)
+                )
+                difference = candidate.minus(baseline)
+                spread = np.concatenate([candidate.influence, baseline.influence]).std()
+                interval = cautious_interval(difference, 2 * float(spread))
+                tally.note(bootstrap_p(difference), interval.lower, interval.upper, truth)
+            row([name, items, *tally.cells()])
+
+
+def count_items(seed: np.random.SeedSequence, runs: int) -> None:
+    """How many items two equal models need to pass, and how many show a loss of twice the margin."""
+    heading(
+        f"How often 50 to 800 items decide, with margins of {GRADE_MARGIN:g} of 5 and 2 points",
+        ["metric, noise", "what is true", "50", "100", "200", "400", "800"],
+    )
+    generator = np.random.default_rng(seed)
+    cases: list[tuple[str, Callable[[float, int], Pairing], float]] = [
+        *(
+            (f"grades, SD {spread}", partial(draw_grade_loss, generator, spread=spread), GRADE_MARGIN)
+            for spread in (0.7, 1.0, 1.5)
+        ),
+        *(
+            (f"accuracy, {share:.0%} differ", partial(draw_accuracy_loss, generator, differing=share), ACCURACY_MARGIN)
+            for share in (0.05, 0.1)
+        ),
+    ]
+    for name, draw, margin in cases:
+        for truth, loss, wanted in (
+            ("no loss: PASS", 0.0, Outcome.PASS),
+            ("twice the margin lost: REGRESSION", 2 * margin, Outcome.REGRESSION),
+        ):
+            shares = []
+            for items in (50, 100, 200, 400, 800):
+                found = [decide([draw(loss, items)], GATE).outcome for _ in range(runs)]
+                shares.append(f"{found.count(wanted) / runs:.0%}")
+            row([name, truth, *shares])
+
+
+def alarms_of(seed: np.random.SeedSequence, runs: int, shapes: dict[str, Differences], kind: str) -> Iterator[str]:
+    generator = np.random.default_rng(seed)
+    for name, draw in shapes.items():
+        for items in SIZES:
+            tally = Tally()
+            for _ in range(runs):
+                candidate, baseline = draw(generator, items)
+                tally.add(pairing_of(kind, candidate, baseline), 0.0)
+            row([name, items, *tally.cells()])
+            if too_many(tally):
+                yield f"{kind}, {name}, {items} items: {np.mean(tally.alarms):.1%} false alarms"
+
+
+def too_many(tally: Tally) -> bool:
+    runs = len(tally.alarms)
+    allowance = 0 if runs >= 1000 else 2 * np.sqrt(LIMIT * (1 - LIMIT) / runs)
+    return float(np.mean(tally.alarms)) >= LIMIT + allowance
+
+
+def heading(title: str, columns: list[str]) -> None:
+    print(f"\n## {title}\n")
+    row(columns)
+    row(["---"] * len(columns))
+
+
+def row(cells: list[object]) -> None:
+    print("|", " | ".join(str(cell) for cell in cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

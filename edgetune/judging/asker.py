@@ -1,0 +1,56 @@
+"""One judge as a function from questions to replies, which counts what they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edgetune import console
+from edgetune.judging.asking.cache import AnswerCache
+from edgetune.judging.asking.cost import Budget, price_of
+from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
+from edgetune.judging.asking.schedule import ask_all
+from edgetune.judging.judge_file import Judge
+from edgetune.judging.judgement import Costs
+
+
+class Asker:
+    """Asks a judge. `costs` and `notes` grow with what is asked; a budget may be shared with other judges."""
+
+    def __init__(self, judge: Judge, *, cache: AnswerCache | None, budget: Budget, threads: int | None = None) -> None:
+        self.judge, self._cache, self._budget, self._threads = judge, cache, budget, threads
+        self.costs = Costs(usd=None if price_of(judge) is None else 0.0)
+        self.notes: list[str] = []
+
+    def __call__(self, requests: Sequence[JudgeRequest]) -> list[Reply | Failed]:
+        """The replies in the order of the requests. Raises what `ask_all` raises."""
+        spent = self._budget.spent_usd
+        replies = ask_all(
+            requests,
+            self.judge,
+            cache=self._cache,
+            budget=self._budget,
+            threads=self._threads,
+            on_note=self._note,
+        )
+        self._count(replies, self._budget.spent_usd - spent)
+        return replies
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            console.note(text)
+            self.notes.append(text)
+
+    def _count(self, replies: Sequence[Reply | Failed], spent_usd: float) -> None:
+        costs = self.costs
+        cached = sum(isinstance(reply, Reply) and reply.cached for reply in replies)
+        new = [reply for reply in replies if isinstance(reply, Reply) and not reply.cached]
+        self.costs = replace(
+            costs,
+            asked=costs.asked + len(replies) - cached,
+            cached=costs.cached + cached,
+            input_tokens=costs.input_tokens + sum(reply.input_tokens for reply in new),
+            output_tokens=costs.output_tokens + sum(reply.output_tokens for reply in new),
+            usd=None if costs.usd is None else costs.usd + spent_usd,
+            seconds=costs.seconds + sum(reply.seconds for reply in new),
+        )

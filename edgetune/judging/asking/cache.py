@@ -1,0 +1,160 @@
+"""What was answered before, in one SQLite file: a question that was paid for once is never paid for again.
+
+Every answer is committed as soon as it is there, so a process that is killed loses at most what was under way. Several
+processes may use the file at once. It holds answers under hashes: no question, no key, no address.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgetune import console
+from edgetune.cache import cache_folder
+from edgetune.errors import DataError
+from edgetune.judging.asking.request import JudgeRequest
+from edgetune.judging.identity import hash_value
+from edgetune.judging.judge_file import Judge, LocalJudge, judge_hash
+
+BUSY_SECONDS = 30.0
+"""How long another process may hold the file before this one goes on without it."""
+
+_APPLICATION_ID = 0x65647475
+"""SQLite's mark of whose file this is: "edtu"."""
+_LAYOUT = 1
+
+
+class AnswerCache:
+    """Answers by key. `file` is made when it is not there; by default it lies in edgetune's cache folder.
+
+    Raises DataError when the file is damaged or another program's. Where it cannot be written (a read-only folder, a
+    full disk), one warning tells so and the work goes on without it.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = cache_folder() / "judge.sqlite" if file is None else file
+        self._connection: sqlite3.Connection | None = None
+        self._writable = True
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self.file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._prepare(self._connection)
+        except (OSError, sqlite3.OperationalError) as problem:
+            self.close()
+            self._go_on_without(problem)
+        except sqlite3.DatabaseError as problem:
+            self.close()
+            raise self._damaged(problem) from None
+
+    def get(self, key: str) -> Any | None:
+        """The answer under this key, or None."""
+        if self._connection is None:
+            return None
+        try:
+            row = self._connection.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
+            return None if row is None else json.loads(row[0])
+        except sqlite3.OperationalError as problem:
+            self._go_on_without(problem)
+            return None
+        except (sqlite3.DatabaseError, ValueError) as problem:
+            raise self._damaged(problem) from None
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep an answer, a plain value. It is on disk when this returns."""
+        if self._connection is None or not self._writable:
+            return
+        text = json.dumps(value, ensure_ascii=True)
+        try:
+            self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, text, time.time()))
+        except sqlite3.OperationalError as problem:
+            self._go_on_without(problem)
+        except sqlite3.DatabaseError as problem:
+            raise self._damaged(problem) from None
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> AnswerCache:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self.close()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is put in will be found again."""
+        return self._connection is not None and self._writable
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")  # one look, while another process may be making the file
+        (owner,) = connection.execute("PRAGMA application_id").fetchone()
+        (layout,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        connection.execute("COMMIT")
+        if tables and owner != _APPLICATION_ID:
+            raise sqlite3.DatabaseError("it is another program's database")
+        if tables and layout != _LAYOUT:
+            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune knows {_LAYOUT}")
+        # With a write-ahead log, NORMAL outlives a killed process; only a power cut can take the last commits.
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        if not tables:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, value TEXT NOT NULL, stored REAL NOT NULL)"
+            )
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_LAYOUT}")
+            connection.execute("COMMIT")
+
+    def _go_on_without(self, problem: Exception) -> None:
+        if self._writable:
+            reason = problem.strerror if isinstance(problem, OSError) else problem
+            console.warn(f"{self.file}: no answers can be kept there ({reason}); the work goes on without")
+        self._writable = False
+
+    def _damaged(self, problem: Exception) -> DataError:
+        return DataError(
+            f"this is no usable cache of answers ({problem})",
+            where=self.file,
+            remedy="move it away, and a new one is made; or set EDGETUNE_CACHE to another folder",
+        )
+
+
+def request_key(judge: Judge, request: JudgeRequest) -> str:
+    """SHA-256 of everything that shapes the answer: the judge, what is asked, and the form of the verdict.
+
+    A judge on this machine is known by its file's path, size and time of change, too.
+    """
+    return request_keys(judge, [request])[0]
+
+
+def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
+    """The keys of many requests to one judge."""
+    # How often a question is asked does not shape an answer: the repeat's number is part of its identity.
+    shaping = [judge_hash(judge.model_copy(update={"repeats": 1})), _file_of(judge)]
+    return [
+        hash_value([*shaping, request.identity, [[name, *choices] for name, choices in request.form.fields.items()]])
+        for request in requests
+    ]
+
+
+def _file_of(judge: Judge) -> list[str | int] | None:
+    if not isinstance(judge, LocalJudge):
+        return None
+    from edgetune.models.locate import locate_model
+
+    file = locate_model(judge.model).gguf
+    if file is None:
+        return None
+    status = file.stat()
+    return [str(file.resolve()), status.st_size, status.st_mtime_ns]

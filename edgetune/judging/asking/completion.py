@@ -1,0 +1,114 @@
+"""What an endpoint sends back: a completion out of a body, a reason out of an error, and never a key in either."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgetune.judging.asking.cost import count_tokens
+
+MOST_CHARACTERS_OF_A_REASON = 500
+
+
+class Unreadable(Exception):
+    """A body that is no chat completion. The text says what it is instead."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote. `finish` is why it ended, in the endpoint's words; `refusal` its words when it declined.
+
+    `logprobs` is the list of its tokens with their probabilities, empty where the endpoint gives none. `input_tokens`
+    and `output_tokens` are estimates where it does not count them. `cost_usd` is over all attempts, `seconds` the time
+    of the successful one.
+    """
+
+    text: str
+    finish: str
+    refusal: str
+    logprobs: tuple[Mapping[str, Any], ...]
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+
+
+def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:
+    """The first choice of a chat completion; the prompt has about `prompt_tokens`.
+
+    Raises Unreadable, whose text does not hold the key.
+    """
+    try:
+        body = json.loads(content)
+    except ValueError:
+        raise Unreadable(f"the answer is no JSON: {explain_error(content, key)[0] or 'nothing'}") from None
+    choices = body.get("choices") if isinstance(body, dict) else None
+    if not isinstance(choices, list) or not choices:
+        error = f": {explain_error(content, key)[0]}" if isinstance(body, dict) and "error" in body else ""
+        raise Unreadable(f"the answer holds no choices{error}")
+    choice = choices[0]
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict):
+        raise Unreadable("the answer's first choice holds no message")
+    usage = _mapping(body.get("usage"))
+    logprobs = _mapping(choice.get("logprobs")).get("content")
+    text = _text_of(message.get("content"))
+    return Completion(
+        text=text,
+        finish=str(choice.get("finish_reason") or "stop"),
+        refusal=str(message.get("refusal") or ""),
+        logprobs=tuple(token for token in logprobs if isinstance(token, dict)) if isinstance(logprobs, list) else (),
+        input_tokens=_count_of(usage.get("prompt_tokens"), prompt_tokens),
+        output_tokens=_count_of(usage.get("completion_tokens"), count_tokens(text)),
+    )
+
+
+def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
+    """An error's message for people, the parameter that it names, and its code; the last two may be empty.
+
+    The key is hidden in all three. Understands OpenAI's {"error": {...}}, FastAPI's {"detail": ...} and plain text.
+    """
+    text = content.decode(errors="replace")
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return _show(re.sub(r"<[^>]*>", " ", text), key), "", ""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return _show(error if isinstance(error, str) else text, key), "", ""
+    message = error.get("message") or error.get("detail") or text
+    message = message if isinstance(message, str) else json.dumps(message)
+    parameter, code = error.get("param") or "", error.get("code") or error.get("type") or ""
+    return _show(message, key), _show(str(parameter), key), _show(str(code), key)
+
+
+def hide_key(text: str, key: str | None) -> str:
+    """The text without the key, and without what looks like one."""
+    if key:
+        text = text.replace(key, "[key]")
+    text = re.sub(r"(?i)\bbearer\s+[^\s\"',;}]+", "Bearer [key]", text)
+    return re.sub(r"\b[sp]k-[\w*.-]{4,}", "[key]", text)
+
+
+def _text_of(content: Any) -> str:
+    """A message's content, which some endpoints give as a list of parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count_of(value: Any, estimate: int) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else estimate
+
+
+def _show(text: str, key: str | None) -> str:
+    """The text on one line, without the key, and cut where it is long; in this order, or part of a key could stay."""
+    text = hide_key(" ".join(text.split()), key)
+    return text if len(text) <= MOST_CHARACTERS_OF_A_REASON else text[:MOST_CHARACTERS_OF_A_REASON] + "..."

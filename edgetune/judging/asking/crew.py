@@ -1,0 +1,50 @@
+"""Many waits at once: jobs begun in order, so many at a time, their results in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+Question = TypeVar("Question")
+Result = TypeVar("Result")
+
+
+async def work_through(
+    questions: Sequence[Question], work: Callable[[Question], Awaitable[Result]], at_once: int
+) -> AsyncGenerator[Result, None]:
+    """The results in the order of the questions, each as soon as it and all before it are there.
+
+    The first exception of any job ends all: it is raised, and jobs under way are cancelled; so they are when the
+    iteration is left.
+    """
+    results = [asyncio.get_running_loop().create_future() for _ in questions]
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting = iter(zip(questions, results, strict=True))
+
+    async def worker() -> None:
+        for question, result in waiting:
+            try:
+                result.set_result(await work(question))
+            except Exception as problem:
+                if not failed.done():
+                    failed.set_exception(problem)
+                for other in workers:  # at once: whoever waits for a lock that this job held must not go on
+                    if other is not asyncio.current_task():
+                        other.cancel()
+                return
+
+    workers = [asyncio.create_task(worker()) for _ in range(min(at_once, len(questions)))]
+    try:
+        for result in results:
+            if not result.done():
+                await asyncio.wait([result, failed], return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            yield result.result()
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        if failed.done():
+            failed.exception()  # seen, so that the loop does not report it

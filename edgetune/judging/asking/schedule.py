@@ -1,0 +1,145 @@
+"""Many questions to one judge: what is cached is not asked, equal questions are asked once, many wait at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+from edgetune import console
+from edgetune.errors import EdgetuneError, Interrupted
+from edgetune.judging.asking.cache import AnswerCache, request_keys
+from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_prices
+from edgetune.judging.asking.crew import work_through
+from edgetune.judging.asking.event_loop import EventLoop
+from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
+from edgetune.judging.judge_file import EndpointJudge, Judge, LocalJudge
+
+
+def ask_all(
+    requests: Sequence[JudgeRequest],
+    judge: Judge,
+    *,
+    cache: AnswerCache | None,
+    budget: Budget | None = None,
+    threads: int | None = None,
+    on_note: Callable[[str], None] = console.note,
+) -> list[Reply | Failed]:
+    """A judge's answers in the order of the requests, with progress on stderr.
+
+    An endpoint is asked over as many connections as the judge says; a judge on this machine is asked one by one, with
+    `threads` threads. Each reply is in the cache as soon as it is there; failed ones are not kept, so that they are
+    asked again next time. Of equal requests one is asked, and the others count as cached. `on_note` hears once what
+    the judge does not give.
+
+    Raises UsageError (no key, or a cap and no price), EdgetuneError (no request can succeed, or the budget's cap is
+    reached: what is done is in the cache), Interrupted.
+    """
+    budget = Budget() if budget is None else budget
+    if budget.max_usd is not None:
+        require_prices([judge])
+    asking = _Asking(requests, judge, cache, budget)
+    if asking.open:
+        with console.progress(f"asking {judge.name}", total=len(asking.open), unit="verdicts") as progress:
+            asking.progress = progress
+            try:
+                if isinstance(judge, LocalJudge):
+                    asking.ask_here(judge, threads)
+                else:
+                    with EventLoop() as loop:
+                        loop.run(asking.ask_endpoint(judge, on_note))
+            except KeyboardInterrupt:
+                raise Interrupted(f"stopped after {asking.describe()}", remedy=asking.way_on()) from None
+    if asking.capped:
+        raise EdgetuneError(
+            f"--max-cost {budget.max_usd:g} is reached after {asking.describe()}",
+            where=judge.name,
+            remedy=asking.way_on(" with a higher --max-cost"),
+        )
+    return asking.replies()
+
+
+class _Asking:
+    """The state of one `ask_all`: which keys are answered, and which are `open`."""
+
+    def __init__(
+        self, requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None, budget: Budget
+    ) -> None:
+        self._keys = request_keys(judge, requests)
+        self._cache, self._budget, self._priced = cache, budget, price_of(judge) is not None
+        self._answers: dict[str, Reply | Failed] = {}
+        self.open: dict[str, JudgeRequest] = {}
+        self.capped = False
+        self.progress: console.ProgressHandle | None = None
+        for key, request in zip(self._keys, requests, strict=True):
+            known = None if cache is None or key in self._answers or key in self.open else cache.get(key)
+            if known is not None:
+                self._answers[key] = Reply(known["text"], known["probabilities"], cached=True)
+            elif key not in self._answers:
+                self.open.setdefault(key, request)
+        self._found = len(self._answers)
+        self._failed = 0
+
+    async def ask_endpoint(self, judge: EndpointJudge, on_note: Callable[[str], None]) -> None:
+        """Ask all that is open, over several connections."""
+        from edgetune.judging.asking.endpoint import EndpointClient
+
+        async with EndpointClient(judge, self._budget, on_note) as client:
+
+            async def ask(question: tuple[str, JudgeRequest]) -> None:
+                if self.capped:
+                    return
+                try:
+                    self._take(question[0], await client.ask(question[1]))
+                except CapReached:
+                    self.capped = True
+
+            async with aclosing(work_through(list(self.open.items()), ask, judge.connections)) as answered:
+                async for _ in answered:
+                    pass
+
+    def ask_here(self, judge: LocalJudge, threads: int | None) -> None:
+        """Ask all that is open, one by one."""
+        from edgetune.judging.asking.local import LocalClient
+
+        with LocalClient(judge, threads=threads) as client:
+            for key, request in self.open.items():
+                self._take(key, client.ask(request))
+
+    def replies(self) -> list[Reply | Failed]:
+        """The answers in the order of the requests; of equal requests only the first has a cost."""
+        seen: set[str] = set()
+        replies = []
+        for key in self._keys:
+            answer = self._answers[key]
+            if key in seen and isinstance(answer, Reply):
+                answer = Reply(answer.text, answer.probabilities, cached=True)
+            seen.add(key)
+            replies.append(answer)
+        return replies
+
+    def describe(self) -> str:
+        """How many verdicts are there, and what was spent."""
+        there, wanted = len(self._answers) - self._failed, self._found + len(self.open)
+        spent = f", ${self._budget.spent_usd:.4f} spent" if self._priced else ""
+        return f"{there} of {wanted} verdicts{spent}"
+
+    def way_on(self, how: str = "") -> str:
+        """What the user can do next."""
+        if self._cache is not None and self._cache.keeps:
+            return f"they are kept: the same command{how} goes on from there"
+        return f"they are lost, for there is no cache: run the same command{how}"
+
+    def _take(self, key: str, answer: Reply | Failed) -> None:
+        self._answers[key] = answer
+        if isinstance(answer, Failed):
+            self._failed += 1
+        elif self._cache is not None:
+            self._cache.put(key, {"text": answer.text, "probabilities": answer.probabilities})
+        if self.progress is not None:
+            self.progress.advance(text=self._text())
+
+    def _text(self) -> str:
+        parts = [f"${self._budget.spent_usd:.4f} so far"] if self._priced and self._budget.spent_usd else []
+        parts += [f"{self._found} more from the cache"] if self._found else []
+        parts += [f"{self._failed} failed"] if self._failed else []
+        return ", ".join(parts)

@@ -1,0 +1,87 @@
+"""The certificate of a calibration: what a gate may demand before it listens to a judge."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from edgetune.errors import DataError, UsageError
+from edgetune.judging.calibration.calibrate import Calibration
+from edgetune.judging.grading.prompt import PROMPT_VERSION
+from edgetune.judging.judge_file import Judge, judge_hash
+from edgetune.judging.rubric import Rubric
+from edgetune.outputs import write_text
+
+CERTIFICATE_FORMAT = "edgetune judge certificate 1"
+
+
+def certificate_document(calibration: Calibration) -> dict[str, Any]:
+    """A calibration as plain JSON values."""
+    return {"format": CERTIFICATE_FORMAT, "passed": calibration.passed, **asdict(calibration)}
+
+
+def write_certificate(calibration: Calibration, file: Path, *, force: bool = False) -> None:
+    """Write the certificate, of a failed calibration too: it says why. Raises OutputError."""
+    text = json.dumps(certificate_document(calibration), indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(file, text + "\n", force=force)
+
+
+def read_certificate(file: Path) -> Calibration:
+    """Read a certificate. Raises DataError when there is none, or the file is something else."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("there is no such certificate", where=file, remedy=_CALIBRATE) from None
+    except (OSError, ValueError) as problem:
+        raise DataError(f"the certificate cannot be read ({problem})", where=file, remedy=_CALIBRATE) from None
+    if not isinstance(document, dict) or document.pop("format", None) != CERTIFICATE_FORMAT:
+        raise DataError("this is no certificate of a judge that this version wrote", where=file, remedy=_CALIBRATE)
+    document.pop("passed", None)
+    try:
+        return TypeAdapter(Calibration).validate_python(document)
+    except ValidationError as problem:
+        error = problem.errors()[0]
+        place = ".".join(map(str, error["loc"]))
+        raise DataError(f"the certificate is damaged at {place} ({error['msg']})", where=file) from None
+
+
+def check_certificate(judge: Judge, rubric: Rubric, grading: Literal["pointwise", "pairwise"]) -> None:
+    """Make sure that a judge has passed a calibration, as it is asked here: same judge, rubric, prompt and grading.
+
+    Raises UsageError when it names no certificate or the calibration was of something else or failed, and DataError
+    when the certificate cannot be read.
+    """
+    if judge.certificate is None:
+        raise UsageError(
+            "the gate demands a certificate of every judge, and this one names none",
+            where=judge.name,
+            remedy=_CALIBRATE,
+        )
+    file = Path(judge.certificate)
+    certificate = read_certificate(file)
+    checks = (
+        ("judge", certificate.judge_hash == judge_hash(judge)),
+        ("rubric", certificate.rubric_hash == rubric.sha256()),
+        ("prompt", certificate.prompt_version == PROMPT_VERSION),
+        ("way of grading", certificate.grading == grading),
+    )
+    changed = [name for name, same in checks if not same]
+    if changed:
+        raise UsageError(
+            f"the certificate is for another {' and another '.join(changed)} than this judgement uses",
+            where=file,
+            remedy=_CALIBRATE,
+        )
+    if not certificate.passed:
+        raise UsageError(
+            f"the judge {judge.name} did not pass its calibration: {' '.join(certificate.failures)}".rstrip("."),
+            where=file,
+            remedy="name another judge",
+        )
+
+
+_CALIBRATE = "write one with `edgetune judge calibrate JUDGE --on DATA` and name it in the judge's file"

@@ -1,0 +1,92 @@
+"""One metric of two models on the same items: what goes into the gate, and what it makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.judging.statistics.intervals import Interval
+
+Kind = Literal["accuracy", "score", "aggregate"]
+"""accuracy: right or wrong by item. score: a number by item, whose mean counts. aggregate: a number over all items that
+is no such mean, or whose items are far from normal (F1, ROUGE, perplexity)."""
+
+Unit = Literal["share", "points", "grade", "log", "number"]
+"""How values are written: share 0.02 is 2 points; points are already of 100 (ROUGE); grade is on the judge's scale; log
+is the natural logarithm of what is shown (perplexity: a difference of 0.02 is 2 % more); number is as it is."""
+
+Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""How often each item counts, (b, n) -> the metric's value of each of the b resamples, (b,)."""
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """One metric of candidate and baseline, in natural units. Items without a value on either side are left out.
+
+    `candidate` and `baseline` are (n,) for the kinds accuracy (0 or 1) and score; `candidate_aggregate` and
+    `baseline_aggregate` are there for the kind aggregate. `clusters` names each item's cluster where the suite has
+    them. `margin` is the smallest loss that matters, in the metric's unit.
+    """
+
+    metric: str
+    title: str
+    kind: Kind
+    unit: Unit
+    higher_is_better: bool
+    margin: float
+    items: int
+    candidate: NDArray[np.float64] | None = None
+    baseline: NDArray[np.float64] | None = None
+    candidate_aggregate: Aggregate | None = None
+    baseline_aggregate: Aggregate | None = None
+    clusters: tuple[str, ...] | None = None
+
+
+class Outcome(StrEnum):
+    """The answers of the gate."""
+
+    PASS = "PASS"
+    REGRESSION = "REGRESSION"
+    INCONCLUSIVE = "INCONCLUSIVE"
+    JUDGE_INVALID = "JUDGE INVALID"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the gate makes of one pairing. `difference` and `interval` are candidate - baseline in the metric's unit.
+
+    `p_value` is two-sided and for this metric alone; `adjusted_p` is after Holm's correction over all metrics of the
+    gate. `test` and `interval_method` name the methods for people. `gained` and `lost` count the items that only the
+    candidate, or only the baseline, gets right (kind accuracy). `smallest_visible_loss` is what this many items would
+    show four times in five; `items_to_decide` about how many would decide (None: decided, or no number would).
+    """
+
+    metric: str
+    title: str
+    kind: Kind
+    unit: Unit
+    higher_is_better: bool
+    outcome: Outcome
+    items: int
+    clusters: int | None
+    candidate: float
+    baseline: float
+    difference: float
+    interval: Interval
+    p_value: float
+    adjusted_p: float
+    test: str
+    interval_method: str
+    margin: float
+    alpha: float
+    smallest_visible_loss: float
+    items_to_decide: int | None
+    gained: int | None = None
+    lost: int | None = None
+    equal: bool = False
+    """True where both sides are the same on every item, and known to be the same model."""

@@ -1,0 +1,101 @@
+"""What the judges of a suite would cost, before any of them is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgetune.judging.answer import Answer
+from edgetune.judging.asking.cache import AnswerCache
+from edgetune.judging.asking.cost import Estimate, estimate
+from edgetune.judging.asking.request import JudgeRequest
+from edgetune.judging.baseline import is_report, read_baseline
+from edgetune.judging.checks import control_sample
+from edgetune.judging.evaluate import known_answers
+from edgetune.judging.grading.pairwise import pairwise_requests
+from edgetune.judging.grading.pointwise import pointwise_requests
+from edgetune.judging.items import Item
+from edgetune.judging.judge_file import Judge
+from edgetune.judging.question import Question, prepare
+from edgetune.judging.settings import Settings, opened_cache
+from edgetune.judging.subjects.registry import open_subject
+from edgetune.judging.suite import Suite
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text, about; the estimate of tokens uses the same."""
+
+
+@dataclass(frozen=True)
+class CostsAhead:
+    """One estimate for each judge. `assumed` counts answers that are not there yet: as long as the suite allows."""
+
+    judges: tuple[Estimate, ...]
+    assumed: int
+
+
+@dataclass(frozen=True)
+class _Side:
+    """A model's answers, and whether its grades are there already."""
+
+    answers: tuple[Answer, ...]
+    fingerprint: str
+    graded: bool = False
+
+
+def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Settings) -> CostsAhead:
+    """What judging would take. No judge is asked, and no model either: answers that are not remembered are assumed.
+
+    Raises what `judge_model` raises for a suite, a model or a judge that cannot be.
+    """
+    question = prepare(suite, settings.judges, compared=baseline is not None)
+    with opened_cache(settings) as cache:
+        new, assumed = _answers(question, model, cache)
+        old = None
+        if baseline is not None and is_report(baseline):
+            stored = read_baseline(Path(baseline), question.hashes, question.items)
+            old = _Side(stored.answers, stored.fingerprint, graded=True)
+        elif baseline is not None:
+            old, missing = _answers(question, baseline, cache)
+            assumed += missing
+        return CostsAhead(
+            tuple(estimate(_requests(question, judge, new, old), judge, cache) for judge in question.judges), assumed
+        )
+
+
+def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -> list[JudgeRequest]:
+    """All that one judge would be asked."""
+    items, rubric, repeats = question.items, question.rubric, judge.repeats
+    if rubric is None:
+        return []
+    if question.suite.grading == "pairwise":
+        if old is None:
+            return []
+        requests = pairwise_requests(items, new.answers, old.answers, rubric, repeats)
+        drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
+        return requests + pairwise_requests(drawn, answers, answers, rubric, repeats, control=new.fingerprint)
+    requests = pointwise_requests(items, new.answers, rubric, repeats)
+    if old is None:
+        return requests
+    drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
+    control = pointwise_requests(drawn, answers, rubric, repeats, control=new.fingerprint)
+    return requests + control + ([] if old.graded else pointwise_requests(items, old.answers, rubric, repeats))
+
+
+def _answers(question: Question, reference: str, cache: AnswerCache | None) -> tuple[_Side, int]:
+    """A model's answers as far as they are known, the others assumed, and how many those are."""
+    suite, items = question.suite, question.items
+    with open_subject(reference) as subject:
+        subject.check(items, suite)
+        known = known_answers(suite, items, subject, cache)
+        if subject.kind == "outputs":
+            known = {answer.id: answer for answer in subject.answers(items, suite)}
+        missing = [item for item in items if item.id not in known]
+        assumed = _assume(missing, suite, reference)
+        return _Side(tuple(known.get(item.id) or assumed[item.id] for item in items), subject.fingerprint), len(missing)
+
+
+def _assume(items: Sequence[Item], suite: Suite, reference: str) -> dict[str, Answer]:
+    """Answers as long as the suite allows, each of its own."""
+    length = suite.generation.max_tokens * CHARACTERS_PER_TOKEN
+    return {item.id: Answer(item.id, text=f"{item.id} {reference} {'word ' * length}"[:length]) for item in items}

@@ -1,0 +1,16 @@
+"""Whether verdicts can be trusted: what stands in the way, and what a reader should know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Validity:
+    """`problems` make the judgement invalid, `notes` are what its reader should know. Both are sentences."""
+
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __add__(self, other: Validity) -> Validity:
+        return Validity(self.problems + other.problems, self.notes + other.notes)

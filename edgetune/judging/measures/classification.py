@@ -1,0 +1,86 @@
+"""Right labels: the share of them, and F1 over the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from edgetune.errors import DataError
+from edgetune.judging.answer import Answer
+from edgetune.judging.items import Item
+from edgetune.judging.measures.aggregates import f1_over_labels, measure_mean, value_of
+from edgetune.judging.measures.measure import Measure, Measurement
+from edgetune.judging.suite import Suite
+from edgetune.metrics.classification import ClassificationMetrics, measure_classification
+
+
+def confusion_of(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> ClassificationMetrics:
+    """Precision, recall and F1 of each label and the confusion matrix, in the order of the suite's labels.
+
+    Raises DataError for an item without a gold label, or an answer with a label that the suite has not.
+    """
+    gold = _gold(items)
+    predicted = [answer.predicted for answer in answers]
+    for answer in answers:
+        if answer.predicted is not None and answer.predicted not in suite.labels:
+            raise DataError(
+                f"the answer to item {answer.id} has the label {answer.predicted!r}, which the suite has not"
+            )
+    return measure_classification(gold, predicted, suite.labels)
+
+
+def _gold(items: Sequence[Item]) -> list[str]:
+    gold = [item.gold for item in items if item.gold is not None]
+    if len(gold) < len(items):
+        raise DataError(f"{len(items) - len(gold)} of {len(items)} items have no right label")
+    return gold
+
+
+def _accuracy(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+    right = [float(answer.predicted == gold) for gold, answer in zip(_gold(items), answers, strict=True)]
+    return measure_mean(right, "there is no item")
+
+
+def _f1(*, weighted: bool) -> Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]:
+    def measure(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+        predicted = [answer.predicted for answer in answers]
+        aggregate = f1_over_labels(_gold(items), predicted, suite.labels, weighted=weighted)
+        return Measurement(value_of(aggregate, len(items)), (), aggregate)
+
+    return measure
+
+
+ACCURACY = Measure(
+    "accuracy",
+    "Accuracy",
+    kind="accuracy",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    measure=_accuracy,
+    tasks=("classify",),
+    details={"unparsed": "an answer that names no label, or several, is wrong"},
+)
+
+MACRO_F1 = Measure(
+    "macro_f1",
+    "Macro-F1",
+    kind="aggregate",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    measure=_f1(weighted=False),
+    tasks=("classify",),
+    details={"labels": "plain mean over all labels of the suite; one that nobody names counts as 0"},
+)
+
+WEIGHTED_F1 = Measure(
+    "weighted_f1",
+    "Weighted F1",
+    kind="aggregate",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    measure=_f1(weighted=True),
+    tasks=("classify",),
+    details={"labels": "mean over the labels by how many items have each"},
+)

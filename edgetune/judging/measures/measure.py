@@ -1,0 +1,41 @@
+"""What a metric is: how it is computed by item and over all items, how it is compared, and when a loss matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgetune.judging.answer import Answer
+from edgetune.judging.comparison import Aggregate, Kind, Unit
+from edgetune.judging.items import Item
+from edgetune.judging.suite import Suite
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric of one model's answers. `values` has one entry per item (None: this item has none), or is empty.
+
+    `aggregate` recomputes `value` from how often each item counts.
+    """
+
+    value: float
+    values: tuple[float | None, ...]
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric by its name in suites. `measure` raises DataError when the items or answers lack what it needs."""
+
+    name: str
+    title: str
+    kind: Kind
+    unit: Unit
+    higher_is_better: bool | None
+    """None: neither is better (length), so a gate cannot use it."""
+    default_margin: float | None
+    measure: Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]
+    tasks: tuple[str, ...] = ("generate", "summarize")
+    details: dict[str, Any] = field(default_factory=dict)
+    """What a reader needs to get the same numbers (stemmer, splitter, library and version)."""

@@ -1,0 +1,50 @@
+"""Short answers against their references: exact match and token F1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgetune.judging.answer import Answer
+from edgetune.judging.items import Item
+from edgetune.judging.measures.aggregates import measure_mean
+from edgetune.judging.measures.measure import Measure, Measurement
+from edgetune.judging.measures.texts import by_reference
+from edgetune.judging.suite import Suite
+from edgetune.metrics.exact_match import exact_match
+from edgetune.metrics.squad import NORMALIZATION
+from edgetune.metrics.token_f1 import token_f1
+
+NO_REFERENCES = "no item has a reference to compare answers with"
+
+_DETAILS = {"normalization": NORMALIZATION, "references": "the best of several"}
+
+
+def _exact_match(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+    return measure_mean(by_reference(items, answers, lambda *pair: float(exact_match(*pair))), NO_REFERENCES)
+
+
+def _token_f1(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+    return measure_mean(by_reference(items, answers, token_f1), NO_REFERENCES)
+
+
+EXACT_MATCH = Measure(
+    "exact_match",
+    "Exact match",
+    kind="accuracy",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    measure=_exact_match,
+    details=_DETAILS,
+)
+
+TOKEN_F1 = Measure(
+    "token_f1",
+    "Token F1",
+    kind="aggregate",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    measure=_token_f1,
+    details=_DETAILS,
+)

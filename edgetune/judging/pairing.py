@@ -1,0 +1,136 @@
+"""Two evaluations -> what the gate compares: the values of each gated metric, item by item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgetune.judging.comparison import Aggregate, Pairing
+from edgetune.judging.items import Item
+from edgetune.judging.judgement import Evaluation
+from edgetune.judging.measures import MEASURES
+from edgetune.judging.measures.measure import Measure
+from edgetune.judging.question import PREFERENCE, Question
+
+GRADE_MARGIN = 0.2
+"""The smallest loss that matters of a criterion, in grades of the judge's scale, unless the suite says otherwise."""
+
+PREFERENCE_MARGIN = 0.1
+"""The same of pairs won minus pairs lost, as a share of all pairs."""
+
+
+def pair_metrics(
+    question: Question, candidate: Evaluation, baseline: Evaluation, preferences: Mapping[str, float]
+) -> tuple[Pairing, ...]:
+    """One pairing for each metric of the gate. `preferences` are the mean ones, by item.
+
+    Items without a value on either side are left out; a metric that fewer than 2 items (or
+    clusters) have is left out itself.
+    """
+    pairings = []
+    for metric in question.gated:
+        if metric == PREFERENCE:
+            pairing = _pair_preferences(question, preferences)
+        elif metric in MEASURES:
+            pairing = _pair_measure(question, metric, candidate, baseline)
+        else:
+            pairing = _pair_criterion(question, metric, candidate, baseline)
+        if independent_units(pairing.items, pairing.clusters) >= 2:
+            pairings.append(pairing)
+    return tuple(pairings)
+
+
+def independent_units(items: int, clusters: Sequence[str] | None) -> int:
+    """How many things a comparison rests on: clusters where there are some, items otherwise."""
+    return items if clusters is None else len(set(clusters))
+
+
+def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
+    suite, items, measure = question.suite, question.items, MEASURES[metric]
+    assert measure.higher_is_better is not None
+    assert measure.default_margin is not None
+    margin = suite.gate.margin_of(metric)
+    empty = Pairing(
+        metric,
+        measure.title,
+        measure.kind,
+        measure.unit,
+        measure.higher_is_better,
+        measure.default_margin if margin is None else margin,
+        items=0,
+    )
+    ours, theirs = candidate.measures[metric].values, baseline.measures[metric].values
+    if measure.kind == "aggregate":
+        # A metric that exists only over all items has no values by item.
+        kept = _with_both(ours, theirs) if ours and theirs else range(len(items))
+        return replace(
+            empty,
+            items=len(kept),
+            candidate_aggregate=_aggregate(question, measure, candidate, kept),
+            baseline_aggregate=_aggregate(question, measure, baseline, kept),
+            clusters=clusters_of([items[place] for place in kept]),
+        )
+    return _paired(empty, items, ours, theirs)
+
+
+def _aggregate(question: Question, measure: Measure, evaluation: Evaluation, kept: Sequence[int]) -> Aggregate:
+    """How a metric of some of the items follows from how often each of them counts."""
+    items = [question.items[place] for place in kept]
+    answers = [evaluation.answers[place] for place in kept]
+    return measure.measure(items, answers, question.suite).aggregate
+
+
+def _pair_criterion(question: Question, name: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
+    margin = question.suite.gate.margin_of(name)
+    empty = Pairing(
+        name, name.replace("_", " ").capitalize(), "score", "grade", True, GRADE_MARGIN if margin is None else margin, items=0
+    )
+    none = (None,) * len(question.items)
+    ours, theirs = (side.measures[name].values if name in side.measures else none for side in (candidate, baseline))
+    return _paired(empty, question.items, ours, theirs)
+
+
+def _pair_preferences(question: Question, preferences: Mapping[str, float]) -> Pairing:
+    margin = question.suite.gate.margin_of(PREFERENCE)
+    empty = Pairing(
+        PREFERENCE, "Pairs won − lost", "score", "share", True, PREFERENCE_MARGIN if margin is None else margin, items=0
+    )
+    won = [preferences.get(item.id) for item in question.items]
+    return _paired(empty, question.items, won, [None if value is None else 0.0 for value in won])
+
+
+def _paired(
+    empty: Pairing,
+    items: Sequence[Item],
+    candidate: Sequence[float | None],
+    baseline: Sequence[float | None],
+) -> Pairing:
+    """The items that both sides have a value for."""
+    both = _with_both(candidate, baseline)
+    kept = [items[place] for place in both]
+
+    def values(side: Sequence[float | None]) -> NDArray[np.float64]:
+        return np.array([side[place] for place in both], np.float64)
+
+    return replace(
+        empty,
+        items=len(both),
+        candidate=values(candidate),
+        baseline=values(baseline),
+        clusters=clusters_of(kept),
+    )
+
+
+def _with_both(candidate: Sequence[float | None], baseline: Sequence[float | None]) -> list[int]:
+    """The places of the items that both sides have a value for."""
+    pairs = enumerate(zip(candidate, baseline, strict=True))
+    return [place for place, values in pairs if values[0] is not None and values[1] is not None]
+
+
+def clusters_of(items: Sequence[Item]) -> tuple[str, ...] | None:
+    """Each item's cluster; None where the suite has none."""
+    names = tuple(item.cluster for item in items if item.cluster is not None)
+    return names or None

@@ -1,0 +1,109 @@
+"""The judges of a suite, asked as one panel: grades, preferences, the A/A control, and what all of it took."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+
+from edgetune.judging.answer import Answer
+from edgetune.judging.asker import Asker
+from edgetune.judging.asking.cache import AnswerCache
+from edgetune.judging.asking.cost import Budget
+from edgetune.judging.checks import Validity, check_pairwise, check_pointwise, control_sample
+from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.grading.pairwise import compare_answers
+from edgetune.judging.grading.pointwise import grade_answers
+from edgetune.judging.items import Item
+from edgetune.judging.judgement import Costs, Evaluation
+from edgetune.judging.question import Question
+from edgetune.judging.suite import Gate
+
+
+class Panel:
+    """Asks every judge of a question."""
+
+    def __init__(
+        self, question: Question, *, cache: AnswerCache | None, budget: Budget, threads: int | None = None
+    ) -> None:
+        assert question.rubric is not None
+        self._question, self._rubric = question, question.rubric
+        self._askers = [Asker(judge, cache=cache, budget=budget, threads=threads) for judge in question.judges]
+
+    @property
+    def costs(self) -> Costs:
+        """What all judges took up to now."""
+        return functools.reduce(operator.add, (asker.costs for asker in self._askers))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the judges do not give, each said once."""
+        return list(dict.fromkeys(note for asker in self._askers for note in asker.notes))
+
+    def grade(self, answers: Sequence[Answer]) -> tuple[Grade, ...]:
+        """Every answer graded by every judge; `answers` are in the order of the items."""
+        return self._grade(self._question.items, answers)
+
+    def compare(self, candidate: Sequence[Answer], baseline: Sequence[Answer]) -> tuple[Preference, ...]:
+        """Every pair of answers compared by every judge in both orders."""
+        return self._compare(self._question.items, candidate, baseline)
+
+    def check_grades(self, candidate: Evaluation, baseline: Evaluation | None) -> Validity:
+        """Whether the judges' grades can be trusted; some of the baseline's answers are graded anew for it."""
+        if baseline is None:
+            return check_pointwise(candidate.answers, candidate.grades, self._gate)
+        items, answers = control_sample(self._question.items, baseline.answers, self._gate.control)
+        return check_pointwise(
+            candidate.answers,
+            candidate.grades,
+            self._gate,
+            baseline=baseline.answers,
+            baseline_grades=baseline.grades,
+            control=self._grade(items, answers, control=candidate.fingerprint),
+        )
+
+    def check_preferences(
+        self, candidate: Evaluation, baseline: Evaluation, preferences: Sequence[Preference]
+    ) -> Validity:
+        """Whether the judges' preferences can be trusted; some of the baseline's answers meet themselves for it."""
+        items, answers = control_sample(self._question.items, baseline.answers, self._gate.control)
+        control = self._compare(items, answers, answers, control=candidate.fingerprint)
+        return check_pairwise(candidate.answers, baseline.answers, preferences, self._gate, control=control)
+
+    @property
+    def _gate(self) -> Gate:
+        return self._question.suite.gate
+
+    def _grade(
+        self, items: Sequence[Item], answers: Sequence[Answer], *, control: str | None = None
+    ) -> tuple[Grade, ...]:
+        return tuple(
+            grade
+            for asker in self._askers
+            for grade in grade_answers(
+                items, answers, self._rubric, asker.judge.name, asker.judge.repeats, asker, control=control
+            )
+        )
+
+    def _compare(
+        self,
+        items: Sequence[Item],
+        candidate: Sequence[Answer],
+        baseline: Sequence[Answer],
+        *,
+        control: str | None = None,
+    ) -> tuple[Preference, ...]:
+        return tuple(
+            preference
+            for asker in self._askers
+            for preference in compare_answers(
+                items,
+                candidate,
+                baseline,
+                self._rubric,
+                asker.judge.name,
+                asker.judge.repeats,
+                asker,
+                control=control,
+            )
+        )

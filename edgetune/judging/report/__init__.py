@@ -1,0 +1,32 @@
+"""The report folder: report.html and report.md for people, report.json with everything, junit.xml for CI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgetune.judging.confusion import panels_of
+from edgetune.judging.judgement import Judgement
+from edgetune.judging.picture import draw_matrices
+from edgetune.judging.report.annotations import github_annotations
+from edgetune.judging.report.document import json_text, report_document
+from edgetune.judging.report.html import report_html
+from edgetune.judging.report.junit import report_junit
+from edgetune.judging.report.markdown import report_markdown
+from edgetune.outputs import staged_folder
+
+__all__ = ["github_annotations", "report_document", "report_html", "report_junit", "report_markdown", "write_report"]
+
+
+def write_report(judgement: Judgement, folder: Path, *, force: bool = False) -> None:
+    """Write the report folder, complete or not at all. Raises OutputError when it exists (without `force`).
+
+    report.json, report.html, report.md and junit.xml; for task classify the matrices as confusion.png, too.
+    """
+    with staged_folder(folder, force=force) as staged:
+        document = json_text(report_document(judgement), indent=2)
+        (staged / "report.json").write_text(document + "\n", encoding="utf-8")
+        (staged / "report.html").write_text(report_html(judgement), encoding="utf-8")
+        (staged / "report.md").write_text(report_markdown(judgement), encoding="utf-8")
+        (staged / "junit.xml").write_bytes(report_junit(judgement))
+        if panels := panels_of(judgement):
+            draw_matrices(panels, staged / "confusion.png")

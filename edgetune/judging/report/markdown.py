@@ -1,0 +1,242 @@
+"""report.md: a judgement as a comment under a pull request, within GitHub's limit and with nothing in it that acts.
+
+What was judged stands in tables with its markup escaped, or in fenced blocks. No text can mention a person, close an
+issue or load a picture.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+from edgetune import __version__
+from edgetune.judging.answer import Answer
+from edgetune.judging.comparison import Comparison
+from edgetune.judging.confusion import Panel, panels_of, shown_columns
+from edgetune.judging.gate import NO_VERDICT
+from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.judgement import Evaluation, Judgement
+from edgetune.judging.metrics_table import item_value_text, metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.question import PREFERENCE
+from edgetune.judging.report.changes import (
+    Change,
+    deciding_metrics,
+    find_changes,
+    preference_text,
+    values_by_item,
+    worst_first,
+)
+from edgetune.judging.report.validity import judge_figures
+from edgetune.judging.report.visible_text import shortened, visible
+from edgetune.judging.wording import difference_text, percent, probability, range_text, size_text, value_text
+
+LARGEST_CHARACTERS = 65_536
+"""Of a comment on GitHub."""
+
+_ROOM_FOR_ITEMS = 60_000
+_LISTED_ROWS = 100
+_LISTED_BLOCKS = 20
+_CELL_CHARACTERS = 200
+_BLOCK_CHARACTERS = 700
+_REASON_CHARACTERS = 4000
+
+
+def report_markdown(judgement: Judgement) -> str:
+    """The judgement for people: verdict, comparisons, metrics, matrices, the judge, and the items that got worse."""
+    suite, verdict = judgement.suite, judgement.verdict
+    title = "Not compared" if verdict is None else verdict.outcome
+    parts = [f"# {title}: {_cell(judgement.candidate.name)} on {suite.name}"]
+    if verdict is None:
+        parts.append(NO_VERDICT)
+    else:
+        parts.append(_line(verdict.reason, _REASON_CHARACTERS))
+        if verdict.comparisons:
+            parts.append(_comparisons(verdict.comparisons))
+    parts.append(_table(metrics_headings(judgement), metrics_rows(judgement)))
+    if panels := panels_of(judgement):
+        parts += ["## Confusion matrices", *_matrices(panels)]
+    if figures := judge_figures(judgement):
+        rows = [[figure.title, figure.text, figure.limit] for figure in figures]
+        parts += ["## The judge", _table(["", "", "gate"], rows)]
+    parts += [f"- {_line(note)}" for note in judgement.notes[:_LISTED_BLOCKS]]
+    closing = ["## What was measured", _provenance(judgement)]
+    if judgement.baseline is not None:
+        used = len(_joined([*parts, *closing]))
+        parts += ["## Items that got worse", *_items_that_got_worse(judgement, _ROOM_FOR_ITEMS - used)]
+    return _within_limit(_joined([*parts, *closing]))
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """Parts with an empty line between, but for items of one list."""
+    text = ""
+    for before, part in zip(["", *parts], parts, strict=False):
+        text += "" if not before else "\n" if before.startswith("- ") and part.startswith("- ") else "\n\n"
+        text += part
+    return text + "\n"
+
+
+def _within_limit(text: str) -> str:
+    """Matrices of a hundred labels do not fit; the end is cut then, for the verdict stands first."""
+    if len(text) < LARGEST_CHARACTERS:
+        return text
+    note = "\n\n…\n\nThe rest is in report.html and report.json.\n"
+    return text[: text.rindex("\n\n", 0, LARGEST_CHARACTERS - len(note))] + note
+
+
+def _comparisons(comparisons: Sequence[Comparison]) -> str:
+    rows = [
+        [
+            one.title,
+            one.outcome,
+            "" if one.metric == PREFERENCE else value_text(one.baseline, one.unit),
+            "" if one.metric == PREFERENCE else value_text(one.candidate, one.unit),
+            difference_text(one.difference, one.unit),
+            range_text(one.interval, one.unit),
+            size_text(one.margin, one.unit),
+            probability(one.adjusted_p),
+            f"{one.test}; {one.interval_method}",
+        ]
+        for one in comparisons
+    ]
+    headings = ["", "verdict", "baseline", "candidate", "difference", "interval", "margin", "p", "method"]
+    return _table(headings, rows)
+
+
+def _matrices(panels: list[Panel]) -> list[str]:
+    columns = shown_columns(panels)
+    parts = []
+    for panel in panels:
+        rows = [
+            [label, *(str(count) for count in counts[: len(columns)])]
+            for label, counts in zip(panel.metrics.labels, panel.metrics.confusion, strict=True)
+        ]
+        parts.append(f"{_cell(panel.title)} (accuracy {percent(panel.metrics.accuracy)})")
+        parts.append(_table(["true \\ predicted", *columns], rows))
+    return parts
+
+
+def _items_that_got_worse(judgement: Judgement, room: int) -> list[str]:
+    """A table for labels, a block to open for each longer answer; as many as there is room for, in characters."""
+    worse = [change for change in worst_first(find_changes(judgement)) if change.status == "worse"]
+    if not worse:
+        return ["None: no item got worse."]
+    assert judgement.baseline is not None
+    if judgement.suite.task == "classify":
+        parts, listed = _table_of_items(judgement, judgement.baseline, worse, room)
+    else:
+        parts, listed = _blocks_of_items(judgement, judgement.baseline, worse, room)
+    unlisted = len(worse) - listed
+    return parts if unlisted == 0 else [*parts, f"{unlisted:,} more are in report.html and report.json."]
+
+
+def _table_of_items(
+    judgement: Judgement, baseline: Evaluation, worse: Sequence[Change], room: int
+) -> tuple[list[str], int]:
+    rows = []
+    for change in worse[:_LISTED_ROWS]:
+        item, place = judgement.items[change.place], change.place
+        before, now = baseline.answers[place], judgement.candidate.answers[place]
+        row = [item.id, item.where, item.text, item.gold or "", _label(before), _label(now)]
+        room -= sum(len(_cell(cell)) + 3 for cell in row) + 2
+        if room < 0:
+            break
+        rows.append(row)
+    return [_table(["id", "where", "text", "true label", "baseline", "candidate"], rows)], len(rows)
+
+
+def _label(answer: Answer) -> str:
+    if answer.predicted is not None:
+        return answer.predicted
+    return "unparsed" if answer.text is None else f"unparsed: {answer.text}"
+
+
+def _blocks_of_items(
+    judgement: Judgement, baseline: Evaluation, worse: Sequence[Change], room: int
+) -> tuple[list[str], int]:
+    blocks: list[str] = []
+    for change in worse[:_LISTED_BLOCKS]:
+        block = _block(judgement, baseline, change.place)
+        room -= len(block) + 2
+        if room < 0:
+            break
+        blocks.append(block)
+    return blocks, len(blocks)
+
+
+def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
+    item, candidate = judgement.items[place], judgement.candidate
+    compared = [preference for preference in judgement.preferences if preference.item == item.id]
+    moved = [preference_text(compared)] if compared else []
+    for name in deciding_metrics(judgement):
+        if name != PREFERENCE:
+            before, now = (item_value_text(values[place], name) for values in values_by_item(judgement, name) if values)
+            moved.append(f"{metric_facts(name).title} {before} → {now}")
+    heading = shortened(" ".join(visible(item.text).split()), 100)
+    summary = _silenced(html.escape(f"{visible(item.id)}: {', '.join(moved)}: {heading}"))
+    parts = [f"<details><summary>{summary}</summary>", "Asked:", _fenced(item.text)]
+    for role, side in (("baseline", baseline), ("candidate", candidate)):
+        text = side.answers[place].text
+        if text is not None:
+            parts += [f"The {role}:", _fenced(text)]
+        parts += [_said(grade) for grade in side.grades if grade.item == item.id]
+    parts += [_said(preference) for preference in compared]
+    return "\n\n".join([*parts, "</details>"])
+
+
+def _said(verdict: Grade | Preference) -> str:
+    """What a judge made of it, as a line of a list."""
+    if isinstance(verdict, Grade):
+        given = ", ".join(f"{name} {score:.3g}" for name, score in (verdict.scores or {}).items())
+        order = ""
+    else:
+        order = f" ({verdict.order})"
+        given = "a tie" if verdict.winner == "tie" else f"prefers the {verdict.winner}" if verdict.winner else ""
+    reason = verdict.reason if verdict.degenerate is None else f"not asked: {verdict.degenerate}"
+    said = [given, verdict.problem and f"unscored: {verdict.problem}", reason]
+    return f"- {_cell(verdict.judge)}{order}: {_line('; '.join(part for part in said if part))}"
+
+
+def _provenance(judgement: Judgement) -> str:
+    suite = judgement.suite
+    lines = [f"- suite {suite.name}: {len(judgement.items):,} items, task {suite.task}"]
+    for role, evaluation in (("baseline", judgement.baseline), ("candidate", judgement.candidate)):
+        if evaluation is not None:
+            lines.append(f"- {role} {_cell(evaluation.model)}, SHA-256 `{evaluation.fingerprint}`")
+    lines.append(f"- edgetune {__version__}; every answer, and the hashes of suite and data, are in report.json")
+    return "\n".join(lines)
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) if cell != '---' else cell for cell in line)} |" for line in lines)
+
+
+def _fenced(text: str) -> str:
+    """Text in a block that no run of backticks inside can end."""
+    shown = shortened(visible(text), _BLOCK_CHARACTERS)
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _cell(text: str) -> str:
+    """Text on one line, cut to a readable length, in which Markdown sees no table, markup or HTML."""
+    return _escaped(shortened(" ".join(visible(text).split()), _CELL_CHARACTERS))
+
+
+def _line(text: str, characters: int = _BLOCK_CHARACTERS) -> str:
+    """As a cell, but of the length of a paragraph."""
+    return _escaped(shortened(" ".join(visible(text).split()), characters))
+
+
+def _escaped(line: str) -> str:
+    for character in "\\`*_[]|~":
+        line = line.replace(character, f"\\{character}")
+    return _silenced(line.replace("&", "&amp;").replace("<", "&lt;"))
+
+
+def _silenced(line: str) -> str:
+    """Line in which GitHub finds no person to tell, no issue to close and no address to link: an empty character breaks
+    the words that it looks for."""
+    return re.sub(r"([@#]|://|www\.)(?=\S)", "\\1\u2060", line)

@@ -1,0 +1,159 @@
+"""What the page's script shows of the items: plain values, every number already written as people read it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.items import Item
+from edgetune.judging.judgement import Evaluation, Judgement
+from edgetune.judging.metrics_table import item_value_text, metric_facts
+from edgetune.judging.question import PREFERENCE
+from edgetune.judging.report.changes import Change, deciding_metrics, find_changes, preference_text, worst_first
+from edgetune.judging.report.document import json_text
+from edgetune.judging.report.visible_text import visible
+
+SHOWN_ITEMS = 3000
+"""A page holds at most so many items, the worst; a browser opens that many at once."""
+
+SHOWN_CHARACTERS = 8000
+"""Of one text. All of it is in report.json."""
+
+
+def page_items(judgement: Judgement) -> dict[str, Any]:
+    """The items, worst first, and the names of their metrics and sides.
+
+    Keys are short words, for they are repeated in every item. Texts hold no invisible characters (see `visible`).
+    """
+    metrics = [name for name, measured in judgement.candidate.measures.items() if measured.values]
+    sides = [("candidate", judgement.candidate)]
+    if judgement.baseline is not None:
+        sides.insert(0, ("baseline", judgement.baseline))
+    columns = [_Side(role, evaluation, metrics) for role, evaluation in sides]
+    preferences: dict[str, list[Preference]] = defaultdict(list)
+    for preference in judgement.preferences:
+        preferences[preference.item].append(preference)
+    main = [name for name in deciding_metrics(judgement) if name != PREFERENCE]
+    changes = worst_first(find_changes(judgement))[:SHOWN_ITEMS]
+    return {
+        "sides": [{"role": side.role, "name": visible(side.evaluation.name)} for side in columns],
+        "metrics": [metric_facts(name).title for name in metrics],
+        "main": [metrics.index(name) for name in main],
+        "paired": judgement.baseline is not None,
+        "total": len(judgement.items),
+        "items": [_item(judgement, judgement.items[change.place], change, columns, preferences) for change in changes],
+    }
+
+
+def data_block(value: Any) -> str:
+    """JSON that can stand inside a <script> element: no < or & is left, so that nothing can end or open one."""
+    text = json_text(value)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+class _Side:
+    """One model's part of the items, found by place."""
+
+    def __init__(self, role: str, evaluation: Evaluation, metrics: Sequence[str]) -> None:
+        self.role, self.evaluation = role, evaluation
+        measures = evaluation.measures
+        self.values = [(name, measures[name].values if name in measures else ()) for name in metrics]
+        self.grades: dict[str, list[Grade]] = defaultdict(list)
+        for grade in evaluation.grades:
+            self.grades[grade.item].append(grade)
+
+    def shown(self, place: int) -> dict[str, Any]:
+        answer = self.evaluation.answers[place]
+        values = [item_value_text(values[place] if values else None, name) for name, values in self.values]
+        return _filled(
+            label=None if answer.predicted is None else visible(answer.predicted),
+            text=None if answer.text is None else _cut(answer.text),
+            finish=answer.finish if answer.finish not in (None, "stop") else None,
+            values=values,
+            grades=[_grade(grade) for grade in self.grades.get(answer.id, ())],
+        )
+
+
+def _item(
+    judgement: Judgement,
+    item: Item,
+    change: Change,
+    sides: Sequence[_Side],
+    preferences: dict[str, list[Preference]],
+) -> dict[str, Any]:
+    context = (
+        []
+        if judgement.suite.task == "classify"
+        else [
+            [message.role, _cut(message.content)]
+            for message in item.messages
+            if message.content not in (item.text, judgement.suite.generation.system)
+        ]
+    )
+    return _filled(
+        id=visible(item.id),
+        place=change.place,
+        where=visible(item.where),
+        text=_cut(item.text),
+        context=context,
+        gold=None if item.gold is None else visible(item.gold),
+        references=[_cut(reference) for reference in item.references],
+        cluster=None if item.cluster is None else visible(item.cluster),
+        status=change.status,
+        unknown=change.size is None,
+        unscored=change.unscored,
+        degenerate=change.degenerate,
+        sides=[side.shown(change.place) for side in sides],
+        preferences=[_preference(preference) for preference in preferences.get(item.id, ())],
+        preferred=preference_text(preferences[item.id]) if item.id in preferences else None,
+    )
+
+
+def _grade(grade: Grade) -> dict[str, Any]:
+    scores = [[metric_facts(name).title, f"{score:.3g}"] for name, score in (grade.scores or {}).items()]
+    return _filled(
+        judge=_by(grade),
+        scores=scores,
+        reason=_reason(grade),
+        problem=_said(grade.problem),
+        spared=_said(grade.degenerate),
+    )
+
+
+def _preference(one: Preference) -> dict[str, Any]:
+    return _filled(
+        judge=_by(one),
+        order=one.order,
+        winner=one.winner,
+        reason=_reason(one),
+        problem=_said(one.problem),
+        spared=_said(one.degenerate),
+    )
+
+
+def _by(verdict: Grade | Preference) -> str:
+    judge = visible(verdict.judge)
+    return f"{judge}, repeat {verdict.repeat + 1}" if verdict.repeat else judge
+
+
+def _reason(verdict: Grade | Preference) -> str:
+    """What the judge wrote; where none was asked, `spared` says it all."""
+    return "" if verdict.degenerate is not None else _cut(verdict.reason)
+
+
+def _said(text: str | None) -> str | None:
+    return None if text is None else _cut(text)
+
+
+def _cut(text: str) -> str:
+    shown = visible(text)
+    if len(shown) <= SHOWN_CHARACTERS:
+        return shown
+    return f"{shown[:SHOWN_CHARACTERS]}… ({len(shown) - SHOWN_CHARACTERS:,} more characters are in report.json)"
+
+
+def _filled(**values: Any) -> dict[str, Any]:
+    """What is not empty: an item without a cluster says nothing of one. The number 0 is something."""
+    return {key: value for key, value in values.items() if value or (value == 0 and value is not False)}

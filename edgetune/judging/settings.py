@@ -1,0 +1,46 @@
+"""How judges and models are asked, beside what is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edgetune.judging.asking.cache import AnswerCache
+from edgetune.judging.asking.cost import require_prices
+from edgetune.judging.asking.credentials import read_key
+from edgetune.judging.judge_file import EndpointJudge, Judge
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`judges` stand in for the suite's own; `threads` None are the physical cores."""
+
+    judges: tuple[str, ...] = ()
+    max_cost_usd: float | None = None
+    use_cache: bool = True
+    threads: int | None = None
+
+
+DEFAULTS = Settings()
+
+
+@contextmanager
+def opened_cache(settings: Settings) -> Iterator[AnswerCache | None]:
+    """What was answered before; None where the user wants everything anew."""
+    if not settings.use_cache:
+        yield None
+        return
+    with AnswerCache() as cache:
+        yield cache
+
+
+def check_judges(judges: Iterable[Judge], settings: Settings) -> None:
+    """Raise UsageError or ModelError where a judge lacks its key, its file, or its price under a cap on the cost."""
+    for judge in judges:
+        if isinstance(judge, EndpointJudge):
+            read_key(judge)
+        else:
+            judge.find_file()
+        if settings.max_cost_usd is not None:
+            require_prices([judge])

@@ -1,0 +1,102 @@
+"""Means of scores, of one model and of the differences between two models on the same items.
+
+The unit is the item, or the cluster where the suite names one. What is compared is candidate - baseline by item, after
+averaging repeats, orders and judges, so that an item that is hard for both models adds nothing to the noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaincinv, stdtrit
+
+from edgetune.judging.statistics.clusters import cluster_sums, number_clusters
+from edgetune.judging.statistics.intervals import Interval
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over items with its standard error. `units` counts what is independent: items, or clusters."""
+
+    value: float
+    standard_error: float
+    units: int
+
+
+def measure_mean(values: NDArray[np.float64], clusters: Sequence[str] | None = None) -> Mean:
+    """The mean of values (n,) and its standard error, which is robust to items of one cluster being alike.
+
+    With S_g the sum over the m_g items of cluster g, the mean x and G clusters: the squared standard error is
+    G / (G - 1) times the sum of (S_g - m_g x)², over n². With every item its own cluster this is the usual s / sqrt(n).
+    Source: Liang, Zeger (1986), Biometrika 73:13-22, with the correction for few clusters that Stata and statsmodels
+    call CR1. Raises ValueError for fewer than 2 items or clusters.
+    """
+    numbers = number_clusters(clusters, values.size)
+    sizes = np.bincount(numbers)
+    units = sizes.size
+    if units < 2:
+        raise ValueError(f"a standard error needs at least 2 {'items' if clusters is None else 'clusters'}")
+    value = float(values.mean())
+    deviations = cluster_sums(values, numbers) - sizes * value
+    # Equal values differ from their own mean by rounding alone, and that is no variance.
+    deviations[np.abs(deviations) < 1e-12 * max(1.0, float(np.abs(values).max())) * sizes] = 0
+    squared = units / (units - 1) * float(deviations @ deviations)
+    return Mean(value, math.sqrt(squared) / values.size, units)
+
+
+def t_interval(mean: Mean, confidence: float = 0.95) -> Interval:
+    """Student's interval of a mean, with one degree of freedom less than there are items or clusters."""
+    reach = t_quantile(confidence, mean.units - 1) * mean.standard_error
+    return Interval(mean.value - reach, mean.value + reach, confidence)
+
+
+def difference_interval(
+    differences: NDArray[np.float64], step: float, clusters: Sequence[str] | None = None, confidence: float = 0.95
+) -> Interval:
+    """Interval of the mean of paired differences, (n,): Student's, made wider by `allow_for_unseen` where hardly an
+    item (or cluster) differs. `step` is the size of the difference that such an item has.
+    """
+    sums = cluster_sums(differences, number_clusters(clusters, differences.size))
+    interval = t_interval(measure_mean(differences, clusters), confidence)
+    return allow_for_unseen(interval, int((sums > 0).sum()), int((sums < 0).sum()), sums.size, step)
+
+
+def allow_for_unseen(interval: Interval, gained: int, lost: int, units: int, step: float) -> Interval:
+    """An interval of a difference, made wider where too few of the items (or clusters) gained or lost for its noise to
+    be known: where the sign-flip test could not be significant whatever they said.
+
+    A handful of differences has hardly a variance, and none has none: the t interval of 20 zeros is the point 0, which
+    claims to know the answers to all items that were never asked. But of all items the share that loses is at most
+    `largest_share` of those seen to lose, and each loses about a `step`; and so for gains.
+    """
+    if not too_few_differ(gained + lost, 1 - interval.confidence):
+        return interval
+    lower = -step * largest_share(lost, units, interval.confidence)
+    upper = step * largest_share(gained, units, interval.confidence)
+    return Interval(min(interval.lower, lower), max(interval.upper, upper), interval.confidence)
+
+
+def too_few_differ(differing: int, alpha: float) -> bool:
+    """Whether no signs of so many differences could be significant: the smallest p-value of m sign flips is 2^(1 - m).
+
+    Below 6 for alpha 0.05.
+    """
+    return 2.0 ** (1 - differing) >= alpha
+
+
+def largest_share(seen: int, units: int, confidence: float) -> float:
+    """The upper bound of a two-sided interval of a share of which `seen` of `units` were seen.
+
+    Of none in n, about 3.7 / n for a confidence of 0.95. Source: Clopper, Pearson (1934), Biometrika 26:404-413; of
+    none, and on one side, it is known as the rule of three (Hanley, Lippman-Hand, 1983, JAMA 249:1743-1745).
+    """
+    return 1.0 if seen == units else float(betaincinv(seen + 1, units - seen, (1 + confidence) / 2))
+
+
+def t_quantile(confidence: float, degrees: int) -> float:
+    """The quantile of Student's distribution that a two-sided interval of this confidence reaches to."""
+    return float(stdtrit(degrees, (1 + confidence) / 2))

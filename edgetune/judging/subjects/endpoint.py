@@ -1,0 +1,155 @@
+"""A model behind an OpenAI-compatible endpoint, as a model under test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+from edgetune import console
+from edgetune.errors import EdgetuneError, UsageError
+from edgetune.judging.answer import Answer
+from edgetune.judging.asking.cache import AnswerCache
+from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
+from edgetune.judging.asking.completion import Completion
+from edgetune.judging.asking.cost import Budget
+from edgetune.judging.asking.crew import work_through
+from edgetune.judging.asking.dialect import Dialect, Dialogue
+from edgetune.judging.asking.event_loop import EventLoop
+from edgetune.judging.identity import hash_value
+from edgetune.judging.items import Item
+from edgetune.judging.judge_file import EndpointJudge, load_judge
+from edgetune.judging.suite import Generation, Suite
+from edgetune.runtime.classify import parse_label
+
+_START = Dialect(form="text", alternatives=0, sampling="all")
+
+
+def recognizes(reference: str) -> bool:
+    """True for http:// and https:// addresses."""
+    return reference.startswith(("http://", "https://"))
+
+
+def open_endpoint(reference: str, cache: AnswerCache | None = None) -> EndpointSubject:
+    """The model behind URL#MODEL. The key is that in OPENAI_API_KEY where it is set, and none otherwise.
+
+    With a cache, an answer that was given before is not asked for again. That is right only where the address and the
+    model's name always stand for the same weights; a server on this machine often has others the next day.
+
+    Raises UsageError when no model is named.
+    """
+    address = load_judge(reference)
+    assert isinstance(address, EndpointJudge)
+    return EndpointSubject(reference, address.model_copy(update={"name": reference}), cache)
+
+
+class EndpointSubject:
+    """Answers that an endpoint writes, several at a time. Nobody knows its weights: it is told apart by its address."""
+
+    kind = "endpoint"
+    size_bytes = None
+
+    def __init__(self, reference: str, address: EndpointJudge, cache: AnswerCache | None) -> None:
+        self.reference = reference
+        self.fingerprint = hash_value([address.url, address.model])
+        self._address, self._cache = address, cache
+
+    def check(self, items: Sequence[Item], suite: Suite) -> None:
+        """Raise UsageError where the suite needs likelihoods, which endpoints do not give."""
+        if suite.task == "perplexity":
+            raise UsageError(
+                "perplexity needs the likelihood of given texts, and an endpoint only writes its own",
+                where=self.reference,
+                remedy="judge the model's GGUF file or folder, or another task",
+            )
+        if suite.task == "classify" and suite.scoring == "likelihood":
+            raise UsageError(
+                f"suite {suite.name} scores labels by likelihood, and an endpoint gives none of texts it did not write",
+                where=self.reference,
+                remedy="set scoring: generate in the suite, for both models",
+            )
+
+    def answers(self, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
+        """The answers in the order of the items, each as soon as it is there.
+
+        Raises EdgetuneError when an item has no answer after all attempts, for without it nothing can be judged.
+        """
+        with EventLoop() as loop:
+            stream = self._stream(items, suite)
+            try:
+                while (answer := loop.run(_next(stream))) is not None:
+                    yield answer
+            finally:
+                loop.run(stream.aclose())
+
+    def close(self) -> None:
+        """Nothing is held open between calls of `answers`."""
+
+    async def _stream(self, items: Sequence[Item], suite: Suite) -> AsyncGenerator[Answer, None]:
+        async with ChatEndpoint(self._address, Budget(), console.note) as chat:
+            dialogue = Dialogue(chat, _START, ("limit", "sampling"), self._tell)
+
+            async def answer(item: Item) -> Answer:
+                body = self._body(item, suite.generation)
+                key = hash_value(["answer", self._address.url, body])
+                known = None if self._cache is None else self._cache.get(key)
+                completion = Completion(**known) if known else await self._ask(dialogue, item, body)
+                if self._cache is not None and not known:
+                    self._cache.put(key, {**asdict(completion), "logprobs": ()})
+                return _to_answer(completion, item, suite)
+
+            async with aclosing(work_through(items, answer, self._address.connections)) as answered:
+                async for each in answered:
+                    yield each
+
+    async def _ask(self, dialogue: Dialogue, item: Item, body: dict[str, Any]) -> Completion:
+        try:
+            return await dialogue.complete(lambda dialect: _say(body, dialect), body["max_tokens"])
+        except Unanswered as problem:
+            raise EdgetuneError(
+                f"there is no answer to {item.where} ({problem})",
+                where=self.reference,
+                remedy="run it again when the endpoint works; what a judge has graded so far is in its cache",
+            ) from None
+
+    def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
+        """The request with all that shapes the answer."""
+        return {
+            "model": self._address.model,
+            "messages": to_json(item.messages),
+            "max_tokens": generation.max_tokens,
+            "temperature": generation.temperature,
+            "top_p": generation.top_p,
+            "seed": generation.seed,
+        }
+
+    def _tell(self, dialect: Dialect, first: Completion) -> None:
+        if dialect.sampling != _START.sampling:
+            refused = "seed" if dialect.sampling == "temperature" else "temperature"
+            console.note(f"{self.reference} takes no {refused}; its answers may differ from call to call")
+
+
+def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """The request in a dialect. What changes nothing is not said: some endpoints refuse the mere name."""
+    said = {"model": body["model"], "messages": body["messages"], dialect.limit: body["max_tokens"]}
+    if dialect.sampling != "own":
+        said["temperature"] = body["temperature"]
+    if dialect.sampling == "all" and body["temperature"] > 0:
+        said |= {"seed": body["seed"], **({"top_p": body["top_p"]} if body["top_p"] < 1 else {})}
+    return said
+
+
+def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
+    return Answer(
+        id=item.id,
+        text=completion.text,
+        predicted=parse_label(completion.text, suite.labels) if suite.task == "classify" else None,
+        generated_tokens=completion.output_tokens,
+        seconds=completion.seconds,
+        finish=completion.finish,
+    )
+
+
+async def _next(stream: AsyncGenerator[Answer, None]) -> Answer | None:
+    return await anext(stream, None)

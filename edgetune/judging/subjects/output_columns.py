@@ -1,0 +1,191 @@
+"""The columns of a file of outputs.
+
+`id` is the item's. The output is in one of `OUTPUT_COLUMNS`. Task classify takes the label from `predicted`, else the
+one that the output's text names, else the likeliest of `log_probabilities` (nats by label), else `label`: that goes
+last, because a file that was made by adding outputs to a data set still has the right labels there. Task perplexity
+reads `nll_nats`, with `nll_tokens` (without it there are only bits per byte) and `nll_bytes` (by default the bytes of
+the item's text).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetune.data.columns import check_unicode, shown
+from edgetune.data.read import Row
+from edgetune.errors import DataError
+from edgetune.judging.answer import Answer
+from edgetune.judging.items import Item
+from edgetune.judging.suite import Suite
+
+ID = "id"
+
+OUTPUT_COLUMNS = ("output", "answer", "response", "prediction", "completion", "generated_text")
+
+LABEL = "label"
+
+_PREDICTED, _LOG_PROBABILITIES = "predicted", "log_probabilities"
+_NUMBERS = ("nll_nats", "nll_tokens", "nll_bytes")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where a file has what the model wrote, and labels to be taken as they stand; None where it has none."""
+
+    output: str | None
+    label: str | None
+
+
+def find_columns(rows: Sequence[Mapping[str, Any]], where: str) -> Columns:
+    """The columns that count. Raises DataError, naming what there is, for several outputs or for none."""
+    columns = list(dict.fromkeys(column for values in rows for column in values))
+    found = [column for column in OUTPUT_COLUMNS if column in columns]
+    if len(found) > 1:
+        raise DataError(
+            f"{' and '.join(found)} could all be the model's outputs", where=where, remedy="leave one of them"
+        )
+    likelihoods = _LOG_PROBABILITIES in columns or "nll_nats" in columns
+    label = _PREDICTED if _PREDICTED in columns else None
+    if label is None and LABEL in columns and not found and not likelihoods:
+        label = LABEL
+    if not (found or label or likelihoods):
+        raise DataError(
+            f"there is no column of outputs; there are {', '.join(columns)}",
+            where=where,
+            remedy=f"name it output ({', '.join(OUTPUT_COLUMNS[1:])} will do too)",
+        )
+    return Columns(found[0] if found else None, label)
+
+
+def read_fields(row: Row, columns: Columns) -> dict[str, Any]:
+    """What a row says of the model, as plain values that are the same from every kind of file.
+
+    Raises DataError naming the row.
+    """
+    fields: dict[str, Any] = {}
+    if columns.output is not None:
+        fields["output"] = _text(row, columns.output)
+    if columns.label is not None:
+        fields["label"] = _label_text(row, columns.label)
+    for column in _NUMBERS:
+        if row.values.get(column) not in (None, ""):
+            fields[column] = _number(row.values[column], column, row.where, whole=column != "nll_nats")
+    if row.values.get(_LOG_PROBABILITIES) not in (None, ""):
+        fields[_LOG_PROBABILITIES] = _log_probabilities(row)
+    return fields
+
+
+def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
+    """The answer that a row holds, for the suite's task. Raises DataError naming the row."""
+    fields = read_fields(row, columns)
+    if suite.task == "classify":
+        return _labelled(row, item, suite, fields)
+    if suite.task == "perplexity":
+        return _scored(row, item, fields)
+    if columns.output is None:
+        raise _lacks(row, "output", suite)
+    return Answer(item.id, text=fields["output"])
+
+
+def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
+    from edgetune.runtime.classify import parse_label
+
+    by_label: dict[str, float] | None = fields.get(_LOG_PROBABILITIES)
+    if by_label is not None and set(by_label) != set(suite.labels):
+        raise DataError(
+            f"{_LOG_PROBABILITIES} are of {', '.join(by_label)}, and the suite's labels are {', '.join(suite.labels)}",
+            where=row.where,
+        )
+    given = fields.get("label")
+    text = fields.get("output", given)
+    predicted: str | None
+    if given is not None:
+        predicted = _known_label(given, suite)
+    elif text is not None:
+        predicted = parse_label(text, suite.labels)
+    elif by_label is not None:
+        predicted = max(suite.labels, key=by_label.__getitem__)
+    else:
+        raise _lacks(row, _PREDICTED, suite)
+    return Answer(item.id, text=text, predicted=predicted, log_probabilities=by_label)
+
+
+def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
+    if "nll_nats" not in fields:
+        raise DataError(
+            "task perplexity needs nll_nats, the negative log-likelihood of the item's text in nats", where=row.where
+        )
+    size = len(item.text.encode())
+    if fields.get("nll_bytes", size) != size:
+        raise DataError(
+            f"nll_bytes is {fields['nll_bytes']}, but the text of item {item.id} has {size} bytes",
+            where=row.where,
+            remedy="score the item's text as it is",
+        )
+    return Answer(item.id, nll_nats=fields["nll_nats"], nll_tokens=fields.get("nll_tokens"), nll_bytes=size)
+
+
+def _known_label(text: str, suite: Suite) -> str | None:
+    """The suite's label of this name, also in other case; None for any other word."""
+    bare = text.strip()
+    if bare in suite.labels:
+        return bare
+    same = [label for label in suite.labels if label.casefold() == bare.casefold()]
+    return same[0] if len(same) == 1 else None
+
+
+def _label_text(row: Row, column: str) -> str:
+    if column not in row.values:
+        raise DataError(f"this row has no {column}, and others have", where=row.where)
+    value = row.values[column]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is not None and not isinstance(value, str | int | float):
+        raise DataError(f"{column} must hold a label, not {shown(value)}", where=row.where)
+    return "" if value is None else check_unicode(str(value), column, row.where)
+
+
+def _text(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    if not isinstance(value, str):
+        raise DataError(
+            f"{column} must hold text, not {shown(value)}",
+            where=row.where,
+            remedy="write what the model wrote as text, and an empty answer as an empty text",
+        )
+    return check_unicode(value, column, row.where)
+
+
+def _log_probabilities(row: Row) -> dict[str, float]:
+    """Nats by label: an object, or an object written as JSON (in .csv and .tsv)."""
+    found = row.values[_LOG_PROBABILITIES]
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except ValueError:
+            found = row.values[_LOG_PROBABILITIES]
+    if not isinstance(found, dict) or not found:
+        raise DataError(f"{_LOG_PROBABILITIES} must hold nats by label, not {shown(found)}", where=row.where)
+    return {
+        label: float(_number(value, f"{_LOG_PROBABILITIES} of {label}", row.where, whole=False))
+        for label, value in found.items()
+    }
+
+
+def _number(value: Any, column: str, where: str, *, whole: bool) -> float | int:
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not math.isfinite(number) or (whole and (number < 0 or not number.is_integer())):
+        kind = "a whole number" if whole else "a finite number"
+        raise DataError(f"{column} must be {kind}, not {shown(value)}", where=where)
+    return int(number) if whole else number
+
+
+def _lacks(row: Row, column: str, suite: Suite) -> DataError:
+    return DataError(f"task {suite.task} needs a column {column}; there are {', '.join(row.values)}", where=row.where)

@@ -1,0 +1,39 @@
+"""What every model under test can do, whatever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from edgetune.judging.answer import Answer
+from edgetune.judging.items import Item
+from edgetune.judging.suite import Suite
+
+
+class Subject(Protocol):
+    """A model under test, or outputs that one has written elsewhere.
+
+    `reference` is how the user named it, `kind` one of gguf, run, folder, endpoint, outputs. `fingerprint` is the same
+    for the same model and for no other (SHA-256). `size_bytes` is None where it has none.
+    """
+
+    @property
+    def reference(self) -> str: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def size_bytes(self) -> int | None: ...
+
+    def check(self, items: Sequence[Item], suite: Suite) -> None:
+        """Raise an InputError when this kind of model cannot answer the suite; before any item is asked."""
+
+    def answers(self, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
+        """The answers in the order of the items, each as soon as it is there."""
+
+    def close(self) -> None:
+        """Free what it holds."""

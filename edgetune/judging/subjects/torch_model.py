@@ -1,0 +1,155 @@
+"""A model in torch that answers items, with the code that training uses for its evaluations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetune.console import SILENT_PROGRESS
+from edgetune.data.example import Example, Message
+from edgetune.data.template import ChatTemplate, load_template
+from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
+from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
+from edgetune.errors import NumericalError
+from edgetune.judging.answer import Answer
+from edgetune.judging.items import Item
+from edgetune.judging.suite import Suite
+from edgetune.models.families import Kind
+from edgetune.models.load import resolve_dtype
+from edgetune.runtime.classify import parse_label
+from edgetune.train.objectives.adapted import on_device_of
+from edgetune.train.objectives.classification_head import ClassificationHead
+from edgetune.train.objectives.language_model import LanguageModel
+from edgetune.train.objectives.objective import Exam, Objective
+from edgetune.train.objectives.rest import at_rest
+from edgetune.train.objectives.seq2seq import Seq2Seq
+from edgetune.weights.source import Source
+from edgetune.weights.whole_model import load_adapted
+
+LONGEST_TOKENS = 4096
+"""Longer inputs are cut, or read in windows, whatever the model could take."""
+
+_UNUSED = ChatTemplate("", "", "")
+
+NO_ANSWER = "…"
+"""Stands for the answer where only what is before it is read."""
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """A base, its adapter folded around it, and its tokenizer. `head_labels` is empty where it writes text."""
+
+    model: Any
+    tokenizer: Any
+    family: Kind
+    head_labels: tuple[str, ...]
+    longest_tokens: int
+    where: str
+
+    @classmethod
+    def load(
+        cls,
+        source: Source,
+        family: Kind,
+        *,
+        settings: Mapping[str, Any],
+        head_labels: tuple[str, ...],
+        longest_tokens: int | None,
+    ) -> TorchModel:
+        """Load the base as `settings` (a recipe's base section, or nothing) says, and put the adapter on it."""
+        model = load_adapted(
+            source,
+            dtype=resolve_dtype(settings.get("dtype", "auto")),
+            quantize=settings.get("quantize", "none"),
+            double_quantization=settings.get("double_quantization", True),
+            labels=head_labels or None,
+        )
+        limit = min(longest_tokens or LONGEST_TOKENS, LONGEST_TOKENS)
+        return cls(model, source.load_tokenizer(), family, head_labels, limit, source.base.reference)
+
+    def answer(self, items: Sequence[Item], suite: Suite) -> list[Answer]:
+        """The answers to some items. Raises NumericalError for a likelihood that is no number."""
+        objective = self._objective(suite)
+        objective.attach(self.model)
+        with at_rest(self.model):
+            if suite.task == "perplexity":
+                return [self._measure(objective, item) for item in items]
+            if self.head_labels or (suite.task == "classify" and suite.scoring == "likelihood"):
+                stand_in = (self.head_labels or tuple(suite.labels))[0]
+                chosen = objective.choose(self.model, _examples(items, stand_in), SILENT_PROGRESS)
+                return [Answer(item.id, predicted=label) for item, label in zip(items, chosen, strict=True)]
+            texts = objective.write(self.model, _examples(items, NO_ANSWER), SILENT_PROGRESS)
+        return [
+            Answer(item.id, text=text, predicted=parse_label(text, suite.labels) if suite.labels else None)
+            for item, text in zip(items, texts, strict=True)
+        ]
+
+    def _objective(self, suite: Suite) -> Objective:
+        tokenizer, limit = self.tokenizer, self.longest_tokens
+        if self.head_labels:
+            labels = self.head_labels
+            return ClassificationHead(
+                Exam("classify", labels),
+                tokenizer,
+                lambda examples: tokenize_texts(examples, labels, tokenizer.encode, limit).examples,
+            )
+        exam = Exam("classify", tuple(suite.labels), max_new_tokens=suite.generation.max_tokens)
+        if self.family == "encoder-decoder":
+            return Seq2Seq(
+                exam,
+                tokenizer,
+                lambda examples: tokenize_pairs(examples, tokenizer.encode, limit).examples,
+                tokenizer.encode,
+            )
+        # A likelihood is computed from ids, which `_ids` makes.
+        template = _UNUSED if suite.task == "perplexity" else self._template()
+        return LanguageModel(exam, tokenizer, template)
+
+    def _template(self) -> ChatTemplate:
+        return load_template(
+            "chat",
+            tokenizer_template=self.tokenizer.chat_template,
+            bos_token=self.tokenizer.bos_token or "",
+            eos_token=self.tokenizer.eos_token or "",
+        )
+
+    def _measure(self, objective: Objective, item: Item) -> Answer:
+        """The text's likelihood. One beyond the context is read in windows, each with at least half a context before
+        what it scores."""
+        ids, scored_from = self._ids(item)
+        nats, done = 0.0, scored_from
+        while done < len(ids):
+            start = 0 if len(ids) <= self.longest_tokens else max(0, done - self.longest_tokens // 2)
+            stop = min(len(ids), start + self.longest_tokens)
+            window = TokenizedExample(tuple(ids[start:stop]), (UNSUPERVISED,) * (done - start) + tuple(ids[done:stop]))
+            batch = on_device_of(self.model, objective.collate([window]))
+            nats += float(objective.loss(self.model, batch))
+            done = stop
+        if math.isnan(nats):
+            raise NumericalError(
+                f"the likelihood of {item.where} is no number", where=self.where, remedy="the weights are damaged"
+            )
+        size = len(item.text.encode("utf-8", "replace"))
+        return Answer(item.id, nll_nats=nats, nll_tokens=len(ids) - scored_from, nll_bytes=size)
+
+    def _ids(self, item: Item) -> tuple[list[int], int]:
+        """The ids of a text with what is before it, and how many of them are only read."""
+        if not item.messages:
+            # A tokenizer without a beginning-of-text token leaves nothing before the first one, which is not scored.
+            ids: list[int] = self.tokenizer.encode(item.text)
+            return ids, 1
+        segments = self._template().segments([*item.messages, Message("assistant", item.text)])
+        last = max(place for place, segment in enumerate(segments) if segment.supervised)
+        before = [token for segment in segments[:last] for token in self._encode(segment.text)]
+        return before + self._encode(segments[last].text), len(before)
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+
+def _examples(items: Sequence[Item], answer: str) -> list[Example]:
+    """Items as evaluations read them; `answer` stands for one, and is not read."""
+    return [Example((*item.messages, Message("assistant", answer)), item.where, label=answer) for item in items]

@@ -1,0 +1,41 @@
+"""Whether an answer is JSON, as the program that gets it would read it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+READING = "the whole answer must be JSON (RFC 8259); a fenced block, or words around it, are none"
+
+_LONGEST_INTEGER = 4000
+"""Digits. Python refuses to read longer ones, which are JSON all the same."""
+
+
+def parse_json(text: str) -> Any:
+    """The value that an answer holds. Raises ValueError when the whole of it is not JSON.
+
+    Strict as RFC 8259: any value may stand at the top, white space around it is allowed, NaN and Infinity are not. A
+    fenced code block is no JSON either: a program that calls json.loads on the answer of llama.cpp or of an OpenAI
+    endpoint fails on it, and a model that begins to write fences has got worse for that program.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse, parse_int=_integer)
+    except RecursionError:
+        raise ValueError("it is nested too deeply to be read") from None
+
+
+def is_json(text: str) -> bool:
+    """True when the whole answer is JSON, as `parse_json` reads it."""
+    try:
+        parse_json(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _LONGEST_INTEGER else float(digits)

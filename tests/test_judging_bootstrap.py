@@ -1,0 +1,184 @@
+"""The paired bootstrap, against scipy's and against theory, and how often its intervals hold."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from edgetune.judging.comparison import Aggregate
+from edgetune.judging.statistics.bootstrap import (
+    Bootstrap,
+    bca_interval,
+    bootstrap_interval,
+    bootstrap_p,
+    cautious_interval,
+    differing_units,
+    resample,
+)
+from edgetune.judging.statistics.scores import largest_share, measure_mean
+
+
+def mean_of(values: NDArray[np.float64]) -> Aggregate:
+    return lambda counts: counts @ values / counts.sum(axis=1)
+
+
+def ratio_of(above: NDArray[np.float64], below: NDArray[np.float64]) -> Aggregate:
+    return lambda counts: counts @ above / (counts @ below)
+
+
+def f1_of(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: int) -> Aggregate:
+    true, given = np.eye(labels)[gold], np.eye(labels)[predicted]
+
+    def f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        both = counts @ true + counts @ given
+        return np.where(both > 0, 2 * (counts @ (true * given)) / np.where(both > 0, both, 1), 0).mean(axis=1)
+
+    return f1
+
+
+def skewed(items: int, seed: int = 0) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).exponential(size=items) - 0.6
+
+
+def test_every_resample_draws_as_many_items_as_there_are_and_whole_clusters_of_them() -> None:
+    seen: list[NDArray[np.float64]] = []
+
+    def watched(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+        seen.append(counts)
+        return counts.sum(axis=1)
+
+    resample(watched, 6, ("a", "b", "a", "c", "b", "a"), resamples=500)
+    drawn = np.concatenate(seen)
+    assert (drawn[:, [0, 2, 5]] == drawn[:, [0]]).all()
+    assert (drawn[:, 1] == drawn[:, 4]).all()
+    assert (drawn[:, 0] + drawn[:, 1] + drawn[:, 3] == np.r_[3, [2] * 3, [3] * 500]).all()
+    assert drawn[4:].mean() == pytest.approx(1, abs=0.05)
+
+
+def test_the_same_seed_draws_the_same_for_candidate_and_baseline() -> None:
+    values = skewed(40)
+    difference = resample(mean_of(values + 1), 40).minus(resample(mean_of(values), 40))
+    assert difference.resampled == pytest.approx(np.ones(10_000), abs=1e-12)
+    again, other = resample(mean_of(values), 40), resample(mean_of(values), 40, seed=1)
+    assert (again.resampled == resample(mean_of(values), 40).resampled).all()
+    assert (again.resampled != other.resampled).any()
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.99])
+def test_the_bca_interval_is_scipys_at_the_confidence_that_few_items_need(confidence: float) -> None:
+    values = skewed(30)
+    found = resample(mean_of(values), 30)
+    reach = student.ppf((1 + confidence) / 2, 29) * np.sqrt(30 / 29)
+    expected = scipy_bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=0,
+        bootstrap_result=type("Given", (), {"bootstrap_distribution": found.resampled})(),
+        confidence_level=2 * norm.cdf(reach) - 1,
+        method="BCa",
+    ).confidence_interval
+    interval = bca_interval(found, confidence)
+    assert (interval.lower, interval.upper) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_the_bootstrap_of_a_mean_has_the_standard_error_of_theory_with_and_without_clusters() -> None:
+    values = skewed(200)
+    clusters = [str(place // 4) for place in range(200)]
+    for names in (None, clusters):
+        found = resample(mean_of(values), 200, names)
+        assert found.standard_error == pytest.approx(measure_mean(values, names).standard_error, rel=0.03)
+        assert found.value == pytest.approx(values.mean(), abs=1e-12)
+
+
+def test_the_influence_of_a_mean_is_each_items_distance_from_it() -> None:
+    values = skewed(25)
+    assert resample(mean_of(values), 25).influence == pytest.approx(values - values.mean(), abs=1e-9)
+
+
+@pytest.mark.parametrize("shift", [-0.9, -0.6, -0.45, -0.3, -0.15, 0.0, 0.1])
+@pytest.mark.parametrize("flip", [1, -1])
+def test_the_p_value_is_below_alpha_just_when_the_interval_leaves_zero_out(shift: float, flip: int) -> None:
+    found = resample(mean_of(flip * (skewed(40) + shift)), 40)
+    p_value = bootstrap_p(found)
+    for alpha in (p_value * 0.97, min(0.999, p_value * 1.03)):
+        interval = bootstrap_interval(found, 1 - alpha)
+        assert (interval.lower > 0 or interval.upper < 0) == (p_value < alpha)
+
+
+def test_without_a_difference_there_is_no_evidence_and_the_interval_still_has_a_width() -> None:
+    nothing = resample(mean_of(np.zeros(20)), 20)
+    assert bootstrap_p(nothing) == 1
+    interval = cautious_interval(nothing, step=1.0)
+    assert interval.upper == -interval.lower == largest_share(0, 20, 0.95)
+
+
+def test_five_items_that_make_the_whole_difference_are_too_few_and_six_are_not() -> None:
+    for differing in (5, 6):
+        found = resample(mean_of(np.repeat([-1.0, 0.0], [differing, 94])), 94 + differing)
+        assert differing_units(found) == (0, differing)
+        assert (bootstrap_p(found) < 0.05) == (differing == 6)
+
+
+def test_a_metric_that_is_not_a_number_for_some_items_is_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        resample(mean_of(np.array([1.0, np.nan, 2.0])), 3)
+
+
+@pytest.mark.parametrize(("items", "clusters", "what"), [(1, None, "items"), (4, ["a"] * 4, "clusters")])
+def test_a_bootstrap_needs_two_of_what_it_draws(items: int, clusters: list[str] | None, what: str) -> None:
+    with pytest.raises(ValueError, match=f"at least 2 {what}"):
+        resample(mean_of(np.ones(items)), items, clusters)
+
+
+def test_five_hundred_items_are_resampled_in_little_memory() -> None:
+    tracemalloc.start()
+    resample(mean_of(skewed(500)), 500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
+
+
+def draw_f1(generator: np.random.Generator, items: int) -> tuple[Aggregate, Aggregate]:
+    gold = generator.choice(3, items, p=[0.5, 0.3, 0.2])
+    baseline = np.where(generator.random(items) < 0.7, gold, generator.integers(0, 3, items))
+    candidate = np.where(
+        generator.random(items) < 0.5,
+        np.where(generator.random(items) < 0.7, gold, generator.integers(0, 3, items)),
+        baseline,
+    )
+    return f1_of(gold, candidate, 3), f1_of(gold, baseline, 3)
+
+
+def draw_perplexities(generator: np.random.Generator, items: int) -> tuple[Aggregate, Aggregate]:
+    tokens = np.ceil(generator.lognormal(3.5, 0.7, items))
+    baseline, candidate = (tokens * (2 + generator.normal(0, 0.2, items)) for _ in range(2))
+    return ratio_of(candidate, tokens), ratio_of(baseline, tokens)
+
+
+def draw_rouge(generator: np.random.Generator, items: int) -> tuple[Aggregate, Aggregate]:
+    hard = 60 * generator.beta(1.5, 3, items)
+    return tuple(mean_of(np.clip(hard + generator.normal(0, 12, items), 0, 100)) for _ in range(2))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("draw", [draw_f1, draw_perplexities, draw_rouge])
+@pytest.mark.parametrize("items", [20, 60])
+def test_of_two_equal_models_the_interval_holds_zero_about_as_often_as_it_says(
+    draw: Callable[[np.random.Generator, int], tuple[Aggregate, Aggregate]], items: int
+) -> None:
+    generator, held, alarms, runs = np.random.default_rng(11), 0, 0, 200
+    for _ in range(runs):
+        candidate, baseline = (resample(side, items, resamples=400) for side in draw(generator, items))
+        difference: Bootstrap = candidate.minus(baseline)
+        interval = cautious_interval(difference, step=2 * float(candidate.influence.std()))
+        held += interval.lower <= 0 <= interval.upper
+        alarms += bootstrap_p(difference) < 0.05
+    # Three standard errors of 200 runs.
+    assert held / runs > 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)
+    assert alarms / runs < 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
