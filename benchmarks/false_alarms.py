@@ -42,7 +42,9 @@ from simulated import (
 from edgetune.judging.comparison import Outcome, Pairing
 from edgetune.judging.gate import decide
 from edgetune.judging.pairing import GRADE_MARGIN
-from edgetune.judging.statistics.bootstrap import bootstrap_p, cautious_interval, resample
+from edgetune.judging.statistics.bootstrap import bca_interval, bootstrap_p, cautious_interval, resample
+from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.scores import Mean, t_interval
 from edgetune.judging.suite import Gate
 
 GATE = Gate()
@@ -67,13 +69,13 @@ class Tally:
         """One run through the gate."""
         found = decide([pairing], GATE).comparisons[0]
         self.outcomes.append(found.outcome)
-        self.note(found.p_value, found.interval.lower, found.interval.upper, truth)
+        self.note(found.p_value, found.interval, truth)
 
-    def note(self, p_value: float, lower: float, upper: float, truth: float) -> None:
+    def note(self, p_value: float, interval: Interval, truth: float) -> None:
         """One run's test and interval."""
         self.alarms.append(p_value < 0.05)
-        self.covered.append(lower - 1e-12 <= truth <= upper + 1e-12)
-        self.too_high.append(lower - 1e-12 > truth)
+        self.covered.append(interval.lower - 1e-12 <= truth <= interval.upper + 1e-12)
+        self.too_high.append(interval.lower - 1e-12 > truth)
 
     def share(self, outcome: Outcome) -> float:
         """Of all runs, those with this outcome."""
@@ -181,7 +183,20 @@ def compare_lost_grades(seed: np.random.SeedSequence, runs: int) -> None:
 
 def compare_aggregates(seed: np.random.SeedSequence, runs: int) -> None:
     """F1, ROUGE and perplexity of two equal models, and of a worse candidate, by the bootstrap."""
-    heading("The bootstrap", ["metric", "items", "p < 0.05", "", "coverage", "too high"])
+    heading(
+        "The bootstrap",
+        [
+            "metric",
+            "items",
+            "p < 0.05",
+            "coverage",
+            "too high",
+            "t interval alone",
+            "too high",
+            "BCa alone",
+            "too high",
+        ],
+    )
     generator = np.random.default_rng(seed)
     draws: dict[str, tuple[Callable[[np.random.Generator, int], Sides], float]] = {
         "macro-F1, 3 labels": (partial(draw_f1, accuracy=0.8), 0.0),
@@ -195,7 +210,7 @@ def compare_aggregates(seed: np.random.SeedSequence, runs: int) -> None:
     }
     for name, (draw, truth) in draws.items():
         for items in (*SIZES, 500):
-            tally = Tally()
+            tally, student, percentiles = Tally(), Tally(), Tally()
             for run in range(runs):
                 candidate, baseline = (
                     resample(side, items, resamples=1000, seed=run) for side in draw(generator, items)
@@ -203,8 +218,13 @@ def compare_aggregates(seed: np.random.SeedSequence, runs: int) -> None:
                 difference = candidate.minus(baseline)
                 spread = np.concatenate([candidate.influence, baseline.influence]).std()
                 interval = cautious_interval(difference, 2 * float(spread))
-                tally.note(bootstrap_p(difference), interval.lower, interval.upper, truth)
-            row([name, items, *tally.cells()])
+                p_value = bootstrap_p(difference)
+                tally.note(p_value, interval, truth)
+                mean = Mean(difference.value, difference.standard_error, difference.units)
+                student.note(p_value, t_interval(mean), truth)
+                percentiles.note(p_value, bca_interval(difference), truth)
+            alarms, _, *hull = tally.cells()
+            row([name, items, alarms, *hull, *student.cells()[2:], *percentiles.cells()[2:]])
 
 
 def count_items(seed: np.random.SeedSequence, runs: int) -> None:

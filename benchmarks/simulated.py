@@ -1,4 +1,4 @@
-"""Made-up results of two models on the same items, for simulations: equal models, and candidates that lost something."""
+"""Made-up results of two models on the same items: equal models, and candidates that lost something."""
 
 from __future__ import annotations
 

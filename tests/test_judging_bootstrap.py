@@ -182,3 +182,11 @@ def test_of_two_equal_models_the_interval_holds_zero_about_as_often_as_it_says(
     # Three standard errors of 200 runs.
     assert held / runs > 0.95 - 3 * np.sqrt(0.05 * 0.95 / runs)
     assert alarms / runs < 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_a_loss_that_is_the_same_on_every_item_is_as_sure_as_so_many_sign_flips() -> None:
+    values = np.linspace(1, 2, 30)
+    difference = resample(mean_of(values - 0.2), 30).minus(resample(mean_of(values), 30))
+    assert differing_units(difference) == (0, 30)
+    assert bootstrap_p(difference) == pytest.approx(2.0**-29)
+    assert bootstrap_interval(difference).upper == pytest.approx(-0.2)

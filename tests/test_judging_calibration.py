@@ -135,6 +135,16 @@ def test_published_data_is_recognized_and_counted(shared_data: Path) -> None:
     assert pandalm.left_out == majorities[None]
 
 
+@pytest.mark.parametrize(
+    ("judge", "complaint"),
+    [(at_random(0), "kappa"), (longest_wins(), "It prefers length"), (always_first(), "depends on the order")],
+    ids=["random", "longest wins", "always first"],
+)
+def test_bad_judges_fail_on_published_data(shared_data: Path, judge: StubJudge, complaint: str) -> None:
+    calibration = calibrated(read_gold(shared_data / "llmbar" / "natural.json"), judge)
+    assert any(complaint in failure for failure in calibration.failures)
+
+
 def test_votes_without_a_majority_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [{**SHAPES["PandaLM"], "annotator2": second, "annotator3": third} for second, third in ((1, 2), (2, 0))]
     (gold,) = read_gold(write_rows(tmp_path / "votes.jsonl", rows))

@@ -234,7 +234,7 @@ def test_answers_of_other_items_are_refused() -> None:
 scored = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.none() | st.integers(1, 5)), max_size=30)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(scored)
 def test_a_mean_score_is_over_each_judges_repeats_first_and_then_over_the_judges(
     rows: list[tuple[int, int, int | None]],

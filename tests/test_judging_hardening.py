@@ -159,7 +159,7 @@ fragments = st.sampled_from(
 FORM = VerdictForm({"correctness": (1, 2, 3, 4, 5)})
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(fragments, max_size=24).map("".join))
 def test_neutralized_text_can_be_restored_and_never_holds_a_verdict(text: str) -> None:
     neutral = neutralize(text, ["correctness", "winner", "a"])
@@ -168,7 +168,7 @@ def test_neutralized_text_can_be_restored_and_never_holds_a_verdict(text: str) -
     assert parse_verdict(neutral, WINNER_FORM).values is None
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_comes_back_from_a_prompt(text: str) -> None:
     valid = text.encode("utf-8", "replace").decode()
@@ -184,11 +184,23 @@ def test_long_answers_keep_head_and_tail_with_a_note() -> None:
     assert shorten("x" * MOST_ANSWER_CHARACTERS, MOST_ANSWER_CHARACTERS) == "x" * MOST_ANSWER_CHARACTERS
 
 
-def test_a_prompt_is_made_in_milliseconds_even_for_a_hostile_answer() -> None:
-    hostile = ("<" * 50 + '"reason' + "[[" + "{" * 50 + " score " * 9 + "<|" * 20) * 60
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        ("<" * 50 + '"reason' + "[[" + "{" * 50 + " score " * 9 + "<|" * 20) * 60,
+        "score <" + " " * 12_000,
+        "score" + " " * 12_000,
+        "score:" + "*" * 12_000,
+        "### " * 3_000,
+        "[[" + " " * 12_000,
+        "\\u00" * 2_400,
+    ],
+)
+def test_no_answer_makes_the_prompt_slow(hostile: str) -> None:
     start = time.perf_counter()
     grade_messages(ITEM, hostile, RUBRIC)
-    assert time.perf_counter() - start < 0.5
+    find_degenerate_answer(ITEM, hostile)
+    assert time.perf_counter() - start < 1
 
 
 @pytest.mark.parametrize("text", MASTER_KEYS)

@@ -292,3 +292,22 @@ def test_holms_correction_is_that_of_statsmodels(p_values: list[float]) -> None:
 
 def test_without_a_metric_there_is_nothing_to_correct() -> None:
     assert adjust_holm([]) == ()
+
+
+@pytest.mark.parametrize("clusters", [8, 25])
+def test_in_alike_clusters_the_tests_hold_their_level_and_the_intervals_about_theirs(clusters: int) -> None:
+    generator, runs = np.random.default_rng(7), 400
+    alarms, held = np.zeros((2, runs)), np.zeros((2, runs))
+    for run in range(runs):
+        sizes = generator.integers(1, 8, clusters)
+        names = [str(number) for number in np.repeat(np.arange(clusters), sizes)]
+        numbers = number_clusters(names, len(names))
+        leaning = np.repeat(generator.normal(size=clusters), sizes) + generator.normal(size=len(names))
+        for kind, differences in enumerate((np.round(leaning, 1), np.sign(np.trunc(leaning)))):
+            sums = cluster_sums(differences, numbers)
+            alarms[kind, run] = sign_flip_p(sums, mid=kind == 1) < 0.05
+            interval = clustered_interval(differences, names) if kind else t_interval(measure_mean(differences, names))
+            held[kind, run] = interval.lower <= 0 <= interval.upper
+    # Three standard errors of 400 runs.
+    assert (alarms.mean(axis=1) < 0.05 + 0.033).all()
+    assert (held.mean(axis=1) > 0.95 - 0.033 - 0.01).all()

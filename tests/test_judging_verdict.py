@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -89,6 +90,15 @@ def test_what_cannot_be_read_has_a_problem_and_no_values(text: str, problem: str
     assert any(part in verdict.problem for part in problem.split("|"))
 
 
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "*", "correctness: *", "correctness:\n", "{", '{"', "[", '{"a":[', "<think>"]
+)
+def test_no_text_is_slow_to_read(piece: str) -> None:
+    start = time.perf_counter()
+    assert values(piece * (200_000 // len(piece)) + "a") is None
+    assert time.perf_counter() - start < 2
+
+
 def test_winners_are_words_whatever_their_case() -> None:
     assert values('{"reason": "r", "winner": "First"}', WINNER) == {"winner": "first"}
     assert values("Winner: tie", WINNER) == {"winner": "tie"}
@@ -100,7 +110,7 @@ reasons = st.text(max_size=60)
 prose = st.text(alphabet=st.characters(exclude_characters="{}<", exclude_categories=("Cs",)), max_size=60)
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(reason=reasons, grades=st.tuples(st.integers(1, 5), st.integers(1, 5)), before=prose, after=prose)
 def test_every_verdict_in_the_form_is_read_whatever_stands_around_it(
     reason: str, grades: tuple[int, int], before: str, after: str
@@ -112,7 +122,7 @@ def test_every_verdict_in_the_form_is_read_whatever_stands_around_it(
         assert parsed.reason == reason.strip()
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.text(alphabet='{}[]":,=/.\n\\ 0123456789correctnesstyle', max_size=200))
 def test_any_text_is_a_verdict_within_the_form_or_none(text: str) -> None:
     verdict = parse_verdict(text, GRADES)
@@ -123,7 +133,7 @@ def test_any_text_is_a_verdict_within_the_form_or_none(text: str) -> None:
         assert all(value in GRADES.fields[name] for name, value in verdict.values.items())
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(reason=st.text(alphabet='{}":,[]correctness \\12345', max_size=60), grade=st.integers(1, 5), cut=st.integers(1))
 def test_a_verdict_that_was_cut_off_is_none(reason: str, grade: int, cut: int) -> None:
     text = json.dumps({"reason": reason, "correctness": grade})

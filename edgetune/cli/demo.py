@@ -44,7 +44,7 @@ def _show(report: DemoReport) -> None:
     console.result("size   " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in report.files.items()))
     steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
     console.result(f"time   {steps}; {sum(report.seconds.values()):.0f} s in all")
-    console.result(f"report {report.folder / 'report' / 'report.md'}\n")
+    console.result(f"report {report.folder / 'report' / 'report.html'}\n")
     console.result(f"next:  edgetune chat {report.model}")
 
 

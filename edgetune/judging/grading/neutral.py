@@ -59,7 +59,7 @@ def _shapes(word: str) -> list[str]:
     shapes = [rf"""["'`]{cut}["'`]\s*[:=]"""]
     if len(word) > 1:
         # <verdict>, </score>
-        shapes.append(rf"<\s*/?\s*{cut}\b[^<>\n]{{0,80}}>")
+        shapes.append(rf"<\s*(?:/\s*)?{cut}\b[^<>\n]{{0,80}}>")
     if word != "reason":
         # Rating: 5 — **Winner**: first — correctness = 4 — the score is [[5]]
         shapes.append(rf"(?<![^\W_]){cut}{_GAP}(?:[:=]{_OPENING}(?:{_GRADE}|{_LETTER})|\bis\b{_OPENING}{_GRADE})")
@@ -73,7 +73,7 @@ _MARKUP = (
     ("<", r"<(?P<cut>)[|｜][^<>|｜\n]{1,40}[|｜]>"),
     # [INST], [/INST], <<SYS>>, [SYSTEM_PROMPT]
     ("[", r"\[(?P<cut>)/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"),
-    ("<", r"<(?P<cut>)<\s*/?\s*SYS\s*>>"),
+    ("<", r"<(?P<cut>)<\s*(?:/\s*)?SYS\s*>>"),
     # Gemma's turns, sentence marks, role tags, hidden thoughts
     ("<", r"<(?P<cut>)/?(?:start_of_turn|end_of_turn|s|bos|eos|pad|unk|system|user|assistant|human|think|data)>"),
     # Alpaca's and Vicuna's headings

@@ -15,12 +15,14 @@ from typing import Any
 
 from edgetune.judging.asking.request import VerdictForm
 
-MOST_CHARACTERS = 100_000
+MOST_CHARACTERS = 32_000
 """Only the end of a longer text is read: verdicts come last, and a judge in a loop must not hold up a run."""
 
 Value = int | str
 
-_DECORATION = r"[\s>*_#\-•\"'`]*"
+_DECORATION = r"[ \t>*_#\-•\"'`]*"
+_AROUND = " \t\r*_\"'`.,;"
+"""What may stand around a choice on its line."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,13 @@ def parse_verdict(text: str, form: VerdictForm) -> ParsedVerdict:
             last = found
     if last is not None:
         return _from_object(last, form)
-    if re.search(r'\{\s*"', text):
+    if _OPENING.search(text):
         return ParsedVerdict(None, problem="the judge's JSON is not complete or holds no verdict")
     return _from_lines(text, form)
+
+
+_OPENING = re.compile(r'\{(?=\s*")')
+"""Where an object with a key may begin."""
 
 
 class _Pairs(list[tuple[str, Any]]):
@@ -63,17 +69,17 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_Pairs, strict=False)
 
 def _objects(text: str) -> Iterator[_Pairs]:
     """All complete JSON objects in the order of the text, those inside others before the ones that hold them."""
-    start = text.find("{")
-    while start >= 0:
+    end = 0
+    for opening in _OPENING.finditer(text):
+        if opening.start() < end:
+            continue
         try:
-            value, end = _DECODER.raw_decode(text, start)
+            value, end = _DECODER.raw_decode(text, opening.start())
         except RecursionError:
             return  # a judge in a loop; what stands inside so many braces is no verdict
         except ValueError:
-            end = start + 1
-        else:
-            yield from _nested(value)
-        start = text.find("{", end)
+            continue
+        yield from _nested(value)
 
 
 def _nested(value: Any) -> Iterator[_Pairs]:
@@ -128,10 +134,10 @@ def _from_lines(text: str, form: VerdictForm) -> ParsedVerdict:
         spelled = "|".join(re.escape(str(choice)) for choice in sorted(choices, key=lambda c: -len(str(c))))
         scale = rf"(?:\s*(?:/|out of)\s*{max(choices)})?" if isinstance(choices[0], int) else ""
         line = re.compile(
-            rf"^{_DECORATION}{re.escape(name)}[\s*_\"'`]*[:=][\s*_\"'`]*(?P<choice>[^\n]*?)[\s*_\"'`.,;]*$",
+            rf"^{_DECORATION}{re.escape(name)}[ \t*_\"'`]*[:=]([^\n]*)$",
             re.IGNORECASE | re.MULTILINE,
         )
-        said = [match["choice"] for match in line.finditer(text)]
+        said = [choice.strip(_AROUND) for choice in line.findall(text)]
         if not said:
             return ParsedVerdict(None, problem=f"the judge's text holds no verdict on {name}")
         if not re.fullmatch(rf"(?:{spelled}){scale}", said[-1], re.IGNORECASE):
@@ -139,8 +145,8 @@ def _from_lines(text: str, form: VerdictForm) -> ParsedVerdict:
         chosen = _choice(said[-1], choices)
         assert chosen is not None
         values[name] = chosen
-    reason = re.search(rf"^{_DECORATION}reason[\s*_\"'`]*[:=][\s*_\"'`]*(?P<reason>.+)$", text, re.I | re.M)
-    return ParsedVerdict(values, reason["reason"].strip() if reason else "")
+    reason = re.search(rf"^{_DECORATION}reason[ \t*_\"'`]*[:=]([^\n]*)$", text, re.I | re.M)
+    return ParsedVerdict(values, reason[1].strip(_AROUND) if reason else "")
 
 
 def _shown(value: Any) -> str:

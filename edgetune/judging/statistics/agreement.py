@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgetune.judging.comparison import Aggregate
 from edgetune.judging.statistics.accuracy import wilson_interval
-from edgetune.judging.statistics.bootstrap import bootstrap_interval, differing_units, resample
+from edgetune.judging.statistics.bootstrap import Bootstrap, bootstrap_interval, differing_units, resample
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import largest_share, too_few_differ
 
@@ -125,7 +125,8 @@ def _with_interval(
     aggregate: Aggregate, items: int, clusters: Sequence[str] | None, confidence: float, seed: int
 ) -> Agreement:
     bootstrap = resample(aggregate, items, clusters, seed=seed)
-    disagreeing = differing_units(bootstrap)[1]
+    perfect = Bootstrap(1.0, np.ones_like(bootstrap.resampled), np.ones_like(bootstrap.left_out))
+    disagreeing = differing_units(perfect.minus(bootstrap))[0]
     interval = bootstrap_interval(bootstrap, confidence)
     lower = interval.lower
     if too_few_differ(disagreeing, 1 - confidence):

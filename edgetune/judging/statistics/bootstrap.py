@@ -92,7 +92,7 @@ def bootstrap_interval(bootstrap: Bootstrap, confidence: float = 0.95) -> Interv
 
     The first is the value and Student's quantile (g - 1 degrees of freedom) times the bootstrap's standard error, the
     second `bca_interval`. The t interval covers metrics that jump from one resample to the next (F1), where BCa is too
-    short; BCa covers skewed losses, where the t interval is too high.
+    short; BCa covers skewed losses, where the t interval is too high. benchmarks/false_alarms.py compares them.
     """
     student = t_interval(Mean(bootstrap.value, bootstrap.standard_error, bootstrap.units), confidence)
     percentiles = bca_interval(bootstrap, confidence)
@@ -109,10 +109,14 @@ def cautious_interval(difference: Bootstrap, step: float, confidence: float = 0.
 
 def differing_units(difference: Bootstrap) -> tuple[int, int]:
     """How many items (or clusters) speak for the candidate, and how many against it, as far as they matter: those whose
-    influence is at least a tenth of the largest."""
-    influence = difference.influence
-    least = max(_NO_INFLUENCE, float(np.abs(influence).max()) / 10)
-    return int((influence >= least).sum()), int((influence <= -least).sum())
+    own difference is at least a tenth of the largest.
+
+    An item's own difference is the jackknife's pseudo-value, the value plus its influence; of a mean, exactly its own.
+    Source: Miller (1974), Biometrika 61:1-15.
+    """
+    own = difference.value + difference.influence
+    least = max(_NO_INFLUENCE, float(np.abs(own).max()) / 10)
+    return int((own >= least).sum()), int((own <= -least).sum())
 
 
 def bootstrap_p(difference: Bootstrap) -> float:
@@ -121,10 +125,13 @@ def bootstrap_p(difference: Bootstrap) -> float:
     So it is the larger one of the p-values of its two intervals. No smaller than the sign-flip test could make it with
     as few items (or clusters) as make the difference.
     """
-    if difference.value == 0 or difference.standard_error == 0:
+    if difference.value == 0:
         return 1.0
+    least = min(1.0, 2.0 ** (1 - sum(differing_units(difference))))
+    if difference.standard_error <= _NO_INFLUENCE:
+        return least  # every item differs by the same: no draw of them says anything else
     student = 2 * float(stdtr(difference.units - 1, -abs(difference.value) / difference.standard_error))
-    return min(1.0, max(student, _bca_p(difference), 2.0 ** (1 - sum(differing_units(difference)))))
+    return min(1.0, max(student, _bca_p(difference), least))
 
 
 def bca_interval(bootstrap: Bootstrap, confidence: float = 0.95) -> Interval:
