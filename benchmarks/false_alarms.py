@@ -230,7 +230,7 @@ def compare_aggregates(seed: np.random.SeedSequence, runs: int) -> None:
 def count_items(seed: np.random.SeedSequence, runs: int) -> None:
     """How many items two equal models need to pass, and how many show a loss of twice the margin."""
     heading(
-        f"How often 50 to 800 items decide, with margins of {GRADE_MARGIN:g} of 5 and 2 points",
+        f"How often 50 to 800 items decide, with margins of {GRADE_MARGIN:g} grades and 2 points",
         ["metric, noise", "what is true", "50", "100", "200", "400", "800"],
     )
     generator = np.random.default_rng(seed)

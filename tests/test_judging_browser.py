@@ -249,7 +249,7 @@ def test_everything_can_be_done_from_the_keyboard(opened: Opened) -> None:
 
 def test_a_screen_reader_hears_intervals_filters_and_counts(opened: Opened) -> None:
     page = opened(judged(60))
-    assert page.get_by_role("img", name="Correctness: difference −0.50 of 5").count() == 1
+    assert page.get_by_role("img", name="Correctness: difference −0.50 grades").count() == 1
     assert page.get_by_role("searchbox", name="Search all text").count() == 1
     assert page.get_by_role("button", name="got worse", pressed=False).count() == 1
     assert page.get_by_role("status").inner_text() == "60 of 60 items"

@@ -188,7 +188,7 @@ def test_a_verdict_says_the_difference_in_its_unit_with_its_interval() -> None:
     assert "0 items better, 6 worse, of 90" in verdict.reason
     assert "p = 0.016" in verdict.reason
     grades = decide([score([-1.0, 0.0] * 20)], GATE).reason
-    assert grades.startswith("Correctness changed by −0.50 of 5 (95 % interval −0.66 to −0.34; 40 items).")
+    assert grades.startswith("Correctness changed by −0.50 grades (95 % interval −0.66 to −0.34; 40 items).")
     more = decide([perplexity(0.05, noise=0.02)], GATE).reason
     assert more.startswith("Perplexity changed by +5.")
     assert "The rise is at least the margin of 2 %" in more

@@ -76,7 +76,7 @@ def value_range_text(interval: Interval, unit: Unit) -> str:
 def difference_text(difference: float, unit: Unit) -> str:
     """A difference with its sign and unit.
 
-    share -0.033 -> `−3.3 points`, points -1.2 -> `−1.2 points`, grade -> `−0.31 of 5`, log 0.0129 -> `+1.3 %`, number
+    share -0.033 -> `−3.3 points`, points -1.2 -> `−1.2 points`, grade -> `−0.31 grades`, log 0.0129 -> `+1.3 %`, number
     -> `−12.3`.
     """
     return _bare_difference(difference, unit) + _ENDINGS[unit]
@@ -89,21 +89,21 @@ def range_text(interval: Interval, unit: Unit) -> str:
 
 
 def size_text(size: float, unit: Unit) -> str:
-    """A size without a sign: share 0.02 -> `2 points`, grade 0.25 -> `0.25 of 5`, log 0.0198 -> `2 %`."""
+    """A size without a sign: share 0.02 -> `2 points`, grade 0.25 -> `0.25 grades`, log 0.0198 -> `2 %`."""
     match unit:
         case "share":
             return point_count(size)
         case "points":
             return point_count(size / 100)
         case "grade":
-            return f"{size:.2f} of 5"
+            return f"{size:.2f} grades"
         case "log":
             return f"{_percent_more(size):.1f}".removesuffix(".0") + " %"
         case "number":
             return _number_text(size)
 
 
-_ENDINGS: dict[Unit, str] = {"share": " points", "points": " points", "grade": " of 5", "log": " %", "number": ""}
+_ENDINGS: dict[Unit, str] = {"share": " points", "points": " points", "grade": " grades", "log": " %", "number": ""}
 
 
 def _bare_difference(difference: float, unit: Unit) -> str:
