@@ -90,8 +90,8 @@ def suite_page() -> str:
 PAGES = {"recipe.md": recipe_page, "suite.md": suite_page}
 
 _METRICS = """\
-A gate's margin is in the metric's unit: of a share, 0.02 is 2 points; ROUGE counts to 100; of perplexity, 0.02 is 2 %. A
-metric without a margin cannot be gated, because no direction of it is better, or the machine has a say in it."""
+A gate's margin is in the metric's unit: of a share, 0.02 is 2 points; ROUGE counts to 100; of perplexity, 0.02 is 2 %.
+A metric without a margin cannot be gated, because no direction of it is better, or the machine has a say in it."""
 
 
 def _margin(margin: float | None) -> str:

@@ -582,17 +582,6 @@ def test_ctrl_c_while_a_model_answers_ends_at_once() -> None:
         assert time.monotonic() - started < 4
 
 
-def test_cached_answers_of_a_model_are_not_asked_for_again(tmp_path: Path) -> None:
-    from edgetune.judging.asking.cache import AnswerCache
-
-    with StubEndpoint(lambda body: f"answer {number_of(body)}") as stub, AnswerCache(tmp_path / "cache") as cache:
-        first, again = (list(open_endpoint(f"{stub.url}#m", cache).answers(items(5), suite())) for _ in range(2))
-        assert len(stub.requests) == 5
-        list(open_endpoint(f"{stub.url}#m", cache).answers(items(5), suite(generation={"max_tokens": 5})))
-        assert len(stub.requests) == 10
-    assert first == again
-
-
 # llama-cpp-python's own server
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from judged import CRITERIA, JUDGE, grades, judged_suite, put_judge, winner, write_outputs
-from stub_endpoint import StubEndpoint
+from stub_endpoint import StubEndpoint, error_reply
 
 from edgetune.errors import DataError, EdgetuneError, UsageError
 from edgetune.judging.asking.request import Failed
@@ -268,3 +268,25 @@ def test_a_cap_on_the_cost_ends_a_judgement_and_keeps_what_is_done(tmp_path: Pat
         judgement = judge_model(suite, new, settings=Settings(priced))
         assert len(stub.requests) == 30
     assert judgement.costs.cached == done
+
+
+def test_what_an_endpoint_answered_is_kept_until_the_judgement_is_done_and_no_longer(tmp_path: Path) -> None:
+    """An address may stand for other weights tomorrow, and old answers would hide that."""
+    suite = judged_suite(tmp_path / "suite", items=12, rubric=None, judge=None)
+    broken = True
+
+    def answer(body: Any) -> Any:
+        number = int(body["messages"][-1]["content"].split()[-1])
+        return error_reply(400, "no") if broken and number == 10 else f"answer {number}"
+
+    with StubEndpoint(answer) as stub:
+        model = f"{stub.url}#model"
+        with pytest.raises(EdgetuneError, match="the answers that are there are kept"):
+            judge_model(suite, model)
+        broken, stopped = False, len(stub.requests)
+        judgement = judge_model(suite, model)
+        resumed = len(stub.requests) - stopped
+        assert 0 < resumed < 12
+        assert [item.text for item in judgement.candidate.answers] == [f"answer {n}" for n in range(1, 13)]
+        judge_model(suite, model)
+        assert len(stub.requests) - stopped - resumed == 12

@@ -14,7 +14,7 @@ class Answer:
     `nll_tokens` tokens of the item's own text, which spans `nll_bytes` bytes of UTF-8 (task perplexity).
     `generated_tokens`, `seconds` (the whole answer), `first_token_seconds` (time to first token) and
     `tokens_per_second` (decoding only) are measured where the model was run here. `finish` says why the text ended:
-    "stop", "length", "context".
+    "stop", "length", "context", or "content_filter" from an endpoint.
     """
 
     id: str

@@ -82,7 +82,7 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
             for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
                 known[item.id] = answer
                 if cache is not None and subject.kind != "outputs":
-                    cache.put(answer_key(suite, item, subject), asdict(answer))
+                    cache.put(answer_key(suite, item, subject.kind, subject.fingerprint), asdict(answer))
                 progress.advance()
     return tuple(known[item.id] for item in items)
 
@@ -93,16 +93,27 @@ def known_answers(
     """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
     if cache is None or subject.kind == "outputs":
         return {}
-    found = ((item, cache.get(answer_key(suite, item, subject))) for item in items)
+    found = ((item, cache.get(answer_key(suite, item, subject.kind, subject.fingerprint))) for item in items)
     return {item.id: _ANSWER.validate_python({**value, "id": item.id}) for item, value in found if value is not None}
 
 
-def answer_key(suite: Suite, item: Item, subject: Subject) -> str:
+def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCache | None) -> None:
+    """Forget what an endpoint answered, once the judgement is done.
+
+    Until then its answers are kept for the case of an interrupt; but nobody knows whether the same weights are behind
+    its address tomorrow, and old answers would hide a regression.
+    """
+    if cache is not None and evaluation.kind == "endpoint":
+        suite, fingerprint = question.suite, evaluation.fingerprint
+        cache.forget(answer_key(suite, item, evaluation.kind, fingerprint) for item in question.items)
+
+
+def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str) -> str:
     """SHA-256 of everything that shapes an answer: the model, the item and how it is asked."""
     return hash_value(
         {
             "edgetune": __version__,
-            "model": [subject.kind, subject.fingerprint],
+            "model": [kind, fingerprint],
             "task": [suite.task, suite.scoring, suite.labels, suite.generation.model_dump(mode="json")],
             "messages": [[message.role, message.content] for message in item.messages],
             "text": item.text if suite.task == "perplexity" else None,

@@ -85,9 +85,8 @@ def _aggregate(question: Question, measure: Measure, evaluation: Evaluation, kep
 
 def _pair_criterion(question: Question, name: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
     margin = question.suite.gate.margin_of(name)
-    empty = Pairing(
-        name, name.replace("_", " ").capitalize(), "score", "grade", True, GRADE_MARGIN if margin is None else margin, items=0
-    )
+    margin, title = GRADE_MARGIN if margin is None else margin, name.replace("_", " ").capitalize()
+    empty = Pairing(name, title, "score", "grade", True, margin, items=0)
     none = (None,) * len(question.items)
     ours, theirs = (side.measures[name].values if name in side.measures else none for side in (candidate, baseline))
     return _paired(empty, question.items, ours, theirs)

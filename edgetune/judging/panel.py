@@ -10,10 +10,11 @@ from edgetune.judging.answer import Answer
 from edgetune.judging.asker import Asker
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget
-from edgetune.judging.checks import Validity, check_pairwise, check_pointwise, control_sample
+from edgetune.judging.checks import check_pairwise, check_pointwise, control_sample
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.grading.pairwise import compare_answers
 from edgetune.judging.grading.pointwise import grade_answers
+from edgetune.judging.grading.validity import Validity
 from edgetune.judging.items import Item
 from edgetune.judging.judgement import Costs, Evaluation
 from edgetune.judging.question import Question

@@ -10,11 +10,11 @@ from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.baseline import is_report, read_baseline
 from edgetune.judging.calibration.certificate import check_certificate
-from edgetune.judging.checks import Validity
-from edgetune.judging.evaluate import evaluate, measure_again, with_grades
+from edgetune.judging.evaluate import evaluate, forget_answers, measure_again, with_grades
 from edgetune.judging.gate import Verdict, decide
 from edgetune.judging.grading.grades import Preference
 from edgetune.judging.grading.summaries import mean_preferences
+from edgetune.judging.grading.validity import Validity
 from edgetune.judging.judgement import Costs, Evaluation, Judgement
 from edgetune.judging.measures import MEASURES, same_tokens
 from edgetune.judging.pairing import pair_metrics
@@ -94,6 +94,9 @@ def _judge(
             preferences = panel.compare(new.answers, old.answers)
             validity = panel.check_preferences(new, old, preferences)
         costs, notes = panel.costs, panel.notes
+    for evaluation in (new, old):
+        if evaluation is not None:
+            forget_answers(question, evaluation, cache)
     return Judgement(
         suite=suite,
         hashes=question.hashes,
@@ -126,7 +129,9 @@ def _decide(
     lost = [metric for metric in question.gated if metric not in compared]
     if lost:
         problems.append(f"Fewer than 2 items have a value of {', '.join(lost)} for both models.")
-    return decide(pairings, gate, same_model=new.fingerprint == old.fingerprint, problems=problems)
+    # Nobody knows whether what an address stood for then is what it stands for now.
+    same_model = new.fingerprint == old.fingerprint and new.kind != "endpoint"
+    return decide(pairings, gate, same_model=same_model, problems=problems)
 
 
 def _evaluate(question: Question, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:

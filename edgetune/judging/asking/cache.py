@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,15 @@ class AnswerCache:
             self._go_on_without(problem)
         except sqlite3.DatabaseError as problem:
             raise self._damaged(problem) from None
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Keep these answers no longer."""
+        if self._connection is None or not self._writable:
+            return
+        try:
+            self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
+        except sqlite3.OperationalError as problem:
+            self._go_on_without(problem)
 
     def close(self) -> None:
         """Let the file go."""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import Any
 
 from edgetune import console
 from edgetune.errors import EdgetuneError, UsageError
 from edgetune.judging.answer import Answer
-from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
 from edgetune.judging.asking.cost import Budget
@@ -31,17 +29,14 @@ def recognizes(reference: str) -> bool:
     return reference.startswith(("http://", "https://"))
 
 
-def open_endpoint(reference: str, cache: AnswerCache | None = None) -> EndpointSubject:
+def open_endpoint(reference: str) -> EndpointSubject:
     """The model behind URL#MODEL. The key is that in OPENAI_API_KEY where it is set, and none otherwise.
-
-    With a cache, an answer that was given before is not asked for again. That is right only where the address and the
-    model's name always stand for the same weights; a server on this machine often has others the next day.
 
     Raises UsageError when no model is named.
     """
     address = load_judge(reference)
     assert isinstance(address, EndpointJudge)
-    return EndpointSubject(reference, address.model_copy(update={"name": reference}), cache)
+    return EndpointSubject(reference, address.model_copy(update={"name": reference}))
 
 
 class EndpointSubject:
@@ -50,10 +45,10 @@ class EndpointSubject:
     kind = "endpoint"
     size_bytes = None
 
-    def __init__(self, reference: str, address: EndpointJudge, cache: AnswerCache | None) -> None:
+    def __init__(self, reference: str, address: EndpointJudge) -> None:
         self.reference = reference
         self.fingerprint = hash_value([address.url, address.model])
-        self._address, self._cache = address, cache
+        self._address = address
 
     def check(self, items: Sequence[Item], suite: Suite) -> None:
         """Raise UsageError where the suite needs likelihoods, which endpoints do not give."""
@@ -92,12 +87,7 @@ class EndpointSubject:
 
             async def answer(item: Item) -> Answer:
                 body = self._body(item, suite.generation)
-                key = hash_value(["answer", self._address.url, body])
-                known = None if self._cache is None else self._cache.get(key)
-                completion = Completion(**known) if known else await self._ask(dialogue, item, body)
-                if self._cache is not None and not known:
-                    self._cache.put(key, {**asdict(completion), "logprobs": ()})
-                return _to_answer(completion, item, suite)
+                return _to_answer(await self._ask(dialogue, item, body), item, suite)
 
             async with aclosing(work_through(items, answer, self._address.connections)) as answered:
                 async for each in answered:
@@ -110,7 +100,7 @@ class EndpointSubject:
             raise EdgetuneError(
                 f"there is no answer to {item.where} ({problem})",
                 where=self.reference,
-                remedy="run it again when the endpoint works; what a judge has graded so far is in its cache",
+                remedy="run the same command again when the endpoint works: the answers that are there are kept",
             ) from None
 
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
