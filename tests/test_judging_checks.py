@@ -123,7 +123,9 @@ def test_a_judge_that_sees_no_differences_is_noted() -> None:
     assert not found.problems
     assert "all 30 pairs of different answers are ties" in found.notes[0]
     grades = grade_answers(questions(30), ours, ONE_CRITERION, "stub", 1, grading(lambda text: 4))
-    assert "all 30 answers have the same grades" in check_pointwise(ours, grades, GATE).notes[0]
+    assert "grades of 30 answers are nearly the same" in check_pointwise(ours, grades, GATE).notes[0]
+    varied = grade_answers(questions(30), ours, ONE_CRITERION, "stub", 1, grading(lambda text: 3 + len(text) % 2))
+    assert not check_pointwise(ours, varied, GATE).notes
 
 
 @pytest.mark.parametrize("count", SIZES)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
-from edgetune.runtime import label_scoring
 from edgetune.runtime.label_scoring import Scorable, score, score_all
+from edgetune.runtime.layout import PADDING, Tree, lay_out, longest_layout
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood
 from edgetune.runtime.sampling import GREEDY
-from edgetune.runtime.session import REPRODUCIBLE_BATCH_TOKENS, SEQUENCES, Session
+from edgetune.runtime.session import OUTPUTS, SEQUENCES, Session
 
 CONTEXT_TOKENS = 256
 
@@ -39,7 +39,7 @@ def by_every_token(session: Session, prefix: Sequence[int], continuation: Sequen
 def test_a_score_is_the_sum_of_the_log_probabilities_of_its_tokens(session: Session) -> None:
     prefix = prompt_ids(session, "Is rain wet?")
     answers = [session.tokenize(text) for text in ("Yes.<|im_end|>\n", "no", "", "Rain is wet. " * 13)]
-    assert len(answers[3]) > REPRODUCIBLE_BATCH_TOKENS, "more than one batch"
+    assert len(answers[3]) > OUTPUTS, "more than one batch"
     scores = score(session, prefix, [*answers, answers[0]])
     assert scores[2] == 0
     assert scores[0] == scores[4]
@@ -133,7 +133,7 @@ def test_a_context_can_grow_to_what_the_model_was_trained_on(smollm2_gguf: Path)
 def test_a_tree_reads_every_continuation_after_its_whole_trunk(
     trunk: list[int], continuations: list[list[int]], share: bool
 ) -> None:
-    tree = label_scoring._Tree.grow(trunk, continuations, share=share)
+    tree = Tree.grow(trunk, continuations, share=share)
     seen: dict[int, dict[int, int]] = {}
     for node, targets in enumerate(tree.targets):
         for number, token in targets:
@@ -146,6 +146,58 @@ def test_a_tree_reads_every_continuation_after_its_whole_trunk(
             seen.setdefault(number, {})[position] = token
     for number, continuation in enumerate(continuations):
         assert [seen.get(number, {}).get(position) for position in range(len(continuation))] == continuation
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    trees=st.lists(
+        st.tuples(st.integers(1, 20), st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=4), st.booleans()),
+        max_size=5,
+    ),
+    lanes=st.sampled_from([1, 8, 16]),
+)
+def test_every_token_lies_in_its_own_lane_and_after_what_it_follows(
+    trees: list[tuple[int, list[list[int]], bool]], lanes: int
+) -> None:
+    grown = [Tree.grow([7] * trunk, continuations, share=share) for trunk, continuations, share in trees]
+    places = lay_out(grown, lanes)
+    assert len(places) <= longest_layout(grown, lanes)
+    tokens = [place for place in places if place != PADDING]
+    assert sorted(tokens) == [(number, node) for number, tree in enumerate(grown) for node in range(len(tree.tokens))]
+    ends: dict[tuple[int, int], int] = {}
+    for place, (number, node) in enumerate(places):
+        if (number, node) == PADDING:
+            continue
+        tree = grown[number]
+        assert place % lanes == tree.depths[node] % lanes
+        for path in tree.paths[node]:
+            assert tree.depths[node] == ends.get((number, path), -1) + 1, "each sequence is read in order"
+            ends[number, path] = tree.depths[node]
+
+
+def test_many_labels_fill_the_gaps_between_texts_with_little_padding() -> None:
+    trees = [Tree.grow(range(30 + 3 * number % 8), [[1, 9, 9], [2, 9, 9], [3, 9, 9]]) for number in range(15)]
+    places = lay_out(trees, 8)
+    assert places.count(PADDING) < 0.12 * len(places)
+
+
+def test_scores_are_those_of_llama_cpp_pythons_completions(session: Session) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    llama = llama_cpp.Llama(
+        str(session.path), n_ctx=CONTEXT_TOKENS, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False
+    )
+    prefixes = [
+        prompt_ids(session, f"What about {text}?") for text in ("tea", "a large cup of coffee", "rain, or snow")
+    ]
+    answers = [session.tokenize(text) for text in ("good<|im_end|>\n", "bad<|im_end|>\n")]
+    scores = list(score_all(session, [Scorable(prefix, answers) for prefix in prefixes]))
+    for prefix, found in zip(prefixes, scores, strict=True):
+        for answer, value in zip(answers, found, strict=True):
+            llama.create_completion([*prefix, *answer[:-1]], max_tokens=1, temperature=0.0)
+            rows = llama.scores[len(prefix) - 1 : len(prefix) + len(answer) - 1].astype(np.float64)
+            totals = np.log(np.exp(rows).sum(-1))
+            assert value == pytest.approx((rows[range(len(answer)), answer] - totals).sum(), abs=1e-4)
+    llama.close()
 
 
 def test_a_text_has_the_likelihood_of_all_tokens_after_its_first(session: Session) -> None:
@@ -191,14 +243,12 @@ def test_an_answer_is_scored_with_its_end_after_the_rendered_conversation(sessio
     assert (found.tokens, found.bytes) == (len(ids), 6)
 
 
-def test_a_token_read_alone_by_several_threads_does_not_reach_a_score(smollm2_gguf: Path) -> None:
-    # llama.cpp splits the attention of a token alone over threads where the cache holds more than 256, with other
-    # rounding.
-    with Session.open(smollm2_gguf, context_tokens=512, threads=2) as two:
-        ids = two.tokenize("The box was brown. " * 60)[:260]
-        fresh = score(two, ids, [[5, 6]])
-        two.feed(ids[:-1], reproducible=True)
-        two.feed(ids)
-        assert score(two, ids, [[5, 6]]) == fresh
-        "".join(two.generate(ids[:-3], sampling=GREEDY, max_tokens=3))
-        assert score(two, ids, [[5, 6]]) == fresh
+def test_a_token_that_was_read_alone_does_not_reach_a_score(session: Session) -> None:
+    # llama.cpp multiplies one row in another way than several, with other rounding.
+    ids = session.tokenize("The box was brown. " * 30)[:100]
+    fresh = score(session, ids, [[5, 6]])
+    session.feed(ids[:-1], reproducible=True)
+    session.feed(ids)
+    assert score(session, ids, [[5, 6]]) == fresh
+    "".join(session.generate(ids[:-3], sampling=GREEDY, max_tokens=3))
+    assert score(session, ids, [[5, 6]]) == fresh

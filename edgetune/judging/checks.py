@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import TypeVar
 
 import numpy as np
@@ -40,8 +40,8 @@ FEWEST_PAIRS = 5
 """Of fewer pairs, order consistency says too little to stop for it."""
 
 VARIETY = 20
-"""When all verdicts on so many answers or pairs are the same, there is a note: a judge that sees no differences finds
-no regression either, and it may as well be right."""
+"""When so many answers or more differ by less than the margin, or all pairs are ties, there is a note: a judge that
+sees no differences finds no regression either, and it may as well be right."""
 
 _BLUNT = "Either no answer is better than another, or the judge sees no difference; a calibration tells which."
 
@@ -75,7 +75,7 @@ def check_pointwise(
         ours, theirs, again = (_of(judge, each) for each in (grades, baseline_grades, control))
         found += _check_unscored(judge, [*ours, *theirs, *again], gate)
         found += _check_drift(judge, theirs, again, gate)
-        found += _check_variety(judge, [*ours, *theirs])
+        found += _check_variety(judge, [*ours, *theirs], gate)
         found += check_length(judge, candidate, baseline, _score_differences(ours, theirs))
     return found
 
@@ -156,11 +156,24 @@ def _check_consistency(judge: str, preferences: Sequence[Preference], gate: Gate
     return Validity(notes=(text,)) if consistent.of < FEWEST_PAIRS else Validity((text,))
 
 
-def _check_variety(judge: str, grades: Sequence[Grade]) -> Validity:
+def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
     scores = [grade.scores for grade in grades if grade.degenerate is None and grade.scores is not None]
-    if len(scores) < VARIETY or any(each != scores[0] for each in scores):
+    if len(scores) < VARIETY:
         return Validity()
-    return Validity(notes=(f"{judge}: all {len(scores)} answers have the same grades. {_BLUNT}",))
+    spreads = {name: pstdev([each[name] for each in scores]) for name in scores[0]}
+    if any(spread >= _margin(name, gate) for name, spread in spreads.items()):
+        return Validity()
+    return Validity(
+        notes=(
+            f"{judge}: its grades of {len(scores)} answers are nearly the same (their standard deviation is at most "
+            f"{max(spreads.values()):.2f}). {_BLUNT}",
+        )
+    )
+
+
+def _margin(criterion: str, gate: Gate) -> float:
+    margin = gate.margin_of(criterion)
+    return DRIFT_GRADES if margin is None else margin
 
 
 def _check_drift(judge: str, before: Sequence[Grade], again: Sequence[Grade], gate: Gate) -> Validity:
@@ -169,8 +182,7 @@ def _check_drift(judge: str, before: Sequence[Grade], again: Sequence[Grade], ga
     problems = []
     for name, values in changes.items():
         change, p_value = fmean(values), sign_flip_p(np.array(values)) * len(changes)
-        margin = gate.margin_of(name)
-        if p_value < CONTROL_ALPHA and abs(change) >= (DRIFT_GRADES if margin is None else margin):
+        if p_value < CONTROL_ALPHA and abs(change) >= _margin(name, gate):
             problems.append(
                 f"{judge}: A/A control failed. The same {len(values)} answers were graded anew, and {name} changed by "
                 f"{change:+.2f} (p = {p_value:.2g}): the judge is not what it was when it graded the baseline."

@@ -108,7 +108,7 @@ def _judge(
         verdict=_decide(question, new, old, preferences, validity),
         judges=tuple(judge.name for judge in question.judges),
         costs=costs,
-        notes=(*validity.notes, *notes),
+        notes=(*validity.notes, *notes, *_uncertified(question)),
         details=_details(question),
     )
 
@@ -142,6 +142,15 @@ def _evaluate(question: Question, reference: str, settings: Settings, cache: Ans
 def _details(question: Question) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
     return {name: dict(MEASURES[name].details) for name in question.measures if MEASURES[name].details}
+
+
+def _uncertified(question: Question) -> list[str]:
+    """A word on every judge that nobody has measured."""
+    return [
+        f"{judge.name}: no certificate says that it agrees with people; `edgetune judge calibrate` measures it."
+        for judge in question.judges
+        if judge.certificate is None
+    ]
 
 
 def _check_certificates(question: Question) -> None:

@@ -11,21 +11,23 @@ JSON_STRING = r"""( [^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt] )*"""
 """What stands inside a JSON string. Escapes by code point are left out: half a surrogate pair is no text."""
 
 
-class ConstrainedSampler:
-    """Draws tokens as a chain does, among those that fit a grammar's `root`."""
+class TokenSampler:
+    """Draws tokens as a chain does: any, or those that fit a grammar's `root`."""
 
-    def __init__(self, chain: Any, grammar: str, vocabulary: Any) -> None:
+    def __init__(self, chain: Any, grammar: str | None, vocabulary: Any) -> None:
         """It owns `chain`. Raises ValueError when the grammar is no valid GBNF."""
         import llama_cpp
 
-        self._llama, self._chain = llama_cpp, chain
-        self._grammar = llama_cpp.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
-        if not self._grammar:
-            llama_cpp.llama_sampler_free(chain)
-            raise ValueError("this grammar is no valid GBNF")
-        self._both = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        llama_cpp.llama_sampler_chain_add(self._both, self._grammar)
-        llama_cpp.llama_sampler_chain_add(self._both, chain)
+        self._llama, self._chain, self._whole = llama_cpp, chain, chain
+        self._grammar = None
+        if grammar is not None:
+            self._grammar = llama_cpp.llama_sampler_init_grammar(vocabulary, grammar.encode(), b"root")
+            if not self._grammar:
+                llama_cpp.llama_sampler_free(chain)
+                raise ValueError("this grammar is no valid GBNF")
+            self._whole = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+            llama_cpp.llama_sampler_chain_add(self._whole, self._grammar)
+            llama_cpp.llama_sampler_chain_add(self._whole, chain)
 
     def sample(self, context: Any) -> int:
         """The next token.
@@ -34,15 +36,17 @@ class ConstrainedSampler:
         first, and only a token that does not fit is drawn again among those that do. Every token keeps the probability
         that it has among them: with a share v of tokens that fit, p + (1 - v) p / v = p / v.
         """
-        token = self._llama.llama_sampler_sample(self._chain, context, -1)
+        token: int = self._llama.llama_sampler_sample(self._chain, context, -1)
+        if self._grammar is None:
+            return token
         if not self._fits(token):
-            return self._llama.llama_sampler_sample(self._both, context, -1)
+            return self._llama.llama_sampler_sample(self._whole, context, -1)
         self._llama.llama_sampler_accept(self._grammar, token)
         return token
 
     def free(self) -> None:
         """Free the grammar and the chain."""
-        self._llama.llama_sampler_free(self._both)
+        self._llama.llama_sampler_free(self._whole)
 
     def _fits(self, token: int) -> bool:
         only = self._llama.llama_token_data(token, 0.0, 0.0)

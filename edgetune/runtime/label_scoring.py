@@ -4,19 +4,23 @@ The tokens that all prefixes begin with are read once. After them, prefixes and 
 other, as branches of one cache: the rest of a prefix once for all of its continuations, and what these begin with alike
 once too. A batch is cut by its number of tokens alone, so that short texts fill it as well as long ones.
 
-A score depends on its prefix and continuation alone, and not on what is scored beside it. For models that llama.cpp
-runs with flash attention (nearly all) and matrix products that round each row for itself (all but some repacked
-formats), that holds to the last bit; for the others, to rounding. The same questions in the same order with the same
-number of threads give the same bits on every run.
+A score depends on its prefix and continuation alone, and not on what is scored beside it, before it or in another batch
+(see `layout`). That holds to the last bit where llama.cpp's matrix products round each row by itself (on x86, all but
+some repacked formats), and to rounding elsewhere. The same questions in the same order with the same number of threads
+give the same bits on every run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from edgetune.errors import UsageError
+from edgetune.runtime.layout import PADDING, Tree, lay_out, longest_layout
 from edgetune.runtime.session import Entry, Session, common_beginning, log_total
+
+_PAD = 0
+"""A token that fills a place; nothing is asked of it."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,12 @@ def score_all(session: Session, questions: Sequence[Scorable], *, reproducible: 
         session.require_room(question.context_tokens)
     if not questions:
         return
-    shared = min(common_beginning([each.prefix for each in questions]), *map(_shareable, questions))
+    common = common_beginning([each.prefix for each in questions])
+    shared = min(_shareable(question, session, common) for question in questions)
     beginning = questions[0].prefix[:shared]
-    waiting: list[_Tree] = []
+    waiting: list[Tree] = []
     for question in questions:
-        tree = _Tree.grow(question.prefix[shared:], question.continuations)
+        tree = Tree.grow(question.prefix[shared:], question.continuations)
         if not session.can_branch or not _fit_together([tree], session, shared):
             yield from _score_trees(session, beginning, waiting, reproducible)
             waiting = []
@@ -69,108 +74,67 @@ def score_all(session: Session, questions: Sequence[Scorable], *, reproducible: 
     yield from _score_trees(session, beginning, waiting, reproducible)
 
 
-@dataclass
-class _Tree:
-    """What is read after a beginning for one question: tokens in an order in which each follows its parent.
+def _shareable(question: Scorable, session: Session, common: int) -> int:
+    """How many of the first `common` tokens of a prefix can be read before it branches: whole rows of lanes.
 
-    `depths` counts from the end of the beginning. `paths` are the sequences that a token belongs to, from 0 on, and
-    `targets` the continuations, by number, that go on with some token after it.
+    The last token of a prefix cannot, whose logits are needed; nor the one before, for no batch may hold a token alone.
     """
-
-    continuations: int
-    tokens: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    paths: list[list[int]] = field(default_factory=list)
-    targets: list[list[tuple[int, int]]] = field(default_factory=list)
-    sequences: int = 0
-
-    @classmethod
-    def grow(cls, trunk: Sequence[int], continuations: Sequence[Sequence[int]], *, share: bool = True) -> _Tree:
-        """The tree of all continuations on one trunk. Without `share`, each has tokens of its own all the way."""
-        tree = cls(len(continuations))
-        children: dict[Hashable, int] = {}
-        for number, continuation in enumerate(continuations):
-            if continuation:
-                tree._add(number, trunk, continuation, children, None if share else number)
-        return tree
-
-    def _add(
-        self,
-        number: int,
-        trunk: Sequence[int],
-        continuation: Sequence[int],
-        children: dict[Hashable, int],
-        owner: int | None,
-    ) -> None:
-        node, path, known = -1, [], len(self.tokens)
-        for depth, token in enumerate([*trunk, *continuation[:-1]]):
-            node = children.setdefault((node, token, owner), len(self.tokens))
-            if node == len(self.tokens):
-                self.tokens.append(token)
-                self.depths.append(depth)
-                self.paths.append([])
-                self.targets.append([])
-            path.append(node)
-            if depth >= len(trunk) - 1:
-                self.targets[node].append((number, continuation[depth - len(trunk) + 1]))
-        if len(self.tokens) > known:
-            for each in path:
-                self.paths[each].append(self.sequences)
-            self.sequences += 1
+    most = max(0, min(common, len(question.prefix) - 2))
+    return most - most % session.lanes
 
 
-def _shareable(question: Scorable) -> int:
-    """How much of a prefix can be read before it branches.
-
-    Its last token cannot, whose logits are needed; nor can the one before, for no batch may hold a token alone.
-    """
-    return max(0, len(question.prefix) - 2)
-
-
-def _fit_together(trees: Sequence[_Tree], session: Session, shared: int) -> bool:
+def _fit_together(trees: Sequence[Tree], session: Session, shared: int) -> bool:
     sequences = sum(tree.sequences for tree in trees)
-    tokens = sum(len(tree.tokens) for tree in trees)
-    return sequences < session.sequences and shared + tokens <= session.context_tokens
+    room = session.context_tokens - shared
+    return sequences < session.sequences - 1 and longest_layout(trees, session.lanes) <= room
 
 
 def _score_trees(
-    session: Session, beginning: Sequence[int], trees: Sequence[_Tree], reproducible: bool
+    session: Session, beginning: Sequence[int], trees: Sequence[Tree], reproducible: bool
 ) -> list[list[float]]:
     """The scores of each tree's continuations after the beginning, all read beside each other."""
+    first_sequence = [1]
+    for tree in trees:
+        first_sequence.append(first_sequence[-1] + tree.sequences)
+    places = lay_out(trees, session.lanes)
     entries: list[Entry] = []
-    origins: list[tuple[int, int]] = []
-    sequence = 1
-    for number, tree in enumerate(trees):
-        for node, token in enumerate(tree.tokens):
-            sequences = tuple(sequence + path for path in tree.paths[node])
-            entries.append(Entry(token, len(beginning) + tree.depths[node], sequences, bool(tree.targets[node])))
-            origins.append((number, node))
-        sequence += tree.sequences
+    padded = 0
+    for number, node in places:
+        if (number, node) == PADDING:
+            entries.append(Entry(_PAD, len(beginning) + padded, (session.sequences - 1,), False))
+            padded += 1
+            continue
+        tree = trees[number]
+        sequences = tuple(first_sequence[number] + path for path in tree.paths[node])
+        entries.append(
+            Entry(tree.tokens[node], len(beginning) + tree.depths[node], sequences, bool(tree.targets[node]))
+        )
     scores = [[0.0] * tree.continuations for tree in trees]
-    if entries:
-        if beginning:
-            session.feed(beginning, reproducible=reproducible)
-        else:
-            session.forget()
-        for index, logits in session.branch(entries):
-            number, node = origins[index]
-            total = log_total(logits)
-            for continuation, token in trees[number].targets[node]:
-                scores[number][continuation] += float(logits[token]) - total
+    if not entries:
+        return scores
+    if beginning:
+        session.feed(beginning, reproducible=reproducible)
+    else:
+        session.forget()
+    for index, logits in session.branch(entries):
+        number, node = places[index]
+        total = log_total(logits)
+        for continuation, token in trees[number].targets[node]:
+            scores[number][continuation] += float(logits[token]) - total
     return scores
 
 
 def _score_in_parts(session: Session, question: Scorable, reproducible: bool) -> list[float]:
     """The scores of a question whose continuations are too many for one tree, or cannot share its tokens."""
-    shared = _shareable(question)
+    shared = _shareable(question, session, len(question.prefix))
     beginning, trunk = question.prefix[:shared], question.prefix[shared:]
     scores: list[float] = []
     part: list[Sequence[int]] = []
     for continuation in [*question.continuations, None]:
-        tree = None if continuation is None else _Tree.grow(trunk, [*part, continuation], share=session.can_branch)
+        tree = None if continuation is None else Tree.grow(trunk, [*part, continuation], share=session.can_branch)
         if part and (tree is None or not _fit_together([tree], session, shared)):
             scores += _score_trees(
-                session, beginning, [_Tree.grow(trunk, part, share=session.can_branch)], reproducible
+                session, beginning, [Tree.grow(trunk, part, share=session.can_branch)], reproducible
             )[0]
             part = []
         if continuation is not None:

@@ -21,21 +21,21 @@ from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
 from edgetune.runtime import native, probe
-from edgetune.runtime.grammar import ConstrainedSampler
+from edgetune.runtime.context import attention_lanes, create_context
+from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.interrupt import deferred_interrupt
 from edgetune.runtime.sampling import Sampling, build_chain
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """Models trained on 128k tokens would otherwise set gigabytes aside for a conversation that is never that long."""
-BATCH_TOKENS = 512
-REPRODUCIBLE_BATCH_TOKENS = 48
-"""llama.cpp computes attention for batches of 64 tokens and more in another way, with other rounding: the same text
-read in other batches gave log-probabilities that differed by up to 0.5 nats. Below that, the bits are the same however
-the text is cut and whatever was in the cache; reading is 10 to 30 % slower. A batch of a single token is computed in
-another way again, where several threads work on a long cache, so such batches hold at least 2."""
-SEQUENCES = 48
+BATCH_TOKENS = 128
+"""Tokens read at once. However a text is cut into batches of 2 tokens and more, it gets the same bits; a token alone is
+computed in another way, with other rounding, which can change a log-probability by up to 0.5 nats."""
+OUTPUTS = 48
+"""So many tokens of one batch can have logits; llama.cpp sets memory aside for them."""
+SEQUENCES = OUTPUTS
 """The one that is generated, and the texts that are read beside each other. They share one cache, so more of them take
-no more memory. At most REPRODUCIBLE_BATCH_TOKENS: llama.cpp sets logits aside for each."""
+no more memory, but llama.cpp wants an output for each."""
 STATES = 16
 """The same for models whose memory is a state of fixed size, of which each sequence has its own."""
 
@@ -187,6 +187,11 @@ class Session:
         return not (llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
 
     @cached_property
+    def lanes(self) -> int:
+        """Texts that are read beside each other get the same bits when they begin a multiple of this apart."""
+        return attention_lanes()
+
+    @cached_property
     def beginning(self) -> list[int]:
         """What stands before a plain text: the beginning-of-text token where the vocabulary asks for one."""
         bos = self._llama.llama_vocab_bos(self._vocabulary)
@@ -244,7 +249,7 @@ class Session:
             ids, most=max(0, min(self._reproducible_tokens, len(ids) - 2)) if reproducible else None
         )
         self._reproducible_tokens = min(kept, self._reproducible_tokens)
-        cuts = list(_cut_reproducibly(kept, len(ids)) if reproducible else range(kept, len(ids), BATCH_TOKENS))
+        cuts = _cut(kept, len(ids), BATCH_TOKENS)
         with deferred_interrupt() as stop:
             stop_if_wished = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
             self._llama.llama_set_abort_callback(self._context, stop_if_wished, None)
@@ -284,8 +289,7 @@ class Session:
         cached = 0
         first_at: float | None = None
         prompt_seconds = decode_seconds = 0.0
-        chain = build_chain(sampling, self.vocabulary_size, ids)
-        constrained = None if grammar is None else ConstrainedSampler(chain, grammar, vocabulary)
+        sampler = TokenSampler(build_chain(sampling, self.vocabulary_size, ids), grammar, vocabulary)
         try:
             cached = self.feed(ids, reproducible=reproducible)
             prompt_seconds = time.perf_counter() - started
@@ -297,10 +301,7 @@ class Session:
                         break
                     self._decode([Entry(generated[-1], len(self._cached), (0,), True)])
                     self._cached.append(generated[-1])
-                if constrained is None:
-                    token = llama.llama_sampler_sample(chain, context, -1)
-                else:
-                    token = constrained.sample(context)
+                token = sampler.sample(context)
                 now = time.perf_counter()
                 if first_at is None:
                     first_at = now
@@ -318,10 +319,7 @@ class Session:
             if text := decoder.decode(b"", final=True):
                 yield text
         finally:
-            if constrained is None:
-                llama.llama_sampler_free(chain)
-            else:
-                constrained.free()
+            sampler.free()
             timed = len(generated) - (reason != "stop")
             self.last_stats = GenerationStats(
                 prompt_tokens=len(ids),
@@ -339,13 +337,14 @@ class Session:
         """Read texts that go on from what the cache holds, beside each other, and forget them at the end.
 
         Sequences are counted from 1, and each is read in the order of its positions. Gives, for each entry that wants
-        them, its number and the logits after it, (vocabulary,), in memory that the next ones overwrite. They depend on
-        the cache and the texts of the entry's sequences alone, to the last bit, when there are 2 entries or more.
+        them, its number and the logits after it, (vocabulary,), in memory that the next ones overwrite. To the last
+        bit, they depend on the cache, the texts of the entry's sequences, and these texts' places among all entries
+        modulo `lanes`, when there are 2 entries or more.
         """
         for sequence in sorted({sequence for entry in entries for sequence in entry.sequences}):
             self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
         try:
-            for start, end in itertools.pairwise([*_cut_reproducibly(0, len(entries)), len(entries)]):
+            for start, end in itertools.pairwise([*_cut_by_outputs(entries), len(entries)]):
                 part = entries[start:end]
                 self._decode(part)
                 for index, entry in enumerate(part):
@@ -372,7 +371,7 @@ class Session:
         """
         self.require_room(len(ids))
         self._forget_after(0)
-        for start, end in itertools.pairwise([*_cut_reproducibly(0, len(ids)), len(ids)]):
+        for start, end in itertools.pairwise([*_cut(0, len(ids), OUTPUTS), len(ids)]):
             part = ids[start:end]
             entries = [Entry(token, start + i, (0,), start + i >= wanted_from) for i, token in enumerate(part)]
             self._decode(entries)
@@ -458,19 +457,32 @@ def common_beginning(texts: Sequence[Sequence[int]]) -> int:
 
 
 def _create_context(model: Any, context_tokens: int, sequences: int, threads: int) -> Any:
-    return native.create_context(
+    return create_context(
         model,
         context_tokens=context_tokens,
         batch_tokens=BATCH_TOKENS,
-        outputs=REPRODUCIBLE_BATCH_TOKENS,
+        outputs=OUTPUTS,
         sequences=sequences,
         threads=threads,
     )
 
 
-def _cut_reproducibly(start: int, end: int) -> list[int]:
-    """Where batches begin that give the same bits however a text is cut. The last one holds no single token."""
-    cuts = list(range(start, end, REPRODUCIBLE_BATCH_TOKENS))
+def _cut(start: int, end: int, size: int) -> list[int]:
+    """Where batches of a text begin. The last one holds no token alone, unless there is no other."""
+    cuts = list(range(start, end, size))
     if end - cuts[-1] == 1 and len(cuts) > 1:
+        cuts[-1] -= 1
+    return cuts
+
+
+def _cut_by_outputs(entries: Sequence[Entry]) -> list[int]:
+    """The same for entries of which only so many in one batch can have logits."""
+    cuts, outputs = [0], 0
+    for index, entry in enumerate(entries):
+        if index - cuts[-1] == BATCH_TOKENS or outputs + entry.wants_logits > OUTPUTS:
+            cuts.append(index)
+            outputs = 0
+        outputs += entry.wants_logits
+    if len(entries) - cuts[-1] == 1 and len(cuts) > 1:
         cuts[-1] -= 1
     return cuts
