@@ -1,8 +1,8 @@
 """How likely given continuations are: many prefixes, each with its own, in batches that share what they have in common.
 
 The tokens that all prefixes begin with are read once. After them, prefixes and continuations are read beside each
-other, as branches of one cache: the rest of a prefix once for all of its continuations, and what these begin with alike
-once too. A batch is cut by its number of tokens alone, so that short texts fill it as well as long ones.
+other, as branches of one cache: the rest of a prefix once for all of its continuations, but for a few tokens at its
+end. A batch is cut by its number of tokens alone, so that short texts fill it as well as long ones.
 
 A score depends on its prefix and continuation alone, and not on what is scored beside it, before it or in another batch
 (see `layout`). That holds to the last bit where llama.cpp's matrix products round each row by itself (on x86, all but
@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from edgetune.errors import UsageError
 from edgetune.runtime.layout import PADDING, Tree, lay_out, longest_layout
 from edgetune.runtime.session import Entry, Session, common_beginning, log_total
+
+GROUP_TOKENS = 192
+"""About so many tokens are read beside each other. Each attends to all places of the cache, and what is not its own is
+only taken out afterwards, so larger groups cost more than fuller batches save."""
 
 _PAD = 0
 """A token that fills a place; nothing is asked of it."""
@@ -61,7 +65,7 @@ def score_all(session: Session, questions: Sequence[Scorable], *, reproducible: 
     beginning = questions[0].prefix[:shared]
     waiting: list[Tree] = []
     for question in questions:
-        tree = Tree.grow(question.prefix[shared:], question.continuations)
+        tree = _grow(session, question.prefix[shared:], question.continuations)
         if not session.can_branch or not _fit_together([tree], session, shared):
             yield from _score_trees(session, beginning, waiting, reproducible)
             waiting = []
@@ -83,9 +87,17 @@ def _shareable(question: Scorable, session: Session, common: int) -> int:
     return most - most % session.lanes
 
 
+def _grow(session: Session, trunk: Sequence[int], continuations: Sequence[Sequence[int]]) -> Tree:
+    """The tree of a question, whose continuations share whole rows of lanes, where the model's memory can be shared."""
+    rows = len(trunk) - len(trunk) % session.lanes
+    return Tree.grow(trunk, continuations, shared=rows if session.can_branch else 0)
+
+
 def _fit_together(trees: Sequence[Tree], session: Session, shared: int) -> bool:
     sequences = sum(tree.sequences for tree in trees)
     room = session.context_tokens - shared
+    if len(trees) > 1 and sum(len(tree.tokens) for tree in trees) > GROUP_TOKENS:
+        return False
     return sequences < session.sequences - 1 and longest_layout(trees, session.lanes) <= room
 
 
@@ -131,11 +143,9 @@ def _score_in_parts(session: Session, question: Scorable, reproducible: bool) ->
     scores: list[float] = []
     part: list[Sequence[int]] = []
     for continuation in [*question.continuations, None]:
-        tree = None if continuation is None else Tree.grow(trunk, [*part, continuation], share=session.can_branch)
+        tree = None if continuation is None else _grow(session, trunk, [*part, continuation])
         if part and (tree is None or not _fit_together([tree], session, shared)):
-            scores += _score_trees(
-                session, beginning, [Tree.grow(trunk, part, share=session.can_branch)], reproducible
-            )[0]
+            scores += _score_trees(session, beginning, [_grow(session, trunk, part)], reproducible)[0]
             part = []
         if continuation is not None:
             part.append(continuation)

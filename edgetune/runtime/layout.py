@@ -17,7 +17,7 @@ PADDING = (-1, -1)
 
 @dataclass
 class Tree:
-    """What is read for one question: a trunk, and continuations that share what they begin with alike.
+    """What is read for one question: a trunk, and continuations that share its beginning.
 
     Each node is a token; `depths` counts from the trunk's first. `paths` are the sequences that a node belongs to, from
     0 on, and `targets` the continuations, by number, with the token that each goes on with. A chain is a run of nodes,
@@ -33,20 +33,22 @@ class Tree:
     sequences: int = 0
 
     @classmethod
-    def grow(cls, trunk: Sequence[int], continuations: Sequence[Sequence[int]], *, share: bool = True) -> Tree:
+    def grow(cls, trunk: Sequence[int], continuations: Sequence[Sequence[int]], *, shared: int) -> Tree:
         """The tree of all continuations on one trunk of at least one token.
 
-        Without `share`, each continuation has tokens of its own all the way. An empty one has none.
+        They share the trunk's first `shared` tokens, and each has tokens of its own from there on; an empty one has
+        none. Where whole rows of lanes are shared, each path lies as it would if it were the only one.
         """
         tree = cls(len(continuations))
         children: dict[Hashable, int] = {}
         for number, continuation in enumerate(continuations):
             if not continuation:
                 continue
-            node, path, owner = -1, [], None if share else number
+            node, path = -1, []
             known = len(tree.tokens)
             for depth, token in enumerate([*trunk, *continuation[:-1]]):
-                parent, node = node, children.setdefault((node, token, owner), len(tree.tokens))
+                owner = None if depth < shared else number
+                parent, node = node, children.setdefault((node, owner), len(tree.tokens))
                 if node == len(tree.tokens):
                     tree._sprout(parent, token, depth)
                 path.append(node)

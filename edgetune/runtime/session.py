@@ -245,9 +245,9 @@ class Session:
         what was read before, to the last bit. Raises UsageError when they do not fit into the context.
         """
         self.require_room(len(ids))
-        kept = self._keep_common(
-            ids, most=max(0, min(self._reproducible_tokens, len(ids) - 2)) if reproducible else None
-        )
+        # The last two are read again: the logits are those of a batch, whatever was in the cache.
+        most = max(0, len(ids) - 2)
+        kept = self._keep_common(ids, most=min(most, self._reproducible_tokens) if reproducible else most)
         self._reproducible_tokens = min(kept, self._reproducible_tokens)
         cuts = _cut(kept, len(ids), BATCH_TOKENS)
         with deferred_interrupt() as stop:
@@ -381,12 +381,9 @@ class Session:
                 if entry.wants_logits:
                     yield entry.position, self._logits_at(index)
 
-    def _keep_common(self, ids: Sequence[int], most: int | None) -> int:
-        """Forget what the cache does not share with `ids`, and the last token, whose logits are needed again.
-
-        At most `most` tokens stay. Returns how many do.
-        """
-        return self._forget_after(common_beginning([self._cached, ids[:-1][:most]]))
+    def _keep_common(self, ids: Sequence[int], most: int) -> int:
+        """Forget what the cache does not share with the first `most` of `ids`. Returns how many tokens stay."""
+        return self._forget_after(common_beginning([self._cached, ids[:most]]))
 
     def _forget_after(self, count: int) -> int:
         """Keep the first `count` tokens of the cache; none where the model's memory cannot be cut. Returns how many."""
