@@ -50,7 +50,7 @@ def subject(smollm2_gguf: Path) -> Iterator[GgufSubject]:
 
 @pytest.fixture(scope="module")
 def session(smollm2_gguf: Path) -> Iterator[Session]:
-    with Session.open(smollm2_gguf, threads=1) as opened:
+    with Session.open(smollm2_gguf, threads=1, flash_attention=False) as opened:
         yield opened
 
 

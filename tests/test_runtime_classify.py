@@ -28,7 +28,7 @@ LABELS = ["negative", "neutral", "positive"]
 def session(smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGETUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        with Session.open(smollm2_gguf, context_tokens=512, threads=1) as opened:
+        with Session.open(smollm2_gguf, context_tokens=512, threads=1, flash_attention=False) as opened:
             yield opened
 
 

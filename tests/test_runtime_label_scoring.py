@@ -23,7 +23,7 @@ CONTEXT_TOKENS = 256
 
 @pytest.fixture(scope="module")
 def session(smollm2_gguf: Path) -> Iterator[Session]:
-    with Session.open(smollm2_gguf, context_tokens=CONTEXT_TOKENS, threads=1) as opened:
+    with Session.open(smollm2_gguf, context_tokens=CONTEXT_TOKENS, threads=1, flash_attention=False) as opened:
         yield opened
 
 
@@ -116,7 +116,7 @@ def test_what_has_nothing_before_it_or_does_not_fit_is_refused(session: Session)
 
 
 def test_a_context_can_grow_to_what_the_model_was_trained_on(smollm2_gguf: Path) -> None:
-    with Session.open(smollm2_gguf, context_tokens=64, threads=1) as small:
+    with Session.open(smollm2_gguf, context_tokens=64, threads=1, flash_attention=False) as small:
         prefix = prompt_ids(small, "Is it good?")
         before = score(small, prefix, [[5, 6]])
         small.make_room(40)
@@ -219,7 +219,7 @@ def test_a_vocabulary_with_a_beginning_has_every_token_of_the_text_scored(
 
 def test_a_text_longer_than_the_context_is_scored_once_in_windows(smollm2_gguf: Path) -> None:
     text = "The river rose in the night, and by morning the bridge was gone. " * 5
-    with Session.open(smollm2_gguf, context_tokens=32, threads=1) as narrow:
+    with Session.open(smollm2_gguf, context_tokens=32, threads=1, flash_attention=False) as narrow:
         ids = narrow.tokenize(text)
         found = text_likelihood(narrow, text)
         expected, done = 0.0, 1

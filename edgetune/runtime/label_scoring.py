@@ -5,9 +5,10 @@ other, as branches of one cache: the rest of a prefix once for all of its contin
 end. A batch is cut by its number of tokens alone, so that short texts fill it as well as long ones.
 
 A score depends on its prefix and continuation alone, and not on what is scored beside it, before it or in another batch
-(see `layout`). That holds to the last bit where llama.cpp's matrix products round each row by itself (on x86, all but
-some repacked formats), and to rounding elsewhere. The same questions in the same order with the same number of threads
-give the same bits on every run.
+(see `layout`): in a session without flash attention, to the last bit where llama.cpp's matrix products round each row
+by itself (on x86, all but some repacked formats), and to rounding elsewhere. The same questions in the same order with
+the same number of threads give the same bits on every run. It matters more than it seems: activations are quantized to
+8 bits on the way, which makes tenths of a nat of the last bit of a sum.
 """
 
 from __future__ import annotations

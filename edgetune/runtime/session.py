@@ -21,7 +21,6 @@ from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
 from edgetune.runtime import native, probe
-from edgetune.runtime.context import attention_lanes, create_context
 from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.interrupt import deferred_interrupt
 from edgetune.runtime.sampling import Sampling, build_chain
@@ -83,18 +82,27 @@ class Session:
     more than the cache holds, so an interrupt between two tokens leaves both usable.
     """
 
-    def __init__(self, path: Path, model: Any, *, context_tokens: int, threads: int, extra_kernels: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        model: Any,
+        *,
+        context_tokens: int,
+        threads: int,
+        extra_kernels: bool,
+        flash_attention: bool,
+    ) -> None:
         self._llama = native.open_library()
         self._model = model
         self._vocabulary = self._llama.llama_model_get_vocab(model)
         self.sequences = SEQUENCES if self.can_branch else STATES
-        self._context = _create_context(model, context_tokens, self.sequences, threads)
+        self._threads, self._flash_attention = threads, flash_attention
+        self._context = self._create_context(context_tokens)
         self._memory = self._llama.llama_get_memory(self._context)
         self._batch = self._llama.llama_batch_init(BATCH_TOKENS, 0, self.sequences)
         self._cached: list[int] = []
         self._reproducible_tokens = 0
         """So many of the cached tokens were read in batches that always give the same bits."""
-        self._threads = threads
         self.path = path
         self.context_tokens = context_tokens
         self.extra_kernels = extra_kernels
@@ -102,10 +110,19 @@ class Session:
         self.last_stats: GenerationStats | None = None
 
     @classmethod
-    def open(cls, path: Path, *, context_tokens: int | None = None, threads: int | None = None) -> Session:
+    def open(
+        cls,
+        path: Path,
+        *,
+        context_tokens: int | None = None,
+        threads: int | None = None,
+        flash_attention: bool = True,
+    ) -> Session:
         """Open a GGUF file.
 
         `threads` defaults to the physical cores, `context_tokens` to the context that was trained, at most 4096.
+        Without `flash_attention`, attention is summed in single precision: log-probabilities are those of
+        llama-cpp-python's high-level API, and do not depend on how a text was cut into batches.
         Raises ModelError when the file is missing, no GGUF, truncated, of an architecture that llama.cpp does not know,
         or crashes it; UsageError for a context or thread count that cannot be.
         """
@@ -126,7 +143,14 @@ class Session:
             if wanted > trained:
                 console.warn(f"{path} was trained on {trained} tokens of context; {wanted} may give poor answers")
             threads = threads or physical_cores()
-            return cls(path, model, context_tokens=wanted, threads=threads, extra_kernels=extra_kernels)
+            return cls(
+                path,
+                model,
+                context_tokens=wanted,
+                threads=threads,
+                extra_kernels=extra_kernels,
+                flash_attention=flash_attention,
+            )
         except BaseException:
             llama.llama_model_free(model)
             raise
@@ -155,7 +179,7 @@ class Session:
         wanted = min(tokens, self._llama.llama_model_n_ctx_train(self._model))
         if wanted <= self.context_tokens:
             return
-        context = _create_context(self._model, wanted, self.sequences, self._threads)
+        context = self._create_context(wanted)
         self._llama.llama_free(self._context)
         self._context, self.context_tokens = context, wanted
         self._memory = self._llama.llama_get_memory(context)
@@ -189,7 +213,7 @@ class Session:
     @cached_property
     def lanes(self) -> int:
         """Texts that are read beside each other get the same bits when they begin a multiple of this apart."""
-        return attention_lanes()
+        return native.attention_lanes()
 
     @cached_property
     def beginning(self) -> list[int]:
@@ -242,7 +266,8 @@ class Session:
         """Bring the cache to hold exactly `ids`, with the logits after the last one at hand.
 
         Returns how many of them were there already. With `reproducible`, the logits depend on `ids` alone and not on
-        what was read before, to the last bit. Raises UsageError when they do not fit into the context.
+        what was read before: to the last bit without flash attention, to rounding with it. Raises UsageError when they
+        do not fit into the context.
         """
         self.require_room(len(ids))
         # The last two are read again: the logits are those of a batch, whatever was in the cache.
@@ -339,7 +364,7 @@ class Session:
         Sequences are counted from 1, and each is read in the order of its positions. Gives, for each entry that wants
         them, its number and the logits after it, (vocabulary,), in memory that the next ones overwrite. To the last
         bit, they depend on the cache, the texts of the entry's sequences, and these texts' places among all entries
-        modulo `lanes`, when there are 2 entries or more.
+        modulo `lanes`, when there are 2 entries or more and no flash attention.
         """
         for sequence in sorted({sequence for entry in entries for sequence in entry.sequences}):
             self._llama.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
@@ -380,6 +405,17 @@ class Session:
             for index, entry in enumerate(entries):
                 if entry.wants_logits:
                     yield entry.position, self._logits_at(index)
+
+    def _create_context(self, context_tokens: int) -> Any:
+        return native.create_context(
+            self._model,
+            context_tokens=context_tokens,
+            batch_tokens=BATCH_TOKENS,
+            outputs=OUTPUTS,
+            sequences=self.sequences,
+            threads=self._threads,
+            flash_attention=self._flash_attention,
+        )
 
     def _keep_common(self, ids: Sequence[int], most: int) -> int:
         """Forget what the cache does not share with the first `most` of `ids`. Returns how many tokens stay."""
@@ -451,17 +487,6 @@ def common_beginning(texts: Sequence[Sequence[int]]) -> int:
             break
         count += 1
     return count
-
-
-def _create_context(model: Any, context_tokens: int, sequences: int, threads: int) -> Any:
-    return create_context(
-        model,
-        context_tokens=context_tokens,
-        batch_tokens=BATCH_TOKENS,
-        outputs=OUTPUTS,
-        sequences=sequences,
-        threads=threads,
-    )
 
 
 def _cut(start: int, end: int, size: int) -> list[int]:

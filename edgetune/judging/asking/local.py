@@ -42,7 +42,9 @@ class LocalClient:
         file = locate_model(self._judge.model).gguf
         if file is None:
             raise ModelError("holds no GGUF file", where=self._judge.model, remedy="an offline judge is a .gguf file")
-        self._opened = Session.open(file, context_tokens=self._judge.context_tokens, threads=self._threads)
+        self._opened = Session.open(
+            file, context_tokens=self._judge.context_tokens, threads=self._threads, flash_attention=False
+        )
         return self
 
     def __exit__(
