@@ -117,7 +117,7 @@ def main() -> None:
         parser.error("this is no GGUF file")
     texts = read_texts(options.items)
     size = max(1, len(texts) // options.rounds)
-    with Session.open(file, context_tokens=CONTEXT_TOKENS, threads=options.threads) as session:
+    with Session.open(file, context_tokens=CONTEXT_TOKENS, threads=options.threads, flash_attention=False) as session:
         completions = Completions(session, options.threads)
         ways: dict[str, tuple[Callable[[Sequence[str]], Labels], int]] = {
             "batched": (lambda some: [p.label for p in classify_all(session, list(map(ask, some)), LABELS)], size),

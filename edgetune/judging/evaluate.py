@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import cache as cached
+from importlib.metadata import version
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,8 @@ SPEED = ("tokens_per_second", "first_token_seconds")
 """Metrics that a suite need not name."""
 
 _ANSWER = TypeAdapter(Answer)
+
+_TORCH = ("torch", "transformers", "peft")
 
 
 def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) -> Evaluation:
@@ -109,16 +113,23 @@ def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCach
 
 
 def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str) -> str:
-    """SHA-256 of everything that shapes an answer: the model, the item and how it is asked."""
+    """SHA-256 of everything that shapes an answer: the model, what runs it, the item and how it is asked."""
     return hash_value(
         {
-            "edgetune": __version__,
+            "runtime": _versions(kind),
             "model": [kind, fingerprint],
             "task": [suite.task, suite.scoring, suite.labels, suite.generation.model_dump(mode="json")],
             "messages": [[message.role, message.content] for message in item.messages],
             "text": item.text if suite.task == "perplexity" else None,
         }
     )
+
+
+@cached
+def _versions(kind: str) -> dict[str, str]:
+    """The versions of what runs a model of this kind: another one may answer otherwise."""
+    packages = {"gguf": ("llama-cpp-python",), "run": _TORCH, "folder": _TORCH}.get(kind, ())
+    return {"edgetune": __version__, **{package: version(package) for package in packages}}
 
 
 def measure_answers(question: Question, answers: Sequence[Answer]) -> dict[str, Measured]:
