@@ -44,7 +44,7 @@ def main() -> None:
         sides: dict[str, LogProbabilities] = {"merged": open_reference(resolve_source(str(folder / "merged")))}
         for preset in PRESETS:
             export(source, folder / f"{preset}.gguf", preset=preset)
-            session = Session.open(folder / f"{preset}.gguf")
+            session = Session.open(folder / f"{preset}.gguf", flash_attention=False)
             sides[preset] = session.log_probabilities
         windows = [tuple(session.tokenize(session.template.render(example.messages))) for example in examples]
         for side, read in sides.items():

@@ -33,7 +33,7 @@ def _shot(browser: Browser, report: Path, *, width: int, height: int, scheme: st
     page.goto(report.resolve().as_uri())
     if items:
         page.locator("#count").wait_for()
-        page.locator("article, details, li").filter(has_text="worse").first.click()
+        page.locator("#list details").first.evaluate("it => { it.open = true }")
         page.locator("#count").evaluate("it => it.closest('section').scrollIntoView()")
     image = Image.open(BytesIO(page.screenshot()))
     page.close()

@@ -564,7 +564,7 @@ def test_endpoints_are_known_by_their_address_and_need_a_model() -> None:
 def test_a_missing_answer_of_the_model_under_test_ends_the_run_with_its_place() -> None:
     with StubEndpoint(lambda body: error_reply(500, "oops") if number_of(body) == 3 else "x") as stub:
         answers = open_endpoint(f"{stub.url}#small").answers(items(9), suite())
-        with pytest.raises(EdgetuneError, match=r"data\.jsonl:3.*HTTP 500: oops.*run it again"):
+        with pytest.raises(EdgetuneError, match=r"data\.jsonl:3.*HTTP 500: oops.*run the same command again"):
             list(answers)
 
 

@@ -131,7 +131,7 @@ def _compare(file: GgufFile, source: Source, tokenizer: ModelTokenizer, text: st
     if not windows:
         raise DataError("this text has fewer than two tokens, so there is nothing to predict", where="--text")
     with (
-        Session.open(file.path, context_tokens=size) as session,
+        Session.open(file.path, context_tokens=size, flash_attention=False) as session,
         console.progress("comparing", sum(map(len, windows)), "tokens") as bar,
     ):
         return measure_divergence(windows, open_reference(source), session.log_probabilities, advance=bar.advance)
