@@ -11,6 +11,9 @@ from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 Order = Literal["candidate first", "baseline first"]
 Winner = Literal["candidate", "baseline", "tie"]
 
+EQUAL_ANSWERS = "both answers are the same"
+"""Why a pair was no question for a judge although nothing is wrong with its answers."""
+
 Ask = Callable[[Sequence[JudgeRequest]], Sequence[Reply | Failed]]
 """How one judge is asked: what it replied to each request, in their order."""
 

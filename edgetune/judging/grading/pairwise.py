@@ -9,7 +9,7 @@ from functools import partial
 from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.grading.degenerate import find_degenerate, text_of
-from edgetune.judging.grading.grades import Ask, Order, Preference, Winner
+from edgetune.judging.grading.grades import EQUAL_ANSWERS, Ask, Order, Preference, Winner
 from edgetune.judging.grading.prompt import PROMPT_VERSION, WINNER_FORM, references_of, winner_messages
 from edgetune.judging.grading.verdict import parse_verdict
 from edgetune.judging.items import Item
@@ -128,7 +128,7 @@ def _decide(
     if bad_candidate is not None and bad_baseline is not None:
         return "tie", f"neither model answered (candidate: {bad_candidate}; baseline: {bad_baseline})"
     if texts[0].strip() == texts[1].strip() and not asks_equal:
-        return "tie", "both answers are the same"
+        return "tie", EQUAL_ANSWERS
     if bad_candidate is not None:
         return "baseline", f"candidate: {bad_candidate}"
     if bad_baseline is not None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.grading.grades import EQUAL_ANSWERS, Grade, Preference
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.judgement import Evaluation, Judgement
 from edgetune.judging.metrics_table import metric_facts
@@ -20,9 +20,6 @@ _UNIT_RANGE = {"share": 1.0, "points": 100.0, "grade": 4.0, "log": 1.0, "number"
 """How far apart two values of a unit can lie, so that several metrics can be averaged; for open scales a plain 1."""
 
 _ROUNDING = 1e-9
-
-_EQUAL_ANSWERS = "both answers are the same"
-"""How grading says that a pair was no question for a judge although nothing is wrong with its answers."""
 
 
 @dataclass(frozen=True)
@@ -135,4 +132,4 @@ def _flaws(judgement: Judgement) -> dict[str, tuple[bool, bool]]:
 
 def _is_degenerate(verdict: Grade | Preference) -> bool:
     """A pair of equal answers is spared the judge, too, but neither is degenerate for that."""
-    return verdict.degenerate is not None and verdict.degenerate != _EQUAL_ANSWERS
+    return verdict.degenerate is not None and verdict.degenerate != EQUAL_ANSWERS
