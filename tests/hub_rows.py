@@ -89,6 +89,7 @@ HUB_ROWS: dict[str, Callable[[int], Row]] = {
     "SetFit/sst5": lambda number: {**_labelled(5)(number), "label_text": "neutral"},
     "Yelp/yelp_review_full": _labelled(5),
     "cardiffnlp/tweet_eval": _labelled(3),
+    "cardiffnlp/tweet_sentiment_multilingual": _labelled(3),
     "ccde/stackoverflow-md-python": _stackoverflow,
     "dair-ai/emotion": _labelled(6),
     "mlabonne/FineTome-100k": _finetome,
