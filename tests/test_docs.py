@@ -56,6 +56,8 @@ def test_every_recipe_of_a_study_stands_in_a_table_of_the_studies():
                 "benchmarks",
                 "suite",
                 "judging",
+                "judges",
+                "keys",
             )
         ),
     ],

@@ -67,7 +67,7 @@ def test_a_hub_id_is_downloaded_at_its_revision_without_pickles(
 ) -> None:
     asked = {}
 
-    def snapshot(hub_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def snapshot(hub_id: str, *, revision: str | None, allow_patterns: list[str], token: str | None) -> str:
         asked.update(hub_id=hub_id, revision=revision, patterns=allow_patterns)
         return str(tiny_llama)
 

@@ -13,6 +13,7 @@ from edgetune.data.split import slice_split
 from edgetune.data.table_file import read_csv, read_tsv
 from edgetune.data.text_file import check_file, read_text
 from edgetune.errors import DataError, MissingComponent
+from edgetune.keys import SIGN_IN, find_hub_token
 from edgetune.recipe.data import DataSource
 
 _INSTALL = 'pip install "edgetune[train]"'
@@ -36,8 +37,8 @@ def read_rows(source: DataSource) -> list[Row]:
     as line ends. A .json file is a list of objects, or one object whose values are the objects; .csv and .tsv are read
     as `table_file` says. Folders and hub ids go through the datasets library.
 
-    Raises DataError naming the file and line, or the hub id, and MissingComponent when reading needs a library that is
-    not installed.
+    Raises DataError naming the file and line, or the hub id, MissingComponent when reading needs a library that is not
+    installed, and UsageError when a hub data set is asked for and .env cannot be read.
     """
     path = Path(source.source)
     read = _READERS.get(path.suffix.lower())
@@ -115,15 +116,17 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
             remedy=_INSTALL,
         ) from None
     split = f"train{source.split}" if source.split.startswith("[") else source.split
+    token = None if Path(source.source).is_dir() else find_hub_token()
     try:
-        with _without_retries(source.source):
-            table = datasets.load_dataset(source.source, source.subset, split=split)
+        with _without_retries(source.source, token):
+            table = datasets.load_dataset(source.source, source.subset, split=split, token=token)
     except (FileNotFoundError, ConnectionError) as problem:
         raise DataError(
             f"there is no such file or folder here, and no hub data set of this name can be reached "
             f"({_first_line(problem)})",
             where=source.source,
-            remedy=f"check the name and the network, or give a folder or a file ({_known_suffixes()})",
+            remedy=f"check the name and the network, or give a folder or a file ({_known_suffixes()}); where it is "
+            f"private or gated, {SIGN_IN}",
         ) from None
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as problem:
         raise DataError(
@@ -134,7 +137,7 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
 
 
 @contextmanager
-def _without_retries(hub_id: str) -> Iterator[None]:
+def _without_retries(hub_id: str, token: str | None) -> Iterator[None]:
     """Ask the hub once; while it cannot be reached, only what was downloaded before is looked for.
 
     By themselves its libraries try again for half a minute, and tell the terminal each time.
@@ -146,7 +149,7 @@ def _without_retries(hub_id: str) -> Iterator[None]:
     offline = constants.HF_HUB_OFFLINE
     try:
         if not Path(hub_id).is_dir():
-            HfApi().dataset_info(hub_id, timeout=_PATIENCE_SECONDS)
+            HfApi(token=token).dataset_info(hub_id, timeout=_PATIENCE_SECONDS)
     except (HfHubHTTPError, HFValidationError):
         pass  # load_dataset says it better
     except (httpx.TransportError, OfflineModeIsEnabled):

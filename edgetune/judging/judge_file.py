@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -13,13 +12,14 @@ from pydantic import Field, field_validator
 from edgetune import assets
 from edgetune.errors import ModelError, UsageError
 from edgetune.judging.identity import hash_file, hash_value
+from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
 from edgetune.recipe.load import find_named
 from edgetune.recipe.section import Section
 from edgetune.recipe.yaml_input import read_mapping, validate
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-"""The environment variable that the openai package, too, takes its key from."""
+"""The variable that the openai package, too, takes its key from."""
 
 
 class Price(Section):
@@ -47,7 +47,8 @@ class EndpointJudge(_Judge):
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
     url: str = Field("https://api.openai.com/v1", description="The base URL, with its /v1.")
     key: str | None = Field(
-        KEY_VARIABLE, description="The environment variable that holds the key; null where none is needed."
+        KEY_VARIABLE,
+        description="The variable that holds the key, in the environment or .env; null where none is needed.",
     )
     structured: Literal["auto", "json_schema", "json_object", "text"] = Field(
         "auto", description="How the form of a verdict is asked for; auto takes the strictest that is understood."
@@ -68,7 +69,7 @@ class EndpointJudge(_Judge):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} must begin with http:// or https:// and name a host")
         if parts.username or parts.password:
-            raise ValueError("it must hold no user or password; a key comes from the environment")
+            raise ValueError("it must hold no user or password; a key comes from the environment or .env")
         return url.rstrip("/")
 
 
@@ -113,15 +114,15 @@ def shipped_judges() -> dict[str, Path]:
 def load_judge(reference: str) -> Judge:
     """The judge behind a reference: a shipped name, a YAML file, a .gguf file, package:NAME, or URL#MODEL.
 
-    An endpoint given as URL#MODEL takes the key in OPENAI_API_KEY where that is set, and none otherwise. Raises
-    RecipeError or UsageError.
+    An endpoint given as URL#MODEL takes the key in OPENAI_API_KEY where that is set, in the environment or .env, and
+    none otherwise. Raises RecipeError or UsageError.
     """
     if reference.startswith(("http://", "https://")):
         url, _, model = reference.partition("#")
         if not model:
             remedy = f"write it behind a #: {reference}#MODEL"
             raise UsageError("an endpoint needs the name of a model", where=reference, remedy=remedy)
-        key = KEY_VARIABLE if KEY_VARIABLE in os.environ else None
+        key = KEY_VARIABLE if find_key(KEY_VARIABLE) else None
         return validate(EndpointJudge, {"name": model, "model": model, "url": url, "key": key}, where=reference)
     if reference.startswith("package:") or reference.lower().endswith(".gguf"):
         return LocalJudge(name=Path(reference.removeprefix("package:")).stem, model=reference)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.errors import MissingComponent, ModelError
+from edgetune.keys import SIGN_IN, find_hub_token
 
 PACKAGE_PREFIX = "package:"
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -30,7 +31,8 @@ def locate_model(reference: str, *, revision: str | None = None, patterns: list[
 
     Of a hub repository the files that fit `patterns` are downloaded.
 
-    Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed.
+    Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed, UsageError when
+    a hub repository needs to be asked for and .env cannot be read.
     """
     path = Path(reference).expanduser()
     if reference.startswith(PACKAGE_PREFIX):
@@ -49,7 +51,10 @@ def locate_model(reference: str, *, revision: str | None = None, patterns: list[
 
 
 def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -> Path:
-    """The folder of a hub repository in the local cache, downloaded where needed. Raises ModelError."""
+    """The folder of a hub repository in the local cache, downloaded where needed.
+
+    Raises ModelError, and UsageError when .env cannot be read.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -60,17 +65,18 @@ def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -
         RevisionNotFoundError,
     )
 
+    token = find_hub_token()
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, token=token))
     except GatedRepoError as problem:
         what = "the owner shares this model only with those who accepted its terms"
-        remedy = f"accept them at https://huggingface.co/{hub_id} and run `hf auth login`"
+        remedy = f"accept them at https://huggingface.co/{hub_id} and {SIGN_IN}"
         raise ModelError(what, where=hub_id, remedy=remedy) from problem
     except RevisionNotFoundError as problem:
         raise ModelError(f"has no revision {revision}", where=hub_id, remedy="check base.revision") from problem
     except RepositoryNotFoundError as problem:
         what = "the hub has no such model, or it is private"
-        remedy = "check the spelling, or run `hf auth login` if it is yours"
+        remedy = f"check the spelling; if it is yours, {SIGN_IN}"
         raise ModelError(what, where=hub_id, remedy=remedy) from problem
     except LocalEntryNotFoundError as problem:
         what = "is neither a folder here nor in the local cache, and the hub cannot be reached"

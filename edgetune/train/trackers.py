@@ -20,11 +20,16 @@ from urllib.parse import urlsplit
 
 from edgetune import console
 from edgetune.errors import MissingComponent
+from edgetune.keys import find_key
 from edgetune.recipe.load import dump_recipe
 from edgetune.recipe.schema import Recipe
 
 PROJECT = "edgetune"
 """Under this name wandb and trackio collect runs, unless WANDB_PROJECT says otherwise."""
+
+_WANDB_LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+_WANDB_UNSENT = ("offline", "disabled", "dryrun")
+"""Values of WANDB_MODE with which wandb needs no account."""
 
 
 class Tracker(Protocol):
@@ -62,14 +67,16 @@ class Wandb:
     def __init__(self, recipe: Recipe, run: Path) -> None:
         import wandb
 
-        offline = not _has_wandb_login()
+        key = _wandb_key_of_file()
+        offline = key is None and not _has_wandb_login()
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             name=recipe.name,
             dir=str(run),
             config=recipe.model_dump(mode="json"),
             mode="offline" if offline and "WANDB_MODE" not in os.environ else None,
-            settings=wandb.Settings(silent=True, console="off"),
+            # wandb writes a key that is given here neither into ~/.netrc nor into the run.
+            settings=wandb.Settings(silent=True, console="off", **({} if key is None else {"api_key": key})),
             reinit="create_new",
         )
         if self._run.offline:
@@ -154,22 +161,34 @@ class Trackers:
 
 
 def check_trackers(recipe: Recipe) -> None:
-    """Raise MissingComponent, before any work, when the recipe asks for a tracker that is not installed."""
+    """Raise, before any work, when the recipe asks for a tracker that cannot be used.
+
+    That is MissingComponent for one that is not installed, and UsageError where wandb's key cannot be read from .env.
+    """
     for name in recipe.train.trackers:
         if find_spec(name) is None:
             raise MissingComponent(
                 f"train.trackers asks for {name}, which is not installed",
                 remedy=f"run: pip install {name} (or all trackers: pip install 'edgetune[track]')",
             )
+    if "wandb" in recipe.train.trackers:
+        _wandb_key_of_file()
 
 
 def _public_name(key: str) -> str:
     return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 
+def _wandb_key_of_file() -> str | None:
+    """wandb's key in .env; None where the environment has a login of its own, or nothing is to be sent."""
+    if any(name in os.environ for name in _WANDB_LOGINS) or os.environ.get("WANDB_MODE") in _WANDB_UNSENT:
+        return None
+    return find_key("WANDB_API_KEY")
+
+
 def _has_wandb_login() -> bool:
-    """True when wandb would find an account without asking for one."""
-    if "WANDB_API_KEY" in os.environ:
+    """True when wandb would find an account by itself, without asking for one."""
+    if any(os.environ.get(name) for name in _WANDB_LOGINS):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:

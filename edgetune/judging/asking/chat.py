@@ -74,8 +74,8 @@ class _Trouble(Exception):
 class ChatEndpoint:
     """A connection to one endpoint, for one event loop: `async with ChatEndpoint(judge, budget, on_note) as chat`.
 
-    The judge gives the address, the limits and the price; its key is read from the environment and kept from every
-    message. Raises UsageError when the variable is not set.
+    The judge gives the address, the limits and the price; its key is read from the environment or .env, and kept from
+    every message. Raises UsageError when the variable is not set.
     """
 
     def __init__(self, judge: EndpointJudge, budget: Budget, on_note: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""The key of an endpoint: from the environment, and nowhere else."""
+"""The key of an endpoint: from the variable that the judge's file names, and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import os
 
 from edgetune.errors import UsageError
 from edgetune.judging.judge_file import EndpointJudge
+from edgetune.keys import find_key
 
 
 def read_key(judge: EndpointJudge) -> str | None:
-    """The key in the judge's environment variable; None where the judge needs none.
+    """The key in the judge's variable, of the environment or .env; None where the judge needs none.
 
     Raises UsageError when the variable is not set, or holds what cannot be sent.
     """
     if judge.key is None:
         return None
-    key = os.environ.get(judge.key, "").strip()
-    if not key:
+    if not judge.key.isidentifier():  # most likely the key itself, which no message may show
         raise UsageError(
-            f"its key belongs into the environment variable {judge.key}, which is not set",
+            "its key must be the name of a variable, not what the variable holds",
             where=judge.name,
-            remedy=f"export {judge.key}=..., or write key: null where the endpoint needs none",
+            remedy="write a name such as key: OPENAI_API_KEY",
         )
-    if not (key.isascii() and key.isprintable()) or " " in key:
+    key = find_key(judge.key)
+    if key is None:
+        empty = judge.key in os.environ
         raise UsageError(
-            f"the environment variable {judge.key} holds characters that no key has",
+            f"its key {judge.key} is " + ("empty in the environment, which goes before .env" if empty else "not set"),
             where=judge.name,
-            remedy="set it again, without spaces, quotes and line breaks",
+            remedy=f"export {judge.key}=..., or {'unset it and ' if empty else ''}write it into .env in this folder, "
+            "or write key: null where the endpoint needs none",
         )
     return key

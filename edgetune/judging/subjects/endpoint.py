@@ -30,7 +30,7 @@ def recognizes(reference: str) -> bool:
 
 
 def open_endpoint(reference: str) -> EndpointSubject:
-    """The model behind URL#MODEL. The key is that in OPENAI_API_KEY where it is set, and none otherwise.
+    """The model behind URL#MODEL. The key is that in OPENAI_API_KEY where it is set, in the environment or .env.
 
     Raises UsageError when no model is named.
     """
