@@ -6,6 +6,12 @@ The two sides take turns, each run in a process of its own; the time is that of 
 the first step. Both start from the same adapter weights (the recipe's seed) and see the same batches, so their
 losses must agree. TRL runs with what makes it quickest here: no gradient checkpointing, float32, completion-only loss.
 It must be at most 1.14: from 1.15 on its loss needs Triton, and so a GPU.
+
+    python benchmarks/train_cpu.py --products [--seeds 3] [--steps 20] [--rounds 3]
+
+compares edgetune with itself instead: frozen layers in float32 and in bfloat16 (train.frozen_products), by time,
+processor time and memory. With --seeds it trains for each seed both ways and compares the losses of the recipe's
+evaluation; --steps 0 is then the whole recipe.
 """
 
 from __future__ import annotations
@@ -18,8 +24,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgetune.cli.app import OPENMP_SPINS
 
@@ -33,20 +40,80 @@ if TYPE_CHECKING:
 def main() -> None:
     options = read_options()
     if options.side:
-        print(json.dumps({"edgetune": run_edgetune, "trl": run_trl}[options.side](options)))
-        return
-    results: dict[str, list[dict]] = {"trl": [], "edgetune": []}
+        print(json.dumps({"edgetune": run_edgetune, "trl": run_trl, "evaluated": run_evaluated}[options.side](options)))
+    elif options.seeds:
+        compare_evaluations(options)
+    elif options.products:
+        report_products(in_turns(options, {kind: ("edgetune", of_products(kind)) for kind in PRODUCTS}))
+    else:
+        report(in_turns(options, {side: (side, ()) for side in ("trl", "edgetune")}))
+
+
+PRODUCTS = ("float32", "bfloat16")
+
+
+def of_products(kind: str) -> tuple[str, ...]:
+    return ("-s", f"train.frozen_products={kind}")
+
+
+def in_turns(
+    options: argparse.Namespace, sides: Mapping[str, tuple[str, tuple[str, ...]]]
+) -> dict[str, list[dict[str, Any]]]:
+    """What each side's runs found, in rounds in which every side runs once. A side is a name and more options."""
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for round_number in range(options.rounds):
-        for side, runs in results.items():
-            command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-            environment = {"GOMP_SPINCOUNT": OPENMP_SPINS, **os.environ}
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-            runs.append(json.loads(done.stdout.strip().split("\n")[-1]))
-            print(f"round {round_number + 1}, {side}: {runs[-1]['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
-    report(results)
+        for name, (side, more) in sides.items():
+            results[name].append(run_side(side, *more))
+            speed = results[name][-1]["tokens_per_second"]
+            print(f"round {round_number + 1}, {name}: {speed:.0f} tokens/s", file=sys.stderr)
+    return results
 
 
-def report(results: dict[str, list[dict]]) -> None:
+def run_side(side: str, *more: str) -> dict[str, Any]:
+    """What one side finds, in a process of its own."""
+    command = [sys.executable, __file__, *sys.argv[1:], *more, "--side", side]
+    environment = {"GOMP_SPINCOUNT": OPENMP_SPINS, **os.environ}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout.strip().split("\n")[-1])
+    return found
+
+
+def report_products(results: dict[str, list[dict[str, Any]]]) -> None:
+    """Medians of both ways, and the ratios of each round."""
+    wide, narrow = (results[kind] for kind in PRODUCTS)
+    for kind, runs in results.items():
+        speed, seconds, memory = (
+            statistics.median(run[key] for run in runs)
+            for key in ("tokens_per_second", "processor_seconds_per_step", "peak_memory_bytes")
+        )
+        losses = runs[0]["losses"]
+        print(
+            f"{kind:9} {speed:7.0f} tokens/s {seconds:8.2f} s of processor time per step {memory / 1e6:7.0f} MB   "
+            f"loss {losses[0]:.4f} → {losses[-1]:.4f}"
+        )
+    for name, key, first, second in (
+        ("tokens/s", "tokens_per_second", narrow, wide),
+        ("processor time", "processor_seconds_per_step", wide, narrow),
+    ):
+        ratios = [one[key] / other[key] for one, other in zip(first, second, strict=True)]
+        rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"bfloat16 is {statistics.median(ratios):.2f} times as good by {name} (rounds: {rounds})")
+
+
+def compare_evaluations(options: argparse.Namespace) -> None:
+    """The evaluation's loss for each seed both ways, and how far seeds lie apart."""
+    losses: dict[str, list[float]] = {kind: [] for kind in PRODUCTS}
+    for seed in range(options.seeds):
+        for kind, found in losses.items():
+            found.append(run_side("evaluated", *of_products(kind), "-s", f"train.seed={seed}")["eval_loss"])
+        print(f"seed {seed}: " + ", ".join(f"{kind} {found[-1]:.4f}" for kind, found in losses.items()), flush=True)
+    for kind, found in losses.items():
+        print(f"{kind:9} mean {statistics.fmean(found):.4f}, from {min(found):.4f} to {max(found):.4f}")
+    differences = [abs(one - other) for one, other in zip(*losses.values(), strict=True)]
+    print(f"largest difference between the two ways with one seed: {max(differences):.4f}")
+
+
+def report(results: dict[str, list[dict[str, Any]]]) -> None:
     """Medians, their ratio, and the largest relative difference of the two loss curves."""
     trl, ours = results["trl"], results["edgetune"]
     assert trl[0]["tokens"] == ours[0]["tokens"], "the sides trained on different tokens"
@@ -65,18 +132,37 @@ def report(results: dict[str, list[dict]]) -> None:
 def run_edgetune(options: argparse.Namespace) -> dict:
     from edgetune.train.run import train
     from edgetune.train.run_directory import RunDirectory
+    from edgetune.train.telemetry import Telemetry
 
+    processor_seconds: list[float] = []
+    log = Telemetry.log
+
+    def log_and_note(*arguments, **values) -> None:
+        processor_seconds.append(time.process_time())
+        log(*arguments, **values)
+
+    Telemetry.log = log_and_note
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         train(load(options), run)
         rows = [row for row in RunDirectory(run).read_metrics() if "loss" in row]
     timed = rows[-1]["tokens"] - rows[0]["tokens"]
+    steps = len(rows) - 1
     return {
+        "processor_seconds_per_step": (processor_seconds[steps] - processor_seconds[0]) / steps,
+        "peak_memory_bytes": rows[-1]["peak_memory_bytes"],
         "tokens": rows[-1]["tokens"],
         "supervised": rows[-1]["supervised_tokens"],
         "losses": [row["loss"] for row in rows],
         "tokens_per_second": timed / (rows[-1]["seconds"] - rows[0]["seconds"]),
     }
+
+
+def run_evaluated(options: argparse.Namespace) -> dict:
+    from edgetune.train.run import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        return train(load(options, evaluates=True), Path(folder) / "run").model_dump()
 
 
 def run_trl(options: argparse.Namespace) -> dict:
@@ -143,11 +229,14 @@ def train_with_trl(recipe: Recipe, model: PeftModel, tokenizer: PreTrainedTokeni
     }
 
 
-def load(options: argparse.Namespace):
+def load(options: argparse.Namespace, *, evaluates: bool = False) -> Recipe:
+    """The recipe for so many steps, frozen layers in float32 unless the command says otherwise."""
     from edgetune.recipe.load import load_recipe
 
-    overrides = [*options.overrides, f"train.max_steps={options.steps}", "data.eval=[]", "train.log_every=1"]
-    return load_recipe(options.recipe, overrides)
+    overrides = ["train.frozen_products=float32", *options.overrides, "train.log_every=1"]
+    if options.steps:
+        overrides.append(f"train.max_steps={options.steps}")
+    return load_recipe(options.recipe, overrides if evaluates else [*overrides, "data.eval=[]"])
 
 
 def read_options(description: str | None = __doc__) -> argparse.Namespace:
@@ -156,6 +245,8 @@ def read_options(description: str | None = __doc__) -> argparse.Namespace:
     parser.add_argument("-s", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--products", action="store_true")
+    parser.add_argument("--seeds", type=int, default=0)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -18,7 +18,6 @@ from edgetune.data.tokenize import TokenizedExample
 from edgetune.errors import DataError, Interrupted, NumericalError, OutputError, RecipeError
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
-from edgetune.train import frozen_linear
 from edgetune.train.objectives.packing import PACKABLE_FAMILIES, can_pack, pack_batch, pad_batch, use_packed_attention
 from edgetune.train.objectives.supervised import supervised_nll
 from edgetune.train.run import train
@@ -144,31 +143,6 @@ def test_a_batch_without_supervised_tokens_is_an_error(tiny_llama: Path):
     batch = pad_batch([TokenizedExample((5, 6, 7), (-100, -100, -100))], pad_token_id=2)
     with pytest.raises(DataError, match="no supervised token"):
         supervised_nll(model, model.get_output_embeddings(), batch)
-
-
-def test_quicker_frozen_layers_give_the_same_products(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frozen_linear, "_remembered_gain", lambda weight: 2.0)
-    model = load_tiny(tiny_llama).requires_grad_(False)
-    x = torch.randn(1, 11, 256)
-    results = []
-    for _ in range(2):
-        hidden = x.clone().requires_grad_()
-        output = model(inputs_embeds=hidden).logits
-        output.sum().backward()
-        results.append((output.detach(), hidden.grad))
-        assert frozen_linear.quicken_frozen_linears(model)
-    torch.testing.assert_close(results[1][0], results[0][0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(results[1][1], results[0][1], rtol=1e-4, atol=1e-4)
-
-
-def test_layers_that_are_trained_keep_their_own_products(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frozen_linear, "_remembered_gain", lambda weight: 2.0)
-    assert not frozen_linear.quicken_frozen_linears(load_tiny(tiny_llama))
-
-
-def test_no_change_where_onednn_is_not_quicker(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(frozen_linear, "_remembered_gain", lambda weight: 1.0)
-    assert not frozen_linear.quicken_frozen_linears(load_tiny(tiny_llama).requires_grad_(False))
 
 
 def test_accumulating_small_batches_equals_one_large_batch(write_recipe, tmp_path: Path):

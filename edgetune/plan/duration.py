@@ -60,17 +60,19 @@ def estimate_duration(
     flops: str | None,
     shape: tuple[int, int, int],
     dtype: torch.dtype,
+    bfloat16: bool = False,
 ) -> Duration:
     """The span between the shares of a stated rate, or of one measured on a product of `shape` (rows, inputs, outputs).
 
-    `updates` is None where the number is not known.
+    `updates` is None where the number is not known. With `bfloat16` frozen layers multiply in it.
     """
     if flops is not None:
         rate, shares = parse_flops(flops), CPU_SHARES if machine.kind == "cpu" else GPU_SHARES
         source = f"{rate / 1e12:g} TFLOP/s as stated"
     elif machine.kind == "cpu":
-        rate, shares = matmul_flops_per_second(*shape, dtype), CPU_SHARES
-        source = f"{rate / 1e9:.0f} GFLOP/s measured here on products of {str(dtype).removeprefix('torch.')}"
+        rate, shares = matmul_flops_per_second(*shape, dtype, bfloat16=bfloat16), CPU_SHARES
+        products = "bfloat16" if bfloat16 else str(dtype).removeprefix("torch.")
+        source = f"{rate / 1e9:.0f} GFLOP/s measured here on products of {products}"
     elif torch.cuda.is_available() and (known := _known_gpu(torch.cuda.get_device_name())):
         rate, shares, source = GPUS[known], GPU_SHARES, f"{GPUS[known] / 1e12:g} TFLOP/s by the data sheet of {known}"
     else:

@@ -17,7 +17,8 @@ import torch
 
 from edgetune.cache import cache_folder
 from edgetune.errors import UsageError
-from edgetune.train.frozen_linear import frozen_product, onednn_is_quicker
+from edgetune.train.frozen_linear import Product, onednn_is_quicker
+from edgetune.train.products import bfloat16_product, onednn_product
 
 Kind = Literal["cpu", "gpu"]
 
@@ -96,11 +97,17 @@ def empty_process_bytes(*, quantized: bool) -> int:
     return measured
 
 
-def matmul_flops_per_second(rows: int, inputs: int, outputs: int, dtype: torch.dtype) -> float:
-    """How quickly this CPU multiplies (rows, inputs) by a layer's weight, as training does it here."""
+def matmul_flops_per_second(rows: int, inputs: int, outputs: int, dtype: torch.dtype, *, bfloat16: bool) -> float:
+    """How quickly this CPU multiplies (rows, inputs) by a layer's weight, as training does it here.
+
+    `bfloat16` says that frozen layers multiply in it although the rest is in float32.
+    """
     x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-    quick = dtype == torch.float32 and onednn_is_quicker(weight)
-    product = frozen_product if quick else torch.nn.functional.linear
+    product: Product = torch.nn.functional.linear
+    if bfloat16:
+        product, weight = bfloat16_product, weight.bfloat16()
+    elif dtype == torch.float32 and onednn_is_quicker(weight):
+        product = onednn_product
     product(x, weight)
     started, rounds = time.perf_counter(), 0
     while time.perf_counter() - started < MATMUL_SECONDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgetune.plan.optimizer import optimizer_bytes, update_bytes
 from edgetune.plan.skeleton import Skeleton
@@ -28,6 +28,7 @@ class Memory:
     logits: int
     allocator: int
     runtime: int
+    loading: int = 0
 
     @property
     def total(self) -> int:
@@ -63,4 +64,7 @@ def memory_of(recipe: Recipe, skeleton: Skeleton, step: Step, *, on_heap: bool, 
         adapter, gradients, state = adapter // processes, gradients // processes, state // processes
     elif processes > 1:
         gradients *= 2
-    return Memory(weights, constants, adapter, gradients, state, beyond - logits, logits, allocator, runtime)
+    training = Memory(weights, constants, adapter, gradients, state, beyond - logits, logits, allocator, runtime)
+    if skeleton.loaded_bytes is None:
+        return training
+    return replace(training, loading=max(skeleton.loaded_bytes + skeleton.trained_bytes + runtime - training.total, 0))

@@ -14,10 +14,11 @@ from edgetune.plan.disk import Disk, disk_of
 from edgetune.plan.duration import Duration, estimate_duration
 from edgetune.plan.machine import Kind, Machine, empty_process_bytes, find_machine
 from edgetune.plan.memory import Memory, memory_of
-from edgetune.plan.skeleton import Skeleton, build_skeleton
+from edgetune.plan.skeleton import Skeleton, build_skeleton, in_bfloat16
 from edgetune.plan.step import Step, step_of
 from edgetune.plan.workload import Workload, find_workload
 from edgetune.recipe.schema import Recipe
+from edgetune.train.frozen_linear import check_products, takes_bfloat16
 
 UNKNOWN_STEPS = 1_000_000
 """What AdaLoRA's schedule is told where nobody knows; it changes no shape."""
@@ -136,11 +137,12 @@ def plan_training(
             flops=flops,
             shape=(min(step.tokens, 512), width, 4 * width),
             dtype=skeleton.dtype,
+            bfloat16=skeleton.loaded_bytes is not None,
         ),
         examples=workload.examples,
         updates=updates,
         batch_tokens=step.tokens,
-        assumes=workload.assumes,
+        assumes=(*workload.assumes, *_rounding(skeleton)),
     )
 
 
@@ -150,6 +152,9 @@ def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int
     dtype = planned_dtype(recipe, machine)
     skeleton = build_skeleton(recipe, base, dtype=dtype, total_steps=workload.steps or UNKNOWN_STEPS)
     on_cpu = machine.kind == "cpu"
+    check_products(skeleton.model, recipe, on_gpu=not on_cpu)
+    if on_cpu and takes_bfloat16(skeleton.model, recipe):
+        skeleton = in_bfloat16(skeleton)
     step = step_of(recipe, base, skeleton, workload, on_cpu=on_cpu)
     runtime = 0
     if on_cpu:
@@ -170,6 +175,10 @@ def planned_dtype(recipe: Recipe, machine: Machine) -> torch.dtype:
 def needed_bytes(memory: Memory, machine: Machine, processes: int) -> int:
     """Of the device: each process has a GPU of its own, and all share a machine's memory."""
     return memory.total * (processes if machine.kind == "cpu" else 1)
+
+
+def _rounding(skeleton: Skeleton) -> tuple[str, ...]:
+    return () if skeleton.loaded_bytes is None else ("frozen layers in bfloat16, as train.frozen_products has it",)
 
 
 def _tokens_per_update(recipe: Recipe, workload: Workload, step: Step) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +33,8 @@ class Skeleton:
     total_steps: int | None
     trainable_parameters: int
     total_parameters: int
+    loaded_bytes: int | None = None
+    """Of what is not trained while it is loaded, where frozen layers are rounded to bfloat16 afterwards."""
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -81,6 +83,15 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
             model = _adapted(_base(recipe, base, kind, dtype), recipe, total_steps)
     set_trained_dtype(model, recipe, dtype)
     return Skeleton(model, kind, dtype, total_steps, *count_parameters(model))
+
+
+def in_bfloat16(skeleton: Skeleton) -> Skeleton:
+    """`skeleton`, whose frozen layers multiply in bfloat16 from now on."""
+    from edgetune.train.frozen_layers import Products, use_products
+
+    loaded = skeleton.frozen_bytes
+    use_products(skeleton.model, Products(bfloat16=True))
+    return replace(skeleton, loaded_bytes=loaded)
 
 
 def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) -> PeftModel:

@@ -14,7 +14,7 @@ from edgetune.errors import RecipeError
 from edgetune.plan.attention import FusedAttention, use_planned_attention
 from edgetune.plan.base import PlannedBase
 from edgetune.plan.live import SCRATCH, LiveBytes
-from edgetune.plan.skeleton import Skeleton, build_skeleton
+from edgetune.plan.skeleton import Skeleton, build_skeleton, in_bfloat16
 from edgetune.plan.workload import Workload
 from edgetune.recipe.methods import HiRA, SHiRA
 from edgetune.recipe.schema import Recipe
@@ -94,7 +94,8 @@ def _with_dense_update(recipe: Recipe) -> Recipe:
 
 
 def _build(recipe: Recipe, base: PlannedBase, skeleton: Skeleton) -> Skeleton:
-    return build_skeleton(recipe, base, dtype=skeleton.dtype, total_steps=skeleton.total_steps)
+    made = build_skeleton(recipe, base, dtype=skeleton.dtype, total_steps=skeleton.total_steps)
+    return made if skeleton.loaded_bytes is None else in_bfloat16(made)
 
 
 def with_depth(base: PlannedBase, layers: int) -> PlannedBase:

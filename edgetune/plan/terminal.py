@@ -21,6 +21,7 @@ _PARTS = {
     "logits": "logits",
     "allocator": "allocator",
     "runtime": "runtime",
+    "loading": "loading in float32",
 }
 
 

@@ -227,6 +227,9 @@ WHOLE_WEIGHTS_ONLY: dict[str, frozenset[str]] = {
 }
 """By base.quantize: methods that PEFT computes wrongly or not at all on such weights; tests compare with dense ones."""
 
+LEAVES_WEIGHTS_ALONE = frozenset({"lora", "adalora", "ia3", "loha", "lokr", "vera", "prefix", "prompt", "p-tuning"})
+"""Methods that add to what a frozen layer computes, and never read its weight while they train (LoRA without DoRA)."""
+
 
 Method = Annotated[
     Lora

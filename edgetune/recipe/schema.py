@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgetune.recipe.data import FORMATS_OF_TASK, Data
-from edgetune.recipe.methods import WHOLE_WEIGHTS_ONLY, Full, Lora, Method
+from edgetune.recipe.methods import LEAVES_WEIGHTS_ALONE, WHOLE_WEIGHTS_ONLY, Full, Lora, Method
 from edgetune.recipe.section import Section
 from edgetune.recipe.train import Train
 
@@ -29,7 +29,9 @@ class Base(Section):
     )
     double_quantization: bool = Field(True, description="nf4 only: quantize the quantization constants too.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Type of weights and compute; auto is bfloat16 on a GPU that has it, float32 on a CPU."
+        "auto",
+        description="Type of weights and compute; auto is bfloat16 on a GPU that has it, float32 on a CPU (but see "
+        "train.frozen_products).",
     )
     head: Literal["lm", "classification"] = Field(
         "lm",
@@ -167,6 +169,27 @@ def _narrow_adapters_have_their_optimizer(recipe: Recipe) -> str | None:
     return None
 
 
+def why_not_in_bfloat16(recipe: Recipe) -> str | None:
+    """Why frozen layers cannot multiply in bfloat16 beside adapters in float32, or None."""
+    base, method = recipe.base, recipe.method
+    if isinstance(method, Full):
+        return "method full leaves no layer frozen"
+    if base.quantize != "none":
+        return f"the layers of an {base.quantize} base multiply in their own way"
+    if base.dtype in ("bfloat16", "float16"):
+        return f"with base.dtype {base.dtype} every layer multiplies in it"
+    if isinstance(method, Lora) and method.dora:
+        return "method.dora needs the norms of the base's weights in float32"
+    if method.type not in LEAVES_WEIGHTS_ALONE:
+        return f"method {method.type} computes with the base's weights themselves, which it needs in float32"
+    return None
+
+
+def _bfloat16_products_suit_the_rest(recipe: Recipe) -> str | None:
+    reason = why_not_in_bfloat16(recipe) if recipe.train.frozen_products == "bfloat16" else None
+    return None if reason is None else f"train.frozen_products cannot be bfloat16: {reason}; leave it out"
+
+
 RULES: tuple[Rule, ...] = (
     _labels_belong_to_classify,
     _prompts_hold_the_text,
@@ -177,5 +200,6 @@ RULES: tuple[Rule, ...] = (
     _lora_can_begin,
     _full_training_suits_the_rest,
     _narrow_adapters_have_their_optimizer,
+    _bfloat16_products_suit_the_rest,
 )
 """Combinations that cannot work, as far as the recipe alone tells; what depends on the base is checked with it."""

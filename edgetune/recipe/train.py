@@ -44,6 +44,13 @@ class Train(Section):
         "auto",
         description="Type of the trained weights; below 32 bits the optimizer still keeps them and its state in 32.",
     )
+    frozen_products: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="How frozen linear layers multiply where a CPU trains in float32. bfloat16 keeps their weights in "
+        "half the memory and rounds what they read and give to 8 bits of precision; adapter, norms, output layer and "
+        "loss stay float32. auto takes it where base.dtype is auto too, the method allows it, and a measurement at the "
+        "start finds it quicker (processors with AMX or AVX512-BF16); float32 written out stays float32.",
+    )
     eval_every: int | None = Field(None, ge=1, description="Evaluate each this many updates; None is at the end only.")
     eval_limit: int | None = Field(
         None, ge=1, description="Generate for (summarize) at most this many evaluation examples."

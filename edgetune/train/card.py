@@ -53,6 +53,8 @@ def _facts(recipe: Recipe, summary: Summary) -> dict[str, Any]:
     if summary.eval_loss is not None:
         loss += f" (evaluation {summary.eval_loss:.4f})"
     base_type = summary.dtype if recipe.base.quantize == "none" else recipe.base.quantize
+    if summary.frozen_products == "bfloat16":
+        base_type += " (frozen layers in bfloat16)"
     facts: dict[str, Any] = {
         "Task": summary.task,
         "Method": f"{summary.method}, base in {base_type}, trained by {summary.backend}",

@@ -1,58 +1,104 @@
-"""Quicker float32 matrix products for frozen layers on a CPU, where the machine has them.
+"""Quicker matrix products for frozen layers on a CPU, where the machine has them.
 
 PyTorch sends float32 products to MKL, whose kernels run at about half of what AMD processors can do; oneDNN, which
-every CPU build of PyTorch carries too, has no such preference. Which of the two is quicker is measured here, in some
-milliseconds, on the machine and the shapes at hand. Both compute in float32; only the order of additions differs.
+every CPU build of PyTorch carries too, has no such preference. Both compute in float32; only the order of additions
+differs. Processors with AMX or AVX512-BF16 multiply in bfloat16 many times faster. There the weights of frozen layers
+are kept in bfloat16 instead, in half the memory; adapters, norms, the output layer and the loss stay in float32.
+
+Which of the three is quickest is measured here, in some milliseconds, on the machine and the shapes at hand.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from edgetune.cache import cache_folder
-from edgetune.errors import OutputError
+from edgetune.errors import OutputError, RecipeError
 from edgetune.outputs import write_text
+from edgetune.recipe.schema import Recipe, why_not_in_bfloat16
+from edgetune.train import processes
+from edgetune.train.frozen_layers import Products, bfloat16_layers, frozen_layers
+from edgetune.train.products import HAS_BFLOAT16, bfloat16_product, onednn_product
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
 WORTH = 1.15
-"""How much quicker oneDNN must be to be taken."""
+"""How much quicker a way must be to be taken."""
+
+MEASURED_ROWS = 256
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""x (n, in) and W (out, in) -> x·Wᵀ (n, out)."""
 
 
-class _OneDnnLinear(torch.autograd.Function):
-    """y = x·Wᵀ + b for a W that is not trained: its backward pass gives the gradient of x alone."""
+def agree_on_products(model: PeftModel | PreTrainedModel, recipe: Recipe, record: Path, *, resumed: bool) -> Products:
+    """What all processes use: what is quickest in the first of them, and in a `resumed` run what it began with.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
-        return _product(x, weight, bias)
+    `record` is the file that remembers it.
+    """
+    products = None
+    if processes.is_first():
+        if resumed and record.is_file():
+            products = Products(**json.loads(record.read_text(encoding="utf-8")))
+        else:
+            products = choose_products(model, recipe)
+            write_text(record, json.dumps(asdict(products)) + "\n", force=True)
+    return processes.from_first(products)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return _product(gradient, weight.t(), None), None, None
 
-
-def quicken_frozen_linears(model: nn.Module) -> bool:
-    """Let the frozen float32 Linear layers of `model` use oneDNN if that is quicker here; tells whether they do now."""
-    layers = [layer for layer in model.modules() if _eligible(layer)]
+def choose_products(model: PeftModel | PreTrainedModel, recipe: Recipe) -> Products:
+    """What is quickest for the frozen layers of `model` on this CPU, among what `recipe` allows."""
+    layers = frozen_layers(model)
     if not layers:
-        return False
-    largest = max(layers, key=lambda layer: layer.weight.numel())
-    if not onednn_is_quicker(largest.weight.detach()):
-        return False
-    for layer in layers:
-        layer.forward = _forward_of(layer)
-    return True
+        return Products()
+    return Products(onednn_is_quicker(_largest(layers)), takes_bfloat16(model, recipe))
+
+
+def takes_bfloat16(model: PeftModel | PreTrainedModel, recipe: Recipe) -> bool:
+    """True where frozen layers are to multiply in bfloat16: the recipe says so, or it allows it and that is quicker.
+
+    The model may be on the meta device.
+    """
+    wanted = recipe.train.frozen_products
+    layers = bfloat16_layers(model)
+    if wanted != "auto" or not layers:
+        return wanted == "bfloat16" and bool(layers)
+    # Who writes float32 means it; auto leaves the type to the machine.
+    allowed = recipe.base.dtype == "auto" and why_not_in_bfloat16(recipe) is None
+    return allowed and bfloat16_is_quicker(_largest(layers))
+
+
+def check_products(model: PeftModel | PreTrainedModel, recipe: Recipe, *, on_gpu: bool) -> None:
+    """Raise RecipeError where the recipe wants bfloat16 products that a training of `model` could not have."""
+    if recipe.train.frozen_products != "bfloat16":
+        return
+    where = "train.frozen_products"
+    if on_gpu:
+        raise RecipeError(
+            "bfloat16 products beside float32 are for a CPU, and this training runs on a GPU",
+            where=where,
+            remedy="leave it out, or set base.dtype to bfloat16 instead",
+        )
+    if not bfloat16_layers(model):
+        raise RecipeError(
+            "the base has no frozen linear layer that could multiply in bfloat16", where=where, remedy="leave it out"
+        )
 
 
 def onednn_is_quicker(weight: Tensor) -> bool:
@@ -64,71 +110,88 @@ def onednn_is_quicker(weight: Tensor) -> bool:
         return False
 
 
-def frozen_product(x: Tensor, weight: Tensor) -> Tensor:
-    """x·Wᵀ by oneDNN, in float32."""
-    return _product(x, weight, None)
+def bfloat16_is_quicker(weight: Tensor) -> bool:
+    """True where frozen layers with a weight of this shape (out, in) are quicker in bfloat16 on this CPU."""
+    return HAS_BFLOAT16 and _remembered_bfloat16_gain(weight) >= WORTH
 
 
-def _eligible(layer: nn.Module) -> bool:
-    return (
-        type(layer) is nn.Linear
-        and layer.weight.dtype == torch.float32
-        and layer.weight.device.type == "cpu"
-        and not layer.weight.requires_grad
-        and (layer.bias is None or not layer.bias.requires_grad)
-    )
-
-
-def _forward_of(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
-    def forward(x: Tensor) -> Tensor:
-        if x.dtype != torch.float32 or x.numel() == 0:
-            return nn.functional.linear(x, layer.weight, layer.bias)
-        product: Tensor = _OneDnnLinear.apply(x, layer.weight, layer.bias)
-        return product
-
-    return forward
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product
+def _largest(layers: Sequence[nn.Linear]) -> Tensor:
+    return max(layers, key=lambda layer: layer.weight.numel()).weight.detach()
 
 
 def _remembered_gain(weight: Tensor) -> float:
-    """The gain as it was first measured for this shape on this processor: a resumed run must not choose otherwise.
+    """How much quicker oneDNN is, as it was first measured for this shape on this processor."""
+    return _remembered("frozen-linear", _processor(weight), lambda: _gain(_real(weight)))
+
+
+def _remembered_bfloat16_gain(weight: Tensor) -> float:
+    """The same of bfloat16, over the quicker of the two ways in float32."""
+    features = tuple(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
+    float32 = onednn_product if onednn_is_quicker(weight) else nn.functional.linear
+    what = (*_processor(weight), *features)
+    return _remembered("frozen-linear-bfloat16", what, lambda: _bfloat16_gain(_real(weight), float32))
+
+
+def _processor(weight: Tensor) -> tuple[object, ...]:
+    """What a measurement depends on."""
+    what = (platform.processor(), platform.machine(), torch.__version__, torch.get_num_threads(), *weight.shape)
+    return what, torch.backends.cpu.get_cpu_capability()
+
+
+def _remembered(folder: str, what: tuple[object, ...], measure: Callable[[], float]) -> float:
+    """What was first measured: runs that are to be compared must not choose differently.
 
     Each choice adds in another order, so a run that changes it in between is not bit for bit one that does not.
     """
-    what = (platform.processor(), platform.machine(), torch.__version__, torch.get_num_threads(), *weight.shape)
-    name = hashlib.sha256(repr((what, torch.backends.cpu.get_cpu_capability())).encode()).hexdigest()[:16]
-    record = cache_folder() / "frozen-linear" / name
+    record = cache_folder() / folder / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     try:
         return float(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        gain = _gain(weight)
+        gain = measure()
     with suppress(OSError, OutputError):
         write_text(record, repr(gain), force=True)
     return gain
 
 
-@torch.no_grad()
-def _gain(weight: Tensor, rows: int = 256, rounds: int = 15) -> float:
-    """How many times quicker oneDNN multiplies `rows` rows with `weight` (out, in) here; rounds are interleaved."""
-    x = torch.randn(rows, weight.shape[1])
-    weight = weight[:4096]
+def _real(weight: Tensor) -> Tensor:
+    """The rows that are measured; values of their own for a weight that has none."""
+    rows = weight[:4096]
+    return torch.randn(rows.shape) if rows.is_meta else rows
 
-    def seconds(work: Callable[[], Tensor]) -> float:
+
+@torch.no_grad()
+def _gain(weight: Tensor) -> float:
+    """How many times quicker oneDNN multiplies with `weight` (out, in) here."""
+    x = torch.randn(MEASURED_ROWS, weight.shape[1])
+    default, onednn = _quickest(
+        lambda: nn.functional.linear(x, weight),
+        lambda: onednn_product(x, weight),
+    )
+    return default / onednn
+
+
+@torch.no_grad()
+def _bfloat16_gain(weight: Tensor, float32: Product) -> float:
+    """How many times quicker than `float32` bfloat16 is here, forward and backward, with all rounding of a step."""
+    x, gradient = torch.randn(MEASURED_ROWS, weight.shape[1]), torch.randn(MEASURED_ROWS, weight.shape[0])
+    narrow = weight.to(torch.bfloat16)
+    wide_seconds, narrow_seconds = _quickest(
+        lambda: (float32(x, weight), float32(gradient, weight.t())),
+        lambda: (bfloat16_product(x, narrow), bfloat16_product(gradient, narrow.t())),
+    )
+    return wide_seconds / narrow_seconds
+
+
+def _quickest(*ways: Callable[[], object], rounds: int = 15) -> list[float]:
+    """Seconds of each way at its quickest; rounds are interleaved.
+
+    The quickest, because it is remembered, and another busy program must not decide it.
+    """
+
+    def seconds(work: Callable[[], object]) -> float:
         started = time.perf_counter()
         work()
         return time.perf_counter() - started
 
-    pairs = [
-        (
-            seconds(lambda: nn.functional.linear(x, weight)),
-            seconds(lambda: _product(x, weight, None)),
-        )
-        for _ in range(rounds)
-    ]
-    # The quickest of each: it is remembered, and another busy program must not decide it.
-    default, onednn = (min(side) for side in zip(*pairs[1:], strict=True))
-    return default / onednn
+    taken = [[seconds(way) for way in ways] for _ in range(rounds)]
+    return [min(times) for times in zip(*taken[1:], strict=True)]

@@ -50,12 +50,16 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
             console.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base")
         prepared = prepare(recipe)
         steps = _count_steps(recipe, prepared)
+        import torch
+
         from edgetune.train.backends import choose_backend
+        from edgetune.train.frozen_linear import check_products
 
         backend = choose_backend(recipe, prepared.kind, prepared.config.model_type)
 
         with explain_out_of_memory(recipe, run, loading=True):
             model = backend.load(recipe, prepared, total_steps=steps)
+        check_products(model, recipe, on_gpu=torch.cuda.is_available())
         if processes.is_first():
             if checkpoint is None:
                 run.start(recipe)
@@ -98,6 +102,9 @@ def _fit(
     parameters = count_parameters(model)
     evaluates = prepared.evaluation is not None
     settings = trainer_settings(recipe, run, kind=prepared.kind, evaluates=evaluates, dtype=dtype)
+    frozen_products = None
+    if settings.device.type == "cpu":
+        frozen_products = _set_frozen_products(recipe, run, model, resumed=checkpoint is not None)
     with explain_refused_writes(run.path), Telemetry(run, recipe, writes=processes.is_first()) as telemetry:
         with console.progress(f"training {recipe.name}", steps, "steps") as progress:
             if checkpoint is not None:
@@ -121,6 +128,7 @@ def _fit(
                 telemetry,
                 parameters=parameters,
                 dtype=dtype,
+                frozen_products=frozen_products,
                 train_seconds=train_seconds,
                 eval_loss=eval_loss,
                 evaluation=trainer.evaluation,
@@ -131,6 +139,17 @@ def _fit(
                 if warning not in said:
                     console.warn(str(warning))
         return processes.from_first(summary)
+
+
+def _set_frozen_products(
+    recipe: Recipe, run: RunDirectory, model: PeftModel | PreTrainedModel, *, resumed: bool
+) -> str | None:
+    """How the frozen layers of `model` multiply from now on, where a CPU trains it in float32."""
+    from edgetune.train.frozen_layers import use_products
+    from edgetune.train.frozen_linear import agree_on_products
+
+    with explain_refused_writes(run.path):
+        return use_products(model, agree_on_products(model, recipe, run.frozen_products, resumed=resumed))
 
 
 def _run_loop(trainer: ObjectiveTrainer, run: RunDirectory, checkpoint: Path | None) -> None:

@@ -55,6 +55,11 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     @property
+    def frozen_products(self) -> Path:
+        """How the frozen layers multiply, which a resumed run goes on with."""
+        return self.checkpoints / "frozen_products.json"
+
+    @property
     def card(self) -> Path:
         return self.path / "README.md"
 

@@ -52,6 +52,7 @@ class Summary(BaseModel):
     co2_kg: float | None
     device: str
     dtype: str
+    frozen_products: str | None = None
     final_train_loss: float
     eval_loss: float | None
     evaluation: dict[str, Any] | None
@@ -69,6 +70,7 @@ def summarize(
     *,
     parameters: tuple[int, int],
     dtype: torch.dtype,
+    frozen_products: str | None,
     train_seconds: float,
     eval_loss: float | None,
     evaluation: dict[str, Any] | None,
@@ -76,7 +78,8 @@ def summarize(
 ) -> Summary:
     """Write plots/loss.png, README.md and summary.json into the run directory.
 
-    `parameters` are those that are trained and all, counted before the model was spread over processes. `evaluation` is
+    `parameters` are those that are trained and all, counted before the model was spread over processes.
+    `frozen_products` says how frozen layers multiplied, where a CPU trained in float32. `evaluation` is
     what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels and the figures
     of each, or ROUGE values. summary.json comes last, because it says that the run is finished.
     """
@@ -105,6 +108,7 @@ def summarize(
         co2_kg=energy.co2_kg if energy else None,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({platform.machine()})",
         dtype=str(dtype).removeprefix("torch."),
+        frozen_products=frozen_products,
         final_train_loss=[row["loss"] for row in rows if "loss" in row][-1],
         eval_loss=eval_loss if eval_loss is not None and math.isfinite(eval_loss) else None,
         evaluation=evaluation,

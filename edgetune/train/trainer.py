@@ -26,7 +26,6 @@ from edgetune.train.callbacks import Reporter, StopAtStepEnd
 from edgetune.train.checkpoints import DurableTrainer
 from edgetune.train.compilation import compile_layers
 from edgetune.train.finite import FiniteGuard
-from edgetune.train.frozen_linear import quicken_frozen_linears
 from edgetune.train.objectives.objective import Batch
 from edgetune.train.objectives.rest import at_rest
 from edgetune.train.precise_adamw import PreciseAdamW
@@ -61,7 +60,6 @@ class ObjectiveTrainer(DurableTrainer):
         self.interrupt = StopAtStepEnd(settings.world_size)
         self.evaluation: dict[str, Any] | None = None
         self._guard = FiniteGuard(model, learning_rate=settings.learning_rate, scales_gradients=settings.fp16)
-        quicken_frozen_linears(model)
         self._objective.attach(model)
         self._spread = recipe.train.parallel == "fsdp" and settings.world_size > 1
         if self._spread:
