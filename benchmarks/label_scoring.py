@@ -32,6 +32,7 @@ from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.models.locate import locate_model
 from edgetune.runtime.classify import classify_all, classify_by_likelihood, label_question
+from edgetune.runtime.guarded import respect_probe
 from edgetune.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,6 +64,7 @@ class Completions:
 
     def __init__(self, session: Session, threads: int) -> None:
         self._session = session
+        respect_probe()
         self._llama = llama_cpp.Llama(
             str(session.path),
             n_ctx=CONTEXT_TOKENS,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from native_reference import in_child
 
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
@@ -180,22 +181,31 @@ def test_every_token_lies_in_its_own_lane_and_after_what_it_follows(
 
 
 def test_scores_are_those_of_llama_cpp_pythons_completions(session: Session) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    llama = llama_cpp.Llama(
-        str(session.path), n_ctx=CONTEXT_TOKENS, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False
-    )
     prefixes = [
         prompt_ids(session, f"What about {text}?") for text in ("tea", "a large cup of coffee", "rain, or snow")
     ]
     answers = [session.tokenize(text) for text in ("good<|im_end|>\n", "bad<|im_end|>\n")]
     scores = list(score_all(session, [Scorable(prefix, answers) for prefix in prefixes]))
-    for prefix, found in zip(prefixes, scores, strict=True):
-        for answer, value in zip(answers, found, strict=True):
+    expected = in_child(completion_likelihoods, session.path, prefixes, answers)
+    assert np.array(scores) == pytest.approx(np.array(expected), abs=1e-4)
+
+
+def completion_likelihoods(file: Path, prefixes: list[list[int]], answers: list[list[int]]) -> list[list[float]]:
+    """Each answer's log-probability after each prefix, from the logits of llama-cpp-python's high-level API."""
+    import llama_cpp
+
+    llama = llama_cpp.Llama(
+        str(file), n_ctx=CONTEXT_TOKENS, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False
+    )
+    found = []
+    for prefix in prefixes:
+        found.append([])
+        for answer in answers:
             llama.create_completion([*prefix, *answer[:-1]], max_tokens=1, temperature=0.0)
             rows = llama.scores[len(prefix) - 1 : len(prefix) + len(answer) - 1].astype(np.float64)
             totals = np.log(np.exp(rows).sum(-1))
-            assert value == pytest.approx((rows[range(len(answer)), answer] - totals).sum(), abs=1e-4)
-    llama.close()
+            found[-1].append(float((rows[range(len(answer)), answer] - totals).sum()))
+    return found
 
 
 def test_a_text_has_the_likelihood_of_all_tokens_after_its_first(session: Session) -> None:

@@ -8,17 +8,19 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
 import gguf
 import pytest
+from conftest import CommandResult
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
-from edgetune.runtime import probe
+from edgetune.runtime import probe, speed
 from edgetune.runtime.session import Session
 from edgetune.runtime.tiny_model import write_tiny_model
 
@@ -27,6 +29,7 @@ from edgetune.runtime.tiny_model import write_tiny_model
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("EDGETUNE_CACHE", str(folder))
+    monkeypatch.setattr(speed, "_speeds", lambda *_sizes, **_kernels: None)
     return folder
 
 
@@ -134,6 +137,29 @@ def test_a_file_that_crashes_llama_cpp_is_one_clear_error(tmp_path: Path, monkey
 
 def _write_negative_epsilon(writer: gguf.GGUFWriter, _value: float) -> None:
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", -1.0)
+
+
+def test_the_switch_turns_the_extra_kernels_off_without_asking(
+    tiny: Path, smollm2_gguf: Path, children: Children, loads: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(probe.SWITCH, "off")
+    children.deaths[True] = signal.SIGILL
+    with Session.open(smollm2_gguf, context_tokens=64, threads=1) as session:
+        assert not session.extra_kernels
+    assert [extra for _, extra in children.calls] == [False], "only the file is checked"
+    assert loads == [False]
+    monkeypatch.setenv(probe.SWITCH, "auto")
+    children.deaths.clear()
+    assert probe.check_file(smollm2_gguf), "what was found without the kernels does not hold with them"
+
+
+def test_a_switch_that_says_something_else_is_one_clear_error(
+    edgetune_command: Callable[..., CommandResult], smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(probe.SWITCH, "never")
+    said = edgetune_command("chat", smollm2_gguf, "--prompt", "hi")
+    assert said.exit_code == 2
+    assert "EDGETUNE_EXTRA_KERNELS is 'never'; set it to auto or to off" in " ".join(said.stderr.split())
 
 
 def test_running_out_of_memory_is_named_by_the_signal(tiny: Path, children: Children) -> None:

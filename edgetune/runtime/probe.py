@@ -10,6 +10,9 @@ Two questions, each asked once and the answer remembered in the cache folder:
    reads one line. A file is known by path, size and time of change, so that this costs one more load when a file is
    new or changed (its pages are then in memory for the real load), and nothing afterwards.
 
+EDGETUNE_EXTRA_KERNELS=off answers the first question with no, without asking: for a machine whose kernels crash now and
+then, and to see what they bring.
+
 Run as a module, this file is the child: `python -m edgetune.runtime.probe FILE [--extra-kernels]`.
 """
 
@@ -32,9 +35,12 @@ from typing import Any
 
 from edgetune import console
 from edgetune.cache import cache_folder
-from edgetune.errors import ModelError
+from edgetune.errors import ModelError, UsageError
 from edgetune.models.gguf_file import GgufFile
 from edgetune.runtime.tiny_model import write_tiny_model
+
+SWITCH = "EDGETUNE_EXTRA_KERNELS"
+"""The environment variable that switches the extra kernels off, whatever the probe would find."""
 
 _TINY_MODEL_TIMEOUT_SECONDS = 60.0
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
@@ -52,12 +58,19 @@ class Outcome:
     crashed: bool
     """Neither survived nor crashed: the file was refused in an orderly way, or the child could not do its work."""
     how: str
+    output: str = ""
+    """What it wrote to stdout."""
 
 
 def extra_kernels_work() -> bool:
-    """Whether llama.cpp's extra CPU kernels run here. A child finds out once per machine and library build."""
-    record = _record_of("machine", _machine_identity())
-    answer = _recall(record)
+    """Whether llama.cpp's extra CPU kernels run here. A child finds out once per machine and library build.
+
+    Raises UsageError for a value of EDGETUNE_EXTRA_KERNELS that is neither auto nor off.
+    """
+    if _switched_off():
+        return False
+    record = record_of("machine", machine_identity())
+    answer = _recall_answer(record)
     if answer is None:
         with tempfile.TemporaryDirectory(prefix="edgetune-probe-") as folder:
             model = Path(folder) / "tiny.gguf"
@@ -65,7 +78,7 @@ def extra_kernels_work() -> bool:
             outcome = try_in_child(model, extra_kernels=True, timeout_seconds=_TINY_MODEL_TIMEOUT_SECONDS)
         answer = outcome.survived
         if outcome.survived or outcome.crashed:
-            _remember(record, answer, outcome.how)
+            _remember_answer(record, answer, outcome.how)
         if not answer:
             console.note(
                 f"llama.cpp's extra CPU kernels do not run on this machine ({outcome.how}); they are off, which costs "
@@ -85,9 +98,11 @@ def check_file(path: Path) -> bool:
     except OSError:
         GgufFile(path)
         raise
-    identity = [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *_machine_identity()]
-    record = _record_of("file", identity)
-    known = _recall(record)
+    identity = [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *machine_identity()]
+    if _switched_off():
+        identity.append("without extra kernels")
+    record = record_of("file", identity)
+    known = _recall_answer(record)
     if known is not None:
         return known
     GgufFile(path)
@@ -95,7 +110,7 @@ def check_file(path: Path) -> bool:
     outcome = try_in_child(path, extra_kernels=extra_kernels)
     if outcome.crashed and extra_kernels and try_in_child(path, extra_kernels=False).survived:
         console.note(f"{path}: llama.cpp's extra CPU kernels fail on this file ({outcome.how}); they are off for it")
-        _remember(record, False, outcome.how)
+        _remember_answer(record, False, outcome.how)
         return False
     if outcome.crashed:
         raise ModelError(
@@ -104,7 +119,7 @@ def check_file(path: Path) -> bool:
             remedy="it may be damaged, so download or export it again; or it needs more memory than there is",
         )
     if outcome.survived:
-        _remember(record, extra_kernels, outcome.how)
+        _remember_answer(record, extra_kernels, outcome.how)
     return extra_kernels
 
 
@@ -115,17 +130,21 @@ def child_command(model: Path, *, extra_kernels: bool) -> list[str]:
 
 def try_in_child(model: Path, *, extra_kernels: bool, timeout_seconds: float | None = None) -> Outcome:
     """Load and decode `model` in a child process and tell how it ended."""
+    return run_in_child(child_command(model, extra_kernels=extra_kernels), timeout_seconds=timeout_seconds)
+
+
+def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None) -> Outcome:
+    """Run a program that lets llama.cpp compute, and tell how it ended."""
     environment = os.environ | {
         "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
         "PYTHONPATH": os.pathsep.join([str(_PACKAGE_FOLDER), *filter(None, sys.path)]),
     }
     try:
         child = subprocess.run(
-            child_command(model, extra_kernels=extra_kernels),
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout_seconds,
             check=False,
         )
@@ -138,9 +157,14 @@ def try_in_child(model: Path, *, extra_kernels: bool, timeout_seconds: float | N
         for line in child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
     ]
     if child.returncode < 0:
-        last_words.insert(0, _name_signal(-child.returncode))
+        last_words.insert(0, name_signal(-child.returncode))
     crashed = child.returncode < 0 or child.returncode >= _LOWEST_CRASH_STATUS
-    return Outcome(survived=child.returncode == 0, crashed=crashed, how=": ".join(last_words) or "no message")
+    return Outcome(
+        survived=child.returncode == 0,
+        crashed=crashed,
+        how=": ".join(last_words) or "no message",
+        output=child.stdout.decode("utf-8", "replace"),
+    )
 
 
 def load_and_decode(model: Path, *, extra_kernels: bool) -> None:
@@ -162,14 +186,22 @@ def load_and_decode(model: Path, *, extra_kernels: bool) -> None:
         llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, len(batch)))
 
 
-def _name_signal(number: int) -> str:
+def _switched_off() -> bool:
+    value = os.environ.get(SWITCH) or "auto"
+    if value not in ("auto", "off"):
+        raise UsageError(f"the environment variable {SWITCH} is {value!r}", remedy="set it to auto or to off")
+    return value == "off"
+
+
+def name_signal(number: int) -> str:
+    """SIGILL for 4, and so on."""
     try:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
 
 
-def _machine_identity() -> list[str]:
+def machine_identity() -> list[str]:
     """What decides whether the kernels run: the processor, what it announces, and the library's build."""
     distribution = importlib.metadata.distribution("llama-cpp-python")
     folder = os.environ.get("LLAMA_CPP_LIB_PATH") or distribution.locate_file("llama_cpp/lib")
@@ -188,31 +220,39 @@ def _processor() -> str:
     return "\n".join(lines) or f"{platform.machine()} {platform.processor()}"
 
 
-def _record_of(kind: str, identity: Sequence[str]) -> Path:
+def record_of(kind: str, identity: Sequence[str]) -> Path:
     """One small file per answer, so that processes that ask at the same time cannot spoil each other's."""
     digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return cache_folder() / "probe" / f"{kind}-{digest}.json"
 
 
-def _recall(record: Path) -> bool | None:
-    """The remembered answer, or None when there is none that can be read."""
+def recall(record: Path) -> dict[str, Any] | None:
+    """What is remembered there, or None when there is nothing that can be read."""
     try:
-        answer: Any = json.loads(record.read_text(encoding="utf-8"))["extra_kernels"]
-    except (OSError, ValueError, KeyError, TypeError):
+        known = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
-    return answer if isinstance(answer, bool) else None
+    return known if isinstance(known, dict) else None
 
 
-def _remember(record: Path, extra_kernels: bool, how: str) -> None:
-    """Write the answer down. Where the cache cannot be written, the question is asked again next time."""
-    content = json.dumps({"extra_kernels": extra_kernels, "how": how}) + "\n"
+def remember(record: Path, known: dict[str, Any]) -> None:
+    """Write it down. Where the cache cannot be written, the question is asked again next time."""
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         staged = record.with_suffix(f".{os.getpid()}")
-        staged.write_text(content, encoding="utf-8")
+        staged.write_text(json.dumps(known) + "\n", encoding="utf-8")
         staged.replace(record)
     except OSError:
         return
+
+
+def _recall_answer(record: Path) -> bool | None:
+    answer = (recall(record) or {}).get("extra_kernels")
+    return answer if isinstance(answer, bool) else None
+
+
+def _remember_answer(record: Path, extra_kernels: bool, how: str) -> None:
+    remember(record, {"extra_kernels": extra_kernels, "how": how})
 
 
 def _main(arguments: Sequence[str]) -> int:
