@@ -20,10 +20,12 @@ from edgetune import console
 from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
-from edgetune.runtime import native, probe
+from edgetune.models.gguf_file import GgufFile
+from edgetune.runtime import native, probe, speed
 from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.interrupt import deferred_interrupt
 from edgetune.runtime.sampling import Sampling, build_chain
+from edgetune.runtime.speed import Use
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """Models trained on 128k tokens would otherwise set gigabytes aside for a conversation that is never that long."""
@@ -96,7 +98,7 @@ class Session:
         self._model = model
         self._vocabulary = self._llama.llama_model_get_vocab(model)
         self.sequences = SEQUENCES if self.can_branch else STATES
-        self._threads, self._flash_attention = threads, flash_attention
+        self._threads, self.flash_attention = threads, flash_attention
         self._context = self._create_context(context_tokens)
         self._memory = self._llama.llama_get_memory(self._context)
         self._batch = self._llama.llama_batch_init(BATCH_TOKENS, 0, self.sequences)
@@ -116,13 +118,16 @@ class Session:
         *,
         context_tokens: int | None = None,
         threads: int | None = None,
-        flash_attention: bool = True,
+        flash_attention: bool | None = None,
+        use: Use = "chat",
     ) -> Session:
         """Open a GGUF file.
 
         `threads` defaults to the physical cores, `context_tokens` to the context that was trained, at most 4096.
         Without `flash_attention`, attention is summed in single precision: log-probabilities are those of
-        llama-cpp-python's high-level API, and do not depend on how a text was cut into batches.
+        llama-cpp-python's high-level API, and do not depend on how a text was cut into batches. By default it is on
+        where it does not cost time, which is measured once (see `speed`), as are the kernels that are quickest for
+        this `use`.
         Raises ModelError when the file is missing, no GGUF, truncated, of an architecture that llama.cpp does not know,
         or crashes it; UsageError for a context or thread count that cannot be.
         """
@@ -131,7 +136,8 @@ class Session:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; it must be at least 1")
         extra_kernels = probe.check_file(path)
-        model = native.load_model(path, extra_kernels=extra_kernels)
+        choice = speed.quickest(_head_size(path), use=use, extra_kernels=extra_kernels)
+        model = native.load_model(path, extra_kernels=choice.extra_kernels)
         llama = native.open_library()
         try:
             if not llama.llama_model_has_decoder(model):
@@ -148,8 +154,8 @@ class Session:
                 model,
                 context_tokens=wanted,
                 threads=threads,
-                extra_kernels=extra_kernels,
-                flash_attention=flash_attention,
+                extra_kernels=choice.extra_kernels,
+                flash_attention=choice.flash_attention if flash_attention is None else flash_attention,
             )
         except BaseException:
             llama.llama_model_free(model)
@@ -414,7 +420,7 @@ class Session:
             outputs=OUTPUTS,
             sequences=self.sequences,
             threads=self._threads,
-            flash_attention=self._flash_attention,
+            flash_attention=self.flash_attention,
         )
 
     def _keep_common(self, ids: Sequence[int], most: int) -> int:
@@ -471,6 +477,17 @@ class Session:
         buffer = ctypes.create_string_buffer(length + 1)
         read(self._model, index, buffer, length + 1)
         return buffer.value.decode("utf-8", "replace")
+
+
+def _head_size(path: Path) -> int:
+    """How many numbers an attention head has; 0 where the file does not say it, or not for all layers alike."""
+    metadata = GgufFile(path).metadata
+    name = metadata.get("general.architecture")
+    heads, width = metadata.get(f"{name}.attention.head_count"), metadata.get(f"{name}.embedding_length")
+    stated = metadata.get(f"{name}.attention.key_length")
+    if isinstance(stated, int):
+        return stated
+    return width // heads if isinstance(heads, int) and isinstance(width, int) and heads > 0 else 0
 
 
 def log_total(logits: NDArray[np.float32]) -> float:

@@ -43,7 +43,7 @@ class LocalClient:
         if file is None:
             raise ModelError("holds no GGUF file", where=self._judge.model, remedy="an offline judge is a .gguf file")
         self._opened = Session.open(
-            file, context_tokens=self._judge.context_tokens, threads=self._threads, flash_attention=False
+            file, context_tokens=self._judge.context_tokens, threads=self._threads, flash_attention=False, use="judge"
         )
         return self
 

@@ -107,7 +107,7 @@ class GgufSubject:
     def _open(self) -> Session:
         from edgetune.runtime.session import Session
 
-        return Session.open(self._file, threads=self._threads, flash_attention=False)
+        return Session.open(self._file, threads=self._threads, flash_attention=False, use="judge")
 
     def _chosen(self, session: Session, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
         questions = [label_question(session, item.messages, suite.labels) for item in items]
