@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -51,9 +52,12 @@ def _train(recipe: Path, out: Path, resume: bool, rank: int, processes: int, por
 
     from edgetune.errors import EdgetuneError
     from edgetune.recipe.load import load_recipe
+    from edgetune.train import summary
     from edgetune.train.run import train
 
     torch.set_num_threads(1)
+    gc.freeze()  # the trainer's garbage collections pass over what was imported
+    summary.plot_training = lambda *_, **__: None  # plots take as long as all else, and have tests of their own
     if hook is not None:
         hook()
     try:

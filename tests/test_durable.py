@@ -130,36 +130,51 @@ def steps_of_checkpoints(run: Path) -> list[int]:
     return sorted(int(folder.name.split("-")[1]) for folder in (run / "checkpoints").glob("checkpoint-*"))
 
 
-def test_a_run_that_is_killed_at_every_kind_of_moment_equals_one_that_was_not(folder: Path):
+def fill_the_disk() -> None:
+    """There is no room for the rest of the row of step 11."""
+    from edgetune.train.telemetry import Telemetry
+
+    log = Telemetry.log
+
+    def log_until_the_disk_is_full(self: Telemetry, *, step: int, **rest: Any) -> None:
+        if step == 11:
+            write_half_a_row(self, step=step)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        log(self, step=step, **rest)
+
+    setattr(Telemetry, "log", log_until_the_disk_is_full)  # noqa: B010
+
+
+FULL = [OutputError.exit_code]
+
+CHAIN: list[tuple[str, Callable[[], None], list[int], list[int]]] = [
+    (
+        "between the two batches of update 5",
+        partial(trap, "edgetune.train.trainer:ObjectiveTrainer.compute_loss", 9, after=True),
+        KILLED,
+        [3],
+    ),
+    ("between writing a checkpoint and renaming it", partial(trap, "edgetune.outputs:_replace_folder", 1), KILLED, [3]),
+    (
+        "while an old checkpoint is deleted",
+        partial(trap, "edgetune.train.checkpoints:rotate_checkpoints", 2, act=lose_part_of_the_oldest),
+        KILLED,
+        [3, 6, 9],
+    ),
+    ("the disk is full in the middle of a row of metrics.jsonl", fill_the_disk, FULL, [3, 6, 9]),
+    ("after the last update", partial(trap, "edgetune.train.summary:summarize", 1), KILLED, [9, 12]),
+]
+"""Moments, how each is brought about, what the process ends with, and the checkpoints that are there then.
+
+Each training goes on where the one before ended.
+"""
+
+
+def test_a_run_that_ends_early_at_every_kind_of_moment_equals_one_that_did_not(folder: Path):
     variant = "dropout and accumulation"
     recipe, run = folder / f"{variant}.yaml", folder / "killed"
-    chain: list[tuple[str, partial[None], list[int]]] = [
-        (
-            "between the two batches of update 5",
-            partial(trap, "edgetune.train.trainer:ObjectiveTrainer.compute_loss", 9, after=True),
-            [3],
-        ),
-        (
-            "while a checkpoint is written",
-            partial(trap, "edgetune.train.checkpoints:DurableTrainer._save_rng_state", 1),
-            [3],
-        ),
-        ("between writing a checkpoint and renaming it", partial(trap, "edgetune.outputs:_replace_folder", 1), [3]),
-        ("right after it is renamed", partial(trap, "edgetune.outputs:_replace_folder", 1, after=True), [3, 6]),
-        (
-            "while an old checkpoint is deleted",
-            partial(trap, "edgetune.train.checkpoints:rotate_checkpoints", 1, act=lose_part_of_the_oldest),
-            [3, 6, 9],
-        ),
-        (
-            "in the middle of a row of metrics.jsonl",
-            partial(trap, "edgetune.train.telemetry:Telemetry.log", 2, act=write_half_a_row),
-            [3, 6, 9],
-        ),
-        ("after the last update", partial(trap, "edgetune.train.summary:summarize", 1), [9, 12]),
-    ]
-    for number, (moment, hook, kept) in enumerate(chain):
-        assert train_steadily(recipe, run, resume=number > 0, hook=hook) == KILLED, moment
+    for number, (moment, hook, ended, kept) in enumerate(CHAIN):
+        assert train_steadily(recipe, run, resume=number > 0, hook=hook) == ended, moment
         assert steps_of_checkpoints(run) == kept, moment
         assert not (run / "summary.json").exists(), moment
     assert train_steadily(recipe, run, resume=True) == [0]
@@ -179,29 +194,6 @@ def test_every_way_of_training_goes_on_exactly(folder: Path, variant: str):
 def test_no_step_is_evaluated_twice(folder: Path):
     run = train_whole(folder, "every weight")  # whose evaluations after updates 6 and 12 end epochs
     assert [row["step"] for row in rows(run) if "eval_loss" in row] == [6, 12]
-
-
-def fill_the_disk() -> None:
-    from edgetune.train.telemetry import Telemetry
-
-    log = Telemetry.log
-
-    def log_until_the_disk_is_full(self: Telemetry, *, step: int, **rest: Any) -> None:
-        if step == 5:
-            write_half_a_row(self, step=step)
-            raise OSError(errno.ENOSPC, "No space left on device")
-        log(self, step=step, **rest)
-
-    setattr(Telemetry, "log", log_until_the_disk_is_full)  # noqa: B010
-
-
-def test_a_run_goes_on_once_a_full_disk_has_room_again(folder: Path):
-    variant = "dropout and accumulation"
-    run = folder / "full"
-    assert train_steadily(folder / f"{variant}.yaml", run, hook=fill_the_disk) == [OutputError.exit_code]
-    assert steps_of_checkpoints(run) == [3]
-    assert train_steadily(folder / f"{variant}.yaml", run, resume=True) == [0]
-    assert_same_run(run, train_whole(folder, variant))
 
 
 def test_a_finished_run_has_nothing_to_resume(folder: Path):

@@ -27,6 +27,12 @@ from edgetune.train.run_directory import RunDirectory
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "no, thanks"]
 
 
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take as long as all else of a small training, and have tests of their own."""
+    monkeypatch.setattr("edgetune.train.summary.plot_training", lambda *_, **__: None)
+
+
 @pytest.fixture
 def write_recipe(tmp_path: Path, tiny_llama: Path):
     """Writes a small classification recipe on the tiny Llama; nested values merge."""
@@ -72,24 +78,28 @@ def assert_same_course(run: Path, reference: Path) -> None:
         torch.testing.assert_close(adapter(run)[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("parallel", "quantize"), [("ddp", "none"), ("fsdp", "none"), ("fsdp", "nf4")])
+@pytest.mark.parametrize(("quantize", "ways"), [("none", ("ddp", "fsdp")), ("nf4", ("fsdp",))])
 def test_two_processes_have_the_course_of_one_with_their_joint_batch(
-    write_recipe, tmp_path: Path, parallel: str, quantize: str
+    write_recipe, tmp_path: Path, quantize: str, ways: tuple[str, ...]
 ):
     # Seven examples: the second update of an epoch is short, and in its last step one process has nothing to do.
     base = {"quantize": quantize}
     one = write_recipe("one", base=base, train={"batch_size": 2, "accumulate": 2})
     train(load_recipe(str(one)), tmp_path / "one")
-    two = write_recipe("two", base=base, train={"batch_size": 1, "accumulate": 2, "parallel": parallel})
-    assert train_in_children(two, tmp_path / "two", processes=2) == [0, 0]
-    assert_same_course(tmp_path / "two", tmp_path / "one")
-    summary, expected = (json.loads((tmp_path / run / "summary.json").read_text()) for run in ("two", "one"))
-    for key in ("steps", "epochs", "train_tokens", "supervised_tokens", "trainable_parameters", "total_parameters"):
-        assert summary[key] == expected[key], key
+    for parallel in ways:
+        two = write_recipe("two", base=base, train={"batch_size": 1, "accumulate": 2, "parallel": parallel})
+        assert train_in_children(two, tmp_path / parallel, processes=2) == [0, 0], parallel
+        assert_same_course(tmp_path / parallel, tmp_path / "one")
+        summary, expected = (json.loads((tmp_path / run / "summary.json").read_text()) for run in (parallel, "one"))
+        for key in ("steps", "epochs", "train_tokens", "supervised_tokens", "trainable_parameters", "total_parameters"):
+            assert summary[key] == expected[key], (parallel, key)
 
 
 def test_fsdp_leaves_each_process_its_part_of_the_frozen_layers(tiny_llama: Path):
-    torch.multiprocessing.spawn(_assert_spread, args=(2, free_port(), tiny_llama), nprocs=2)
+    start_method = "forkserver"  # which has imported the libraries already
+    torch.multiprocessing.start_processes(
+        _assert_spread, args=(2, free_port(), tiny_llama), nprocs=2, start_method=start_method
+    )
 
 
 def _assert_spread(rank: int, count: int, port: int, base: Path) -> None:
@@ -165,7 +175,7 @@ def edgetune(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_recipe, tmp_path: Path):
     recipe = write_recipe(
-        "long", method={"dropout": 0.2}, train={"epochs": 1, "max_steps": 40, "optimizer": "adamw", "eval_every": 50}
+        "long", method={"dropout": 0.2}, train={"epochs": 1, "max_steps": 20, "optimizer": "adamw", "eval_every": 50}
     )
     assert train_in_children(recipe, tmp_path / "whole", processes=2) == [0, 0]
     run = tmp_path / "parts"
@@ -177,7 +187,7 @@ def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_r
     assert command.returncode == 130, said
     *_, last = said.strip().splitlines()
     assert re.fullmatch(
-        rf"error: {run}: interrupted after step \d+ of 40; a checkpoint is saved; go on with: edgetune train "
+        rf"error: {run}: interrupted after step \d+ of 20; a checkpoint is saved; go on with: edgetune train "
         rf"{run}/recipe.yaml --out {run} --resume --processes 2",
         last,
     )
