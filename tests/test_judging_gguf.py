@@ -132,6 +132,26 @@ def test_an_answer_depends_on_its_own_item_alone(subject: GgufSubject) -> None:
     assert untimed(subject.answers(asked, other)) != forward
 
 
+@pytest.mark.parametrize("settings", [{}, {"scoring": "generation"}], ids=["by likelihood", "in writing"])
+def test_what_all_items_begin_with_is_read_once(
+    smollm2_gguf: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = suite("classify", prompt="Name the sentiment. " * 60 + "{text}", **settings)
+    texts = [Item(str(n), f"d:{n}", text, (Message("user", "Name the sentiment. " * 60 + text),))
+             for n, text in enumerate(("fine", "a bad day", "so so"))]  # fmt: skip
+    counts = []
+    real = Session._decode
+    monkeypatch.setattr(
+        Session, "_decode", lambda session, entries: counts.append(len(entries)) or real(session, entries)
+    )
+    subject = open_gguf(str(smollm2_gguf), threads=1)
+    answers = list(subject.answers(texts, asked))
+    shared = len(subject._opened.tokenize("Name the sentiment. " * 60))
+    written = sum(answer.generated_tokens or 0 for answer in answers)
+    subject.close()
+    assert shared < sum(counts) - written < 2 * shared
+
+
 def test_a_label_can_be_read_from_what_is_written(subject: GgufSubject) -> None:
     spoken = suite("classify", scoring="generate", generation={"max_tokens": 8})
     (answer,) = subject.answers(items("Repeat this word and nothing else: positive"), spoken)

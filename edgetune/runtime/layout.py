@@ -37,7 +37,8 @@ class Tree:
         """The tree of all continuations on one trunk of at least one token.
 
         They share the trunk's first `shared` tokens, and each has tokens of its own from there on; an empty one has
-        none. Where whole rows of lanes are shared, each path lies as it would if it were the only one.
+        none. Those of one token need the trunk alone, so they share all of it. Where whole rows of lanes are shared,
+        each path lies as it would if it were the only one.
         """
         tree = cls(len(continuations))
         children: dict[Hashable, int] = {}
@@ -46,8 +47,9 @@ class Tree:
                 continue
             node, path = -1, []
             known = len(tree.tokens)
+            own = number if len(continuation) > 1 else None
             for depth, token in enumerate([*trunk, *continuation[:-1]]):
-                owner = None if depth < shared else number
+                owner = None if depth < shared else own
                 parent, node = node, children.setdefault((node, owner), len(tree.tokens))
                 if node == len(tree.tokens):
                     tree._sprout(parent, token, depth)
