@@ -132,7 +132,7 @@ def test_an_answer_depends_on_its_own_item_alone(subject: GgufSubject) -> None:
     assert untimed(subject.answers(asked, other)) != forward
 
 
-@pytest.mark.parametrize("settings", [{}, {"scoring": "generation"}], ids=["by likelihood", "in writing"])
+@pytest.mark.parametrize("settings", [{}, {"scoring": "generate"}], ids=["by likelihood", "in writing"])
 def test_what_all_items_begin_with_is_read_once(
     smollm2_gguf: Path, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
