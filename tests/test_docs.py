@@ -58,6 +58,7 @@ def test_every_recipe_of_a_study_stands_in_a_table_of_the_studies():
                 "judging",
                 "judges",
                 "keys",
+                "llama-cpp",
             )
         ),
     ],
