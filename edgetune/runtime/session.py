@@ -29,7 +29,7 @@ from edgetune.runtime.speed import Use
 
 DEFAULT_CONTEXT_TOKENS = 4096
 """Models trained on 128k tokens would otherwise set gigabytes aside for a conversation that is never that long."""
-BATCH_TOKENS = 128
+BATCH_TOKENS = 256
 """Tokens read at once. However a text is cut into batches of 2 tokens and more, it gets the same bits; a token alone is
 computed in another way, with other rounding, which can change a log-probability by up to 0.5 nats."""
 OUTPUTS = 48
