@@ -12,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+
+from edgetune.judging.suite import load_suite
 
 EDGETUNE = [sys.executable, "-m", "edgetune"]
 TEXT = "Is the sentiment of this text negative, neutral or positive? Answer with one word.\n\nText: Fine by me."
@@ -28,7 +31,8 @@ def edgetune(folder: Path, *arguments: str, expect: tuple[int, ...] = (0,)) -> s
 def way(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Path:
     """A folder in which the whole way was gone: run/, merged/, tuned and base GGUF files, and the judge's report."""
     folder = tmp_path_factory.mktemp("way")
-    edgetune(folder, "train", "demo", "-s", "train.max_steps=3", "-s", "train.batch_size=4", "--out", "run")
+    short = ("train.max_steps=3", "train.batch_size=4", "data.eval.0.split=train[:12]")
+    edgetune(folder, "train", "demo", *(part for each in short for part in ("-s", each)), "--out", "run")
     edgetune(folder, "merge", "run", "--out", "merged")
     edgetune(folder, "export", "run", "--out", "tuned-q4_k_m.gguf")
     edgetune(folder, "export", "merged", "--quant", "f16", "--out", "tuned-f16.gguf")
@@ -102,24 +106,25 @@ def test_chat_answers_once_on_stdout_alone(way: Path):
     assert json.loads(again.stdout)["answer"].strip() == done.stdout.strip()
 
 
-def test_judge_compares_with_the_base_and_exits_with_the_verdict(way: Path):
-    arguments = ("judge", "sentiment-demo", "--model", "tuned-q4_k_m.gguf", "--baseline", "base-q4_k_m.gguf")
-    done = edgetune(way, *arguments, "--out", "report", "--json", expect=(0, 1, 3))
+@pytest.fixture
+def suite(way: Path) -> Path:
+    """The demo's suite with the first of its items."""
+    settings = load_suite("sentiment-demo").model_dump(mode="json", exclude_unset=True)
+    settings["data"][0]["split"] = "train[:24]"
+    (way / "some.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return way / "some.yaml"
+
+
+def test_judge_compares_with_the_base_and_exits_with_the_verdict(way: Path, suite: Path):
+    models = ("--model", "tuned-q4_k_m.gguf", "--baseline", "base-q4_k_m.gguf")
+    done = edgetune(way, "judge", suite.name, *models, "--out", "report", "--json", expect=(0, 1, 3))
     report = json.loads(done.stdout)
     outcome = {0: "PASS", 1: "REGRESSION", 3: "INCONCLUSIVE"}[done.returncode]
     assert report["verdict"]["outcome"] == outcome
     assert json.loads((way / "report" / "report.json").read_text()) == report
     assert outcome in (way / "report" / "report.md").read_text().split("\n## ")[0]
-    against_itself = edgetune(
-        way,
-        "judge",
-        "sentiment-demo",
-        "--model",
-        "base-q4_k_m.gguf",
-        "--baseline",
-        "report/report.json",
-        expect=(0, 1, 3),
-    )
+    models = ("--model", "base-q4_k_m.gguf", "--baseline", "report/report.json")
+    against_itself = edgetune(way, "judge", suite.name, *models, expect=(0, 1, 3))
     assert "accuracy" in against_itself.stdout
 
 
