@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 import llama_cpp  # noqa: E402
-from gguf import GGMLQuantizationType, GGUFReader  # noqa: E402
+from gguf import GGMLQuantizationType  # noqa: E402
+from quick_reader import QuickReader  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
@@ -78,7 +80,9 @@ def save_variant(tiny_llama: Path, folder: Path, *, dtype=torch.float32, **chang
         for parameter in model.parameters():
             parameter.mul_(4) if parameter.ndim == 2 else parameter.add_(torch.randn_like(parameter) * 0.3)
     model.to(dtype).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(folder)
+    for file in tiny_llama.iterdir():
+        if not (folder / file.name).exists():
+            shutil.copy(file, folder)  # the tokenizer
     return folder
 
 
@@ -151,7 +155,7 @@ def test_a_preset_of_the_stored_type_keeps_every_weight_bit_for_bit(
     report = export(resolve_source(str(base)), tmp_path / "model.gguf", preset=preset)
     assert report.types == ({"F32": 20} if preset == "f32" else {preset.upper(): 15, "F32": 5})
     weights = load_file(base / "model.safetensors")
-    stored = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
+    stored = {tensor.name: tensor for tensor in QuickReader(tmp_path / "model.gguf").tensors}
     raw = stored["blk.1.ffn_down.weight"].data.tobytes()
     assert raw == weights["model.layers.1.mlp.down_proj.weight"].view(torch.uint8).numpy().tobytes()
     norm = stored["blk.1.ffn_norm.weight"].data
@@ -178,7 +182,7 @@ def test_the_file_says_where_it_comes_from(tiny_llama: Path, tmp_path: Path) -> 
         f"data:\n  train: [{{source: {tmp_path}/rows.jsonl}}]\n  labels: [good, bad]\n  prompt: 'Mood of: {{text}}'\n"
     )
     export(resolve_source(str(run)), tmp_path / "mood.gguf", preset="bf16")
-    fields = {key: field.contents() for key, field in GGUFReader(tmp_path / "mood.gguf").fields.items()}
+    fields = {key: field.contents() for key, field in QuickReader(tmp_path / "mood.gguf").fields.items()}
     assert fields["general.name"] == "mood"
     assert fields["general.base_model.0.name"] == "tiny-llama"
     assert len(fields["edgetune.adapter.sha256"]) == 64
@@ -197,7 +201,7 @@ def test_a_chat_template_file_wins_over_a_stale_one_in_the_tokenizer_configurati
     config = base / "tokenizer_config.json"
     config.write_text(config.read_text().rstrip().rstrip("}") + ', "chat_template": "STALE"}')
     export(resolve_source(str(base)), tmp_path / "model.gguf", preset="f16")
-    template = GGUFReader(tmp_path / "model.gguf").get_field("tokenizer.chat_template").contents()
+    template = QuickReader(tmp_path / "model.gguf").get_field("tokenizer.chat_template").contents()
     assert template == AutoTokenizer.from_pretrained(base).chat_template
     assert template.startswith("{% for m in messages %}NEW")
 

@@ -12,9 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from gguf import GGUFReader, GGUFWriter, TokenType  # noqa: E402
+from gguf import GGUFWriter, TokenType  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
+from quick_reader import QuickReader  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
@@ -89,7 +90,7 @@ def differing(vocabulary: LlamaVocabulary, tokenizer, texts: list[str]) -> list[
 
 
 def test_the_file_reader_agrees_with_the_gguf_package(smollm2_gguf: Path) -> None:
-    ours, theirs = GgufFile(smollm2_gguf), GGUFReader(smollm2_gguf)
+    ours, theirs = GgufFile(smollm2_gguf), QuickReader(smollm2_gguf)
     assert list(ours.tensors) == [tensor.name for tensor in theirs.tensors]
     for tensor in theirs.tensors[:4]:
         assert np.array_equal(ours.data(tensor.name).ravel(), tensor.data.view(np.uint8).ravel())
