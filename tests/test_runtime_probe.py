@@ -29,6 +29,7 @@ from edgetune.runtime.tiny_model import write_tiny_model
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("EDGETUNE_CACHE", str(folder))
+    monkeypatch.delenv(probe.SWITCH, raising=False)
     monkeypatch.setattr(speed, "_speeds", lambda *_sizes, **_kernels: None)
     return folder
 
