@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from gguf import GGUFReader
 
 
@@ -18,3 +20,12 @@ class QuickReader(GGUFReader):
         if self.byte_order == "S":
             return super()._get(offset, dtype, count, override_order)
         return np.frombuffer(self.data, dtype, int(count), offset)
+
+
+def read_with_transformers(file: Path, **settings: Any) -> Any:
+    """The model as Transformers' own reading of GGUF makes it, with this reader underneath."""
+    from transformers import AutoModelForCausalLM
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gguf.GGUFReader", QuickReader)
+        return AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, **settings)

@@ -15,6 +15,7 @@ pytest.importorskip("peft")
 
 import huggingface_hub  # noqa: E402
 from huggingface_hub import errors as hub_errors  # noqa: E402
+from quick_reader import read_with_transformers  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import MissingComponent, ModelError, RecipeError  # noqa: E402
@@ -187,7 +188,7 @@ def test_a_folder_model_keeps_its_weights_and_pads_with_its_end(tiny_llama: Path
 
 
 def test_a_gguf_model_is_the_one_that_transformers_reads(smollm2, smollm2_gguf: Path) -> None:
-    expected = AutoModelForCausalLM.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    expected = read_with_transformers(smollm2_gguf)
     theirs = expected.state_dict()
     assert smollm2.state_dict().keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in smollm2.state_dict().items())

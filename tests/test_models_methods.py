@@ -42,13 +42,17 @@ REFUSED = {
     ("p-tuning", "t5 with head"): "reads token ids alone",
     ("prefix", "distilbert with head"): r"distilbert does not; take prompt or p-tuning",
 }
-PAIRS = [
-    (method, kind)
-    for method in SECTIONS
-    for kind in KINDS
-    if (method, kind) not in REFUSED and (kind != "roberta with head" or method in ("ia3", "prefix", "prompt"))
-]
+UPDATES = ("loha", "lokr", "hira", "shira", "oft", "vera")
+"""Methods that find a model's modules and its head as LoRA does, which is tried on every kind."""
+
+ON_KINDS = {
+    **dict.fromkeys(SECTIONS, tuple(kind for kind in KINDS if kind != "roberta with head")),
+    **dict.fromkeys(("ia3", "prefix", "prompt"), KINDS),
+    **dict.fromkeys(UPDATES, ("llama", "t5 with head", "bert with head")),
+}
 """RoBERTa is BERT but for the shape of its head and the way it counts positions."""
+
+PAIRS = [(method, kind) for method in SECTIONS for kind in ON_KINDS[method] if (method, kind) not in REFUSED]
 
 OTHERS: dict[str, dict[str, Any]] = {
     "adamss": {"r": 8},
