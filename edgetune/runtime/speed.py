@@ -4,9 +4,9 @@ Two choices depend on the processor, on how the library was compiled, and on not
 
 1. The extra CPU kernels repack the weights when a model is loaded, which takes time and a copy of them in memory. With
    AMX they read prompts several times as fast. Without it, they have been as fast as the others, or half as fast.
-2. Flash attention was slower than the other way, after 1,000 tokens, on both processors where it was measured. Worst is
-   a library that was compiled for AVX512-FP16: it takes the numbers of a head 128 at a time and those that are left
-   over one by one, so that a head of 64 is all left over.
+2. Flash attention reads a prompt quicker, and writes quicker near its beginning; after some hundred tokens it writes
+   slower than the other way. Worst is a library that was compiled for AVX512-FP16: it takes the numbers of a head 128
+   at a time and those that are left over one by one, so that a head of 64 is all left over.
 
 A child measures both on small random models, in about two seconds of one core's time, and the answer is remembered in
 the cache folder for this processor, this build of the library and this size of the attention heads. Times are of the
@@ -33,18 +33,18 @@ from edgetune.runtime.tiny_model import VOCABULARY_SIZE, Shape, write_tiny_model
 Use = Literal["chat", "judge"]
 """What a model is opened for: chat reads and writes, judging mostly reads."""
 
-WORTH = 1.05
-"""How many times quicker a way must be to be taken that has a price: the extra kernels, which cost memory and time to
-load, and attention that is no flash attention, which needs more memory for a long context."""
+EXTRA_KERNELS_WORTH = 1.05
+"""How many times quicker the extra kernels must be to be taken: they cost memory and time to load."""
+EXACT_ATTENTION_WORTH = 1.2
+"""How many times quicker the other attention must be to be taken: it needs more memory for a long context, and where it
+is as quick with the context that is measured, it is slower with a shorter one."""
 
 _TIMEOUT_SECONDS = 120.0
-_TURNS = 4
-_READ, _WRITTEN = 64, 8
-"""Tokens in one turn: read as one batch, and one after the other."""
-_DEPTH = 1024
-"""Tokens that attention looks back at."""
 _PROMPT, _ANSWER = 512, 128
 """The tokens of a prompt and its answer by which reading and writing are weighed against each other in a chat."""
+_TURNS = 4
+_BATCH, _WRITTEN = 256, 8
+"""Tokens that are read at once, as a session does, and that are written in a turn."""
 
 _LARGEST_HEAD = 512
 
@@ -93,8 +93,8 @@ def quickest(head_size: int, *, use: Use, extra_kernels: bool) -> Choice:
 def choose(speeds: Speeds, use: Use) -> Choice:
     """What these measurements say."""
     return Choice(
-        extra_kernels=speeds.extra is not None and speeds.extra.of(use) * WORTH <= speeds.plain.of(use),
-        flash_attention=speeds.flash_attention.of(use) < speeds.exact_attention.of(use) * WORTH,
+        extra_kernels=speeds.extra is not None and speeds.extra.of(use) * EXTRA_KERNELS_WORTH <= speeds.plain.of(use),
+        flash_attention=speeds.flash_attention.of(use) < speeds.exact_attention.of(use) * EXACT_ATTENTION_WORTH,
     )
 
 
@@ -137,11 +137,9 @@ def measure(head_size: int, *, extra_kernels: bool) -> Speeds:
             ),
         )  # fmt: skip
         with _opened(matrices, extra_kernels=False) as plain, _opened(matrices, extra_kernels=extra_kernels) as extra:
-            kernels = _take_turns([plain, extra] if extra_kernels else [plain])
+            kernels = _take_turns([plain, extra] if extra_kernels else [plain], prompt=_BATCH // 2)
         with _opened(heads, flash_attention=True) as flash, _opened(heads, flash_attention=False) as exact:
-            for reader in (flash, exact):
-                reader.fill(_DEPTH)
-            attention = _take_turns([flash, exact])
+            attention = _take_turns([flash, exact], prompt=_PROMPT)
     return Speeds(kernels[0], kernels[1] if extra_kernels else None, *attention)
 
 
@@ -150,27 +148,18 @@ class _Reader:
 
     def __init__(self, llama: Any, context: Any) -> None:
         self._llama, self._context = llama, context
-        self._memory = llama.llama_get_memory(context)
-        self._depth = 0
 
-    def fill(self, tokens: int) -> None:
-        """Let the cache hold this many tokens."""
-        for _ in range(tokens // _READ):
-            self._decode(_READ)
-            self._depth += _READ
-
-    def pace(self) -> Pace:
-        """The time of one turn, after which the cache is as before."""
-        return Pace(read=self._seconds(_READ, at_once=_READ), written=self._seconds(_WRITTEN, at_once=1))
+    def pace(self, prompt: int) -> Pace:
+        """Read a prompt of so many tokens, and write after it."""
+        self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), False)
+        return Pace(read=self._seconds(prompt, at_once=min(prompt, _BATCH)), written=self._seconds(_WRITTEN, at_once=1))
 
     def _seconds(self, tokens: int, at_once: int) -> float:
-        """By token; what was read is forgotten."""
+        """By token."""
         started = time.process_time()
         for _ in range(tokens // at_once):
             self._decode(at_once)
-        taken = time.process_time() - started
-        self._llama.llama_memory_seq_rm(self._memory, 0, self._depth, -1)
-        return taken / tokens
+        return (time.process_time() - started) / tokens
 
     def _decode(self, count: int) -> None:
         ids = (self._llama.llama_token * count)(*[number % VOCABULARY_SIZE for number in range(count)])
@@ -187,8 +176,8 @@ def _opened(model: Path, *, extra_kernels: bool = False, flash_attention: bool =
     loaded = native.load_model(model, extra_kernels=extra_kernels)
     context = native.create_context(
         loaded,
-        context_tokens=_DEPTH + _READ + _WRITTEN,
-        batch_tokens=_READ,
+        context_tokens=_PROMPT + _WRITTEN,
+        batch_tokens=_BATCH,
         outputs=1,
         sequences=1,
         threads=1,
@@ -201,9 +190,9 @@ def _opened(model: Path, *, extra_kernels: bool = False, flash_attention: bool =
         llama.llama_model_free(loaded)
 
 
-def _take_turns(readers: Sequence[_Reader]) -> list[Pace]:
+def _take_turns(readers: Sequence[_Reader], *, prompt: int) -> list[Pace]:
     """The quickest turn of each; the first turn warms up."""
-    turns = [[reader.pace() for reader in readers] for _ in range(1 + _TURNS)][1:]
+    turns = [[reader.pace(prompt) for reader in readers] for _ in range(1 + _TURNS)][1:]
     return [Pace(min(pace.read for pace in own), min(pace.written for pace in own)) for own in zip(*turns, strict=True)]
 
 
