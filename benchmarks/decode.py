@@ -149,7 +149,8 @@ def compiled_peers() -> Path:
             configure += [f"-DCMAKE_PROJECT_INCLUDE={SETTINGS}", "-DWITH_TOOLS=ON", "-DLLAMA_BUILD_SERVER=OFF"]
             configure += ["-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_APP=OFF"]
             output_of(configure)
-            output_of(["cmake", "--build", build, f"-j{physical_cores()}", "--target", "llama-bench", "llama-batched-bench"])
+            targets = ["--target", "llama-bench", "llama-batched-bench"]
+            output_of(["cmake", "--build", build, f"-j{physical_cores()}", *targets])
             (build / "bin").rename(folder)
     return folder
 
