@@ -59,18 +59,24 @@ def shallow_base(base: Base) -> PlannedBase:
     return with_depth(find_base(base), LAYERS)
 
 
+def assert_counted(recipe: Recipe, trainable: int, total: int) -> None:
+    assert 0 < trainable <= total
+    assert (trainable == total) == (recipe.method.type == "full")
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_shipped_recipe_goes_with_a_base_that_is_known_without_a_network(name: str):
     base = shallow_base(RECIPES[name].base)
     skeleton = build_skeleton(RECIPES[name], base, dtype=torch.float32, total_steps=planning.UNKNOWN_STEPS)
     assert base.origin in ("shipped", "files", "cache")
-    assert 0 < skeleton.trainable_parameters < skeleton.total_parameters
+    assert 0 < skeleton.trainable_parameters <= skeleton.total_parameters
+    assert (skeleton.trainable_parameters == skeleton.total_parameters) == (RECIPES[name].method.type == "full")
 
 
 @pytest.mark.parametrize("name", LARGEST)
 def test_the_largest_recipes_of_each_method_and_family_fit_where_they_should(name: str):
     plan = plan_training(RECIPES[name], device_memory="80GB", flops="a100")
-    assert 0 < plan.trainable_parameters < plan.total_parameters
+    assert 0 < plan.trainable_parameters <= plan.total_parameters
     assert plan.memory.total > plan.memory.weights > 0
     assert plan.fits
 
