@@ -282,7 +282,10 @@ def test_the_data_of_every_study_are_read(hub: Path, name: str) -> None:
     recipe = load_recipe(name)
     recipe = load_recipe(name, local_sources(recipe, hub))
     loaded = load_data(recipe.data, recipe.task)
-    assert len(loaded.train) + loaded.held_out == HUB_ROW_COUNT * len(recipe.data.train)
+    for source, counts in zip(recipe.data.train, loaded.train_sources, strict=True):
+        assert counts.read == HUB_ROW_COUNT
+        assert (counts.labelled < counts.read) == (None in source.labels.values()), "only such labels are left out"
+    assert len(loaded.train) + loaded.held_out == sum(counts.labelled for counts in loaded.train_sources)
     assert loaded.evaluation
     for each in (*loaded.train, *loaded.evaluation):
         asked = each.messages[-2].content
