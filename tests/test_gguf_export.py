@@ -20,6 +20,7 @@ import llama_cpp  # noqa: E402
 from gguf import GGMLQuantizationType  # noqa: E402
 from quick_reader import QuickReader  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from short_vocabulary import WORDS, save_short_llama  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import (  # noqa: E402
@@ -39,6 +40,11 @@ from edgetune.gguf.write import export  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 
 IDS = [1, 42, 300, 7, 2, 999, 15, 15, 4000, 123, 56, 8, 31, 77, 5000, 12]
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 def llama_log_probabilities(file: Path, ids: list[int]) -> np.ndarray:
@@ -279,7 +285,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
     pwrite = os.pwrite
 
     def fail(descriptor: int, data, position: int) -> int:
-        if position > 5_000_000:
+        if position > 500_000:
             raise OSError(errno.ENOSPC, "No space left on device")
         return pwrite(descriptor, data, position)
 
@@ -293,7 +299,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     tiny_llama: Path, old_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
-    with pytest.raises(OutputError, match="needs 11 MB and the disk has 1 MB left"):
+    with pytest.raises(OutputError, match="needs 2 MB and the disk has 1 MB left"):
         export(resolve_source(str(tiny_llama)), old_file, force=True)
     assert is_untouched(old_file)
 
@@ -397,7 +403,7 @@ def test_an_unknown_preset_names_the_nearest(tiny_llama: Path, tmp_path: Path) -
 def test_an_unknown_architecture_lists_the_known(tiny_llama: Path, tmp_path: Path) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    GPT2LMHeadModel(GPT2Config(vocab_size=49152, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
+    GPT2LMHeadModel(GPT2Config(vocab_size=WORDS, n_embd=32, n_layer=1, n_head=2)).save_pretrained(tmp_path / "gpt2")
     AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(ModelError, match=r"GPT2LMHeadModel.*LlamaForCausalLM"):
         export(resolve_source(str(tmp_path / "gpt2")), tmp_path / "model.gguf")
@@ -423,7 +429,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_refused(tiny_llama: Path, tmp
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save_pretrained(base)
-    with pytest.raises(ModelError, match="49152, but the embedding has only 49152 rows"):
+    with pytest.raises(ModelError, match=f"{WORDS}, but the embedding has only {WORDS} rows"):
         export(resolve_source(str(base)), tmp_path / "model.gguf")
 
 

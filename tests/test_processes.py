@@ -16,6 +16,7 @@ import torch
 import yaml
 from children import free_port, rows, train_in_children
 from safetensors.torch import load_file
+from short_vocabulary import save_short_llama
 
 from edgetune.errors import UsageError
 from edgetune.recipe.load import load_recipe
@@ -25,6 +26,11 @@ from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
 
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "no, thanks"]
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +181,7 @@ def edgetune(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_recipe, tmp_path: Path):
     recipe = write_recipe(
-        "long", method={"dropout": 0.2}, train={"epochs": 1, "max_steps": 20, "optimizer": "adamw", "eval_every": 50}
+        "long", method={"dropout": 0.2}, train={"epochs": 1, "max_steps": 40, "optimizer": "adamw", "eval_every": 50}
     )
     assert train_in_children(recipe, tmp_path / "whole", processes=2) == [0, 0]
     run = tmp_path / "parts"
@@ -187,7 +193,7 @@ def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_r
     assert command.returncode == 130, said
     *_, last = said.strip().splitlines()
     assert re.fullmatch(
-        rf"error: {run}: interrupted after step \d+ of 20; a checkpoint is saved; go on with: edgetune train "
+        rf"error: {run}: interrupted after step \d+ of 40; a checkpoint is saved; go on with: edgetune train "
         rf"{run}/recipe.yaml --out {run} --resume --processes 2",
         last,
     )
