@@ -20,7 +20,8 @@ class SideReport:
     """Training or evaluation data.
 
     `labels` counts examples by label (empty where there are none), `lengths` and `cuts` are those of `Measured`.
-    Findings are about distinct rows, however often weight or balance repeats them.
+    Findings are about distinct rows, however often weight or balance repeats them. `unended` counts the examples with
+    an answer that ends in no end token.
     """
 
     sources: tuple[SourceCounts, ...]
@@ -31,6 +32,7 @@ class SideReport:
     empty: Finding
     duplicates: Finding
     conflicts: Finding
+    unended: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,4 +85,5 @@ def _side(
         find_empty(rows),
         find_duplicates(rows),
         find_conflicts(rows),
+        measured.unended,
     )

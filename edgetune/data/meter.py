@@ -71,6 +71,8 @@ class Measured:
     lengths: dict[str, dict[str, int]]
     cuts: tuple[CutReport, ...]
     limits: Limits
+    unended: int = 0
+    """Examples with an answer that ends in no end token; 0 where only words can be counted."""
 
 
 def limits_of(data: Data, meter: Meter) -> Limits:
@@ -108,7 +110,7 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) 
     if tokenized.target_lengths:
         lengths["answer"] = _spread(tokenized.target_lengths)
     cuts.append(CutReport("data.max_length", limit, tokenized.truncated, tokenized.lost_tokens, tokenized.dropped))
-    return Measured(lengths, tuple(cuts), replace(limits, whole=limit))
+    return Measured(lengths, tuple(cuts), replace(limits, whole=limit), tokenized.unended)
 
 
 def _cut_report(field: str, shorter: CutExamples) -> CutReport:

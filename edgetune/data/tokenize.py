@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from edgetune.data.example import Example
 from edgetune.data.lengths import resolve_length
@@ -48,6 +49,8 @@ class TokenizedData:
     """The same of what an encoder-decoder must write; empty for other models, whose examples hold the answer."""
     max_target_length_tokens: int | None = None
     """What those were cut to."""
+    unended: int = 0
+    """Examples with an answer that ends in no end token, cut or not: a model that learns from it does not stop."""
 
     @property
     def lost_tokens(self) -> int:
@@ -56,17 +59,24 @@ class TokenizedData:
 
 
 def tokenize_examples(
-    examples: Sequence[Example], template: ChatTemplate, encode: Encode, max_length: Length
+    examples: Sequence[Example],
+    template: ChatTemplate,
+    encode: Encode,
+    max_length: Length,
+    ends: Collection[int] | None = None,
 ) -> TokenizedData:
     """Render, tokenize and cut examples to `max_length` tokens, or to the length that a share of them fits into.
 
     Each segment of the rendering is tokenized on its own and the ids are joined: the ids of a prompt are then exactly
-    those that inference sends, whatever the answer begins with. Raises DataError naming the row when the template
+    those that inference sends, whatever the answer begins with. `ends` are the tokens that may end an answer (see
+    `marks_in`); without them, `unended` counts nothing. Raises DataError naming the row when the template
     refuses it, when there are no examples, and when none has a supervised token within `max_length`.
     """
     if not examples:
         raise DataError("there are no examples to tokenize")
-    whole = [_tokenize(example, template, encode) for example in examples]
+    is_ended = _end_check(encode, ends)
+    read = [_tokenize(example, template, encode, is_ended) for example in examples]
+    whole = [example for example, _ in read]
     lengths = [len(example.input_ids) for example in whole]
     limit = resolve_length(max_length, lengths)
     kept = [
@@ -85,21 +95,41 @@ def tokenize_examples(
         truncated=sum(length > limit for _, length in kept),
         dropped=len(whole) - len(kept),
         lengths=tuple(lengths),
+        unended=sum(not ended for _, ended in read),
     )
 
 
-def _tokenize(example: Example, template: ChatTemplate, encode: Encode) -> TokenizedExample:
+def _tokenize(
+    example: Example, template: ChatTemplate, encode: Encode, is_ended: Callable[[str, Sequence[int]], bool]
+) -> tuple[TokenizedExample, bool]:
+    """The example, and whether each of its answers ends in an end token."""
     try:
         segments = template.segments(example.messages)
     except DataError as problem:
         raise DataError(problem.what, where=example.where, remedy=problem.remedy) from problem
     input_ids: list[int] = []
     labels: list[int] = []
+    ended = True
     for segment in segments:
         ids = encode(segment.text)
         input_ids += ids
         labels += ids if segment.supervised else [UNSUPERVISED] * len(ids)
-    return TokenizedExample(tuple(input_ids), tuple(labels), example.weight)
+        ended = ended and (not segment.supervised or is_ended(segment.text, ids))
+    return TokenizedExample(tuple(input_ids), tuple(labels), example.weight), ended
+
+
+def _end_check(encode: Encode, ends: Collection[int] | None) -> Callable[[str, Sequence[int]], bool]:
+    """Tells by an answer's text and ids whether it ends in one of `ends`, white space behind it not counted."""
+    if ends is None:
+        return lambda _text, _ids: True
+    count_tokens = cache(lambda text: len(encode(text)))
+
+    def is_ended(text: str, ids: Sequence[int]) -> bool:
+        behind = text[len(text.rstrip()) :]
+        last = ids[-1 - (count_tokens(behind) if behind else 0) :]
+        return any(token in ends for token in last)
+
+    return is_ended
 
 
 def _cut(example: TokenizedExample, limit: int) -> TokenizedExample:
