@@ -20,6 +20,7 @@ from edgetune.errors import ModelError  # noqa: E402
 from edgetune.gguf.tensor_plan import ExportOptions, plan_tensors  # noqa: E402
 from edgetune.gguf.write import write_tensors  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
+from edgetune.weights.merge import merge  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
 
@@ -49,7 +50,7 @@ def build(name: str) -> Any:
     """A model of two random text layers and one of images, as Transformers makes it."""
     torch.manual_seed(0)
     if name == "gemma3":
-        text = transformers.Gemma3TextConfig(**_TEXT, sliding_window=64, query_pre_attn_scalar=32)
+        text = transformers.Gemma3TextConfig(**_TEXT, sliding_window=64, query_pre_attn_scalar=_TEXT["head_dim"])
         vision = transformers.SiglipVisionConfig(**_VISION)
         config = transformers.Gemma3Config(
             text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=95
@@ -172,3 +173,73 @@ def test_a_text_model_that_llama_cpp_does_not_run_as_a_known_family_is_refused(t
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"text model is a ministral3.*mistral only.*--converter"):
         plan_tensors(resolve_source(str(tmp_path)), ExportOptions(preset="f32"))
+
+
+def add_tokenizer(folder: Path) -> None:
+    """A tokenizer of words, which is all that a merge needs."""
+    import tokenizers
+
+    words = {f"w{number}": number for number in range(90)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="w0", pad_token="w0", eos_token="w1"
+    ).save_pretrained(folder)
+
+
+def test_a_merged_folder_has_the_bases_names_and_the_live_adapters_logits(base: Path, tmp_path: Path) -> None:
+    add_tokenizer(base)
+    (base / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    adapter = make_adapter(base, tmp_path / "adapter", lora(target_modules="all-linear"), model=load(base))
+    live = logits(peft.PeftModel.from_pretrained(load(base), adapter))
+    merge(resolve_source(str(adapter)), tmp_path / "merged")
+    assert torch.allclose(logits(load(tmp_path / "merged")), live, atol=1e-5)
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    assert merged.keys() == load_file(base / "model.safetensors").keys()
+    peft.PeftModel.from_pretrained(load(base), adapter).merge_and_unload().save_pretrained(tmp_path / "pefts")
+    for name, tensor in load_file(tmp_path / "pefts" / "model.safetensors").items():
+        torch.testing.assert_close(merged[name], tensor, atol=1e-6, rtol=1e-5)
+    config = json.loads((tmp_path / "merged" / "config.json").read_text())
+    assert "vocab_size" not in config
+    assert config["text_config"]["vocab_size"] == _TEXT["vocab_size"]
+    assert (tmp_path / "merged" / "preprocessor_config.json").is_file()
+
+
+def test_what_an_adapter_learned_of_images_is_told_to_be_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build("gemma3").save_pretrained(tmp_path / "base")
+    targets = r".*(vision_tower|language_model).*\.v_proj"
+    adapter = make_adapter(
+        tmp_path / "base", tmp_path / "adapter", lora(target_modules=targets), model=load(tmp_path / "base")
+    )
+    plan_tensors(resolve_source(str(adapter)), ExportOptions(preset="f32"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "also changes 1 tensors that the file does not hold" in said
+    assert "the file holds the text model" in said
+
+
+def test_methods_that_peft_folds_itself_fold_in_the_text_part_too(base: Path, tmp_path: Path) -> None:
+    config = peft.LoraConfig(r=4, use_dora=True, target_modules=r".*language_model.*\.(q_proj|down_proj)")
+    adapter = make_adapter(base, tmp_path / "adapter", config, model=load(base))
+    merged = peft.PeftModel.from_pretrained(load(base), adapter).merge_and_unload().state_dict()
+    folded = open_folded(resolve_source(str(adapter)))
+    for name in folded.tensors:
+        torch.testing.assert_close(torch.from_numpy(folded.load(name).copy()), merged[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_network_stored_without_its_prefix_is_folded_and_merged_under_its_own_names(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    transformers.GPT2Model(config).save_pretrained(tmp_path / "base")
+    add_tokenizer(tmp_path / "base")
+    stored = load_file(tmp_path / "base" / "model.safetensors").keys()
+    assert "h.0.attn.c_attn.weight" in stored
+    lora_config = peft.LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True)
+    adapter = make_adapter(tmp_path / "base", tmp_path / "adapter", lora_config)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    live = logits(peft.PeftModel.from_pretrained(model, adapter))
+    merge(resolve_source(str(adapter)), tmp_path / "merged")
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == stored
+    found = logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged"))
+    assert torch.allclose(found, live, atol=1e-5)

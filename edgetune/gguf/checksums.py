@@ -8,7 +8,7 @@ another type than it says has been written by one of them since, and tells nothi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -127,7 +127,7 @@ def _entry(name: str, kind: str, value: str) -> str:
 
 def _checksum(file: GgufFile, tensor: StoredTensor) -> str:
     digest = new_digest()
-    data: Sequence[int] = file.data(tensor.name).reshape(-1).data
+    data: memoryview = file.data(tensor.name).reshape(-1).data
     for start in range(0, tensor.nbytes, _STEP_BYTES):
         digest.update(data[start : start + _STEP_BYTES])
     file.release(tensor.name)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_SHARD_BYTES = 5_000_000_000
 
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+"""Transformers' files about images, beside the tokenizer's."""
+
 
 @dataclass(frozen=True)
 class MergeReport:
@@ -66,6 +69,7 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
             _write_generation_config(config, source.base, staged)
             record_answer_end(staged, light)
         tokenizer.save_pretrained(staged)
+        _copy_processors(source.base, staged)
     return MergeReport(
         out=out,
         bytes=sum(info.nbytes for info in folded.tensors.values()),
@@ -150,6 +154,13 @@ def transformers_config(folded: FoldedTensors) -> PretrainedConfig:
     if folded.config.get("vocab_size") is not None:
         config.get_text_config().vocab_size = folded.config.require("vocab_size")
     return config
+
+
+def _copy_processors(base: ModelFiles, folder: Path) -> None:
+    """What makes images of a model's prompt ready for it; a model of text alone has none."""
+    for name in _PROCESSORS:
+        if base.gguf is None and (base.folder / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(base.folder / name, folder / name)
 
 
 def _write_generation_config(config: PretrainedConfig, base: ModelFiles, folder: Path) -> None:

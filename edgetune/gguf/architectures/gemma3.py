@@ -57,7 +57,6 @@ class Gemma3(Gemma):
     def check(self, config: ModelConfig) -> None:
         super().check(config)
         require_setting(config, "attn_logit_softcapping", None)
-        require_setting(config, "use_bidirectional_attention", None, False)
         require_setting(config, "sliding_window_pattern", None, 6, _FULL_ATTENTION_ONLY)
         check_layer_types(config, sliding_window_pattern=config.get("sliding_window_pattern", 6))
         check_rope(_rope(config, "full_attention"), config)
