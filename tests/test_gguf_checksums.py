@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import binascii
 import json
 from pathlib import Path
 
@@ -42,14 +42,14 @@ def damaged(good: Path, file: Path, at: int) -> Path:
     return file
 
 
-def test_every_tensor_has_the_hash_of_its_bytes(good: Path) -> None:
+def test_every_tensor_has_the_checksum_of_its_bytes(good: Path) -> None:
     file = GgufFile(good)
     said = file.array(KEY)
     assert said is not None
     assert [entry.split(" ")[0] for entry in said] == list(file.tensors)
     for entry in said:
         name, _kind, value = entry.split(" ")
-        assert value == hashlib.blake2b(file.data(name).tobytes(), digest_size=8).hexdigest()
+        assert int(value, 16) == binascii.crc32(file.data(name).tobytes())
 
 
 @pytest.mark.parametrize("threads", [1, 3])

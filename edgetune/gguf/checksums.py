@@ -1,17 +1,17 @@
 """A checksum of every tensor's bytes, which export writes into the file, to show later whether they are the same.
 
 llama.cpp computes with whatever bytes a file holds: a damaged one opens, and answers nonsense. The checksums lie in the
-metadata as an array of "NAME TYPE HASH"; other programs that quantize or split a file keep it, so that a tensor of
+metadata as an array of "NAME TYPE CRC"; other programs that quantize or split a file keep it, so that a tensor of
 another type than it says has been written by one of them since, and tells nothing about damage.
 """
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from edgetune import console
 from edgetune.errors import VerificationFailed
@@ -21,21 +21,29 @@ from edgetune.models.gguf_header import read_entries
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-KEY = "edgetune.checksums.blake2b"
+KEY = "edgetune.checksums.crc32"
 
-_HASH_BYTES = 8
+_DIGITS = 8
 _STEP_BYTES = 2**22
-"""So much of a tensor is hashed at once; Python lets other threads work meanwhile."""
+"""So much of a tensor is read at once; Python lets other threads work meanwhile."""
 
 
-class Digest(Protocol):
-    """A hash that grows."""
+class Checksum:
+    """The CRC-32 of bytes that come one after another, as in zip and PNG files.
 
-    def update(self, data: memoryview, /) -> None:
+    It finds damage, in a fifth of the time that a cryptographic hash takes. It does not keep anybody from changing a
+    file.
+    """
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: memoryview) -> None:
         """Take in more bytes."""
+        self._value = zlib.crc32(data, self._value)
 
-    def hexdigest(self) -> str:
-        """The hash of all bytes so far."""
+    def __str__(self) -> str:
+        return f"{self._value:0{_DIGITS}x}"
 
 
 @dataclass(frozen=True)
@@ -47,26 +55,21 @@ class ChecksumReport:
     rewritten: int
 
 
-def new_digest() -> Digest:
-    """An empty checksum."""
-    return hashlib.blake2b(digest_size=_HASH_BYTES)
-
-
 def reserve_checksums(writer: GGUFWriter, types: Mapping[str, str]) -> None:
-    """Write the array with empty hashes; `types` gives the tensors' types by name. `store_checksums` fills them in."""
+    """Write the array with zeros; `types` gives the tensors' types by name. `store_checksums` fills them in."""
     if types:
-        writer.add_array(KEY, [_entry(name, kind, "0" * 2 * _HASH_BYTES) for name, kind in types.items()])
+        writer.add_array(KEY, [_entry(name, kind, "0" * _DIGITS) for name, kind in types.items()])
 
 
-def store_checksums(file: Path, digests: Mapping[str, Digest]) -> None:
-    """Put the hashes into the header of a file that has room for them."""
+def store_checksums(file: Path, checksums: Mapping[str, Checksum]) -> None:
+    """Put them into the header of a file that has room for them."""
     entry = next((entry for entry in read_entries(file) if entry.key == KEY), None)
     if entry is None:
         return
     filled = []
     for said in entry.first_items(entry.count or 0):
         name, kind, _ = said.split(" ")
-        text = _entry(name, kind, digests[name].hexdigest()).encode()
+        text = _entry(name, kind, str(checksums[name])).encode()
         filled.append(len(text).to_bytes(8, "little") + text)
     with file.open("r+b") as stream:
         stream.seek(entry.start + entry.value_start)
@@ -126,9 +129,9 @@ def _entry(name: str, kind: str, value: str) -> str:
 
 
 def _checksum(file: GgufFile, tensor: StoredTensor) -> str:
-    digest = new_digest()
+    checksum = Checksum()
     data: memoryview = file.data(tensor.name).reshape(-1).data
     for start in range(0, tensor.nbytes, _STEP_BYTES):
-        digest.update(data[start : start + _STEP_BYTES])
+        checksum.update(data[start : start + _STEP_BYTES])
     file.release(tensor.name)
-    return digest.hexdigest()
+    return str(checksum)

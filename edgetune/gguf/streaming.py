@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgetune import console
 from edgetune.gguf.architectures.plan import OutputTensor
-from edgetune.gguf.checksums import Digest, new_digest
+from edgetune.gguf.checksums import Checksum
 from edgetune.gguf.encode import round_to, to_float32
 from edgetune.gguf.tensor_types import tensor_bytes
 from edgetune.weights.torch_arrays import one_thread_each
@@ -77,12 +77,12 @@ class TensorPass:
         self._outtype = outtype
         self._importance = importance
 
-    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> dict[str, Digest]:
+    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> dict[str, Checksum]:
         """Write every tensor into `file`, whose header stands already, and return their checksums by name.
 
         Raises NumericalError, AdapterError, OSError.
         """
-        digests = {placed.tensor.name: new_digest() for placed in tensors}
+        checksums = {placed.tensor.name: Checksum() for placed in tensors}
         total = sum(placed.nbytes for placed in tensors)
         descriptor = os.open(file, os.O_WRONLY)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="edgetune-export")
@@ -92,14 +92,14 @@ class TensorPass:
                 under_way: deque[tuple[_Block, Future[np.ndarray]]] = deque()
                 for block in _blocks(tensors):
                     if len(under_way) >= 3 * threads:
-                        self._release(_finish(under_way, digests, bar))
+                        self._release(_finish(under_way, checksums, bar))
                     under_way.append((block, pool.submit(self._write_block, descriptor, block)))
                 while under_way:
-                    self._release(_finish(under_way, digests, bar))
+                    self._release(_finish(under_way, checksums, bar))
         finally:
             pool.shutdown(cancel_futures=True)
             os.close(descriptor)
-        return digests
+        return checksums
 
     def _write_block(self, descriptor: int, block: _Block) -> np.ndarray:
         """Returns what was written."""
@@ -172,11 +172,11 @@ def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
 
 
 def _finish(
-    under_way: deque[tuple[_Block, Future[np.ndarray]]], digests: Mapping[str, Digest], bar: console.ProgressHandle
+    under_way: deque[tuple[_Block, Future[np.ndarray]]], checksums: Mapping[str, Checksum], bar: console.ProgressHandle
 ) -> PlacedTensor:
     """Wait for the first block, in the file's order, which a checksum needs. Returns the tensor that it is of."""
     block, future = under_way.popleft()
     data, name = future.result(), block.placed.tensor.name
-    digests[name].update(_bytes_of(data))
+    checksums[name].update(_bytes_of(data))
     bar.advance(data.nbytes / 1e6, name)
     return block.placed

@@ -86,8 +86,8 @@ def write_tensors(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
     if kernels.needs_compiling(kinds, importance=importance):
         console.note("compiling quantizers for this machine, once; it takes a few seconds")
     kernels.prepare(kinds, importance=importance)
-    digests = TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
-    store_checksums(file, digests)
+    checksums = TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
+    store_checksums(file, checksums)
 
 
 def _write_header(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file: Path) -> list[PlacedTensor]:
