@@ -16,6 +16,8 @@ from edgetune.data.meter import WORDS, Meter, word_offsets
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import tokenize_examples
 from edgetune.recipe.data import Data, DataSource, Percentile
+from edgetune.recipe.load import load_recipe
+from edgetune.train.prepare import prepare
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 
@@ -211,6 +213,31 @@ def test_lengths_are_those_that_the_base_reads(
     assert document["train"]["lengths"].keys() == measured
     assert document["train"]["lengths"]["example"]["max"] == max(map(len, ids))
     assert document["train"]["cuts"][-1]["cut"] == 0
+
+
+@pytest.mark.parametrize(("template", "tells"), [("endless", True), ("chat", False), ("alpaca", False)])
+def test_answers_that_end_in_no_end_token_are_told_before_anything_is_trained(
+    template: str,
+    tells: bool,
+    edgetune_command: Callable[..., Any],
+    models: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    endless = tmp_path / "endless.jinja"
+    endless.write_text(TEMPLATE.replace("<end>", "\n"))
+    file = recipe_file(
+        tmp_path, models / "decoder", "classify", template=str(endless) if template == "endless" else template
+    )
+    told = f"{len(TEXTS)} of {len(TEXTS)} %sexamples have an answer that ends in no end token"
+    said = " ".join(edgetune_command("data", "check", file).stdout.split())
+    assert (told % "" in said) == tells
+    assert ("{{ eos_token }} behind an answer" in said) == tells
+    document = json.loads(edgetune_command("data", "check", file, "--json").stdout)
+    assert document["train"]["unended"] == len(TEXTS) * tells
+    capsys.readouterr()
+    prepare(load_recipe(file, []))
+    assert (told % "training " in " ".join(capsys.readouterr().err.split())) == tells
 
 
 def test_leakage_ends_with_1_and_names_the_rows(
