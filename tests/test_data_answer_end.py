@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from pathlib import Path
+
 import pytest
 
 from edgetune.data.answer_end import AnswerEnd, find_answer_end
@@ -102,3 +106,35 @@ def test_every_answer_of_a_conversation_must_end() -> None:
     assert tokenize_examples([Example(talk, "a.jsonl:1")], last_only, encode, 100, {ord("~")}).unended == 0
     never_first = template("{{ '~' if loop.index > 2 }}")
     assert tokenize_examples([Example(talk, "a.jsonl:1")], never_first, encode, 100, {ord("~")}).unended == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "token", "next_turn"),
+    [
+        ("llama3_1", "<|eot_id|>", None),
+        ("qwen2_5", "<|im_end|>", None),
+        ("qwen3", "<|im_end|>", None),
+        ("gemma3", "<end_of_turn>", None),
+        ("phi3", "<|end|>", None),
+        ("deepseekv3", "<｜end▁of▁sentence｜>", None),
+        ("gptoss", "<|return|>", None),
+        ("glm4moe", None, "<|user|>"),
+    ],
+)
+def test_the_ends_of_models_that_people_use_are_found(name: str, token: str | None, next_turn: str | None) -> None:
+    trl = importlib.util.find_spec("trl")
+    file = Path(str(trl and trl.origin)).parent / "chat_templates" / f"{name}.jinja"
+    if not file.is_file():
+        pytest.skip("this TRL does not ship the template")
+    marks = {
+        mark: 0x110000 + number for number, mark in enumerate([*filter(None, (token, next_turn)), "<|assistant|>"])
+    }
+
+    def encode_marks(text: str) -> list[int]:
+        parts = re.split(f"({'|'.join(map(re.escape, marks))})", text)
+        return [number for part in parts for number in ([marks[part]] if part in marks else encode(part))]
+
+    chat = ChatTemplate(file.read_text(encoding="utf-8"), "<s>", "</s>")
+    found = find_answer_end(chat, encode_marks, lambda number: number >= 0x110000)
+    assert found is not None
+    assert (found.token, found.next_turn) == (marks.get(token or ""), marks.get(next_turn or ""))

@@ -186,11 +186,16 @@ def test_a_file_that_would_write_on_is_not_kept(
     assert not (tmp_path / "model.gguf").exists()
 
 
-def test_verify_finds_a_file_of_another_tool_that_would_write_on(short_llama: Path, tmp_path: Path) -> None:
+def test_verify_finds_a_file_of_another_tool_that_would_write_on(
+    short_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END))
     file = silent(folder, tmp_path)
     with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*export it again"):
         verify_file(file, open_tokenizer(locate_model(str(folder))))
+    capsys.readouterr()
+    verify_file(file)
+    assert "does not stop at the token 7" in " ".join(capsys.readouterr().err.split())
 
 
 def silent(folder: Path, tmp_path: Path) -> Path:

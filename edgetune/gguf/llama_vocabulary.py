@@ -37,6 +37,12 @@ class LlamaVocabulary:
                 return list(ids[:count])
             room = -count
 
+    def is_control(self, token: int) -> bool:
+        """True for a token that stands for something other than its text."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_vocab_is_control(self._vocabulary, token))
+
     def stops_at(self, token: int) -> bool:
         """True for a token at which llama.cpp ends what it generates."""
         import llama_cpp

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from edgetune import console
+from edgetune.data.answer_end import find_answer_end
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, RecipeError, VerificationFailed
@@ -46,6 +47,7 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
         _judge(differing, marks, vocabulary, tokenizer)
         if not differing and found != expected:
             console.warn("llama.cpp gives earlier answers of a conversation other ids than training did")
+    _warn_of_no_end(runtime, vocabulary)
     rendered = [reading for reading in found if reading is not None]
     if not rendered:
         console.warn("the chat template renders no ordinary conversation: this file can complete text, but not chat")
@@ -84,6 +86,16 @@ def _judge(
         raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
     if differing:
         console.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
+
+
+def _warn_of_no_end(template: ChatTemplate, vocabulary: LlamaVocabulary) -> None:
+    """A file of another tool may not say what ends an answer."""
+    end = find_answer_end(template, lambda text: vocabulary.encode(text, add_special=False), vocabulary.is_control)
+    if end is not None and end.token is not None and not vocabulary.stops_at(end.token):
+        console.warn(
+            f"llama.cpp does not stop at the token {end.token}, with which the chat template ends an answer; edgetune "
+            "does, and other programs write on"
+        )
 
 
 @dataclass(frozen=True)
