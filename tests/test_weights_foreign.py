@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from edgetune.errors import AdapterError  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
+from edgetune.weights.whole_model import load_adapted  # noqa: E402
 
 PREFIX = "base_model.model."
 CONFIGS = {
@@ -69,6 +70,21 @@ def assert_same_fold(adapter: Path, change: Callable[[], None]) -> None:
 def test_keys_in_other_words_fold_to_the_same_weights(config: str, spelling: str, base: Path, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", CONFIGS[config]())
     assert_same_fold(adapter, lambda: rename(adapter, SPELLINGS[spelling]))
+
+
+@pytest.mark.parametrize("spelling", ["torch.compile", "no prefix", "the model without its head"])
+def test_an_adapter_with_keys_in_other_words_is_judged_and_verified_as_it_was_trained(
+    spelling: str, base: Path, tmp_path: Path
+) -> None:
+    adapter = make_adapter(base, tmp_path / "adapter", CONFIGS["lora"]())
+
+    def logits():
+        with torch.no_grad():
+            return load_adapted(resolve_source(str(adapter)), dtype=torch.float32)(torch.tensor([[3, 5, 8]])).logits
+
+    expected = logits()
+    rename(adapter, SPELLINGS[spelling])
+    assert torch.equal(logits(), expected)
 
 
 @pytest.mark.parametrize("config", CONFIGS)

@@ -14,11 +14,13 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 from folding import folded_tensors  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import AdapterError  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
+from edgetune.weights.whole_model import load_adapted  # noqa: E402
 
 ROWS = 96
 SIZES = {"same": 96, "grown": 101, "padded": 128, "shrunk": 80}
@@ -77,7 +79,7 @@ class Trained:
     logits: Any
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+@pytest.fixture(scope="module", params=["tied", "untied"])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -89,9 +91,9 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         num_key_value_heads=2,
         max_position_embeddings=64,
         initializer_range=0.3,
-        tie_word_embeddings=request.param,
+        tie_word_embeddings=request.param == "tied",
     )
-    folder = tmp_path_factory.mktemp("bases") / ("tied" if request.param else "untied")
+    folder = tmp_path_factory.mktemp("bases") / request.param
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -165,3 +167,44 @@ def test_a_vocabulary_that_was_changed_and_trained_folds_to_the_logits_of_the_ad
     merged = folded_model(tmp_path, base)
     assert merged.config.vocab_size == SIZES[size]
     assert (logits_of(merged) - trained.logits).abs().max() < 1e-4
+
+
+def test_new_tokens_whose_rows_were_all_trained_need_no_saved_embedding(base: Path, tmp_path: Path) -> None:
+    """As PEFT saves it where the base's configuration cannot be found, offline for instance."""
+    both = {"embed_tokens": list(range(ROWS, ROWS + 5)), "lm_head": list(range(ROWS, ROWS + 5))}
+    trained = train(base, tmp_path, ROWS + 5, lora(trainable_token_indices=both), save_embedding_layers=False)
+    assert not any("base_layer" in key for key in load_file(tmp_path / "adapter_model.safetensors"))
+    assert (logits_of(folded_model(tmp_path, base)) - trained.logits).abs().max() < 1e-4
+
+
+def test_new_tokens_of_which_some_were_not_trained_are_refused_with_the_way_out(base: Path, tmp_path: Path) -> None:
+    some = lora(trainable_token_indices=[ROWS + 1, ROWS + 2])
+    train(base, tmp_path, ROWS + 5, some, save_embedding_layers=False)
+    with pytest.raises(AdapterError, match=rf"tokens up to {ROWS + 2}, and neither .* from {ROWS} on; .*--base MODEL"):
+        folded_model(tmp_path, base)
+
+
+@pytest.mark.parametrize("base", ["tied"], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lora_on_both_halves_of_a_tied_16_bit_vocabulary_is_rounded_once(
+    dtype: Any, base: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    LlamaForCausalLM.from_pretrained(base, dtype=dtype).save_pretrained(half)
+    train(half, tmp_path / "adapter", SIZES["grown"], CONFIGS["LoRA on the output layer"](0))
+    saved = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    weight, a, b = (
+        saved[f"base_model.model.lm_head.{part}.weight"].float() for part in ("base_layer", "lora_A", "lora_B")
+    )
+    folded = dict(folded_tensors(resolve_source(str(tmp_path / "adapter"), base=str(half)), rows=17))
+    assert torch.equal(folded["lm_head.weight"], (weight.to(dtype).float() + b @ a * 2).to(dtype))
+    assert torch.equal(folded["model.embed_tokens.weight"], weight.to(dtype))
+
+
+@pytest.mark.parametrize("config", ["both retrained", "rows", "LoRA on both", "other rows of each"])
+def test_the_adapter_that_a_file_is_verified_against_gets_a_base_of_its_size(
+    config: str, base: Path, tmp_path: Path
+) -> None:
+    trained = train(base, tmp_path, SIZES["padded"], CONFIGS[config](SIZES["padded"]))
+    live = load_adapted(resolve_source(str(tmp_path), base=str(base)), dtype=torch.float32)
+    assert torch.equal(logits_of(live), trained.logits)
