@@ -256,7 +256,7 @@ def merge_with_peft(adapter: str, out: str) -> None:
 
     base = json.loads((Path(adapter) / "adapter_config.json").read_text())["base_model_name_or_path"]
     model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-    PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True).save_pretrained(out)
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(out)
     AutoTokenizer.from_pretrained(adapter).save_pretrained(out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -440,3 +441,17 @@ def test_an_adapter_of_another_base_writes_nothing(tiny_llama: Path, tmp_path: P
     with pytest.raises(AdapterError, match="another base"):
         export(resolve_source(str(tmp_path / "adapter"), base=str(other)), tmp_path / "out" / "model.gguf")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_template_that_writes_a_bos_which_the_tokenizer_lacks_is_refused_with_the_way_out(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "bos_token": None}))
+    (folder / "chat_template.jinja").write_text(
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
+    )
+    with pytest.raises(VerificationFailed, match=r"writes bos_token.*name one as \"bos_token\" in tokenizer_config"):
+        export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="f16")
+    assert not (tmp_path / "model.gguf").exists()

@@ -84,7 +84,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory, sentencepiece_model: Path) -
             if "lora_B" in name:
                 parameter.normal_(std=0.05)
     adapted.save_pretrained(root / "adapter")
-    adapted.merge_and_unload(safe_merge=True).save_pretrained(root / "merged")
+    adapted.merge_and_unload().save_pretrained(root / "merged")
     shutil.copy(sentencepiece_model, root / "merged")
     outtypes = ("auto", *PLAIN)
     convert([Conversion(root / "merged", root / f"{outtype}.gguf", outtype) for outtype in outtypes])

@@ -163,6 +163,27 @@ def test_an_untied_embedding_and_output_layer_can_be_adapted(bases, tmp_path) ->
     assert names == {"token_embd.weight", "output.weight", "blk.0.attn_k.weight", "blk.1.attn_k.weight"}
 
 
+def test_an_activated_lora_is_written_with_its_invocation_tokens(bases, tmp_path) -> None:
+    invocation = IDS[:2]  # PEFT's adapter acts from the first of them on, so here on the whole text
+    config = LoraConfig(
+        target_modules=LINEAR, r=8, lora_alpha=16, alora_invocation_tokens=invocation, task_type="CAUSAL_LM"
+    )
+    out = check_equal(bases, MODELS["llama-3.2"], config, tmp_path)
+    assert GGUFReader(out).fields["adapter.alora.invocation_tokens"].contents() == invocation
+    llama = native.open_library()
+    model = native.load_model(bases.gguf(MODELS["llama-3.2"]), extra_kernels=False)
+    loaded = llama.llama_adapter_lora_init(model, str(out).encode())
+    count = llama.llama_adapter_get_alora_n_invocation_tokens(loaded)
+    assert llama.llama_adapter_get_alora_invocation_tokens(loaded)[:count] == invocation
+    llama.llama_model_free(model)
+
+
+def test_biases_that_neither_file_nor_fold_can_hold_get_one_refusal_with_a_way_out(bases, tmp_path) -> None:
+    source = _source(bases, tmp_path, LoraConfig(target_modules=["q_proj"], lora_bias=True))
+    with pytest.raises(AdapterError, match=r"lora_bias, and \S+q_proj .* has no bias.*use the adapter with PEFT"):
+        export_adapter(source, tmp_path / "adapter.gguf")
+
+
 def test_float16_halves_the_file_and_stays_close(bases, tmp_path) -> None:
     config = LoraConfig(target_modules=LINEAR, r=8, lora_alpha=16)
     out = check_equal(bases, MODELS["llama-3.2"], config, tmp_path, tolerance=1e-2, outtype="f16")

@@ -35,7 +35,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from edgetune.errors import ModelError
+from edgetune.errors import MissingComponent, ModelError
 from edgetune.gguf.hard_text import hard_texts
 from edgetune.models.load import load_tokenizer, open_tokenizer
 from edgetune.models.locate import ModelFiles, locate_model
@@ -341,3 +341,13 @@ def test_ids_beyond_the_embedding_are_refused_with_both_numbers(tmp_path: Path) 
     tokenizer.require_rows(last + 1, where="x")
     with pytest.raises(ModelError, match=f"ids up to {last}, but the embedding has only {last} rows"):
         tokenizer.require_rows(last, where="x")
+
+
+def test_a_sentencepiece_model_alone_asks_for_the_package_that_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    monkeypatch.setattr("edgetune.models.load.find_spec", lambda name: None)
+    with pytest.raises(MissingComponent, match=r"tokenizer\.model alone.*pip install sentencepiece"):
+        open_tokenizer(locate_model(str(tmp_path)))

@@ -83,10 +83,15 @@ def untied(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untied_copy(tiny_llama, tmp_path_factory.mktemp("untied") / "base")
 
 
+@pytest.fixture(scope="module")
+def short_16_bit(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untied_copy(tiny_llama, tmp_path_factory.mktemp("short") / "base", torch.bfloat16)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_folding_gives_the_weights_of_pefts_whole_model_merge(method: str, untied: Path, tmp_path: Path) -> None:
     adapter = make_adapter(untied, tmp_path / "adapter", METHODS[method]())
-    expected = whole_model(untied, adapter).merge_and_unload(safe_merge=True).state_dict()
+    expected = whole_model(untied, adapter).merge_and_unload().state_dict()
     folded = dict(folded_tensors(resolve_source(str(adapter)), rows=100))
     assert folded.keys() == expected.keys()
     different = [name for name, tensor in folded.items() if not torch.equal(tensor, expected[name])]
@@ -95,12 +100,33 @@ def test_folding_gives_the_weights_of_pefts_whole_model_merge(method: str, untie
     assert any(not torch.equal(tensor, base[name]) for name, tensor in folded.items())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_16_bit_base_gets_the_bits_of_merge_and_unload(method: str, short_16_bit: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(short_16_bit, tmp_path / "adapter", METHODS[method](), dtype=torch.bfloat16)
+    expected = whole_model(short_16_bit, adapter, torch.bfloat16).merge_and_unload().state_dict()
+    for name, tensor in folded_tensors(resolve_source(str(adapter)), rows=100):
+        assert tensor.dtype == torch.bfloat16
+        assert torch.equal(tensor, expected[name].to(torch.bfloat16)), name
+
+
+def test_lora_is_added_in_float32_and_rounded_once(short_16_bit: Path, tmp_path: Path) -> None:
+    adapter = make_adapter(short_16_bit, tmp_path / "adapter", METHODS["lora"](), dtype=torch.bfloat16)
+    base, lora = load_file(short_16_bit / "model.safetensors"), load_file(adapter / "adapter_model.safetensors")
+    name = "model.layers.1.mlp.up_proj"
+    a, b = (lora[f"base_model.model.{name}.lora_{factor}.weight"].float() for factor in "AB")
+    exact = base[f"{name}.weight"].float() + b @ a * 2
+    folded = folded_tensor(open_folded(resolve_source(str(adapter))), f"{name}.weight")
+    assert torch.equal(folded, exact.to(torch.bfloat16))
+    twice = base[f"{name}.weight"] + (b @ a * 2).to(torch.bfloat16)
+    assert (folded != twice).float().mean() > 0.1
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_folding_happens_in_the_stored_type_of_the_base(dtype, tiny_llama: Path, tmp_path: Path) -> None:
     base = untied_copy(tiny_llama, tmp_path / "base", dtype)
     config = peft.LoraConfig(r=8, target_modules="all-linear", bias="lora_only")
     adapter = make_adapter(base, tmp_path / "adapter", config, dtype=dtype)
-    expected = whole_model(base, adapter, dtype).merge_and_unload(safe_merge=True).state_dict()
+    expected = whole_model(base, adapter, dtype).merge_and_unload().state_dict()
     for name, tensor in folded_tensors(resolve_source(str(adapter))):
         assert tensor.dtype == dtype
         assert torch.equal(tensor, expected[name]), name

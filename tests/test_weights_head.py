@@ -133,7 +133,7 @@ def test_the_merged_model_scores_as_the_adapter_does_on_its_base(
     found = scores(merged, tmp_path / "merged")
     expected = with_peft(bases(base), adapter)
     assert torch.allclose(found, scores(expected, bases(base)), atol=1e-5)
-    assert torch.equal(found, scores(expected.merge_and_unload(safe_merge=True), bases(base)))
+    assert torch.equal(found, scores(expected.merge_and_unload(), bases(base)))
     assert found.std() > 1e-3
 
 
@@ -147,7 +147,7 @@ def test_a_bfloat16_base_stays_bfloat16_with_its_head(tmp_path: Path) -> None:
     assert {weight.dtype for weight in load_file(tmp_path / "merged" / "model.safetensors").values()} == {
         torch.bfloat16
     }
-    expected = with_peft(base, adapter, dtype=torch.bfloat16).merge_and_unload(safe_merge=True)
+    expected = with_peft(base, adapter, dtype=torch.bfloat16).merge_and_unload()
     assert torch.equal(scores(loaded(tmp_path / "merged"), base), scores(expected, base))
 
 
@@ -219,7 +219,7 @@ def test_a_head_that_the_base_has_already_gives_way_and_keeps_its_labels_names(t
     merge(resolve_source(str(adapter)), tmp_path / "merged")
     merged = loaded(tmp_path / "merged")
     assert merged.config.id2label == dict(enumerate(MOODS))
-    assert torch.equal(scores(merged, base), scores(with_peft(base, adapter).merge_and_unload(safe_merge=True), base))
+    assert torch.equal(scores(merged, base), scores(with_peft(base, adapter).merge_and_unload(), base))
     other = adapt(base, METHODS["lora"], tmp_path / "other", labels=("a", "b", "c", "d"))
     merge(resolve_source(str(other)), tmp_path / "merged-other")
     assert loaded(tmp_path / "merged-other").config.id2label == {n: f"LABEL_{n}" for n in range(4)}
@@ -236,7 +236,7 @@ def test_on_a_base_saved_with_a_head_the_merge_is_pefts(bases, tmp_path: Path) -
     adapter = adapt(bases("llama"), METHODS["lora"], tmp_path / "adapter")
     headed = AutoModelForSequenceClassification.from_pretrained(bases("llama"), num_labels=3, dtype=torch.float32)
     headed.save_pretrained(tmp_path / "headed")
-    expected = peft.PeftModel.from_pretrained(headed, adapter).merge_and_unload(safe_merge=True).state_dict()
+    expected = peft.PeftModel.from_pretrained(headed, adapter).merge_and_unload().state_dict()
     folded = dict(folded_tensors(resolve_source(str(adapter), base=str(tmp_path / "headed"))))
     assert folded.keys() == expected.keys()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in folded.items())
@@ -248,7 +248,7 @@ def test_a_base_may_be_a_gguf(tiny_llama: Path, tmp_path: Path) -> None:
     adapter = adapt(base, METHODS["lora"], tmp_path / "adapter")
     merge(resolve_source(str(adapter)), tmp_path / "merged")
     found = scores(loaded(tmp_path / "merged"), tiny_llama)
-    expected = with_peft(tiny_llama, adapter).merge_and_unload(safe_merge=True)
+    expected = with_peft(tiny_llama, adapter).merge_and_unload()
     assert torch.allclose(found, scores(expected, tiny_llama), atol=1e-5)
 
 

@@ -205,6 +205,50 @@ def test_a_merged_folder_has_the_bases_names_and_the_live_adapters_logits(base: 
     assert (tmp_path / "merged" / "preprocessor_config.json").is_file()
 
 
+@pytest.mark.parametrize("spelled", ["language_model.model.", "model."])
+def test_an_adapter_of_an_older_transformers_or_of_the_text_model_alone_folds_the_same(
+    spelled: str, base: Path, tmp_path: Path
+) -> None:
+    targets = ["q_proj", "down_proj"] if spelled == "model." else r".*language_model.*\.(q_proj|down_proj)"
+    only_text = r".*language_model.*\.(q_proj|down_proj)"
+    adapter = make_adapter(base, tmp_path / "adapter", lora(target_modules=only_text), model=load(base))
+    expected = {name: open_folded(resolve_source(str(adapter))).load(name) for name in _CHANGED}
+    weights = adapter / "adapter_model.safetensors"
+    tensors = {key.replace("model.language_model.", spelled): value for key, value in load_file(weights).items()}
+    assert all(f"base_model.model.{spelled}layers." in key for key in tensors)
+    save_file(tensors, weights, {"format": "pt"})
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**settings, "target_modules": targets}))
+    folded = open_folded(resolve_source(str(adapter)))
+    assert folded.folded_modules == 4
+    assert all(np.array_equal(folded.load(name), rows) for name, rows in expected.items())
+
+
+def test_a_vocabulary_that_was_enlarged_is_the_text_models(base: Path, tmp_path: Path) -> None:
+    add_tokenizer(base)
+
+    def enlarged() -> Any:
+        model = load(base)
+        model.resize_token_embeddings(104, mean_resizing=False)
+        return model
+
+    config = lora(target_modules=r".*language_model.*\.q_proj", modules_to_save=["embed_tokens", "lm_head"])
+    adapter = make_adapter(base, tmp_path / "adapter", config, model=enlarged())
+    live = logits(peft.PeftModel.from_pretrained(enlarged(), adapter))
+    merge(resolve_source(str(adapter)), tmp_path / "merged")
+    found = load(tmp_path / "merged")
+    assert found.config.text_config.vocab_size == live.shape[-1] == 104
+    assert torch.allclose(logits(found), live, atol=1e-5)
+    assert gguf_tensors(adapter, tmp_path / "model.gguf")["token_embd.weight"].shape == (104, _TEXT["hidden_size"])
+
+
+_CHANGED = [
+    f"model.language_model.layers.{layer}.{module}.weight"
+    for layer in (0, 1)
+    for module in ("self_attn.q_proj", "mlp.down_proj")
+]
+
+
 def test_what_an_adapter_learned_of_images_is_told_to_be_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,7 +47,7 @@ def base_and_adapter(folder: Path, shapes, config, dtype=torch.float32, adapter_
     make_adapter(folder, folder / "adapter", config, model=base, adapter_dtype=adapter_dtype)
     fresh = Layers(shapes, dtype)
     fresh.load_state_dict(weights)
-    merged = peft.PeftModel.from_pretrained(fresh, folder / "adapter").merge_and_unload(safe_merge=True)
+    merged = peft.PeftModel.from_pretrained(fresh, folder / "adapter").merge_and_unload()
     return resolve_source(str(folder / "adapter"), base=str(folder / "base")), merged.state_dict()
 
 
@@ -271,6 +271,6 @@ def test_lora_on_an_embedding_and_on_linear_layers_gives_pefts_weights(base: Pat
     config = peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"])
     adapter = make_adapter(base, tmp_path / "adapter", config, dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
-    expected = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True).state_dict()
+    expected = peft.PeftModel.from_pretrained(model, adapter).merge_and_unload().state_dict()
     for name, tensor in folded_tensors(resolve_source(str(adapter)), rows=33):
         assert torch.equal(tensor, expected[name]), name

@@ -6,12 +6,14 @@ import errno
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 from folding import folded_tensor, folded_tensors  # noqa: E402
+from gguf import GGUFReader  # noqa: E402
 from quick_reader import read_with_transformers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from short_vocabulary import WORDS, save_short_llama  # noqa: E402
@@ -58,9 +60,9 @@ def sharded(tiny_llama: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def logits(model):
+def logits(model, ids=IDS):
     with torch.no_grad():
-        return model.eval()(IDS).logits
+        return model.eval()(ids).logits
 
 
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 2_000_000])
@@ -108,6 +110,45 @@ def test_added_tokens_without_their_embeddings_are_refused(adapter: Path, tiny_l
     tokenizer.save_pretrained(own)
     with pytest.raises(ModelError, match=rf"{WORDS} rows.*resized embeddings"):
         merge(resolve_source(str(own)), tmp_path / "merged")
+
+
+@pytest.fixture(scope="module")
+def taught(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.Tensor]:
+    """A chat format taught to a base model: two new tokens, padded to 64, embeddings trained; and its logits."""
+    folder = tmp_path_factory.mktemp("taught") / "adapter"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_llama), AutoTokenizer.from_pretrained(tiny_llama)
+    tokenizer.add_tokens(["<turn>", "<end>"], special_tokens=True)
+    model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64)
+    settings = {"ensure_weight_tying": True, "modules_to_save": ["embed_tokens", "lm_head"]}
+    adapted = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj"], **settings))
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    adapted.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder, logits(adapted, torch.tensor([[WORDS, 1, 42, WORDS + 1]]))
+
+
+def test_a_chat_format_that_was_taught_with_new_tokens_is_merged_with_its_tokenizer(taught, tmp_path: Path) -> None:
+    folder, expected = taught
+    merge(resolve_source(str(folder)), tmp_path / "merged")
+    merged, tokenizer = (kind.from_pretrained(tmp_path / "merged") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert merged.config.vocab_size == WORDS + 64
+    assert merged.config.tie_word_embeddings
+    ids = tokenizer("<turn>Hello<end>")["input_ids"]
+    assert (ids[0], ids[-1]) == (WORDS, WORDS + 1)
+    assert (logits(merged, torch.tensor([[WORDS, 1, 42, WORDS + 1]])) - expected).abs().max() < 1e-4
+
+
+def test_a_chat_format_that_was_taught_with_new_tokens_is_exported(taught, tmp_path: Path, edgetune_command) -> None:
+    folder, _ = taught
+    done = edgetune_command("export", folder, "--quant", "f32", "--out", tmp_path / "model.gguf")
+    assert done.exit_code == 0, done.stderr
+    trained = folded_tensor(open_folded(resolve_source(str(folder))), "model.embed_tokens.weight")
+    tensors = {tensor.name: tensor for tensor in GGUFReader(tmp_path / "model.gguf").tensors}
+    assert np.array_equal(tensors["token_embd.weight"].data, trained.numpy())
+    assert "output.weight" not in tensors
 
 
 def test_a_sharded_base_gives_the_same_tensors_as_one_file(adapter: Path, sharded: Path) -> None:

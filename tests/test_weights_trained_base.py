@@ -89,7 +89,7 @@ def test_the_adapter_is_folded_into_the_rounded_weight(base: Path, tmp_path: Pat
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     own = {key.replace("model.layers.0.self_attn.", ""): tensors[key] for key in tensors if "layers.0" in key}
     peft.set_peft_model_state_dict(model, own)
-    assert torch.equal(trained, model.merge_and_unload(safe_merge=True).q_proj.weight)
+    assert torch.equal(trained, model.merge_and_unload().q_proj.weight)
     assert not torch.equal(trained, stored)
 
 

@@ -19,8 +19,9 @@ from edgetune.gguf.encode import to_float32
 from edgetune.gguf.lineage import Lineage, trace_lineage
 from edgetune.gguf.lora_pairs import LoraPair, gather_pairs, inexpressible, refuse_other_methods
 from edgetune.models.load import open_tokenizer
-from edgetune.models.safetensors_file import SafetensorsFile
 from edgetune.outputs import check_target, staged_file
+from edgetune.weights.adapter_file import AdapterFile
+from edgetune.weights.fold import INVOCATION_TOKENS, refuse_biases_without_place
 from edgetune.weights.source import Source
 from edgetune.weights.stream import open_folded
 
@@ -54,15 +55,17 @@ def export_adapter(source: Source, out: Path, *, outtype: AdapterType = "f32", f
     if source.adapter is None:
         raise UsageError("is a whole model, so there is no adapter to write alone", where=source.name)
     check_target(out, force=force)
-    refuse_other_methods(source.adapter)
     base = open_folded(replace(source, adapter=None))
-    file = SafetensorsFile(source.adapter.weights)
+    file = AdapterFile(source.adapter, base.tensors)
+    refuse_biases_without_place(source.adapter, file, base.tensors)
+    refuse_other_methods(source.adapter)
     alpha = float(source.adapter.settings.get("lora_alpha") or 1)
     pairs = gather_pairs(source.adapter, file, base, alpha)
     _compare_tokenizers(source)
     architecture = find_architecture(base.config, where=source.base.reference).gguf_name
     with staged_file(out, force=force) as staged:
-        _write(staged, architecture, trace_lineage(source), alpha, pairs, file, outtype)
+        invocation = source.adapter.settings.get(INVOCATION_TOKENS) or ()
+        _write(staged, architecture, trace_lineage(source), alpha, invocation, pairs, file, outtype)
         size = staged.stat().st_size
     return AdapterReport(
         out=out,
@@ -98,8 +101,9 @@ def _write(
     architecture: str,
     lineage: Lineage,
     alpha: float,
+    invocation: Sequence[int],
     pairs: Sequence[LoraPair],
-    adapter: SafetensorsFile,
+    adapter: AdapterFile,
     outtype: AdapterType,
 ) -> None:
     import numpy as np
@@ -108,7 +112,7 @@ def _write(
     dtype = np.dtype(np.float32 if outtype == "f32" else np.float16)
     writer = GGUFWriter(file, architecture)
     try:
-        _describe(writer, lineage, alpha)
+        _describe(writer, lineage, alpha, invocation)
         for pair in pairs:
             for part, shape in zip(("lora_a", "lora_b"), pair.shapes, strict=True):
                 writer.add_tensor_info(f"{pair.name}.{part}", shape, dtype, shape[0] * shape[1] * dtype.itemsize)
@@ -122,15 +126,19 @@ def _write(
         writer.close()
 
 
-def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float) -> None:
-    from gguf import GGUFType, Keys
+def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float, invocation: Sequence[int]) -> None:
+    """`invocation`: the tokens from which on an activated LoRA acts, https://arxiv.org/abs/2504.12397; else none."""
+    from gguf import GGUFType, GGUFValueType, Keys
 
     lineage.describe(writer, GGUFType.ADAPTER)
     writer.add_string(Keys.Adapter.TYPE, "lora")
     writer.add_float32(Keys.Adapter.LORA_ALPHA, alpha)
+    if invocation:
+        tokens = Keys.Adapter.ALORA_INVOCATION_TOKENS
+        writer.add_key_value(tokens, list(invocation), GGUFValueType.ARRAY, GGUFValueType.UINT32)
 
 
-def _arrays(pair: LoraPair, adapter: SafetensorsFile) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(pair: LoraPair, adapter: AdapterFile) -> tuple[np.ndarray, np.ndarray]:
     """A and B in float32 as the file has them."""
     import numpy as np
 

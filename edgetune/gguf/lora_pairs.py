@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from edgetune.errors import AdapterError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.architectures.plan import OutputTensor
-from edgetune.models.safetensors_file import SafetensorsFile
-from edgetune.weights.adapter_keys import MODEL_PREFIX, ModuleKeys, assign_keys, incomplete, other_base
+from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
+from edgetune.weights.adapter_keys import ModuleKeys, assign_keys, incomplete, other_base
 from edgetune.weights.base import ITEM_BYTES, TensorInfo
 from edgetune.weights.embeddings import embedding_names
+from edgetune.weights.fold import INVOCATION_TOKENS
 from edgetune.weights.lora import PlainLora, is_plain_lora, lora_rank, lora_scaling
 from edgetune.weights.source import Adapter
 from edgetune.weights.stream import FoldedTensors
@@ -42,8 +43,8 @@ class LoraPair:
 
 
 def refuse_other_methods(adapter: Adapter) -> None:
-    """Raise AdapterError for anything but plain LoRA."""
-    settings = adapter.settings
+    """Raise AdapterError for anything but plain LoRA, and activated LoRA, which llama.cpp knows too."""
+    settings = {key: value for key, value in adapter.settings.items() if key != INVOCATION_TOKENS}
     kind = str(settings["peft_type"]).removeprefix("PeftType.")
     if kind != "LORA":
         raise inexpressible(adapter, f"is a {kind} adapter")
@@ -57,15 +58,13 @@ def _variant(settings: Mapping[str, Any]) -> str:
         return "is a DoRA (use_dora)"
     if settings.get("lora_bias") or settings.get("bias", "none") != "none":
         return "trains biases"
-    if settings.get("alora_invocation_tokens"):
-        return "is an aLoRA (alora_invocation_tokens)"
     start = settings.get("init_lora_weights", True)
     if isinstance(start, str) and start != "gaussian":
         return f"may have changed the base before it was trained (init_lora_weights: {start})"
     return "is a variant of LoRA"
 
 
-def gather_pairs(adapter: Adapter, file: SafetensorsFile, base: FoldedTensors, alpha: float) -> list[LoraPair]:
+def gather_pairs(adapter: Adapter, file: AdapterFile, base: FoldedTensors, alpha: float) -> list[LoraPair]:
     """Every pair, in the order of the base's tensors; all that cannot be written is refused here."""
     plan = find_architecture(base.config, where=base.config.where).plan(base.config, base.tensors)
     names = embedding_names(base.config, base.source.base, base.tensors)
@@ -89,11 +88,11 @@ def gather_pairs(adapter: Adapter, file: SafetensorsFile, base: FoldedTensors, a
 
 
 def _refuse_module(
-    adapter: Adapter, file: SafetensorsFile, module: ModuleKeys, base: FoldedTensors, tied: set[str]
+    adapter: Adapter, file: AdapterFile, module: ModuleKeys, base: FoldedTensors, tied: set[str]
 ) -> None:
     if module.adapter_keys and f"{module.path}.weight" in tied:
         raise inexpressible(adapter, f"adapts {module.path}, which this base uses as embedding and output layer both")
-    if module.row_key is not None:
+    if module.rows is not None:
         raise inexpressible(adapter, f"holds trained rows of {module.path} (trainable_token_indices)")
     for parameter, key in module.replacements.items():
         name = f"{module.path}.{parameter}"
@@ -101,7 +100,7 @@ def _refuse_module(
             raise inexpressible(adapter, f"holds a trained {name} (modules_to_save, or a bias)")
 
 
-def _is_copy(file: SafetensorsFile, key: str, base: FoldedTensors, name: str) -> bool:
+def _is_copy(file: AdapterFile, key: str, base: FoldedTensors, name: str) -> bool:
     """True for a tensor that is the base's own: PEFT saves the embedding beside an adapter of it, trained or not."""
     import numpy as np
 
@@ -117,7 +116,7 @@ def _is_copy(file: SafetensorsFile, key: str, base: FoldedTensors, name: str) ->
 
 
 def _pair(
-    adapter: Adapter, file: SafetensorsFile, module: ModuleKeys, base: Mapping[str, TensorInfo], alpha: float
+    adapter: Adapter, file: AdapterFile, module: ModuleKeys, base: Mapping[str, TensorInfo], alpha: float
 ) -> LoraPair:
     """The module's pair under the base's own name. Raises AdapterError when its tensors do not fit."""
     weight = base[f"{module.path}.weight"]
@@ -143,9 +142,7 @@ def _keys(module: ModuleKeys, parts: tuple[str, str]) -> tuple[str, str]:
     return f"{MODEL_PREFIX}{module.path}.{parts[0]}", f"{MODEL_PREFIX}{module.path}.{parts[1]}"
 
 
-def _check_shapes(
-    adapter: Adapter, file: SafetensorsFile, keys: Sequence[str], needed: Sequence[tuple[int, ...]]
-) -> None:
+def _check_shapes(adapter: Adapter, file: AdapterFile, keys: Sequence[str], needed: Sequence[tuple[int, ...]]) -> None:
     for key, shape in zip(keys, needed, strict=True):
         stored = file.tensors[key]
         if stored.shape != shape:

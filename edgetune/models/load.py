@@ -6,10 +6,11 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgetune.errors import ModelError
+from edgetune.errors import MissingComponent, ModelError
 from edgetune.models.families import Kind, auto_class, kind_of
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Quantize = Literal["none", "int8", "nf4"]
+
+_SENTENCEPIECE = "tokenizer.model"
+_PROTOBUF_START = b"\n"
+"""The first byte of SentencePiece's model; a file of tiktoken's begins with text."""
 
 
 def resolve_dtype(name: str) -> torch.dtype:
@@ -52,17 +57,34 @@ def load_config(files: ModelFiles) -> PretrainedConfig:
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
     """The model's tokenizer with its chat template; its special tokens are those that the model's own files name.
 
-    Raises ModelError.
+    Raises ModelError, and MissingComponent for a SentencePiece model without the package that reads it.
     """
     from transformers import AutoTokenizer
 
     from edgetune.models.gguf_tokenizer import gguf_tokenizer
 
+    if files.gguf is None:
+        _require_sentencepiece(files)
     with _explained(files):
         tokenizer = gguf_tokenizer(GgufFile(files.gguf)) if files.gguf else AutoTokenizer.from_pretrained(files.folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _require_sentencepiece(files: ModelFiles) -> None:
+    """Without the package Transformers takes the file for one of tiktoken's, and asks for that."""
+    file = files.folder / _SENTENCEPIECE
+    if (files.folder / "tokenizer.json").is_file() or not file.is_file() or find_spec("sentencepiece") is not None:
+        return
+    with file.open("rb") as content:
+        if content.read(1) != _PROTOBUF_START:
+            return
+    raise MissingComponent(
+        f"its tokenizer is {_SENTENCEPIECE} alone, and the package that reads it is not installed",
+        where=files.reference,
+        remedy="run: pip install sentencepiece protobuf",
+    )
 
 
 def open_tokenizer(files: ModelFiles) -> ModelTokenizer:

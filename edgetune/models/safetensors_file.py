@@ -81,6 +81,8 @@ class SafetensorsFile:
         entry = self.tensors[name]
         lengths = entry.shape or (1,)
         stop = lengths[0] if stop is None else stop
+        if not 0 <= start <= stop <= lengths[0]:  # else the array would be its neighbour's bytes
+            raise IndexError(f"{self.path}: {name} has {lengths[0]} rows, not {start} to {stop}")
         kind = np.dtype(_NUMPY[entry.dtype])
         place = entry.start + start * entry.row_bytes
         count = (stop - start) * entry.row_bytes // kind.itemsize

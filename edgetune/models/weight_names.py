@@ -45,12 +45,13 @@ def names_in_memory(config: ModelConfig, files: ModelFiles, stored: Collection[s
     """
     if config.model_type in _AS_STORED or files.gguf is not None:
         return {name: name for name in stored}
-    rename = _rename_with_images if config.model_type in _WITH_IMAGES else _renaming_of_transformers(config, files)
+    rename = name_with_images if config.model_type in _WITH_IMAGES else _renaming_of_transformers(config, files)
     renamed = {rename(name): name for name in stored}
     return renamed if len(renamed) == len(stored) else {name: name for name in stored}
 
 
-def _rename_with_images(name: str) -> str:
+def name_with_images(name: str) -> str:
+    """What Transformers calls a tensor today that it called otherwise before version 4.52, and calls so on the disk."""
     for stored, held in _PREFIXES.items():
         if name.startswith(stored):
             return held + name.removeprefix(stored)

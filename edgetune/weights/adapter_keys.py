@@ -6,14 +6,32 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from edgetune.errors import AdapterError
+from edgetune.models.weight_names import TEXT
+from edgetune.weights.adapter_file import MODEL_PREFIX, PEFT_PREFIX, split_key
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.source import Adapter
 from edgetune.weights.targets import is_targeted, targets_all
 
-MODEL_PREFIX = "base_model.model."
-"""PEFT's name for the base inside the adapter's keys. A key without it belongs to all modules (VeRA's projections)."""
+_ROWS = ("token_adapter.trainable_tokens_delta", "trainable_tokens_delta")
+"""Trained rows: beside another method (trainable_token_indices), and as a method of their own (TRAINABLE_TOKENS)."""
 
-_TOKEN_ROWS = "token_adapter.trainable_tokens_delta"
+_OUTPUT_LAYER = "lm_head"
+
+_TRAINED = ("", "modules_to_save.")
+_FROZEN = ("token_adapter.base_layer.", "base_layer.", "original_module.")
+"""What stands before a parameter that was saved whole, the one that counts first.
+
+After a change of the vocabulary PEFT saves embedding and output layer with all that is in them, under the names of the
+wrappers around them: what was trained, and what that began from.
+"""
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of an embedding or output layer that were trained: the key, and the tokens that they belong to."""
+
+    key: str
+    indices: tuple[int, ...]
 
 
 @dataclass
@@ -23,9 +41,11 @@ class ModuleKeys:
     path: str
     adapter_keys: list[str] = field(default_factory=list)
     replacements: dict[str, str] = field(default_factory=dict)
-    """Parameter ("weight" or "bias") -> the key whose tensor takes its place: modules_to_save, trained biases."""
-    row_key: str | None = None
-    """Newly trained rows of an embedding (trainable_token_indices)."""
+    """Parameter ("weight" or "bias") -> the key whose tensor takes its place: modules_to_save, trained biases, and what
+    was saved because the vocabulary has changed."""
+    frozen_weight: str | None = None
+    """The key of the module's weight without what was trained, where the file holds it."""
+    rows: TokenRows | None = None
 
 
 @dataclass(frozen=True)
@@ -44,22 +64,24 @@ def assign_keys(adapter: Adapter, keys: Collection[str], base: Mapping[str, Tens
     """
     linear = {name.rpartition(".")[0]: info for name, info in base.items() if name.endswith(".weight")}
     modules: dict[str, ModuleKeys] = {}
+    whole: dict[str, dict[str, dict[str, str]]] = {}
     shared: list[str] = []
     strays: list[str] = []
     for key in sorted(keys):
         if not key.startswith(MODEL_PREFIX):
-            shared.append(key)
+            known = key.startswith(PEFT_PREFIX) and adapter.settings["peft_type"] != "LORA"
+            (shared if known else strays).append(key)
             continue
-        path, rest = _split(key.removeprefix(MODEL_PREFIX), linear)
-        parameter = rest.removeprefix("base_layer.").removeprefix("modules_to_save.")
+        path, rest = split_key(key.removeprefix(MODEL_PREFIX), linear)
+        before, parameter = _whole_parameter(rest)
         if path is None or (parameter == "bias" and f"{path}.bias" not in base):
             strays.append(key)
             continue
         module = modules.setdefault(path, ModuleKeys(path))
-        if parameter in ("weight", "bias"):
-            module.replacements[parameter] = key
-        elif rest == _TOKEN_ROWS:
-            module.row_key = key
+        if parameter is not None:
+            whole.setdefault(path, {}).setdefault(parameter, {})[before] = key
+        elif rest in _ROWS:
+            module.rows = TokenRows(key, _token_indices(adapter, path))
         else:
             module.adapter_keys.append(key)
     if strays:
@@ -68,8 +90,45 @@ def assign_keys(adapter: Adapter, keys: Collection[str], base: Mapping[str, Tens
         raise other_base(adapter, f"this one has no module for {strays[0]}{more}")
     if not modules:
         raise AdapterError("holds no tensors", where=adapter.weights, remedy="was the training interrupted?")
+    for path, saved in whole.items():
+        _place_whole(adapter, modules[path], saved)
     _refuse_incomplete(adapter, modules, linear)
     return AdapterKeys(modules, shared)
+
+
+def _whole_parameter(rest: str) -> tuple[str, str | None]:
+    """modules_to_save.weight -> ("modules_to_save.", "weight"); None for the parameter of anything but a whole one."""
+    for parameter in ("weight", "bias"):
+        before = rest.removesuffix(parameter)
+        if before != rest and before in (*_TRAINED, *_FROZEN):
+            return before, parameter
+    return rest, None
+
+
+def _place_whole(adapter: Adapter, module: ModuleKeys, saved: Mapping[str, Mapping[str, str]]) -> None:
+    """Choose among the tensors that were saved whole of one module, by parameter and by what stands before it."""
+    for parameter, keys in saved.items():
+        module.replacements[parameter] = next(keys[before] for before in (*_TRAINED, *_FROZEN) if before in keys)
+    weights = saved.get("weight", {})
+    module.frozen_weight = next((weights[before] for before in _FROZEN if before in weights), None)
+    retrained = "modules_to_save." in weights or _is_saved_whole(adapter, module.path)
+    if module.frozen_weight is None and not retrained:
+        module.frozen_weight = weights.get("")
+
+
+def _is_saved_whole(adapter: Adapter, path: str) -> bool:
+    """True for a module that was trained whole, by PEFT's rule (peft.utils.other._set_trainable)."""
+    return any(path.endswith(name) for name in adapter.settings.get("modules_to_save") or ())
+
+
+def _token_indices(adapter: Adapter, path: str) -> tuple[int, ...]:
+    """The tokens whose rows of the module at `path` were trained. Raises AdapterError when nothing says which."""
+    recorded = adapter.settings.get("trainable_token_indices") or adapter.settings.get("token_indices") or ()
+    if isinstance(recorded, dict):
+        recorded = next((indices for name, indices in recorded.items() if path.endswith(name)), ())
+    if not recorded:
+        raise incomplete(adapter, f"holds trained rows of {path}, and its configuration does not say of which tokens")
+    return tuple(recorded)
 
 
 def targeted_modules(
@@ -78,7 +137,11 @@ def targeted_modules(
     """Paths of the modules that the adapter's configuration means. `linear`: the base's weights by module path."""
     if targets_all(adapter.settings):
         return [path for path, module in modules.items() if module.adapter_keys]
-    return [path for path, info in linear.items() if len(info.shape) == 2 and is_targeted(adapter.settings, path)]
+    meant = [path for path, info in linear.items() if len(info.shape) == 2 and is_targeted(adapter.settings, path)]
+    # Trained on the text model alone, an adapter says nothing of modules that have the same names beside it.
+    of_text = {path for path in linear if path.startswith(TEXT)}
+    alone = bool(of_text) and modules.keys() <= of_text | {_OUTPUT_LAYER}
+    return [path for path in meant if path in of_text | {_OUTPUT_LAYER}] if alone else meant
 
 
 def other_base(adapter: Adapter, how: str) -> AdapterError:
@@ -96,7 +159,13 @@ def incomplete(adapter: Adapter, what: str) -> AdapterError:
 
 
 def _refuse_incomplete(adapter: Adapter, modules: Mapping[str, ModuleKeys], linear: Mapping[str, TensorInfo]) -> None:
-    lost = [path for path in targeted_modules(adapter, modules, linear) if path not in modules]
+    lost = [
+        path
+        for path in targeted_modules(adapter, modules, linear)
+        if path not in modules or _is_empty_wrapper(modules[path])
+    ]
+    if adapter.settings.get("trainable_token_indices") and not any(module.rows for module in modules.values()):
+        raise incomplete(adapter, "its configuration says that rows of tokens were trained, and it has none")
     if lost:
         raise AdapterError(
             f"its configuration targets {lost[0]} and {len(lost) - 1} more modules that it has no tensors for"
@@ -105,6 +174,15 @@ def _refuse_incomplete(adapter: Adapter, modules: Mapping[str, ModuleKeys], line
             where=adapter.folder,
             remedy="the adapter is incomplete, or was made for a smaller base (--base MODEL)",
         )
+
+
+def _is_empty_wrapper(module: ModuleKeys) -> bool:
+    """True where the file holds the weight from inside an adapter's layer, and nothing of the adapter."""
+    return (
+        module.frozen_weight is not None
+        and ".base_layer." in module.frozen_weight
+        and not (module.adapter_keys or module.rows)
+    )
 
 
 def _refuse_missing_head(adapter: Adapter, strays: Collection[str]) -> None:
@@ -118,13 +196,3 @@ def _refuse_missing_head(adapter: Adapter, strays: Collection[str]) -> None:
         where=adapter.folder,
         remedy="write the whole model with edgetune merge, or use the adapter with PEFT as it is",
     )
-
-
-def _split(name: str, linear: Mapping[str, TensorInfo]) -> tuple[str | None, str]:
-    """model.layers.0.q_proj.lora_A.weight -> (model.layers.0.q_proj, lora_A.weight); None when no module fits."""
-    parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        path = ".".join(parts[:length])
-        if path in linear:
-            return path, ".".join(parts[length:])
-    return None, name

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from edgetune.errors import AdapterError, ModelError
 from edgetune.models.config import ModelConfig
 from edgetune.models.load import load_config, quiet_libraries
-from edgetune.models.safetensors_file import SafetensorsFile
 from edgetune.recipe.yaml_input import read_mapping
-from edgetune.weights.adapter_keys import MODEL_PREFIX, other_base
+from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
+from edgetune.weights.adapter_keys import other_base
 from edgetune.weights.base import BaseTensors, TensorInfo, widest_dtype
 from edgetune.weights.fold import refuse_unmergeable
 from edgetune.weights.source import Adapter, Source
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _CLASS_SUFFIX = "ForSequenceClassification"
-_WRAPPERS = ("modules_to_save", "base_layer")
+_WRAPPERS = ("modules_to_save", "base_layer", "original_module", "token_adapter")
 """What PEFT puts into the names of tensors that it saves whole."""
 _OLD_PARAMETERS = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 """What TensorFlow's BERT called the parameters of a norm, in early checkpoints."""
@@ -56,7 +56,7 @@ class ClassifierBase:
         assert source.adapter is not None
         refuse_unmergeable(source.adapter)
         self._base = base
-        held = {_plain_name(key): info.shape for key, info in SafetensorsFile(source.adapter.weights).tensors.items()}
+        held = {_plain_name(key): info.shape for key, info in AdapterFile(source.adapter, base.tensors).tensors.items()}
         skeleton = _skeleton(source)
         output = skeleton.output
         stored = {name: skeleton.find(name, base.tensors) for name in skeleton.shapes}

@@ -1,22 +1,28 @@
 """Base ⊕ adapter for one module: decides how each tensor of the base is changed, and changes its rows.
 
-Plain LoRA is folded by rows (lora.py), trained tensors and token rows take the base's place, and everything else goes
-through PEFT's own layer code, a whole module at a time (peft_module.py).
+What the adapter holds whole takes the base's place first (replaced_base.py). On that, plain LoRA is folded by rows
+(lora.py), trained rows of tokens are put in (token_rows.py), and everything else goes through PEFT's own layer code, a
+whole module at a time (peft_module.py).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from edgetune.errors import AdapterError
-from edgetune.models.safetensors_file import SafetensorsFile
-from edgetune.weights.adapter_keys import AdapterKeys, ModuleKeys, assign_keys, incomplete, other_base
-from edgetune.weights.base import ITEM_BYTES, BaseTensors
+from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
+from edgetune.weights.adapter_keys import AdapterKeys, ModuleKeys, assign_keys
+from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo
+from edgetune.weights.embeddings import EmbeddingNames
 from edgetune.weights.lora import PlainLora, is_plain_lora
 from edgetune.weights.peft_module import PeftFolder, load_peft_config
+from edgetune.weights.replaced_base import ReplacedBase
 from edgetune.weights.source import Adapter
-from edgetune.weights.torch_arrays import as_array, copy_to_torch, torch_dtype
+from edgetune.weights.token_rows import TrainedRows
+from edgetune.weights.torch_arrays import as_array, copy_to_torch
+from edgetune.weights.tying import settle_tied
 from edgetune.weights.whole_tensors import WholeTensors
 
 if TYPE_CHECKING:
@@ -26,6 +32,11 @@ if TYPE_CHECKING:
 _WHOLE_COPIES = 4
 """Of a module that PEFT folds: its weight, the float32 difference, their sum, and the one that is still being read."""
 
+INVOCATION_TOKENS = "alora_invocation_tokens"
+"""The setting that makes a LoRA an activated one, which acts on what follows these tokens and on nothing else."""
+
+_LORA_BIAS = ".lora_B.bias"
+
 _TOGETHER = ("FROD", "TINYLORA", "UNILORA")
 """PEFT's methods whose tensors belong to no single module."""
 
@@ -33,16 +44,23 @@ _TOGETHER = ("FROD", "TINYLORA", "UNILORA")
 class AdapterFolder:
     """An opened adapter, able to change the base's tensors. Threads may ask at the same time.
 
-    Raises AdapterError when the method cannot be merged, when the adapter names modules that the base does not have or
-    lacks tensors for modules that its configuration targets, and when shapes do not fit.
+    `vocabulary` names the base's embedding and output layer; with `tied` they are one weight, which `base` shows under
+    both names. Raises AdapterError when the method cannot be merged, when the adapter names modules that the base does
+    not have or lacks tensors for modules that its configuration targets, and when shapes do not fit.
     """
 
-    def __init__(self, adapter: Adapter, base: BaseTensors) -> None:
+    def __init__(
+        self, adapter: Adapter, base: BaseTensors, *, vocabulary: EmbeddingNames | None = None, tied: bool = False
+    ) -> None:
         self.adapter = adapter
-        self._base = base
         refuse_unmergeable(adapter)
-        self._file = SafetensorsFile(adapter.weights)
+        self._file = AdapterFile(adapter, base.tensors)
         self._keys: AdapterKeys = assign_keys(adapter, self._file.tensors, base.tensors)
+        refuse_biases_without_place(adapter, self._file, base.tensors)
+        self.keeps_tied = tied and vocabulary is not None and settle_tied(adapter, self._file, self._keys, vocabulary)
+        resizable = () if vocabulary is None else (vocabulary.embedding, vocabulary.head)
+        self._base = ReplacedBase(adapter, self._file, base, self.modules, resizable)
+        self._rows = self._trained_rows()
         self._plain = self._plain_modules()
         self._peft: PeftFolder | None = None
         self._whole = WholeTensors(self._fold_module)
@@ -53,105 +71,73 @@ class AdapterFolder:
         return self._keys.modules
 
     @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """The base's tensors in the shapes that they have with the adapter."""
+        return self._base.tensors
+
+    @property
     def working_bytes(self) -> int:
         """Memory that the largest module takes which is folded whole."""
         whole = [path for path, module in self.modules.items() if module.adapter_keys and path not in self._plain]
-        largest = max((math.prod(self._base.tensors[f"{path}.weight"].shape) for path in whole), default=0)
+        largest = max((math.prod(self.tensors[f"{path}.weight"].shape) for path in whole), default=0)
         return _WHOLE_COPIES * ITEM_BYTES["F32"] * largest
+
+    @property
+    def changes_nothing(self) -> bool:
+        """True for LoRA that is as it was before its training: one of A and B is zero in every module."""
+        return all(_is_zero_lora(self._file, module) for module in self.modules.values())
 
     def touches(self, name: str) -> bool:
         """True when the adapter changes this tensor."""
         path, _, parameter = name.rpartition(".")
+        if self._base.differs(name):
+            return True
         module = self.modules.get(path)
         if module is None:
             return False
-        if parameter in module.replacements or (parameter == "weight" and module.row_key is not None):
+        if name in self._rows:
             return True
         return parameter == "weight" if path in self._plain else bool(module.adapter_keys)
 
-    def replacement_shape(self, name: str) -> tuple[int, ...] | None:
-        """The shape of the tensor that takes the place of base tensor `name`; None when none does."""
-        key = self._replacement_key(name)
-        return None if key is None else self._file.tensors[key].shape
-
-    def same_replacement(self, one: str, other: str) -> bool:
-        """True when tensors of the same values take the places of two base tensors."""
-        import numpy as np
-
-        keys = self._replacement_key(one), self._replacement_key(other)
-        if keys[0] is None or keys[1] is None:
-            return False
-        return bool(np.array_equal(self._file.rows(keys[0]), self._file.rows(keys[1])))
+    def replaces(self, name: str) -> bool:
+        """True when the adapter holds the whole tensor, or began from one that it holds."""
+        return self._base.replaces(name)
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a tensor that the adapter touches, in the base's type.
 
-        Raises AdapterError when PEFT cannot fold the module, NumericalError when it finds a value that is not finite.
+        Raises AdapterError when PEFT cannot fold the module. What is not finite is for the caller to find.
         """
         path, _, parameter = name.rpartition(".")
-        module = self.modules[path]
-        if path in self._plain:
-            folded = self._plain[path].fold(self._base.rows(name, start, stop), start)
-            self._base.release(name, start, stop)
-            return folded
-        if module.adapter_keys:
+        module = self.modules.get(path)
+        if module is not None and module.adapter_keys and path not in self._plain:
             return self._whole.rows(name, start, stop)
-        if parameter in module.replacements:
-            return self._replaced(name, start, stop)
-        return self._with_new_rows(module, self._base.rows(name, start, stop), start)
+        rows = self._base.rows(name, start, stop)
+        if parameter == "weight" and path in self._plain:
+            return self._plain[path].fold(rows, start)
+        return self._rows[name].put_into(rows, start) if name in self._rows else rows
 
     def release(self, name: str, start: int, stop: int) -> None:
         """Let go of what these rows hold in memory."""
         self._whole.release(name, start, stop)
-        key = self._replacement_key(name)
-        if key is not None:
-            self._file.release(key, start, stop)
+        self._base.release(name, start, stop)
 
     def _plain_modules(self) -> dict[str, PlainLora]:
         if not is_plain_lora(self.adapter.settings):
             return {}
         plain = {}
         for path, module in self.modules.items():
-            weight = self._base.tensors[f"{path}.weight"]
+            weight = self.tensors[f"{path}.weight"]
             if module.adapter_keys and PlainLora.suits(module, weight):
                 plain[path] = PlainLora(self.adapter, self._file, module, weight)
         return plain
 
-    def _replacement_key(self, name: str) -> str | None:
-        path, _, parameter = name.rpartition(".")
-        module = self.modules.get(path)
-        return None if module is None else module.replacements.get(parameter)
-
-    def _replaced(self, name: str, start: int, stop: int) -> np.ndarray:
-        key = self._replacement_key(name)
-        assert key is not None
-        dtype, wanted = self._file.tensors[key].dtype, self._base.tensors[name].dtype
-        if dtype not in ITEM_BYTES:
-            raise incomplete(self.adapter, f"{key} has the type {dtype}, which is none of a weight's")
-        rows = self._file.rows(key, start, stop)
-        return rows if dtype == wanted else as_array(copy_to_torch(rows, dtype).to(torch_dtype(wanted)))
-
-    def _with_new_rows(self, module: ModuleKeys, base: np.ndarray, start: int) -> np.ndarray:
-        """`base`, rows of the embedding from `start` on, with the trained rows among them."""
-        key = module.row_key
-        assert key is not None
-        trained = self._file.tensors[key]
-        indices = self.adapter.settings["trainable_token_indices"]
-        if isinstance(indices, dict):
-            indices = next(value for name, value in indices.items() if module.path.endswith(name))
-        weight = self._base.tensors[f"{module.path}.weight"]
-        if trained.shape != (len(indices), weight.shape[1]) or max(indices, default=0) >= weight.shape[0]:
-            raise other_base(
-                self.adapter,
-                f"{key} has rows for {len(indices)} tokens up to {max(indices, default=0)} and the shape "
-                f"{list(trained.shape)}, the embedding is {list(weight.shape)}",
-            )
-        new = as_array(copy_to_torch(self._file.rows(key), trained.dtype).to(torch_dtype(weight.dtype)))
-        rows = base.copy()
-        for place, index in enumerate(indices):
-            if start <= index < start + len(rows):
-                rows[index - start] = new[place]
-        return rows
+    def _trained_rows(self) -> dict[str, TrainedRows]:
+        return {
+            f"{path}.weight": TrainedRows(self.adapter, self._file, module.rows, self.tensors[f"{path}.weight"])
+            for path, module in self.modules.items()
+            if module.rows is not None
+        }
 
     def _fold_module(self, name: str) -> dict[str, np.ndarray]:
         """All parameters of the module that `name` belongs to."""
@@ -159,23 +145,28 @@ class AdapterFolder:
         parameters = {}
         for parameter in ("weight", "bias"):
             whole = f"{module.path}.{parameter}"
-            if whole not in self._base.tensors:
+            if whole not in self.tensors:
                 continue
-            info = self._base.tensors[whole]
-            rows = info.shape[0]
-            if parameter in module.replacements:
-                array = self._replaced(whole, 0, rows)
-            else:
-                array = self._base.rows(whole, 0, rows)
-                if parameter == "weight" and module.row_key is not None:
-                    array = self._with_new_rows(module, array, 0)
+            info = self.tensors[whole]
+            array = self._base.rows(whole, 0, info.shape[0])
+            if whole in self._rows:
+                array = self._rows[whole].put_into(array, 0)
             parameters[parameter] = copy_to_torch(array, info.dtype)
-            self._base.release(whole, 0, rows)
+            self._base.release(whole, 0, info.shape[0])
         if self._peft is None:
-            linear = {n.rpartition(".")[0]: info for n, info in self._base.tensors.items() if n.endswith(".weight")}
-            self._peft = PeftFolder(self.adapter, self._keys, linear)
+            linear = {n.rpartition(".")[0]: info for n, info in self.tensors.items() if n.endswith(".weight")}
+            self._peft = PeftFolder(self.adapter, self._file, self._keys, linear)
         folded = self._peft.fold(module, parameters)
         return {f"{module.path}.{parameter}": as_array(tensor) for parameter, tensor in folded.items()}
+
+
+def _is_zero_lora(file: AdapterFile, module: ModuleKeys) -> bool:
+    if module.replacements or module.rows or not module.adapter_keys:
+        return False
+    kinds = {key.removeprefix(f"{MODEL_PREFIX}{module.path}.") for key in module.adapter_keys}
+    if kinds not in ({"lora_A.weight", "lora_B.weight"}, {"lora_embedding_A", "lora_embedding_B"}):
+        return False
+    return any(file.is_zero(key) for key in reversed(module.adapter_keys))
 
 
 def refuse_unmergeable(adapter: Adapter) -> None:
@@ -187,6 +178,12 @@ def refuse_unmergeable(adapter: Adapter) -> None:
             f"{kind} adds to the input or the computation instead of changing weights, so it cannot be folded in",
             where=adapter.folder,
             remedy="use the adapter with PEFT, or train one with method lora or ia3",
+        )
+    if adapter.settings.get(INVOCATION_TOKENS):
+        raise AdapterError(
+            "is an aLoRA, which changes only what follows its invocation tokens, so it cannot be folded in",
+            where=adapter.folder,
+            remedy="write it alone with `edgetune export --adapter-only`: llama.cpp knows such adapters",
         )
     if kind in _TOGETHER:
         raise AdapterError(
@@ -200,4 +197,16 @@ def refuse_unmergeable(adapter: Adapter) -> None:
                 f"{option} is set, and edgetune cannot fold such an adapter",
                 where=adapter.folder,
                 remedy="merge it with PEFT's merge_and_unload and give the merged model",
+            )
+
+
+def refuse_biases_without_place(adapter: Adapter, file: AdapterFile, base: Collection[str]) -> None:
+    """Raise AdapterError for LoRA with biases (lora_bias) on a layer of the base (names of tensors) that has none."""
+    for key in file.tensors:
+        path = key.removeprefix(MODEL_PREFIX).removesuffix(_LORA_BIAS)
+        if key.endswith(_LORA_BIAS) and f"{path}.weight" in base and f"{path}.bias" not in base:
+            raise AdapterError(
+                f"was trained with lora_bias, and {path} of its base has no bias that could hold what it adds",
+                where=adapter.folder,
+                remedy="use the adapter with PEFT as it is, or train again without lora_bias",
             )

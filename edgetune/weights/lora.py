@@ -2,7 +2,8 @@
 
 W' = W + s·B·A (https://arxiv.org/abs/2106.09685), s = alpha/r, or alpha/√r for rsLoRA
 (https://arxiv.org/abs/2312.03732). Rows of W' need only the same rows of W and B. The order of rounding is that of
-peft.tuners.lora.layer.Linear.merge(safe_merge=True): B·A in float32, times s, to W's type, added in W's type.
+merge_and_unload(), in peft.tuners.lora.layer.Linear.merge: B·A in float32, times s, added to W in float32, and the sum
+rounded once to W's type.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import AdapterError
-from edgetune.models.safetensors_file import SafetensorsFile
-from edgetune.weights.adapter_keys import MODEL_PREFIX, ModuleKeys, incomplete, other_base
+from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
+from edgetune.weights.adapter_keys import ModuleKeys, incomplete, other_base
 from edgetune.weights.base import ITEM_BYTES, TensorInfo
 from edgetune.weights.source import Adapter
 from edgetune.weights.targets import is_targeted, pattern_value, targets_all
@@ -71,7 +72,7 @@ class PlainLora:
     Raises AdapterError when a tensor is missing, has another shape than rank and base ask for, or is not targeted.
     """
 
-    def __init__(self, adapter: Adapter, file: SafetensorsFile, module: ModuleKeys, weight: TensorInfo) -> None:
+    def __init__(self, adapter: Adapter, file: AdapterFile, module: ModuleKeys, weight: TensorInfo) -> None:
         self._file = file
         self._dtype = weight.dtype
         self._rows = weight.shape[0]
@@ -99,7 +100,7 @@ class PlainLora:
     def suits(module: ModuleKeys, weight: TensorInfo) -> bool:
         """True for a module of a plain LoRA adapter that holds nothing else, on a linear layer."""
         own = {key.removeprefix(f"{MODEL_PREFIX}{module.path}.") for key in module.adapter_keys}
-        alone = own <= {_A, _B} and not module.replacements and module.row_key is None
+        alone = own <= {_A, _B} and module.rows is None
         return alone and len(weight.shape) == 2 and weight.dtype in ("F32", "F16", "BF16")
 
     def fold(self, base: np.ndarray, start: int) -> np.ndarray:
@@ -118,9 +119,7 @@ class PlainLora:
                 break
             delta = torch.mm(b[low - first_row : high - first_row], a).mul_(self._scaling)
             wanted = slice(max(low, start), min(high, stop))
-            folded[wanted.start - start : wanted.stop - start] += delta[wanted.start - low : wanted.stop - low].to(
-                folded.dtype
-            )
+            folded[wanted.start - start : wanted.stop - start] += delta[wanted.start - low : wanted.stop - low]
         return as_array(folded)
 
     @property

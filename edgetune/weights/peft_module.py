@@ -12,10 +12,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgetune.errors import AdapterError, NumericalError
+from edgetune.errors import AdapterError
 from edgetune.models.load import quiet_libraries
+from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import (
-    MODEL_PREFIX,
     AdapterKeys,
     ModuleKeys,
     incomplete,
@@ -37,10 +37,13 @@ class PeftFolder:
     Raises AdapterError when PEFT does not understand the adapter's configuration.
     """
 
-    def __init__(self, adapter: Adapter, keys: AdapterKeys, linear: Mapping[str, TensorInfo]) -> None:
+    def __init__(
+        self, adapter: Adapter, file: AdapterFile, keys: AdapterKeys, linear: Mapping[str, TensorInfo]
+    ) -> None:
         from safetensors import safe_open
 
         self._adapter = adapter
+        self._file = file
         self._config = load_peft_config(adapter)
         self._shared = keys.shared
         self._tensors = safe_open(adapter.weights, framework="pt")
@@ -49,22 +52,25 @@ class PeftFolder:
     def fold(self, module: ModuleKeys, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The folded parameters of one module, in the types of `parameters` ("weight", perhaps "bias").
 
-        Raises AdapterError when shapes do not fit, NumericalError when PEFT's safe merge finds a value that is not
-        finite.
+        The arithmetic is that of merge_and_unload() as it is usually called; its safe merge, which looks for values
+        that are not finite, rounds more often. Raises AdapterError when shapes do not fit.
         """
         from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
         config = self._config_for(module)
+        dtypes = {parameter: tensor.dtype for parameter, tensor in parameters.items()}
         skeleton = _nest(module.path, _layer(module, parameters, config, self._adapter))
         for path, shape in self._widest.items():
             if path != module.path:
                 _attach(skeleton, path, _stand_in(shape, parameters["weight"].dtype))
-        tensors = {key: self._tensors.get_tensor(key) for key in (*module.adapter_keys, *self._shared)}
+        keys = (*module.adapter_keys, *self._shared)
+        tensors = {key: self._tensors.get_tensor(self._file.name_in_file(key)) for key in keys}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 model = get_peft_model(skeleton, config)
                 result = set_peft_model_state_dict(model, tensors)
+                _widen(model)
             except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError) as problem:
                 raise self._does_not_fit(module, problem) from problem
             needed = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -75,21 +81,12 @@ class PeftFolder:
                 what = f"lacks the tensor {key}" if lost else f"holds {key}, which its configuration does not use"
                 raise incomplete(self._adapter, what)
             try:
-                whole = model.merge_and_unload(safe_merge=True)
-            except ValueError as problem:
-                if "NaN" in str(problem):
-                    raise NumericalError(
-                        f"folding the adapter into {module.path} gives values that are not finite",
-                        where=self._adapter.folder,
-                    ) from problem
-                raise self._does_not_fit(module, problem) from problem
-            except (NotImplementedError, AttributeError, RuntimeError) as problem:
+                whole = model.merge_and_unload()
+            except (ValueError, NotImplementedError, AttributeError, RuntimeError) as problem:
                 raise self._does_not_fit(module, problem) from problem
         layer = whole.get_submodule(module.path)
-        merged = {"weight": layer.weight.data}
-        if getattr(layer, "bias", None) is not None:
-            merged["bias"] = layer.bias.data
-        return merged
+        # Some methods (C3A, DEFT) leave the sum in the adapter's type.
+        return {parameter: getattr(layer, parameter).data.to(dtype) for parameter, dtype in dtypes.items()}
 
     def _config_for(self, module: ModuleKeys) -> Any:
         """The adapter's configuration, made fit for a skeleton without the rest of the model."""
@@ -173,6 +170,12 @@ def _layer(module: ModuleKeys, parameters: dict[str, torch.Tensor], config: Any,
     if bias is not None:
         layer.bias = torch.nn.Parameter(bias, requires_grad=False)
     return layer
+
+
+def _widen(model: Any) -> None:
+    """What from_pretrained does last: layers that were made anew while loading (AdaLoRA's) get float32 weights too."""
+    if hasattr(model.base_model, "_cast_adapter_dtype"):
+        model.base_model._cast_adapter_dtype(adapter_name="default", autocast_adapter_dtype=True)
 
 
 def _stand_in(shape: tuple[int, ...], dtype: torch.dtype) -> torch.nn.Module:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_MLX_WEIGHTS = "adapters.safetensors"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _HUB_ADAPTER_PATTERNS = [
     ADAPTER_CONFIG,
@@ -96,6 +97,8 @@ def resolve_source(argument: str, *, base: str | None = None) -> Source:
         return _run_directory(path, base)
     if path.is_dir() and (path / ADAPTER_CONFIG).is_file():
         return _adapter_folder(path, base)
+    if path.is_dir():
+        _refuse_folder_of_adapters(path)
     if not path.exists() and _looks_like_hub_id(argument):
         folder = _hub_adapter(argument)
         if folder is not None:
@@ -153,6 +156,19 @@ def _whole_model_of(run: Path, base: str | None) -> Source:
     return Source(name=name, base=locate_model(str(run / "model")), recipe=run / "recipe.yaml")
 
 
+def _refuse_folder_of_adapters(folder: Path) -> None:
+    """Raise AdapterError for a folder that is no model, and in which the adapters lie one folder further down."""
+    if (folder / "config.json").is_file() or any(folder.glob("*.gguf")):
+        return
+    inside = sorted(file.parent.name for file in folder.glob(f"*/{ADAPTER_CONFIG}"))
+    if inside:
+        raise AdapterError(
+            f"is no adapter itself, and has one in {', '.join(inside)}",
+            where=folder,
+            remedy=f"give the one that is meant, such as {folder / inside[0]}",
+        )
+
+
 def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> Source:
     adapter = _open_adapter(folder)
     reference = base or adapter.recorded_base
@@ -183,6 +199,12 @@ def _open_adapter(folder: Path) -> Adapter:
         settings = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise AdapterError(f"is not readable JSON ({problem})", where=config) from problem
+    if isinstance(settings, dict) and "peft_type" not in settings and (folder / _MLX_WEIGHTS).is_file():
+        raise AdapterError(
+            "is an adapter in MLX's format, which edgetune does not read",
+            where=folder,
+            remedy="fold it in with MLX (mlx_lm.fuse, with --dequantize for a quantized base) and give the fused model",
+        )
     if not isinstance(settings, dict) or "peft_type" not in settings:
         raise AdapterError("is not a PEFT configuration (it has no peft_type)", where=config)
     if not (folder / ADAPTER_WEIGHTS).is_file():

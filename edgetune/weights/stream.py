@@ -11,7 +11,7 @@ from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.weight_names import names_in_memory
 from edgetune.recipe.yaml_input import read_mapping
-from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base, renamed, widest_dtype
+from edgetune.weights.base import ITEM_BYTES, BaseTensors, open_base, renamed, widest_dtype
 from edgetune.weights.classifier import ClassifierBase, trains_head
 from edgetune.weights.embeddings import EmbeddingNames, embedding_names
 from edgetune.weights.fold import AdapterFolder
@@ -40,7 +40,10 @@ def open_folded(source: Source, *, base_as: BaseAs = "16bit") -> FoldedTensors:
     if base_as == "16bit" and makes_up_for_rounding(source):
         console.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
         base_as = "trained"
-    return FoldedTensors(source, base_as)
+    folded = FoldedTensors(source, base_as)
+    if folded.adapter_changes_nothing:
+        console.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
+    return folded
 
 
 def makes_up_for_rounding(source: Source) -> bool:
@@ -76,21 +79,24 @@ class FoldedTensors:
         self._folder: AdapterFolder | None = None
         tied = self._names is not None and self._is_tied(self._names, base_config)
         if source.adapter is not None:
-            bound = self._names if tied else None
-            available = self._base if bound is None else _WithTiedHead(self._base, bound)
-            self._folder = AdapterFolder(source.adapter, available)
-            if bound is not None and self._parts_tied(self._folder, bound):
-                self._base, tied = available, False
+            if tied and self._names is not None:
+                self._base = _WithTiedHead(self._base, self._names)
+            self._folder = AdapterFolder(source.adapter, self._base, vocabulary=self._names, tied=tied)
+            tied = self._folder.keeps_tied
         hidden = self._hidden(tied)
-        self.tensors = {
-            name: self._after_folding(info) for name, info in self._base.tensors.items() if name not in hidden
-        }
+        present = self._base.tensors if self._folder is None else self._folder.tensors
+        self.tensors = {name: info for name, info in present.items() if name not in hidden}
         self.config: ModelConfig = self._true_config(base_config, tied)
 
     @property
     def folded_modules(self) -> int:
         """How many modules the adapter changes."""
         return 0 if self._folder is None else len(self._folder.modules)
+
+    @property
+    def adapter_changes_nothing(self) -> bool:
+        """True where folding gives the base itself."""
+        return self._folder is not None and self._folder.changes_nothing
 
     @property
     def working_bytes(self) -> int:
@@ -114,19 +120,14 @@ class FoldedTensors:
         if self._folder is None or not self._folder.touches(name):
             made = self._base.rows(name, start, stop)
         else:
-            try:
-                made = self._folder.rows(name, start, stop)
-            except NumericalError as problem:
-                raise self._not_finite(name) from problem
+            made = self._folder.rows(name, start, stop)
         if not _is_finite(made, self.tensors[name].dtype):
             raise self._not_finite(name)
         return made
 
     def release(self, name: str, start: int, stop: int) -> None:
         """Let go of the memory of these rows: pages of mapped files, and modules that were folded whole."""
-        self._base.release(name, start, stop)
-        if self._folder is not None:
-            self._folder.release(name, start, stop)
+        (self._folder or self._base).release(name, start, stop)
 
     def load(self, name: str) -> np.ndarray:
         """One whole tensor, as `rows` gives it."""
@@ -140,7 +141,8 @@ class FoldedTensors:
 
     def _not_finite(self, name: str) -> NumericalError:
         base = self._base.tensors[name]
-        if not _is_finite(self._base.rows(name, 0, (base.shape or (1,))[0]), base.dtype):
+        replaced = self._folder is not None and self._folder.replaces(name)
+        if not replaced and not _is_finite(self._base.rows(name, 0, (base.shape or (1,))[0]), base.dtype):
             return NumericalError(f"{name} of the base holds NaN or infinity", where=self.source.base.reference)
         assert self.source.adapter is not None
         return NumericalError(
@@ -184,37 +186,6 @@ class FoldedTensors:
         }
         return {*repeated, self._names.head} if tied else repeated
 
-    def _parts_tied(self, folder: AdapterFolder, names: EmbeddingNames) -> bool:
-        """True when the adapter gives head and embedding different weights, so that they can be tied no longer."""
-        modules = [folder.modules.get(name.rpartition(".")[0]) for name in (names.head, names.embedding)]
-        adapted = [module for module in modules if module is not None]
-        if not adapted or all(module.row_key and not module.adapter_keys for module in adapted):
-            return False
-        if folder.adapter.settings.get("ensure_weight_tying"):
-            if any(module.adapter_keys for module in adapted):
-                raise AdapterError(
-                    "shares one adapter between the embedding and the output layer (ensure_weight_tying)",
-                    where=folder.adapter.folder,
-                    remedy="merge it with PEFT's merge_and_unload and give the merged model",
-                )
-            return False
-        whole = all(module is not None and not module.adapter_keys for module in modules)
-        return not (whole and folder.same_replacement(names.head, names.embedding))
-
-    def _after_folding(self, info: TensorInfo) -> TensorInfo:
-        shape = None if self._folder is None else self._folder.replacement_shape(info.name)
-        if shape is None or shape == info.shape:
-            return info
-        rows_differ = len(shape) == len(info.shape) == 2 and shape[1:] == info.shape[1:]
-        if rows_differ and self._names is not None and info.name in (self._names.head, self._names.embedding):
-            return replace(info, shape=shape)
-        assert self.source.adapter is not None
-        raise AdapterError(
-            f"was made for another base: {info.name} has the shape {list(shape)}, this base needs {list(info.shape)}",
-            where=self.source.adapter.folder,
-            remedy=f"it records {self.source.adapter.recorded_base}; name the right base with --base MODEL",
-        )
-
     def _true_config(self, config: ModelConfig, tied: bool) -> ModelConfig:
         """The configuration, true of what `tensors` holds. Raises AdapterError for a vocabulary that cannot be."""
         config = config.replace(dtype=_TORCH_NAMES[widest_dtype(self.tensors.values())])
@@ -229,7 +200,8 @@ class FoldedTensors:
             raise AdapterError(
                 f"the embedding and the output layer have different numbers of rows ({sorted(sizes)})",
                 where=None if self.source.adapter is None else self.source.adapter.folder,
-                remedy="save both with the adapter: modules_to_save [embed_tokens, lm_head]",
+                remedy="an adapter must hold both after a change of the vocabulary: save the resized model and give it "
+                "with --base MODEL, or train again with modules_to_save [embed_tokens, lm_head]",
             )
         return config.with_vocabulary(sizes.pop())
 

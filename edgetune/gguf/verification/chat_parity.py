@@ -29,6 +29,7 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
     conversations were rendered, and how many were refused. Raises VerificationFailed where the ids differ.
     """
     special = _read_special(vocabulary)
+    _require_bos(source, special, tokenizer)
     runtime = ChatTemplate(source, special.bos, special.eos)
     marks = [] if tokenizer is None else _marks(source, tokenizer)
     conversations = check_conversations(marks)
@@ -112,6 +113,15 @@ class _Special:
         text = text.removeprefix(self.bos) if self.adds_bos else text
         text = text.removesuffix(self.eos) if self.adds_eos else text
         return vocabulary.encode(text, add_special=True)
+
+
+def _require_bos(source: str, special: _Special, tokenizer: ModelTokenizer | None) -> None:
+    """Raise VerificationFailed for a template that writes a BOS which the tokenizer lacks: llama.cpp always has one."""
+    if tokenizer is not None and not tokenizer.bos_token and special.bos and "bos_token" in source:
+        raise VerificationFailed(
+            "its chat template writes bos_token, and the tokenizer names none, so llama.cpp would write "
+            f'{special.bos!r}: name one as "bos_token" in tokenizer_config.json, or take it out of the template'
+        )
 
 
 def _read_special(vocabulary: LlamaVocabulary) -> _Special:

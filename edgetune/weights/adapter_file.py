@@ -1,0 +1,113 @@
+"""An adapter's tensors under PEFT's own keys, whatever tool wrote them down.
+
+torch.compile, DDP, FSDP and activation checkpointing put the names of their wrappers into the keys. A state that was
+saved by hand still holds the adapter's name, and some tools leave PEFT's prefix out or write it twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from edgetune.errors import AdapterError
+from edgetune.models.safetensors_file import SafetensorsFile
+from edgetune.models.weight_names import TEXT, name_with_images
+from edgetune.weights.source import Adapter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MODEL_PREFIX = "base_model.model."
+"""PEFT's name for the base inside the adapter's keys."""
+
+PEFT_PREFIX = "base_model."
+"""A key with this alone belongs to all modules (VeRA's projections)."""
+
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)|^module(?=\.)")
+_ADAPTER_NAME = re.compile(
+    r"(?<=\.lora_[AB]\.)[^.]+\.(?=(weight|bias)$)"
+    r"|(?<=\.lora_embedding_[AB])\.[^.]+$"
+    r"|(?<=\.modules_to_save\.)default\."
+    r"|\.default(?=(\.[^.]+)?$)"
+)
+"""Where PEFT has an adapter's name in memory, which it leaves out of files."""
+
+_BF16_WITHOUT_SIGN = 0x7FFF
+
+
+class AdapterFile:
+    """An adapter's open file. `tensors` is by PEFT's key, sorted; `base` holds the names of the base's tensors.
+
+    A key whose module the base lacks keeps its name. Raises ModelError for a damaged file, and AdapterError when two
+    tensors of it have one meaning.
+    """
+
+    def __init__(self, adapter: Adapter, base: Collection[str]) -> None:
+        self._file = SafetensorsFile(adapter.weights)
+        self.path = self._file.path
+        modules = {name.rpartition(".")[0] for name in base}
+        self._stored: dict[str, str] = {}
+        for name in sorted(self._file.tensors):
+            key = _as_in_peft(name, modules)
+            if key in self._stored:
+                raise AdapterError(
+                    f"both {self._stored[key]} and {name} are {key}",
+                    where=self.path,
+                    remedy="it holds more than one adapter; save the one that is meant with PEFT's save_pretrained",
+                )
+            self._stored[key] = name
+        self.tensors = {key: self._file.tensors[self._stored[key]] for key in sorted(self._stored)}
+
+    def name_in_file(self, key: str) -> str:
+        """What the file itself calls the tensor."""
+        return self._stored[key]
+
+    def rows(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Rows [start, stop) of a tensor, all of them by default, as SafetensorsFile gives them."""
+        return self._file.rows(self._stored[key], start, stop)
+
+    def is_zero(self, key: str) -> bool:
+        """True when every value of the tensor is zero."""
+        rows = self.rows(key)
+        if self.tensors[key].dtype == "BF16":
+            rows = rows & _BF16_WITHOUT_SIGN
+        return not rows.any()
+
+    def release(self, key: str, start: int = 0, stop: int | None = None) -> None:
+        """Let go of the memory of these rows."""
+        self._file.release(self._stored[key], start, stop)
+
+
+def split_key(name: str, modules: Collection[str]) -> tuple[str | None, str]:
+    """model.layers.0.q_proj.lora_A.weight -> (model.layers.0.q_proj, lora_A.weight); None when no module fits."""
+    parts = name.split(".")
+    for length in range(len(parts) - 1, 0, -1):
+        path = ".".join(parts[:length])
+        if path in modules:
+            return path, ".".join(parts[length:])
+    return None, name
+
+
+def _as_in_peft(name: str, modules: Collection[str]) -> str:
+    key = _ADAPTER_NAME.sub("", _WRAPPERS.sub("", name).removeprefix("."))
+    if key.endswith("lora_magnitude_vector.weight"):  # a module in memory, a parameter in PEFT's files
+        key = key.removesuffix(".weight")
+    inner = key
+    while inner.startswith(MODEL_PREFIX):
+        inner = inner.removeprefix(MODEL_PREFIX)
+    if inner == key and key.startswith(PEFT_PREFIX):
+        return key
+    meant = next((spelled for spelled in _spellings(inner) if split_key(spelled, modules)[0] is not None), None)
+    return key if meant is None else MODEL_PREFIX + meant
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A key may be that of the model without its output layer, of a wrapper around it, or of the text model alone."""
+    yield name
+    yield f"model.{name}"
+    yield name_with_images(name)
+    while name.startswith("model."):
+        name = name.removeprefix("model.")
+        yield name
+    yield TEXT + name

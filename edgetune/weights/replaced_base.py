@@ -1,0 +1,107 @@
+"""The base with what an adapter's file holds whole in place of its own tensors, before anything else is folded in.
+
+These are retrained modules and biases, and embedding and output layer after a change of the vocabulary, which then have
+another number of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from edgetune.weights.adapter_file import AdapterFile
+from edgetune.weights.adapter_keys import ModuleKeys, TokenRows, incomplete, other_base
+from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo
+from edgetune.weights.source import Adapter
+from edgetune.weights.torch_arrays import as_array, copy_to_torch, torch_dtype
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class ReplacedBase:
+    """`base` with the replacements of `modules` (keys of `file`), in the base's types; threads may read at once.
+
+    Tensors named in `vocabulary` may have another number of rows than the base's. They grow by rows of new tokens that
+    were all trained, which are zero here. Where one of the two became shorter, the other is cut at its length, as
+    Transformers does it when it resizes. Raises AdapterError when any other shape differs, or a replacement's type is
+    none of a weight's.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        file: AdapterFile,
+        base: BaseTensors,
+        modules: Mapping[str, ModuleKeys],
+        vocabulary: Collection[str],
+    ) -> None:
+        self._base = base
+        self._file = file
+        self._keys = {
+            f"{path}.{parameter}": key
+            for path, module in modules.items()
+            for parameter, key in module.replacements.items()
+        }
+        self.tensors: dict[str, TensorInfo] = dict(base.tensors)
+        for name, key in self._keys.items():
+            info, stored = base.tensors[name], file.tensors[key]
+            if stored.dtype not in ITEM_BYTES:
+                raise incomplete(adapter, f"{key} has the type {stored.dtype}, which is none of a weight's")
+            rows_differ = name in vocabulary and len(stored.shape) == 2 and stored.shape[1:] == info.shape[1:]
+            if stored.shape != info.shape and not rows_differ:
+                raise other_base(
+                    adapter, f"{name} has the shape {list(stored.shape)}, this base needs {list(info.shape)}"
+                )
+            self.tensors[name] = replace(info, shape=stored.shape)
+        self._held = {name: self.tensors[name].shape[0] for name in vocabulary if name in self.tensors}
+        for path, module in modules.items():
+            if module.rows is not None and f"{path}.weight" in self._held:
+                self._grow(self.tensors[f"{path}.weight"], module.rows)
+        shortest = min((self.tensors[name].shape[0] for name in self._held), default=0)
+        for name in self._held:
+            info = self.tensors[name]
+            if name not in self._keys and info == base.tensors[name]:
+                self.tensors[name] = replace(info, shape=(shortest, *info.shape[1:]))
+
+    def differs(self, name: str) -> bool:
+        """True for a tensor that is not the base's own in its full length."""
+        return name in self._keys or self.tensors[name] != self._base.tensors[name]
+
+    def replaces(self, name: str) -> bool:
+        """True when the adapter holds the whole tensor."""
+        return name in self._keys
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows [start, stop) in the base's type, BF16 as uint16."""
+        import numpy as np
+
+        held = self._held.get(name, stop)
+        rows = self._held_rows(name, min(start, held), min(stop, held))
+        if stop <= held:
+            return rows
+        return np.concatenate([rows, np.zeros((stop - max(start, held), *rows.shape[1:]), rows.dtype)])
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        """Let go of the memory of these rows."""
+        key, stop = self._keys.get(name), min(stop, self._held.get(name, stop))
+        if start >= stop:
+            return
+        if key is None:
+            self._base.release(name, start, stop)
+        else:
+            self._file.release(key, start, stop)
+
+    def _grow(self, weight: TensorInfo, trained: TokenRows) -> None:
+        new = range(weight.shape[0], max(trained.indices) + 1)
+        if new and {*new} <= {*trained.indices}:
+            self.tensors[weight.name] = replace(weight, shape=(new.stop, *weight.shape[1:]))
+
+    def _held_rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        key = self._keys.get(name)
+        if key is None:
+            return self._base.rows(name, start, stop)
+        rows = self._file.rows(key, start, stop)
+        stored, wanted = self._file.tensors[key].dtype, self.tensors[name].dtype
+        return rows if stored == wanted else as_array(copy_to_torch(rows, stored).to(torch_dtype(wanted)))
