@@ -20,6 +20,7 @@ from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import TokenizedExample, tokenize_examples
 from edgetune.train.objectives import language_model, questions, seq2seq
+from edgetune.train.objectives.adapted import base_model
 from edgetune.train.objectives.classification_head import ClassificationHead
 from edgetune.train.objectives.language_model import LanguageModel
 from edgetune.train.objectives.objective import Exam, Objective
@@ -201,6 +202,21 @@ def test_a_decoder_writes_what_greedy_decoding_of_one_prompt_at_a_time_gives(fam
     assert len(set(written)) > 1
     assert max(map(len, expected)) == 7
     assert progress.done == len(asked)
+
+
+@torch.no_grad()
+def test_a_decoder_stops_where_its_own_generation_configuration_says():
+    objective, model, plain, tokenizer = decoder(
+        next(iter(DECODERS)), "none", task="summarize", labels=(), max_new_tokens=7
+    )
+    asked = examples(6)
+    ends = {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")}
+    own = greedy(plain, prompt_ids(asked[0], tokenizer), ends, 7, encodes=False)[3]
+    base_model(model).generation_config.eos_token_id = [tokenizer.eos_token_id, own]
+    expected = [greedy(plain, prompt_ids(e, tokenizer), {*ends, own}, 7, encodes=False) for e in asked]
+    written = objective.write(model, asked, Counter())
+    assert written == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
+    assert len(expected[0]) <= 3
 
 
 @pytest.mark.parametrize("method", T5S)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from edgetune.console import ProgressHandle
-from edgetune.train.objectives.adapted import has_virtual_tokens, on_device_of
+from edgetune.train.objectives.adapted import base_model, has_virtual_tokens, on_device_of
 from edgetune.train.objectives.padding import attention_mask, pad_rows
 from edgetune.train.objectives.questions import in_batches
 
@@ -55,6 +55,8 @@ def generate(
     With `encodes`, an encoder reads the prompts. Otherwise answers go on where they end, so they are padded in front.
     """
 
+    ends = {*ending.tokens, *_recorded_ends(model)}
+
     def write(places: Sequence[int]) -> list[str]:
         asked = [prompts[place] for place in places]
         inputs = {
@@ -67,7 +69,7 @@ def generate(
             output = model.generate(
                 **on_device_of(model, inputs),
                 max_new_tokens=max_new_tokens,
-                eos_token_id=list(ending.tokens),
+                eos_token_id=[*ends] or None,
                 pad_token_id=tokenizer.pad_token_id,
                 **GREEDY,
             )
@@ -75,7 +77,7 @@ def generate(
         return [read(answer[begins:]) for answer in output.tolist()]
 
     def read(ids: Sequence[int]) -> str:
-        written = takewhile(lambda token: token not in ending.tokens, ids)
+        written = takewhile(lambda token: token not in ends, ids)
         text: str = tokenizer.decode([*written], skip_special_tokens=True)
         return (text.partition(ending.text)[0] if ending.text else text).strip()
 
@@ -83,3 +85,9 @@ def generate(
     # PEFT puts virtual tokens before the padding, from where they would be further away in a padded prompt.
     alike = not encodes and has_virtual_tokens(model)
     return in_batches(lengths, write, progress, limit=TOKENS_PER_BATCH, alike=alike)
+
+
+def _recorded_ends(model: nn.Module) -> tuple[int, ...]:
+    """What the model's own generation_config.json stops at, and with it a GGUF of the model."""
+    said = getattr(getattr(base_model(model), "generation_config", None), "eos_token_id", None)
+    return tuple(said) if isinstance(said, list | tuple) else () if said is None else (said,)

@@ -112,5 +112,10 @@ class LanguageModel(Objective):
         ids = self._encode(markup.strip())
         text = [*takewhile(lambda token: token not in self._tokenizer.added_tokens_decoder, ids)]
         if text:
-            return Ending((self._tokenizer.eos_token_id,), self._tokenizer.decode(text).strip())
-        return Ending(tuple({self._tokenizer.eos_token_id, *ids[:1]}))
+            return Ending(self._tokens(ids[len(text) :]), self._tokenizer.decode(text).strip())
+        return Ending(self._tokens(ids))
+
+    def _tokens(self, marks: Sequence[int]) -> tuple[int, ...]:
+        """The first of the special tokens behind an answer, and the tokenizer's EOS, if it has one."""
+        found = {self._tokenizer.eos_token_id, *marks[:1]}
+        return tuple(token for token in found if token is not None)
