@@ -249,6 +249,21 @@ _CHANGED = [
 ]
 
 
+def test_names_of_the_vision_tower_as_the_hub_has_them_are_the_same_modules(tmp_path: Path) -> None:
+    build("gemma3").save_pretrained(tmp_path / "base")
+    add_tokenizer(tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    hub = {name.replace("vision_tower.", "vision_tower.vision_model."): t for name, t in load_file(file).items()}
+    save_file(hub, file, {"format": "pt"})
+    model = load(tmp_path / "base")
+    adapter = make_adapter(tmp_path / "base", tmp_path / "adapter", lora(target_modules="all-linear"), model=model)
+    merge(resolve_source(str(adapter)), tmp_path / "merged")
+    expected = peft.PeftModel.from_pretrained(load(tmp_path / "base"), adapter).merge_and_unload().state_dict()
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == hub.keys()
+    for name, tensor in load(tmp_path / "merged").state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-5)
+
+
 def test_what_an_adapter_learned_of_images_is_told_to_be_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

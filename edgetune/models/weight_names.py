@@ -23,10 +23,15 @@ TEXT = "model.language_model."
 _PREFIXES = {
     "language_model.lm_head.": "lm_head.",
     "language_model.model.": TEXT,
+    "vision_tower.vision_model.": "model.vision_tower.",
+    "model.vision_tower.vision_model.": "model.vision_tower.",
     "vision_tower.": "model.vision_tower.",
     "multi_modal_projector.": "model.multi_modal_projector.",
 }
-"""On the disk -> in memory, in models of a text model, a vision tower and a projector between them."""
+"""On the disk -> in memory, in models of a text model, a vision tower and a projector between them.
+
+The first that fits counts.
+"""
 
 _WITH_IMAGES = ("gemma3", "mistral3")
 
