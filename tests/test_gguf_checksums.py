@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
 
+from folding import make_adapter  # noqa: E402
 from short_vocabulary import save_short_llama  # noqa: E402
 
 from edgetune.errors import VerificationFailed  # noqa: E402
 from edgetune.gguf.checksums import KEY, compare_checksums  # noqa: E402
+from edgetune.gguf.lora import export_adapter  # noqa: E402
 from edgetune.gguf.presets import find_preset  # noqa: E402
 from edgetune.gguf.quantize import quantize  # noqa: E402
 from edgetune.gguf.verification.verify import verify_file  # noqa: E402
@@ -65,6 +67,19 @@ def test_tensors_that_are_copied_from_a_gguf_have_theirs(good: Path, tmp_path: P
     report = export(resolve_source(str(good)), tmp_path / "again.gguf", preset="q4_k_m")
     assert report.copied_tensors
     assert GgufFile(tmp_path / "again.gguf").array(KEY) == GgufFile(good).array(KEY)
+
+
+def test_a_lora_file_has_them_too(folder: Path, tmp_path: Path, edgetune_command) -> None:
+    adapter = make_adapter(folder, tmp_path / "adapter", peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    export_adapter(resolve_source(str(adapter)), tmp_path / "lora.gguf")
+    seen = edgetune_command("inspect", tmp_path / "lora.gguf", "--check")
+    assert seen.exit_code == 0
+    assert "checksums: 4 tensors" in seen.stdout
+    file = GgufFile(tmp_path / "lora.gguf")
+    broken = damaged(tmp_path / "lora.gguf", tmp_path / "broken.gguf", file.tensors["blk.1.attn_q.weight.lora_b"].start)
+    done = edgetune_command("inspect", broken, "--check")
+    assert done.exit_code == 1
+    assert "blk.1.attn_q.weight.lora_b" in done.stderr
 
 
 def test_a_whole_file_passes(good: Path, edgetune_command) -> None:

@@ -61,8 +61,11 @@ def reserve_checksums(writer: GGUFWriter, types: Mapping[str, str]) -> None:
         writer.add_array(KEY, [_entry(name, kind, "0" * _DIGITS) for name, kind in types.items()])
 
 
-def store_checksums(file: Path, checksums: Mapping[str, Checksum]) -> None:
-    """Put them into the header of a file that has room for them."""
+def store_checksums(file: Path, checksums: Mapping[str, Checksum] | None = None) -> None:
+    """Put them into the header of a whole file that has room for them, computed from the file where none are given."""
+    if checksums is None:
+        opened = GgufFile(file)
+        checksums = {name: _checksum(opened, tensor) for name, tensor in opened.tensors.items()}
     entry = next((entry for entry in read_entries(file) if entry.key == KEY), None)
     if entry is None:
         return
@@ -90,7 +93,7 @@ def compare_checksums(file: GgufFile) -> ChecksumReport | None:
             kind, value = said.get(tensor.name, ("", ""))
             if kind != type_name(tensor.kind):
                 rewritten += 1
-            elif _checksum(file, tensor) == value:
+            elif str(_checksum(file, tensor)) == value:
                 same += 1
             else:
                 differing.append(tensor.name)
@@ -128,10 +131,10 @@ def _entry(name: str, kind: str, value: str) -> str:
     return f"{name} {kind} {value}"
 
 
-def _checksum(file: GgufFile, tensor: StoredTensor) -> str:
+def _checksum(file: GgufFile, tensor: StoredTensor) -> Checksum:
     checksum = Checksum()
     data: memoryview = file.data(tensor.name).reshape(-1).data
     for start in range(0, tensor.nbytes, _STEP_BYTES):
         checksum.update(data[start : start + _STEP_BYTES])
     file.release(tensor.name)
-    return str(checksum)
+    return checksum

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from edgetune import console
 from edgetune.errors import NumericalError, UsageError
 from edgetune.gguf.architectures import find_architecture
+from edgetune.gguf.checksums import reserve_checksums, store_checksums
 from edgetune.gguf.encode import to_float32
 from edgetune.gguf.lineage import Lineage, trace_lineage
 from edgetune.gguf.lora_pairs import LoraPair, gather_pairs, inexpressible, refuse_other_methods
@@ -113,6 +114,8 @@ def _write(
     writer = GGUFWriter(file, architecture)
     try:
         _describe(writer, lineage, alpha, invocation)
+        names = [f"{pair.name}.{part}" for pair in pairs for part in ("lora_a", "lora_b")]
+        reserve_checksums(writer, dict.fromkeys(names, outtype.upper()))
         for pair in pairs:
             for part, shape in zip(("lora_a", "lora_b"), pair.shapes, strict=True):
                 writer.add_tensor_info(f"{pair.name}.{part}", shape, dtype, shape[0] * shape[1] * dtype.itemsize)
@@ -124,6 +127,7 @@ def _write(
                 writer.write_tensor_data(_stored(array, dtype, pair, adapter.path))
     finally:
         writer.close()
+    store_checksums(file)
 
 
 def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float, invocation: Sequence[int]) -> None:
