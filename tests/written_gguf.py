@@ -147,7 +147,7 @@ def _add_vocabulary(writer: GGUFWriter, known: GgufFile, says: Mapping[str, Any]
 
 def _rename(name: str) -> str:
     """Transformers' name of a Llama's tensor -> GGUF's."""
-    outside = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+    outside = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     stem, suffix = name.rsplit(".", 1)
     if stem in outside:
         return f"{outside[stem]}.{suffix}"

@@ -61,6 +61,7 @@ def _meter(recipe: Recipe) -> Meter:
 
 def _token_meter(recipe: Recipe, files: ModelFiles, tokenizer: ModelTokenizer) -> Meter:
     """Tokens, counted as training on this kind of model counts them."""
+    from edgetune.data.answer_end import marks_in
     from edgetune.data.meter import Meter
     from edgetune.data.template import load_template
     from edgetune.data.tokenize import tokenize_examples
@@ -86,4 +87,5 @@ def _token_meter(recipe: Recipe, files: ModelFiles, tokenizer: ModelTokenizer) -
         bos_token=tokenizer.bos_token,
         eos_token=tokenizer.eos_token,
     )
-    return Meter("tokens", offsets, lambda rows, limit: tokenize_examples(rows, template, encode, limit))
+    ends = marks_in(tokenizer.added)
+    return Meter("tokens", offsets, lambda rows, limit: tokenize_examples(rows, template, encode, limit, ends))

@@ -21,8 +21,8 @@ class SideReport:
     """Training or evaluation data.
 
     `labels` counts examples by label (empty where there are none); `lengths`, `cuts` and `notes` are `Measured`'s.
-    `parts` counts what conversations hold beside questions and answers.
-    Findings are about distinct rows, however often weight or balance repeats them.
+    `parts` counts what conversations hold beside questions and answers. Findings are about distinct rows, however often
+    weight or balance repeats them. `unended` counts the examples with an answer that ends in no end token.
     """
 
     sources: tuple[SourceCounts, ...]
@@ -35,6 +35,7 @@ class SideReport:
     conflicts: Finding
     notes: tuple[str, ...] = ()
     parts: dict[str, int] = field(default_factory=dict)
+    unended: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,5 @@ def _side(
         find_conflicts(rows),
         measured.notes,
         count_parts([row for _, row in rows]),
+        measured.unended,
     )

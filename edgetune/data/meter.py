@@ -74,6 +74,8 @@ class Measured:
     cuts: tuple[CutReport, ...]
     limits: Limits
     notes: tuple[str, ...] = ()
+    unended: int = 0
+    """Examples with an answer that ends in no end token; 0 where only words can be counted."""
 
 
 def limits_of(data: Data, meter: Meter) -> Limits:
@@ -120,7 +122,8 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) 
             tokenized.dropped_rows,
         )
     )
-    return Measured(lengths, tuple(cuts), replace(limits, whole=limit), tokenized.warnings + tokenized.notes)
+    notes = tokenized.warnings + tokenized.notes
+    return Measured(lengths, tuple(cuts), replace(limits, whole=limit), notes, tokenized.unended)
 
 
 def _cut_report(field: str, shorter: CutExamples) -> CutReport:

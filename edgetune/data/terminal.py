@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edgetune.data.answer_end import NEVER_ENDS
 from edgetune.data.check import DataReport, SideReport
 from edgetune.data.overlap import Leak
 from edgetune.data.places import name_places
@@ -23,7 +24,7 @@ def render_report(report: DataReport) -> RenderableType:
     parts: list[RenderableType] = [_counts(given), *_sources(given), *_draws(report)]
     if report.train.labels:
         parts.append(_labels(given))
-    parts += [_lengths(given, report.unit), *_cuts(given), *_findings(given), _verdict(report)]
+    parts += [_lengths(given, report.unit), *_cuts(given), *_unended(given), *_findings(given), _verdict(report)]
     return Group(*parts)
 
 
@@ -90,6 +91,12 @@ def _cuts(sides: dict[str, SideReport]) -> Iterator[Text]:
             yield Text(
                 f"{name}: {cut.field}, {cut.limit_tokens} tokens: {cut.cut} cut{dropped}, {cut.lost_tokens} tokens lost"
             )
+
+
+def _unended(sides: dict[str, SideReport]) -> Iterator[Text]:
+    for name, side in sides.items():
+        if side.unended:
+            yield Text(f"{name}: {side.unended} of {side.examples} {NEVER_ENDS}", style="yellow")
 
 
 def _findings(sides: dict[str, SideReport]) -> Iterator[RenderableType]:

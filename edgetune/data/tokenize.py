@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from edgetune.data.example import Example
 from edgetune.data.lengths import resolve_length
@@ -57,6 +58,8 @@ class TokenizedData:
     """What the chat template does, such as `leaves out the tools` -> with how many conversations."""
     reread: int = 0
     """Examples beside those of whole conversations: earlier answers that the template writes otherwise there."""
+    unended: int = 0
+    """Examples with an answer that ends in no end token, cut or not: a model that learns from it does not stop."""
 
     @property
     def lost_tokens(self) -> int:
@@ -83,13 +86,18 @@ class TokenizedData:
 
 
 def tokenize_examples(
-    examples: Sequence[Example], template: ChatTemplate, encode: Encode, max_length: Length
+    examples: Sequence[Example],
+    template: ChatTemplate,
+    encode: Encode,
+    max_length: Length,
+    ends: Collection[int] | None = None,
 ) -> TokenizedData:
     """Render, tokenize and cut examples to `max_length` tokens, or to the length that a share of them fits into.
 
     A conversation is one tokenized example, and one more for each answer that the template writes otherwise when later
     turns follow. Each segment of a rendering is tokenized on its own and the ids are joined: the ids of a prompt are
-    then exactly those that inference sends, whatever the answer begins with.
+    then exactly those that inference sends, whatever the answer begins with. `ends` are the tokens that may end an
+    answer (see `marks_in`); without them, `unended` counts nothing.
 
     Raises DataError naming the row when the template refuses it or leaves out what its answers need, when there are no
     examples, and when none has a supervised token within `max_length`.
@@ -97,18 +105,22 @@ def tokenize_examples(
     if not examples:
         raise DataError("there are no examples to tokenize")
     omitted: Counter[str] = Counter()
+    is_ended = _end_check(encode, ends)
+    unended = 0
     places: list[str] = []
     whole: list[TokenizedExample] = []
     for example in examples:
         for segments in _read(example, template, omitted):
-            whole.append(_tokenize(segments, encode, example.weight))
+            tokenized, ended = _tokenize(segments, encode, example.weight, is_ended)
+            unended += not ended
+            whole.append(tokenized)
             places.append(example.where)
     lengths = [len(example.input_ids) for example in whole]
     limit = resolve_length(max_length, lengths)
     kept: list[tuple[TokenizedExample, int]] = []
     dropped: list[str] = []
-    for tokenized, length, where in zip(whole, lengths, places, strict=True):
-        shorter = _cut(tokenized, limit)
+    for one, length, where in zip(whole, lengths, places, strict=True):
+        shorter = _cut(one, limit)
         if any(label != UNSUPERVISED for label in shorter.labels):
             kept.append((shorter, length))
         else:
@@ -127,6 +139,7 @@ def tokenize_examples(
         lengths=tuple(lengths),
         omitted=dict(omitted.most_common()),
         reread=len(whole) - len(examples),
+        unended=unended,
     )
 
 
@@ -143,14 +156,33 @@ def _read(example: Example, template: ChatTemplate, omitted: Counter[str]) -> tu
     return readings
 
 
-def _tokenize(segments: Sequence[Segment], encode: Encode, weight: float) -> TokenizedExample:
+def _tokenize(
+    segments: Sequence[Segment], encode: Encode, weight: float, is_ended: Callable[[str, Sequence[int]], bool]
+) -> tuple[TokenizedExample, bool]:
+    """The example, and whether each of its answers ends in an end token."""
     input_ids: list[int] = []
     labels: list[int] = []
+    ended = True
     for segment in segments:
         ids = encode(segment.text)
         input_ids += ids
         labels += ids if segment.supervised else [UNSUPERVISED] * len(ids)
-    return TokenizedExample(tuple(input_ids), tuple(labels), weight)
+        ended = ended and (not segment.supervised or is_ended(segment.text, ids))
+    return TokenizedExample(tuple(input_ids), tuple(labels), weight), ended
+
+
+def _end_check(encode: Encode, ends: Collection[int] | None) -> Callable[[str, Sequence[int]], bool]:
+    """Tells by an answer's text and ids whether it ends in one of `ends`, white space behind it not counted."""
+    if ends is None:
+        return lambda _text, _ids: True
+    count_tokens = cache(lambda text: len(encode(text)))
+
+    def is_ended(text: str, ids: Sequence[int]) -> bool:
+        behind = text[len(text.rstrip()) :]
+        last = ids[-1 - (count_tokens(behind) if behind else 0) :]
+        return any(token in ends for token in last)
+
+    return is_ended
 
 
 def _counted(count: int, what: str) -> str:

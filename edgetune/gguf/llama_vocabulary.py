@@ -37,6 +37,12 @@ class LlamaVocabulary:
                 return list(ids[:count])
             room = -count
 
+    def stops_at(self, token: int) -> bool:
+        """True for a token at which llama.cpp ends what it generates."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+
 
 @contextmanager
 def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = None) -> Iterator[LlamaVocabulary]:

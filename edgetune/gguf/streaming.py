@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgetune import console
 from edgetune.gguf.architectures.plan import OutputTensor
+from edgetune.gguf.checksums import Checksum
 from edgetune.gguf.encode import round_to, to_float32
 from edgetune.gguf.tensor_types import tensor_bytes
 from edgetune.weights.torch_arrays import one_thread_each
@@ -76,38 +77,46 @@ class TensorPass:
         self._outtype = outtype
         self._importance = importance
 
-    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> None:
-        """Write every tensor into `file`, whose header stands already. Raises NumericalError, AdapterError, OSError."""
+    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> dict[str, Checksum]:
+        """Write every tensor into `file`, whose header stands already, and return their checksums by name.
+
+        Raises NumericalError, AdapterError, OSError.
+        """
+        checksums = {placed.tensor.name: Checksum() for placed in tensors}
         total = sum(placed.nbytes for placed in tensors)
         descriptor = os.open(file, os.O_WRONLY)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="edgetune-export")
         try:
             os.ftruncate(descriptor, max((placed.start + placed.nbytes for placed in tensors), default=0))
             with one_thread_each(), console.progress("exporting", total / 1e6, "MB") as bar:
-                under_way: deque[tuple[_Block, Future[int]]] = deque()
+                under_way: deque[tuple[_Block, Future[np.ndarray]]] = deque()
                 for block in _blocks(tensors):
                     if len(under_way) >= 3 * threads:
-                        _finish(under_way, bar)
+                        self._release(_finish(under_way, checksums, bar))
                     under_way.append((block, pool.submit(self._write_block, descriptor, block)))
                 while under_way:
-                    _finish(under_way, bar)
+                    self._release(_finish(under_way, checksums, bar))
         finally:
             pool.shutdown(cancel_futures=True)
             os.close(descriptor)
+        return checksums
 
-    def _write_block(self, descriptor: int, block: _Block) -> int:
+    def _write_block(self, descriptor: int, block: _Block) -> np.ndarray:
+        """Returns what was written."""
         placed = block.placed
-        if placed.copied:
-            return self._copy(descriptor, placed)
-        position = placed.start + block.first * (placed.nbytes // placed.rows)
-        return _write_at(descriptor, position, self._encode(block))
+        data = self._stored(placed) if placed.copied else self._encode(block)
+        _write_at(descriptor, placed.start + block.first * (placed.nbytes // placed.rows), data)
+        return data
 
-    def _copy(self, descriptor: int, placed: PlacedTensor) -> int:
-        base, name = self._folded.gguf_base, placed.tensor.name
-        assert base is not None
-        written = _write_at(descriptor, placed.start, base.data(name))
-        base.release(name)
-        return written
+    def _stored(self, placed: PlacedTensor) -> np.ndarray:
+        """A tensor as the base has it, until it is released."""
+        assert self._folded.gguf_base is not None
+        return self._folded.gguf_base.data(placed.tensor.name)
+
+    def _release(self, placed: PlacedTensor) -> None:
+        """Let go of a tensor that was copied."""
+        if placed.copied and self._folded.gguf_base is not None:
+            self._folded.gguf_base.release(placed.tensor.name)
 
     def _encode(self, block: _Block) -> np.ndarray:
         from edgetune.gguf.kernels import quantize_rows
@@ -138,12 +147,15 @@ class TensorPass:
         return self._folded.tensors[tensor.source].dtype == self._outtype
 
 
-def _write_at(descriptor: int, position: int, data: np.ndarray) -> int:
-    view = data.reshape(-1).view("uint8").data
+def _write_at(descriptor: int, position: int, data: np.ndarray) -> None:
+    view = _bytes_of(data)
     written = 0
     while written < len(view):
         written += os.pwrite(descriptor, view[written:], position + written)
-    return written
+
+
+def _bytes_of(data: np.ndarray) -> memoryview:
+    return data.reshape(-1).view("uint8").data
 
 
 def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
@@ -159,6 +171,12 @@ def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
             yield _Block(placed, first, min(first + step, placed.rows))
 
 
-def _finish(under_way: deque[tuple[_Block, Future[int]]], bar: console.ProgressHandle) -> None:
+def _finish(
+    under_way: deque[tuple[_Block, Future[np.ndarray]]], checksums: Mapping[str, Checksum], bar: console.ProgressHandle
+) -> PlacedTensor:
+    """Wait for the first block, in the file's order, which a checksum needs. Returns the tensor that it is of."""
     block, future = under_way.popleft()
-    bar.advance(future.result() / 1e6, block.placed.tensor.name)
+    data, name = future.result(), block.placed.tensor.name
+    checksums[name].update(_bytes_of(data))
+    bar.advance(data.nbytes / 1e6, name)
+    return block.placed

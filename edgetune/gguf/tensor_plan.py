@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetune import console
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures import Architecture, find_architecture
 from edgetune.gguf.architectures.outtype import resolve_outtype
@@ -70,6 +71,7 @@ def plan_tensors(source: Source, options: ExportOptions) -> TensorPlan:
     architecture = find_architecture(folded.config, where=where)
     with _named(where):
         tensors = architecture.plan(folded.config, folded.tensors)
+        _warn_of_lost_changes(folded, tensors)
         outtype = preset.name.upper() if preset.plain else resolve_outtype(options.outtype, folded.tensors)
         types = plain_types(tensors, GGMLQuantizationType[outtype])
         if not preset.plain:
@@ -94,6 +96,16 @@ def plan_tensors(source: Source, options: ExportOptions) -> TensorPlan:
         importance=options.importance,
         weights={} if options.importance is None else options.importance.weights_for(tensors),
     )
+
+
+def _warn_of_lost_changes(folded: FoldedTensors, tensors: Sequence[OutputTensor]) -> None:
+    """A file that holds a part of the model holds a part of what the adapter learned."""
+    if folded.folded_modules == 0:
+        return
+    written = {tensor.source for tensor in tensors}
+    lost = [name for name in folded.tensors if name not in written and folded.touches(name)]
+    if lost:
+        console.warn(f"the adapter also changes {len(lost)} tensors that the file does not hold ({lost[0]} for one)")
 
 
 def _stored_types(folded: FoldedTensors, tensors: Sequence[OutputTensor]) -> dict[str, GGMLQuantizationType]:

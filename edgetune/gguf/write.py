@@ -15,15 +15,19 @@ from edgetune import console
 from edgetune.cores import physical_cores
 from edgetune.gguf import kernels
 from edgetune.gguf.capacity import check_capacity
+from edgetune.gguf.checksums import reserve_checksums, store_checksums
 from edgetune.gguf.export_report import ExportReport, report_on
 from edgetune.gguf.lineage import trace_lineage
 from edgetune.gguf.streaming import PlacedTensor, TensorPass
 from edgetune.gguf.tensor_plan import ExportOptions, TensorPlan, plan_tensors
 from edgetune.gguf.tensor_types import tensor_bytes
 from edgetune.gguf.verification.verify import verify_export
+from edgetune.gguf.vocabularies.ends import with_ends
 from edgetune.gguf.vocabulary import build_vocabulary
 from edgetune.measure import Stopwatch
+from edgetune.models.ends import recorded_ends
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_file
 from edgetune.weights.source import Source
 
@@ -51,6 +55,7 @@ def export(
         where = source.base.reference
         rows = plan.folded.config.require("vocab_size")
         vocabulary = build_vocabulary(tokenizer, rows, where=where, likely_pre=_recorded_pre(source))
+        vocabulary = with_ends(vocabulary, tokenizer, _recorded_ends(source))
         lineage = trace_lineage(source).called(vocabulary.model_name)
         torch_arrives()
 
@@ -75,13 +80,14 @@ def export(
 
 
 def write_tensors(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file: Path, *, threads: int) -> None:
-    """Write a GGUF of the planned tensors, with the metadata that they need and what `describe` adds to it."""
+    """Write a GGUF of the planned tensors, with the metadata that they need, what `describe` adds, and checksums."""
     placed = _write_header(plan, describe, file)
     kinds, importance = set(plan.types.values()), plan.importance is not None
     if kernels.needs_compiling(kinds, importance=importance):
         console.note("compiling quantizers for this machine, once; it takes a few seconds")
     kernels.prepare(kinds, importance=importance)
-    TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
+    checksums = TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
+    store_checksums(file, checksums)
 
 
 def _write_header(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file: Path) -> list[PlacedTensor]:
@@ -97,6 +103,7 @@ def _write_header(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
         if plan.importance is not None:
             plan.importance.describe_use(writer)
         describe(writer)
+        reserve_checksums(writer, {tensor.name: plan.types[tensor.name].name for tensor in plan.tensors})
         for tensor in plan.tensors:
             kind = plan.types[tensor.name]
             size = tensor_bytes(tensor.shape, kind)
@@ -119,6 +126,13 @@ def _recorded_pre(source: Source) -> str | None:
         return None
     recorded = GgufFile(source.base.gguf).metadata.get("tokenizer.ggml.pre")
     return None if recorded is None else str(recorded)
+
+
+def _recorded_ends(source: Source) -> list[int]:
+    """What lies beside the tokenizer goes before what lies beside the base."""
+    folder = source.tokenizer_folder
+    beside_tokenizer = () if folder is None else recorded_ends(ModelFiles(str(folder), folder))
+    return [*beside_tokenizer, *recorded_ends(source.base)]
 
 
 def _import_torch_early(source: Source) -> Callable[[], object]:

@@ -15,7 +15,7 @@ from edgetune.models.locate import ModelFiles
 _DEFAULT_ROPE_THETA = 10000.0
 """Transformers' default for every rotary family; old config.json files do not say it."""
 
-_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "t5", "bert", "distilbert", "smollm3")
+_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "t5", "bert", "distilbert", "smollm3", "mistral3")
 """Families whose Transformers configuration ties the embeddings where config.json is silent."""
 
 _POOLING_FLAGS = {
@@ -79,6 +79,20 @@ class ModelConfig:
         scaling.setdefault("rope_type", kind or "default")
         scaling.setdefault("rope_theta", self.get("rope_theta", _DEFAULT_ROPE_THETA))
         return MappingProxyType(scaling)
+
+    @property
+    def text(self) -> ModelConfig:
+        """The configuration of the part that reads and writes text: its text_config, or itself where there is none."""
+        said = self.get("text_config")
+        if not isinstance(said, dict):
+            return self
+        return ModelConfig({**said, "tie_word_embeddings": self.ties_embeddings}, where=self.where)
+
+    def with_vocabulary(self, tokens: int) -> ModelConfig:
+        """A copy for another number of tokens, said in the text part's configuration too."""
+        said = self.get("text_config")
+        text = {"text_config": {**said, "vocab_size": tokens}} if isinstance(said, dict) else {}
+        return self.replace(vocab_size=tokens, **text)
 
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with other values."""

@@ -40,12 +40,16 @@ def task_type(kind: Kind, *, classifies: bool) -> str:
     return "SEQ_2_SEQ_LM" if kind == "encoder-decoder" else "CAUSAL_LM"
 
 
-def auto_class(kind: Kind, *, classifies: bool) -> Any:
-    """Transformers' AutoModel class for it."""
+def auto_class(kind: Kind, *, classifies: bool, model_type: str = "") -> Any:
+    """Transformers' AutoModel class for it. Some families that read images are no causal model to Transformers."""
     import transformers
+    from transformers.models.auto import modeling_auto
 
     if classifies:
         return transformers.AutoModelForSequenceClassification
     if kind == "encoder-decoder":
         return transformers.AutoModelForSeq2SeqLM
+    names = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    if model_type not in names[0] and model_type in names[1]:
+        return transformers.AutoModelForImageTextToText
     return transformers.AutoModelForCausalLM

@@ -27,7 +27,8 @@ _KIND = struct.Struct("<I")
 class HeaderEntry:
     """One key with its value. For an array, `kind` is that of its items and `count` how many there are.
 
-    `content` is the entry as it stands in the file, `value_start` where in it the value (or the first item) begins.
+    `content` is the entry as it stands in the file from byte `start` on, `value_start` where in it the value (or the
+    first item) begins.
     """
 
     key: str
@@ -35,6 +36,7 @@ class HeaderEntry:
     count: int | None
     content: bytes
     value_start: int
+    start: int
 
     def first_items(self, limit: int) -> list[Any]:
         """The first items of an array, at most `limit`."""
@@ -73,7 +75,7 @@ def _read_entry(content: mmap.mmap, start: int) -> HeaderEntry:
         (count,) = _LENGTH.unpack_from(content, value + 4)
         value += 12
     end = _end_of(content, kind, 1 if count is None else count, value)
-    return HeaderEntry(key, kind, count, content[start:end], value - start)
+    return HeaderEntry(key, kind, count, content[start:end], value - start, start)
 
 
 def _end_of(content: mmap.mmap, kind: int, count: int, position: int) -> int:

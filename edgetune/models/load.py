@@ -111,7 +111,7 @@ def load_model(
         "output_loading_info": True,
     }
     with _explained(files):
-        model_class = auto_class(kind, classifies=head is not None)
+        model_class = auto_class(kind, classifies=head is not None, model_type=config.model_type)
         if head is not None:
             settings["ignore_mismatched_sizes"] = True  # a head for other labels gives way to a new one
         if quantize != "none":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgetune.errors import ModelError
+from edgetune.models.checkpoint import weight_files
 from edgetune.models.locate import PACKAGE_PREFIX, ModelFiles, download, locate_model
 from edgetune.plan.shipped import find_shipped, shipped_configurations
 from edgetune.recipe.schema import Base
@@ -43,7 +44,7 @@ class PlannedBase:
             return None
         if self.files.gguf is not None:
             return self.files.gguf.stat().st_size
-        return sum(file.stat().st_size for file in self.files.folder.glob("*.safetensors"))
+        return sum(file.stat().st_size for file in weight_files(self.files.folder))
 
 
 def find_base(base: Base) -> PlannedBase:
@@ -105,4 +106,4 @@ def _stored_names(files: ModelFiles) -> frozenset[str]:
 
     if files.gguf is not None:
         return frozenset()
-    return frozenset(name for file in files.folder.glob("*.safetensors") for name in SafetensorsFile(file).tensors)
+    return frozenset(name for file in weight_files(files.folder) for name in SafetensorsFile(file).tensors)

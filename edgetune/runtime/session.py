@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgetune import console
 from edgetune.cores import physical_cores
+from edgetune.data.answer_end import find_answer_end
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
 from edgetune.models.gguf_file import GgufFile
@@ -249,6 +250,17 @@ class Session:
         bos, eos = self._llama.llama_vocab_bos(self._vocabulary), self._llama.llama_vocab_eos(self._vocabulary)
         return ChatTemplate(source, bos_token=self._token_text(bos), eos_token=self._token_text(eos))
 
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """What ends an answer beside the tokens at which llama.cpp stops: the control token behind the template's.
+
+        Files of other tools may not say that it does, and llama.cpp would write on without a word that can be seen.
+        """
+        if "tokenizer.chat_template" not in self.metadata:
+            return frozenset()
+        end = find_answer_end(self.template, self.tokenize, self._is_control)
+        return frozenset() if end is None or end.token is None else frozenset({end.token})
+
     def tokenize(self, text: str, *, parse_special: bool = True) -> list[int]:
         """The ids of `text`. Nothing is added: a chat template has the beginning-of-text token where it belongs.
 
@@ -313,6 +325,7 @@ class Session:
         `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context.
         """
         llama, context, vocabulary = self._llama, self._context, self._vocabulary
+        ends = self.ends
         started = time.perf_counter()
         generated: list[int] = []
         reason: FinishReason = "interrupted"
@@ -338,7 +351,7 @@ class Session:
                     first_at = now
                 else:
                     decode_seconds += now - resumed
-                if llama.llama_vocab_is_eog(vocabulary, token):
+                if llama.llama_vocab_is_eog(vocabulary, token) or token in ends:
                     reason = "stop"
                     break
                 generated.append(token)
@@ -466,6 +479,9 @@ class Session:
             if length >= 0:
                 return buffer.raw[:length]
             room = -length
+
+    def _is_control(self, token: int) -> bool:
+        return bool(self._llama.llama_vocab_is_control(self._vocabulary, token))
 
     def _token_text(self, token: int) -> str:
         """A special token as a template writes it; empty where the model has none."""

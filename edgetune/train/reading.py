@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetune import console
+from edgetune.data.answer_end import NEVER_ENDS, marks_in
 from edgetune.data.balance import class_weights, weigh
 from edgetune.data.cut import cut_sources, cut_targets
 from edgetune.data.example import Example
@@ -62,6 +63,8 @@ class Reading:
         if self._positions is not None and read.max_length_tokens > self._positions:
             read = self._tokenize(examples, self._positions)
         _note_losses(read, "training")
+        if read.unended:
+            console.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
         return read, Limits(read.max_length_tokens, source, target)
 
     def read_evaluation(self, questions: Sequence[Example], limits: Limits) -> TokenizedData:
@@ -84,7 +87,8 @@ class Reading:
 
     def _tokenize(self, examples: Sequence[Example], max_length: Length) -> TokenizedData:
         if self.template is not None:
-            return tokenize_examples(examples, self.template, self._encode, max_length)
+            ends = marks_in(self._tokenizer.added_tokens_decoder)
+            return tokenize_examples(examples, self.template, self._encode, max_length, ends)
         if self.labels:
             return tokenize_texts(examples, self.labels, self._encode_whole, max_length)
         return tokenize_pairs(examples, self._encode_whole, max_length)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune.models.adapters import save_adapter
+from edgetune.models.ends import record_answer_end
+from edgetune.models.tokenizer import wrap_tokenizer
 from edgetune.outputs import staged_folder
 from edgetune.train.run_directory import RunDirectory
 
@@ -23,6 +25,8 @@ def save_result(run: RunDirectory, model: PeftModel | PreTrainedModel, tokenizer
         else:
             save_adapter(model, folder)
         tokenizer.save_pretrained(folder)
+        if whole and tokenizer.is_fast:
+            record_answer_end(folder, wrap_tokenizer(tokenizer, where=str(run.model)))
         (folder / "README.md").unlink(missing_ok=True)
 
 

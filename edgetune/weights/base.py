@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from edgetune import console
 from edgetune.errors import ModelError
+from edgetune.models.checkpoint import find_checkpoint
 from edgetune.models.config import ModelConfig
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PretrainedConfig
 
-_INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".attn.masked_bias")
 """Buffers that old checkpoints carry and that Transformers computes itself."""
 
@@ -66,6 +65,11 @@ class BaseTensors(Protocol):
         """Let go of the memory of these rows."""
 
 
+def renamed(base: BaseTensors, stored: Mapping[str, str]) -> BaseTensors:
+    """`base` under other names. `stored` is each name -> the one under which `base` has the tensor."""
+    return base if all(name == own for name, own in stored.items()) else _Renamed(base, stored)
+
+
 def open_base(files: ModelFiles, config: ModelConfig) -> BaseTensors:
     """Open a safetensors folder or a GGUF file without reading its tensors. `config` is the model's (`read_config`).
 
@@ -75,6 +79,19 @@ def open_base(files: ModelFiles, config: ModelConfig) -> BaseTensors:
     if files.gguf is not None:
         return _GgufBase(GgufFile(files.gguf), config)
     return _SafetensorsBase(files.folder)
+
+
+class _Renamed:
+    def __init__(self, base: BaseTensors, stored: Mapping[str, str]) -> None:
+        self._base = base
+        self._stored = stored
+        self.tensors = {name: replace(base.tensors[own], name=name) for name, own in stored.items()}
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        return self._base.rows(self._stored[name], start, stop)
+
+    def release(self, name: str, start: int, stop: int) -> None:
+        self._base.release(self._stored[name], start, stop)
 
 
 class _GgufBase:
@@ -106,16 +123,17 @@ class _SafetensorsBase:
     def __init__(self, folder: Path) -> None:
         self._shards: dict[str, SafetensorsFile] = {}
         self.tensors: dict[str, TensorInfo] = {}
-        index = folder / _INDEX
-        if index.is_file():
-            shard_of = _read_index(index)
-            for shard in sorted(set(shard_of.values())):
-                expected = {name for name, place in shard_of.items() if place == shard}
-                self._add(folder / shard, expected, index)
-        elif (folder / _SINGLE).is_file():
-            self._add(folder / _SINGLE, None, index)
-        else:
-            raise _no_safetensors(folder)
+        checkpoint = find_checkpoint(folder)
+        if checkpoint.unread is not None:
+            console.warn(
+                f"{folder} holds its weights twice: {checkpoint.files[0].name} is read, as Transformers does, and the "
+                f"shards of {checkpoint.unread.name} are not"
+            )
+        for file in checkpoint.files:
+            shard = SafetensorsFile(file)
+            if checkpoint.index is not None:
+                _check_shard(shard, checkpoint.expected[file], checkpoint.index)
+            self._add(shard)
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         return self._shards[name].rows(name, start, stop)
@@ -123,23 +141,21 @@ class _SafetensorsBase:
     def release(self, name: str, start: int, stop: int) -> None:
         self._shards[name].release(name, start, stop)
 
-    def _add(self, file: Path, expected: set[str] | None, index: Path) -> None:
-        if not file.is_file():
-            raise ModelError(
-                f"this shard is missing, though {index.name} lists it", where=file, remedy="download the model again"
-            )
-        shard = SafetensorsFile(file)
-        names = set(shard.tensors)
-        if expected is not None and names != expected:
-            lost, extra = sorted(expected - names), sorted(names - expected)
-            what = f"lacks {lost[0]}, which" if lost else f"holds {extra[0]}, which"
-            says = f"{index.name} lists in it" if lost else f"{index.name} does not list in it"
-            raise ModelError(f"{what} {says}", where=file, remedy="index and shards are of different versions")
-        for name in sorted(names, key=_natural):
+    def _add(self, shard: SafetensorsFile) -> None:
+        for name in sorted(shard.tensors, key=_natural):
             if name.endswith(_NOT_WEIGHTS):
                 continue
             self._shards[name] = shard
             self.tensors[name] = _described(shard, name)
+
+
+def _check_shard(shard: SafetensorsFile, expected: frozenset[str], index: Path) -> None:
+    names = frozenset(shard.tensors)
+    if names != expected:
+        lost, extra = sorted(expected - names), sorted(names - expected)
+        what = f"lacks {lost[0]}, which" if lost else f"holds {extra[0]}, which"
+        says = f"{index.name} lists in it" if lost else f"{index.name} does not list in it"
+        raise ModelError(f"{what} {says}", where=shard.path, remedy="index and shards are of different versions")
 
 
 def _described(shard: SafetensorsFile, name: str) -> TensorInfo:
@@ -151,26 +167,6 @@ def _described(shard: SafetensorsFile, name: str) -> TensorInfo:
             remedy="give the unquantized model with --base MODEL",
         )
     return TensorInfo(name, entry.shape, entry.dtype)
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    try:
-        shard_of: Any = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError) as problem:
-        raise ModelError(f"is not a safetensors index ({problem!r})", where=index) from problem
-    if not isinstance(shard_of, dict) or any(Path(str(shard)).name != shard for shard in shard_of.values()):
-        raise ModelError("its weight_map must name files of this folder", where=index)
-    return shard_of
-
-
-def _no_safetensors(folder: Path) -> ModelError:
-    if list(folder.glob("pytorch_model*.bin")):
-        return ModelError(
-            "holds its weights as pickles (pytorch_model.bin), which can run code when they are opened",
-            where=folder,
-            remedy="if you trust it, load it with Transformers and call save_pretrained: that writes safetensors",
-        )
-    return ModelError(f"has neither {_SINGLE} nor {_INDEX}", where=folder, remedy="download the model's weights")
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from edgetune.models.config import ModelConfig
 from edgetune.models.locate import ModelFiles
+from edgetune.models.weight_names import TEXT
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ _DECODERS = (
 )
 _FAMILIES = {
     **dict.fromkeys(_DECODERS, _DECODER),
+    **dict.fromkeys(("gemma3", "mistral3"), EmbeddingNames(f"{TEXT}embed_tokens.weight", "lm_head.weight")),
     "t5": EmbeddingNames(
         "shared.weight", "lm_head.weight", copies=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
     ),

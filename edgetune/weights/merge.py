@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from edgetune import console
 from edgetune.measure import peak_resident_bytes
+from edgetune.models.ends import record_answer_end
 from edgetune.models.load import load_config, quiet_libraries
 from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_folder
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 MAX_SHARD_BYTES = 5_000_000_000
+
+_PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
+"""Transformers' files about images, beside the tokenizer's."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,17 @@ def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, 
     tokenizer = source.load_tokenizer()
     if ends_in_head(folded.config) and config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id  # where a text ends, a decoder's head must know
-    source.open_tokenizer().require_rows(config.vocab_size, where=source.name)
+    light = source.open_tokenizer()
+    light.require_rows(config.get_text_config().vocab_size, where=source.name)
     shards = _split_into_shards(list(folded.tensors.values()), max_shard_bytes)
     with staged_folder(out, force=force) as staged:
         _write_weights(folded, shards, staged)
         config.save_pretrained(staged)
         if not ends_in_head(folded.config):
             _write_generation_config(config, source.base, staged)
+            record_answer_end(staged, light)
         tokenizer.save_pretrained(staged)
+        _copy_processors(source.base, staged)
     return MergeReport(
         out=out,
         bytes=sum(info.nbytes for info in folded.tensors.values()),
@@ -94,22 +101,22 @@ def _write_weights(folded: FoldedTensors, shards: list[list[TensorInfo]], folder
         for number, shard in enumerate(shards, start=1):
             file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             with (folder / file).open("wb") as stream:
-                stream.write(_safetensors_header(shard))
+                stream.write(_safetensors_header(shard, folded.stored_name))
                 for info in shard:
                     _write_tensor(stream, folded.load(info.name))
                     folded.release(info.name, 0, (info.shape or (1,))[0])
-                    place[info.name] = file
+                    place[folded.stored_name(info.name)] = file
                     bar.advance(info.nbytes / 1e6, info.name)
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(place.items()))}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _safetensors_header(shard: list[TensorInfo]) -> bytes:
+def _safetensors_header(shard: list[TensorInfo], stored_name: Callable[[str], str]) -> bytes:
     """Length and JSON header of a safetensors file, https://huggingface.co/docs/safetensors. Data starts 8-aligned."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     for info, start in zip(shard, _offsets(shard), strict=True):
-        header[info.name] = {
+        header[stored_name(info.name)] = {
             "dtype": info.dtype,
             "shape": list(info.shape),
             "data_offsets": [start, start + info.nbytes],
@@ -141,10 +148,19 @@ def transformers_config(folded: FoldedTensors) -> PretrainedConfig:
     if causal is not None and not config.architectures:
         config.architectures = [causal.__name__]
     head = ("architectures", "id2label", "label2id") if ends_in_head(folded.config) else ()
-    for key in ("tie_word_embeddings", "dtype", "vocab_size", *head):
+    for key in ("tie_word_embeddings", "dtype", *head):
         if folded.config.get(key) is not None:
             setattr(config, key, folded.config.get(key))
+    if folded.config.get("vocab_size") is not None:
+        config.get_text_config().vocab_size = folded.config.require("vocab_size")
     return config
+
+
+def _copy_processors(base: ModelFiles, folder: Path) -> None:
+    """What makes images of a model's prompt ready for it; a model of text alone has none."""
+    for name in _PROCESSORS:
+        if base.gguf is None and (base.folder / name).is_file() and not (folder / name).exists():
+            shutil.copyfile(base.folder / name, folder / name)
 
 
 def _write_generation_config(config: PretrainedConfig, base: ModelFiles, folder: Path) -> None:

@@ -9,8 +9,9 @@ from edgetune import console
 from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.weight_names import names_in_memory
 from edgetune.recipe.yaml_input import read_mapping
-from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base, widest_dtype
+from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo, open_base, renamed, widest_dtype
 from edgetune.weights.classifier import ClassifierBase, trains_head
 from edgetune.weights.embeddings import EmbeddingNames, embedding_names
 from edgetune.weights.fold import AdapterFolder
@@ -53,6 +54,7 @@ class FoldedTensors:
 
     `config` is the base's configuration as it is true of the folded model (vocabulary size, tied embeddings, dtype).
     `gguf_base` is the base where it is a GGUF file, whose untouched tensors can be copied as they are stored.
+    Names are those that the model has in memory, which an adapter's keys are; `stored_name` gives the base's own.
     Tied embeddings stay tied: then there is no output layer among `tensors`. With an adapter that was trained with a
     classification head, it is its family's classification model. Threads may ask at the same time.
     """
@@ -61,10 +63,12 @@ class FoldedTensors:
         self.source = source
         self.gguf_base = None if source.base.gguf is None else GgufFile(source.base.gguf)
         base_config = read_config(source.base)
-        self._base: BaseTensors = open_base(source.base, base_config)
+        stored = open_base(source.base, base_config)
+        self._stored_names = names_in_memory(base_config, source.base, stored.tensors)
+        self._base: BaseTensors = renamed(stored, self._stored_names)
         if source.adapter is not None and trains_head(source.adapter):
             classifier = ClassifierBase(source, self._base, base_config)
-            self._base, base_config = classifier, classifier.config
+            self._base, base_config, self._stored_names = classifier, classifier.config, {}
         self._rounded: frozenset[str] = frozenset()
         if base_as == "trained":
             self._round_base(base_config)
@@ -92,6 +96,10 @@ class FoldedTensors:
     def working_bytes(self) -> int:
         """Memory that making rows takes beside the rows themselves: an adapter's module that is folded whole."""
         return 0 if self._folder is None else self._folder.working_bytes
+
+    def stored_name(self, name: str) -> str:
+        """What the base's files call this tensor, where they hold it."""
+        return self._stored_names.get(name, name)
 
     def touches(self, name: str) -> bool:
         """True when this tensor is not the base's as it is stored."""
@@ -223,7 +231,7 @@ class FoldedTensors:
                 where=None if self.source.adapter is None else self.source.adapter.folder,
                 remedy="save both with the adapter: modules_to_save [embed_tokens, lm_head]",
             )
-        return config.replace(vocab_size=sizes.pop())
+        return config.with_vocabulary(sizes.pop())
 
 
 class _WithTiedHead:

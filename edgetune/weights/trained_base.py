@@ -121,7 +121,7 @@ def _quantized_layers(config: ModelConfig) -> set[str]:
 
     classifies = ends_in_head(config)
     with torch.device("meta"):
-        model_class = auto_class(kind_of(config.model_type), classifies=classifies)
+        model_class = auto_class(kind_of(config.model_type), classifies=classifies, model_type=config.model_type)
         model = model_class.from_config(AutoConfig.for_model(**config.settings))
     untouched = head_modules(model) if classifies else None
     kept = HfQuantizer.get_modules_to_not_convert(model, untouched, model._keep_in_fp32_modules)

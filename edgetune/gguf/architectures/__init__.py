@@ -19,6 +19,7 @@ from edgetune.gguf.architectures.qwen2 import Qwen2
 from edgetune.gguf.architectures.qwen3 import Qwen3
 from edgetune.gguf.architectures.smollm3 import SmolLM3
 from edgetune.gguf.architectures.t5 import T5, T5Encoder
+from edgetune.gguf.architectures.text_part import TextPart
 from edgetune.models.config import ModelConfig
 from edgetune.weights.base import TensorInfo
 
@@ -49,8 +50,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "DistilBertModel": DistilBert(),
     "Gemma2ForCausalLM": Gemma2(),
     "Gemma3ForCausalLM": Gemma3(),
+    "Gemma3ForConditionalGeneration": TextPart({"gemma3_text": Gemma3()}),
     "GraniteForCausalLM": Granite(),
     "LlamaForCausalLM": Llama(),
+    "Mistral3ForConditionalGeneration": TextPart({"mistral": Mistral()}),
     "MistralForCausalLM": Mistral(),
     "Phi3ForCausalLM": Phi3(),
     "Qwen2ForCausalLM": Qwen2(),

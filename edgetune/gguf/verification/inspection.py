@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgetune.gguf.checksums import KEY as CHECKSUMS
+from edgetune.gguf.checksums import type_name
 from edgetune.models.gguf_file import GgufFile, StoredTensor
 from edgetune.models.gguf_header import read_entries
 
@@ -126,19 +128,10 @@ def _types(tensors: Sequence[StoredTensor]) -> dict[str, TypeShare]:
     """By name, the largest share first."""
     shares: dict[str, TypeShare] = {}
     for tensor in tensors:
-        name = _type_name(tensor.kind)
+        name = type_name(tensor.kind)
         old = shares.get(name, TypeShare(0, 0, 0))
         shares[name] = TypeShare(old.tensors + 1, old.weights + math.prod(tensor.shape), old.bytes + tensor.nbytes)
     return dict(sorted(shares.items(), key=lambda share: -share[1].bytes))
-
-
-def _type_name(kind: int) -> str:
-    from gguf.constants import GGMLQuantizationType
-
-    try:
-        return GGMLQuantizationType(kind).name
-    except ValueError:
-        return f"type {kind}"
 
 
 def _vocabulary(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +164,7 @@ def _item(items: Sequence[str], number: int) -> str | None:
 def _lineage(values: Mapping[str, Any]) -> dict[str, Any]:
     """Where the file says it comes from: what edgetune wrote, and the names of bases."""
     starts = ("edgetune.", "general.base_model.", "general.dataset.", "quantize.imatrix.")
-    return {key: value for key, value in values.items() if key.startswith(starts)}
+    return {key: value for key, value in values.items() if key.startswith(starts) and key != CHECKSUMS}
 
 
 def _lora(values: Mapping[str, Any], tensors: Sequence[StoredTensor]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def render_verification(checked: Verification, *, against: bool) -> RenderableTy
         "opens": f"{checked.tensors} tensors, all that llama.cpp needs",
         "computes": f"{checked.kind}, {blocks}, finite",
     }
+    if checked.checksums is not None:
+        rows["checksums"] = checksum_line(checked.checksums)
     if against:
         rows["tokens"] = f"{checked.texts} texts get the tokenizer's ids, BOS and EOS included"
     if checked.conversations or checked.refused_conversations:
@@ -34,6 +36,11 @@ def render_verification(checked: Verification, *, against: bool) -> RenderableTy
         refused = f", {checked.refused_conversations} refused" if checked.refused_conversations else ""
         rows["template"] = f"{checked.conversations} conversations rendered{same}{refused}"
     return _pairs(rows)
+
+
+def checksum_line(tensors: int) -> str:
+    """What is said of a file whose tensors are as they were written."""
+    return f"{tensors} tensors, the bytes that export wrote"
 
 
 def render_divergence(measured: Divergence, findings: Sequence[Finding]) -> RenderableType:

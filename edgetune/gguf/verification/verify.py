@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetune import console
 from edgetune.errors import ModelError, VerificationFailed
+from edgetune.gguf.checksums import require_checksums
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
 from edgetune.gguf.verification.chat_parity import check_chats
 from edgetune.gguf.verification.trial import Trial, begin_trial
 from edgetune.gguf.vocabularies.byte_level import is_byte_level
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts, texts_in_use
+from edgetune.models.ends import answer_end
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -44,13 +46,16 @@ class Verification:
     """Conversations that the chat template rendered, and that got the ids of training where there is a tokenizer."""
     refused_conversations: int
     """Those that the template refuses: no system message, strict alternation."""
+    checksums: int | None = None
+    """Tensors whose bytes are those that export wrote; None where the file does not say, or was not asked."""
 
 
 def verify_export(file: Path, tokenizer: ModelTokenizer, texts: Sequence[str], *, name: Path) -> Verification:
     """Check a file that was just written from the model of `tokenizer`.
 
     llama.cpp opens it and gives the tokenizer's ids on `texts`; conversations get the ids of training, BOS and EOS
-    included; the chat template is the tokenizer's; the first blocks compute finite numbers (a child process).
+    included; the chat template is the tokenizer's, and llama.cpp stops where it ends an answer; the first blocks
+    compute finite numbers (a child process).
     Raises VerificationFailed, calling the file `name`.
     """
     try:
@@ -59,7 +64,9 @@ def verify_export(file: Path, tokenizer: ModelTokenizer, texts: Sequence[str], *
             reading = _check_reading(opened, tokenizer, [texts])
             trial = finish()
     except (ModelError, VerificationFailed) as problem:
-        raise VerificationFailed(problem.what, where=name, remedy="the file was not kept") from problem
+        more = problem.remedy if isinstance(problem, VerificationFailed) else None
+        remedy = "; ".join(filter(None, ["the file was not kept", more]))
+        raise VerificationFailed(problem.what, where=name, remedy=remedy) from problem
     return _passed(opened, trial, reading)
 
 
@@ -72,6 +79,9 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
     kind = opened.metadata.get("general.type")
     if kind in _NOT_MODELS:
         raise ModelError(f"is {_NOT_MODELS[kind]}, not a model", where=file, remedy="`edgetune inspect` shows it")
+    sums = require_checksums(opened)
+    if sums is not None and sums.rewritten:
+        console.note("another program has written tensors of this file since its export: its checksums say nothing")
     try:
         # Native code that dies of a damaged file dies in the child, before this process opens it.
         with begin_trial(opened) as finish:
@@ -82,7 +92,8 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
         reading = _check_reading(opened, tokenizer, choices)
     except (ModelError, VerificationFailed) as problem:
         raise VerificationFailed(problem.what, where=file, remedy="export it again") from problem
-    return _passed(opened, trial, reading)
+    compared = None if sums is None or sums.rewritten else sums.same
+    return replace(_passed(opened, trial, reading), checksums=compared)
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,7 @@ def _check_reading(file: GgufFile, tokenizer: ModelTokenizer | None, choices: Se
         compared = 0
         if tokenizer is not None:
             _check_special_tokens(file, tokenizer)
+            _check_end(vocabulary, tokenizer)
             compared = _check_texts(vocabulary, tokenizer, choices)
             if file.metadata.get(TEMPLATE_KEY) != tokenizer.default_template:
                 raise VerificationFailed("the chat template in the file is not the tokenizer's")
@@ -119,6 +131,17 @@ def _check_special_tokens(file: GgufFile, tokenizer: ModelTokenizer) -> None:
         expected, found = tokenizer.token_id(role), file.metadata.get(f"tokenizer.ggml.{role}_token_id")
         if expected is not None and found != expected:
             raise VerificationFailed(f"its {role.upper()} is the token {found}, the tokenizer's is {expected}")
+
+
+def _check_end(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
+    """What training put behind an answer must end it in llama.cpp too."""
+    end = answer_end(tokenizer)
+    if end is not None and end.token is not None and not vocabulary.stops_at(end.token):
+        raise VerificationFailed(
+            f"llama.cpp does not stop at the token {end.token}, with which the chat template ends an answer "
+            f"({end.text[:40]!r})",
+            remedy="let the template end answers with the tokenizer's EOS, and train again with it",
+        )
 
 
 def _check_texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, choices: Sequence[Sequence[str]]) -> int:

@@ -14,6 +14,7 @@ from edgetune.errors import UsageError
 from edgetune.judging.answer import Answer
 from edgetune.judging.items import Item
 from edgetune.judging.suite import Suite
+from edgetune.models.checkpoint import weight_files
 from edgetune.models.config import read_config
 from edgetune.models.families import Kind, kind_of
 from edgetune.recipe.yaml_input import read_mapping
@@ -45,7 +46,7 @@ class FolderSubject:
         """SHA-256 over the base's weights and the adapter's."""
         digest = hashlib.sha256()
         files = self._source.base
-        weights = [files.gguf] if files.gguf else sorted(files.folder.glob("*.safetensors"))
+        weights = [files.gguf] if files.gguf else weight_files(files.folder)
         adapter = [] if self._source.adapter is None else [self._source.adapter.weights]
         for file in [*weights, *adapter]:
             with file.open("rb") as stream:

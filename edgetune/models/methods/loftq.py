@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from edgetune.errors import ModelError
+from edgetune.models.checkpoint import weight_files
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 from edgetune.models.methods.subject import Subject
@@ -79,7 +80,7 @@ def _folder_weights(files: ModelFiles) -> Callable[[str], Tensor | None]:
     from safetensors import safe_open
 
     shard_of = {}
-    for file in sorted(files.folder.glob("*.safetensors")):
+    for file in weight_files(files.folder):
         with safe_open(file, framework="pt") as shard:
             shard_of.update(dict.fromkeys(shard.keys(), file))
 

@@ -1,0 +1,75 @@
+"""Which tokens end an answer in llama.cpp: EOS, EOT and EOM of the file, and some that it knows by their text.
+
+llama.cpp's generation stops at these (special_eog_ids in its llama-vocab.cpp), and Transformers' at all that
+generation_config.json names. What training puts behind an answer must be among them, or an answer never ends.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from edgetune import console
+from edgetune.errors import ModelError
+from edgetune.gguf.llama_vocabulary import open_vocabulary
+from edgetune.gguf.vocabularies.metadata import Vocabulary
+from edgetune.gguf.vocabularies.proof import write_vocabulary_only
+from edgetune.models.ends import answer_end
+from edgetune.models.tokenizer import ModelTokenizer
+
+_SLOTS = ("eot", "eom")
+"""The roles, beside EOS, whose token ends an answer and means nothing else to llama.cpp."""
+
+_ALWAYS_AN_EOS = ("gpt2", "llama")
+"""Kinds of vocabulary for which llama.cpp takes some token as EOS where the file names none: the 11th, or the 2nd."""
+
+
+def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Iterable[int]) -> Vocabulary:
+    """`vocabulary` with the ends of an answer in it: the template's own first, then those that the files record.
+
+    Warns where a template puts no token behind an answer, and where there are more ends than llama.cpp has a place for.
+    Raises ModelError where there is no end at all and llama.cpp would take an ordinary token for one.
+    """
+    end = answer_end(tokenizer)
+    own = None if end is None else end.next_turn if end.token is None else end.token
+    if end is not None and own is None:
+        console.warn(
+            "the chat template puts no token behind an answer: a model that learned from it does not stop by itself"
+        )
+    rows = len(vocabulary.tokens)
+    wanted = [number for number in dict.fromkeys([own, *recorded]) if number is not None and number < rows]
+    roles = dict(vocabulary.special_ids)
+    if "eos" not in roles and wanted:
+        roles["eos"] = wanted[0]
+    if "eos" not in roles and vocabulary.model in _ALWAYS_AN_EOS:
+        raise ModelError(
+            "no token ends a text: the tokenizer names no EOS, and neither generation_config.json nor the chat "
+            "template shows one",
+            where=tokenizer.where,
+            remedy='name one as "eos_token" in tokenizer_config.json; llama.cpp would stop at an ordinary token',
+        )
+    if own in wanted and own != roles["eos"]:
+        roles["eot"] = own
+    others = [number for number in wanted if number not in roles.values()]
+    if others:
+        others = _unknown(replace(vocabulary, special_ids=roles), others)
+        free = [slot for slot in _SLOTS if slot not in roles]
+        roles |= dict(zip(free, others, strict=False))
+        left = [vocabulary.tokens[number] for number in others[len(free) :]]
+        if left:
+            console.warn(
+                f"the model also stops at {', '.join(map(repr, left))}, and a GGUF has no place for so many ends: "
+                "llama.cpp does not stop there"
+            )
+    return replace(vocabulary, special_ids=roles)
+
+
+def _unknown(vocabulary: Vocabulary, tokens: Iterable[int]) -> list[int]:
+    """Those of `tokens` at which llama.cpp does not stop, by what the vocabulary says so far."""
+    with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
+        file = Path(folder) / "vocabulary.gguf"
+        write_vocabulary_only(vocabulary, file)
+        with open_vocabulary(file) as opened:
+            return [number for number in tokens if not opened.stops_at(number)]

@@ -1,0 +1,95 @@
+"""The names of weights on the disk, and the names that Transformers gives them in memory, where the two differ.
+
+An adapter is trained on a model in memory, so its keys are those names. For some families Transformers renames what it
+reads (transformers/conversion_mapping.py), and any family's network may be stored without the prefix that it has below
+its head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from edgetune.models.config import ModelConfig
+from edgetune.models.families import auto_class, kind_of
+from edgetune.models.locate import ModelFiles
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TEXT = "model.language_model."
+"""What stands before the text model's names in a model of text and images."""
+
+_PREFIXES = {
+    "language_model.lm_head.": "lm_head.",
+    "language_model.model.": TEXT,
+    "vision_tower.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+"""On the disk -> in memory, in models of a text model, a vision tower and a projector between them."""
+
+_WITH_IMAGES = ("gemma3", "mistral3")
+
+_AS_STORED = (
+    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3", "granite"),
+    *("t5", "bert", "distilbert"),
+)
+"""Families whose names edgetune knows to be the same, or to differ in ways that are dealt with where they matter."""
+
+
+def names_in_memory(config: ModelConfig, files: ModelFiles, stored: Collection[str]) -> dict[str, str]:
+    """Name in memory -> name on the disk, for all of `stored`.
+
+    A family that is not known here is asked of Transformers. A name that only an operation on several tensors leads to
+    stays as it is.
+    """
+    if config.model_type in _AS_STORED or files.gguf is not None:
+        return {name: name for name in stored}
+    rename = _rename_with_images if config.model_type in _WITH_IMAGES else _renaming_of_transformers(config, files)
+    renamed = {rename(name): name for name in stored}
+    return renamed if len(renamed) == len(stored) else {name: name for name in stored}
+
+
+def _rename_with_images(name: str) -> str:
+    for stored, held in _PREFIXES.items():
+        if name.startswith(stored):
+            return held + name.removeprefix(stored)
+    return name
+
+
+def _renaming_of_transformers(config: ModelConfig, files: ModelFiles) -> Callable[[str], str]:
+    """How Transformers renames what it reads, asked of the model without its weights."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+        model = _model_without_weights(config, files)
+    except (ImportError, ValueError, KeyError, AttributeError):
+        return lambda name: name  # an older Transformers, or code that comes with the model
+    held = model.state_dict()
+    steps = get_model_conversion_mapping(model)
+    renamings = [step for step in steps if isinstance(step, WeightRenaming)]
+    converters = [step for step in steps if isinstance(step, WeightConverter)]
+
+    def rename(name: str) -> str:
+        renamed, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, held)
+        return renamed if converted is None and renamed in held else name
+
+    return rename
+
+
+def _model_without_weights(config: ModelConfig, files: ModelFiles) -> PreTrainedModel:
+    import torch
+    import transformers
+
+    from edgetune.models.load import load_config
+
+    named = next(iter(config.architectures), "Model")
+    loaded = load_config(files)
+    with torch.device("meta"):
+        if named.endswith("Model") and not named.endswith("LMHeadModel"):
+            auto = auto_class(kind_of(config.model_type), classifies=False, model_type=config.model_type)
+            model: PreTrainedModel = auto.from_config(loaded)
+        else:
+            model = getattr(transformers, named)(loaded)
+    return model
