@@ -16,7 +16,6 @@ import torch
 import yaml
 from children import free_port, rows, train_in_children
 from safetensors.torch import load_file
-from short_vocabulary import save_short_llama
 
 from edgetune.errors import UsageError
 from edgetune.recipe.load import load_recipe
@@ -26,11 +25,6 @@ from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
 
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "no, thanks"]
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 @pytest.fixture(autouse=True)
