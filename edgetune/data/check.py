@@ -19,7 +19,7 @@ from edgetune.recipe.data import Data
 class SideReport:
     """Training or evaluation data.
 
-    `labels` counts examples by label (empty where there are none), `lengths` and `cuts` are those of `Measured`.
+    `labels` counts examples by label (empty where there are none); `lengths`, `cuts` and `notes` are `Measured`'s.
     Findings are about distinct rows, however often weight or balance repeats them.
     """
 
@@ -31,6 +31,7 @@ class SideReport:
     empty: Finding
     duplicates: Finding
     conflicts: Finding
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,4 +84,5 @@ def _side(
         find_empty(rows),
         find_duplicates(rows),
         find_conflicts(rows),
+        measured.notes,
     )

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from edgetune.data.prompt import TEXT, fill_prompt
+
+ContentIs = Literal["text", "null", "absent"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    `more` are further keys that chat templates read, as (name, value): tool_calls, reasoning_content, name and so on.
+    `supervised` is False for an assistant's turn that is read and not learned (weight 0). `content_is` tells templates
+    how a content was given that is empty here, because some of them treat null unlike an empty text.
+    """
 
     role: str
     content: str
+    more: tuple[tuple[str, Any], ...] = ()
+    supervised: bool = True
+    content_is: ContentIs = "text"
+
+    @property
+    def tool_calls(self) -> list[dict[str, Any]]:
+        """The calls of this turn, in the form of chat templates."""
+        calls: list[dict[str, Any]] = dict(self.more).get("tool_calls", [])
+        return calls
+
+    def as_dict(self) -> dict[str, Any]:
+        """The turn as a chat template reads it."""
+        content = (
+            {} if self.content_is == "absent" else {"content": self.content if self.content_is == "text" else None}
+        )
+        return {"role": self.role, **content, **dict(self.more)}
 
 
 @dataclass(frozen=True)
@@ -41,10 +65,11 @@ class Source:
 class Example:
     """A conversation to learn from or to be tested on.
 
-    The last message is the assistant's, and every assistant turn is supervised. `where` names the row that it was read
-    from (`file.jsonl:12`). `label` is the right class where the task is to classify, and `references` are the right
-    summaries where it is to summarize; the answer is the first of them. `source` is what the first message was made of
-    where that was a prompt and a text. `weight` is what its loss counts, beside 1.0 of an ordinary example.
+    The last message is the assistant's, and every assistant turn is supervised but those of weight 0. `where` names the
+    row that it was read from (`file.jsonl:12`). `label` is the right class where the task is to classify, and
+    `references` are the right summaries where it is to summarize; the answer is the first of them. `source` is what the
+    first message was made of where that was a prompt and a text. `weight` is what its loss counts, beside 1.0 of an
+    ordinary example. `tools` are the functions that the assistant may call, as JSON schemas.
     """
 
     messages: tuple[Message, ...]
@@ -53,6 +78,7 @@ class Example:
     source: Source | None = None
     references: tuple[str, ...] = ()
     weight: float = 1.0
+    tools: tuple[dict[str, Any], ...] = ()
 
     @property
     def answer(self) -> str:
@@ -66,6 +92,11 @@ class Example:
             return self.source.content
         return "\n".join(message.content for message in self.messages if message.role == "user")
 
+    @property
+    def is_empty(self) -> bool:
+        """True when it asks nothing, or when its answer has neither a word nor a tool call."""
+        return not self.content.strip() or not (self.answer.strip() or self.messages[-1].tool_calls)
+
     def with_text(self, text: str) -> Example:
         """The same example about another text, with the prompt filled anew. It must have a source."""
         assert self.source is not None
@@ -76,4 +107,4 @@ class Example:
     def with_answer(self, answer: str) -> Example:
         """The same example with another last message; label and references stay what they are."""
         *first, last = self.messages
-        return replace(self, messages=(*first, replace(last, content=answer)))
+        return replace(self, messages=(*first, replace(last, content=answer, content_is="text")))

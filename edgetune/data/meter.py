@@ -65,12 +65,14 @@ class Measured:
     """Percentiles of lengths by what was measured, and what each limit takes.
 
     Measured are `text` and `summary` by themselves, `example` as the model reads it after those are cut, and `answer`
-    as an encoder-decoder writes it. `limits` are the numbers that percentiles come to with these examples.
+    as an encoder-decoder writes it. `limits` are the numbers that percentiles come to with these examples. `notes` tell
+    how the chat template reads conversations.
     """
 
     lengths: dict[str, dict[str, int]]
     cuts: tuple[CutReport, ...]
     limits: Limits
+    notes: tuple[str, ...] = ()
 
 
 def limits_of(data: Data, meter: Meter) -> Limits:
@@ -108,7 +110,7 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) 
     if tokenized.target_lengths:
         lengths["answer"] = _spread(tokenized.target_lengths)
     cuts.append(CutReport("data.max_length", limit, tokenized.truncated, tokenized.lost_tokens, tokenized.dropped))
-    return Measured(lengths, tuple(cuts), replace(limits, whole=limit))
+    return Measured(lengths, tuple(cuts), replace(limits, whole=limit), tokenized.notes)
 
 
 def _cut_report(field: str, shorter: CutExamples) -> CutReport:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from edgetune.data.example import Example
 from edgetune.data.lengths import resolve_length
-from edgetune.data.template import ChatTemplate
+from edgetune.data.omissions import explain_refusal, find_omissions
+from edgetune.data.template import ChatTemplate, Segment
 from edgetune.errors import DataError
 from edgetune.recipe.data import Length
 
@@ -48,11 +50,26 @@ class TokenizedData:
     """The same of what an encoder-decoder must write; empty for other models, whose examples hold the answer."""
     max_target_length_tokens: int | None = None
     """What those were cut to."""
+    omitted: dict[str, int] = field(default_factory=dict)
+    """What the chat template does, such as `leaves out the tools` -> with how many conversations."""
+    reread: int = 0
+    """Examples beside those of whole conversations: earlier answers that the template writes otherwise there."""
 
     @property
     def lost_tokens(self) -> int:
         """Tokens behind the cuts, and those of the examples that are left out."""
         return sum(self.lengths) - sum(len(example.input_ids) for example in self.examples)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of how the chat template reads the conversations."""
+        told = [f"the chat template {what} ({_counted(count, 'conversation')})" for what, count in self.omitted.items()]
+        if self.reread:
+            told.append(
+                f"{_counted(self.reread, 'earlier answer')} learned in a copy of the conversation that ends there, "
+                "because the chat template writes them otherwise when later turns follow"
+            )
+        return tuple(told)
 
 
 def tokenize_examples(
@@ -60,13 +77,21 @@ def tokenize_examples(
 ) -> TokenizedData:
     """Render, tokenize and cut examples to `max_length` tokens, or to the length that a share of them fits into.
 
-    Each segment of the rendering is tokenized on its own and the ids are joined: the ids of a prompt are then exactly
-    those that inference sends, whatever the answer begins with. Raises DataError naming the row when the template
-    refuses it, when there are no examples, and when none has a supervised token within `max_length`.
+    A conversation is one tokenized example, and one more for each answer that the template writes otherwise when later
+    turns follow. Each segment of a rendering is tokenized on its own and the ids are joined: the ids of a prompt are
+    then exactly those that inference sends, whatever the answer begins with.
+
+    Raises DataError naming the row when the template refuses it or leaves out what its answers need, when there are no
+    examples, and when none has a supervised token within `max_length`.
     """
     if not examples:
         raise DataError("there are no examples to tokenize")
-    whole = [_tokenize(example, template, encode) for example in examples]
+    omitted: Counter[str] = Counter()
+    whole = [
+        _tokenize(segments, encode, example.weight)
+        for example in examples
+        for segments in _read(example, template, omitted)
+    ]
     lengths = [len(example.input_ids) for example in whole]
     limit = resolve_length(max_length, lengths)
     kept = [
@@ -85,21 +110,36 @@ def tokenize_examples(
         truncated=sum(length > limit for _, length in kept),
         dropped=len(whole) - len(kept),
         lengths=tuple(lengths),
+        omitted=dict(omitted.most_common()),
+        reread=len(whole) - len(examples),
     )
 
 
-def _tokenize(example: Example, template: ChatTemplate, encode: Encode) -> TokenizedExample:
+def _read(example: Example, template: ChatTemplate, omitted: Counter[str]) -> tuple[tuple[Segment, ...], ...]:
     try:
-        segments = template.segments(example.messages)
+        try:
+            readings = template.readings(example.messages, tools=example.tools)
+        except DataError:
+            explain_refusal(example, template)
+            raise
+        omitted.update(find_omissions(example, template, readings))
     except DataError as problem:
         raise DataError(problem.what, where=example.where, remedy=problem.remedy) from problem
+    return readings
+
+
+def _tokenize(segments: Sequence[Segment], encode: Encode, weight: float) -> TokenizedExample:
     input_ids: list[int] = []
     labels: list[int] = []
     for segment in segments:
         ids = encode(segment.text)
         input_ids += ids
         labels += ids if segment.supervised else [UNSUPERVISED] * len(ids)
-    return TokenizedExample(tuple(input_ids), tuple(labels), example.weight)
+    return TokenizedExample(tuple(input_ids), tuple(labels), weight)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _cut(example: TokenizedExample, limit: int) -> TokenizedExample:

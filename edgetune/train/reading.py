@@ -115,13 +115,18 @@ def reading_for(recipe: Recipe, kind: Kind, config: ModelConfig, tokenizer: PreT
     if kind == "decoder" and not classifies:
         template = load_template(
             recipe.data.template,
-            tokenizer_template=tokenizer.chat_template,
+            tokenizer_template=_default(tokenizer.chat_template),
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token or "",
         )
         tokenizer.chat_template = template.source
     labels = tuple(recipe.data.labels) if classifies else ()
     return Reading(kind, template, labels, tokenizer, _positions(kind, config))
+
+
+def _default(template: str | dict[str, str] | None) -> str | None:
+    """A tokenizer's template, or the one of its templates that Transformers uses where none is named."""
+    return template.get("default") if isinstance(template, dict) else template
 
 
 def _positions(kind: Kind, config: ModelConfig) -> int | None:
@@ -133,6 +138,8 @@ def _positions(kind: Kind, config: ModelConfig) -> int | None:
 
 
 def _note_losses(read: TokenizedData, name: str) -> None:
+    for text in read.notes:
+        console.warn(f"{name} data: {text}")
     if not (read.truncated or read.dropped):
         return
     dropped = f", {read.dropped} left out because nothing supervised was left of them" if read.dropped else ""
