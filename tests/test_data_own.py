@@ -226,6 +226,25 @@ def test_a_suite_tells_all_its_unknown_labels_at_once(tmp_path: Path) -> None:
     assert len(read_items(suite.model_copy(update={"data": data}))) == 420 - 92
 
 
+def test_training_tells_what_is_left_out_not_read_or_empty(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    prepare = pytest.importorskip("edgetune.train.prepare")
+    from edgetune.recipe.schema import Recipe
+
+    rows = [("a", "billing"), (" ", "account"), ("b", "?"), ("c", "technical"), ("d", "?")]
+    path = write_table(tmp_path / "a.csv", ["text", "label"], rows)
+    sources = [source(path, labels={"?": None})]
+    data = {"train": sources, "eval": sources, "labels": LABELS, "prompt": "{text}"}
+    recipe = Recipe.model_validate(
+        {"name": "r", "task": "classify", "base": "x/y", "data": data, "method": {"type": "lora"}}
+    )
+    prepare._tell_of_rows(load_data(recipe.data, recipe.task), recipe)
+    assert capsys.readouterr().err.splitlines() == [
+        "a.csv: 2 of 5 rows are left out by the label map (a.csv:4, a.csv:6)",
+        "warning: 1 training row has an empty text or answer, which is learned so (a.csv:3); remove what is not meant "
+        "from the file",
+    ]
+
+
 def test_data_check_names_what_is_left_out_and_what_is_not_read(
     edgetune_command: Callable[..., Any], tmp_path: Path
 ) -> None:

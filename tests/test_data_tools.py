@@ -203,7 +203,7 @@ def test_what_smollm2s_template_leaves_out_beside_an_answer_is_told(smollm2_toke
     example = read({"messages": [ASKED, {**ANSWER, "reasoning_content": "Hm."}], "tools": [WEATHER]})
     data = tokenize_examples([example, example], template, encode, 4096)
     assert data.omitted == {"leaves out the tools": 2, "leaves out reasoning_content of the assistant": 2}
-    assert data.notes[0] == "the chat template leaves out the tools (2 conversations)"
+    assert data.warnings[0] == "the chat template leaves out the tools (2 conversations)"
 
 
 def test_a_template_that_skips_the_results_of_tools_is_refused() -> None:
@@ -224,7 +224,7 @@ def test_arguments_given_as_text_that_a_template_quotes_again_are_told() -> None
     example = read({"messages": turns, "tools": [WEATHER]})
     quoted = tokenize_examples([example], chat("qwen2_5"), encode, 4096)
     assert text_of(quoted.examples[0]) == transformers_rendering("qwen2_5", turns, [WEATHER])
-    assert any("backslash before each quote" in note for note in quoted.notes)
+    assert any("backslash before each quote" in text for text in quoted.warnings)
     assert not tokenize_examples([example], chat("qwen3"), encode, 4096).omitted
 
 
@@ -275,7 +275,8 @@ def test_sharegpts_function_calls_and_observations_are_calls_and_results() -> No
 
 def test_the_older_function_call_is_a_tool_call() -> None:
     old = [ASKED, {"role": "assistant", "content": None, "function_call": CALL["function"]}]
-    assert read({"messages": old}).messages[1].tool_calls == [CALL]
+    example = read({"messages": old, "functions": [WEATHER["function"]]})
+    assert (example.messages[1].tool_calls, example.tools) == ([CALL], (WEATHER,))
 
 
 def test_parts_of_text_are_one_text() -> None:

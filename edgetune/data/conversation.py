@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from edgetune.data.columns import check_unicode, shown
 from edgetune.data.example import ContentIs, Message
@@ -25,6 +25,7 @@ REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 _PASSED_ON = (*REASONING_KEYS, "name", "tool_call_id")
 _NOT_READ = ("image", "images", "image_url", "audio", "audios", "video", "videos", "chat_template_kwargs")
+_TEXT: ContentIs = "text"
 _ROLES = {role: role for role in ("system", "user", "assistant", "tool", "developer")}
 
 
@@ -59,18 +60,24 @@ def read_turns(turns: Any, form: Turns, where: str, unread: Unread) -> tuple[Mes
     return tuple(_Turn(turn, number, form, where).read(unread) for number, turn in enumerate(turns, start=1))
 
 
-def read_tools(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+def read_functions(value: Any, where: str) -> tuple[dict[str, Any], ...]:
+    """The schemas of OpenAI's older `functions`, in the form of tools. Raises DataError naming the row."""
+    functions = read_tools(value, where, column="functions")
+    return tuple({"type": "function", "function": function} for function in functions)
+
+
+def read_tools(value: Any, where: str, *, column: str = "tools") -> tuple[dict[str, Any], ...]:
     """The schemas of a row's tools: a list, or its JSON. Raises DataError naming the row."""
-    tools = _from_json(value, "tools", where) if isinstance(value, str) and value.strip() else value
+    tools = _from_json(value, column, where) if isinstance(value, str) and value.strip() else value
     if not tools:
         return ()
     if isinstance(tools, list):
-        tools = [_from_json(tool, "tools", where) if isinstance(tool, str) else tool for tool in tools]
+        tools = [_from_json(tool, column, where) if isinstance(tool, str) else tool for tool in tools]
         if all(isinstance(tool, dict) for tool in tools):
-            check_unicode(json.dumps(tools, ensure_ascii=False, default=str), "tools", where)
+            check_unicode(json.dumps(tools, ensure_ascii=False, default=str), column, where)
             return tuple(tools)
     raise DataError(
-        f"tools must hold a list of functions as JSON schemas, not {shown(value)}",
+        f"{column} must hold a list of functions as JSON schemas, not {shown(value)}",
         where=where,
         remedy='write each as {"type": "function", "function": {"name": ..., "parameters": ...}}',
     )
@@ -161,7 +168,7 @@ class _Turn:
         form, values = self._form, dict(self._values)
         check_text_only(values, self._where, of=f"turn {self._number}")
         given = self._text(values.pop(form.role), form.role)
-        content, content_is = "", cast(ContentIs, "text")
+        content, content_is = "", _TEXT
         if given == form.calls:
             role = "assistant"
             calls = self._calls(_from_json(values.pop(form.text), f"{self._name}, {form.text}", self._where))

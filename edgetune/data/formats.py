@@ -15,6 +15,7 @@ from edgetune.data.conversation import (
     Unread,
     check_conversation,
     check_text_only,
+    read_functions,
     read_history,
     read_tools,
     read_turns,
@@ -28,7 +29,7 @@ from edgetune.errors import DataError, RecipeError
 from edgetune.recipe.data import Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
-_AROUND = ("system", "tools")
+_AROUND = ("system", "tools", "functions")
 """Columns that any format of conversations may have."""
 
 
@@ -157,7 +158,8 @@ def _conversation(record: Record, messages: tuple[Message, ...]) -> Example:
     system = record.text("system") if values.get("system") else ""
     messages = with_system(messages, system, where)
     check_conversation(messages, where)
-    return Example(messages, where, tools=read_tools(values.get("tools"), where))
+    tools = read_tools(values.get("tools"), where) or read_functions(values.get("functions"), where)
+    return Example(messages, where, tools=tools)
 
 
 def _exchange(user: str, assistant: str) -> tuple[Message, ...]:

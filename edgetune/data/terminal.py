@@ -84,7 +84,8 @@ def _lengths(sides: dict[str, SideReport], unit: str) -> RenderableType:
 def _cuts(sides: dict[str, SideReport]) -> Iterator[Text]:
     for name, side in sides.items():
         for cut in side.cuts:
-            dropped = f", {cut.dropped} left out because nothing supervised is left" if cut.dropped else ""
+            where = name_places(cut.dropped_rows, cut.dropped)
+            dropped = f", {cut.dropped} left out because nothing supervised is left ({where})" if cut.dropped else ""
             yield Text(
                 f"{name}: {cut.field}, {cut.limit_tokens} tokens: {cut.cut} cut{dropped}, {cut.lost_tokens} tokens lost"
             )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from edgetune.data.example import Example
 from edgetune.data.lengths import resolve_length
 from edgetune.data.omissions import explain_refusal, find_omissions
+from edgetune.data.places import NAMED
 from edgetune.data.template import ChatTemplate, Segment
 from edgetune.errors import DataError
 from edgetune.recipe.data import Length
@@ -50,6 +51,8 @@ class TokenizedData:
     """The same of what an encoder-decoder must write; empty for other models, whose examples hold the answer."""
     max_target_length_tokens: int | None = None
     """What those were cut to."""
+    dropped_rows: tuple[str, ...] = ()
+    """Where the first few of the examples that are left out were read."""
     omitted: dict[str, int] = field(default_factory=dict)
     """What the chat template does, such as `leaves out the tools` -> with how many conversations."""
     reread: int = 0
@@ -61,15 +64,22 @@ class TokenizedData:
         return sum(self.lengths) - sum(len(example.input_ids) for example in self.examples)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What of the conversations the model does not learn, or not as it should."""
+        return tuple(
+            f"the chat template {what} ({_counted(count, 'conversation')})" for what, count in self.omitted.items()
+        )
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know of how the chat template reads the conversations."""
-        told = [f"the chat template {what} ({_counted(count, 'conversation')})" for what, count in self.omitted.items()]
-        if self.reread:
-            told.append(
-                f"{_counted(self.reread, 'earlier answer')} learned in a copy of the conversation that ends there, "
-                "because the chat template writes them otherwise when later turns follow"
-            )
-        return tuple(told)
+        """What else a user should know of how the chat template reads the conversations."""
+        if not self.reread:
+            return ()
+        answers = _counted(self.reread, "earlier answer")
+        return (
+            f"{answers} {'is' if self.reread == 1 else 'are'} learned in a copy of the conversation that ends there, "
+            "because the chat template writes it otherwise when later turns follow",
+        )
 
 
 def tokenize_examples(
@@ -87,18 +97,21 @@ def tokenize_examples(
     if not examples:
         raise DataError("there are no examples to tokenize")
     omitted: Counter[str] = Counter()
-    whole = [
-        _tokenize(segments, encode, example.weight)
-        for example in examples
-        for segments in _read(example, template, omitted)
-    ]
+    places: list[str] = []
+    whole: list[TokenizedExample] = []
+    for example in examples:
+        for segments in _read(example, template, omitted):
+            whole.append(_tokenize(segments, encode, example.weight))
+            places.append(example.where)
     lengths = [len(example.input_ids) for example in whole]
     limit = resolve_length(max_length, lengths)
-    kept = [
-        (example, length)
-        for example, length in zip((_cut(example, limit) for example in whole), lengths, strict=True)
-        if any(label != UNSUPERVISED for label in example.labels)
-    ]
+    kept: list[tuple[TokenizedExample, int]] = []
+    dropped: list[str] = []
+    for example, length, where in zip((_cut(example, limit) for example in whole), lengths, places, strict=True):
+        if any(label != UNSUPERVISED for label in example.labels):
+            kept.append((example, length))
+        else:
+            dropped.append(where)
     if not kept:
         raise DataError(
             f"all {len(whole)} examples are longer than max_length, {limit} tokens; the shortest needs {min(lengths)}",
@@ -108,7 +121,8 @@ def tokenize_examples(
         examples=tuple(example for example, _ in kept),
         max_length_tokens=limit,
         truncated=sum(length > limit for _, length in kept),
-        dropped=len(whole) - len(kept),
+        dropped=len(dropped),
+        dropped_rows=tuple(dropped[:NAMED]),
         lengths=tuple(lengths),
         omitted=dict(omitted.most_common()),
         reread=len(whole) - len(examples),
