@@ -206,6 +206,23 @@ def test_what_smollm2s_template_leaves_out_beside_an_answer_is_told(smollm2_toke
     assert data.warnings[0] == "the chat template leaves out the tools (2 conversations)"
 
 
+def test_how_deepseeks_template_wants_calls_is_told() -> None:
+    function = {"name": "get_weather", "arguments": '{"city": "Zürich"}'}
+    as_text: Turn = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    for call, words in [
+        ({**as_text, "tool_calls": [CALL]}, "reads the arguments of tool calls as text only; write them so"),
+        ({**as_text, "content": ""}, "call of get_weather in turn 2.*only where the content is null"),
+    ]:
+        with pytest.raises(DataError, match=words):
+            tokenize_examples(
+                [read({"messages": [ASKED, call, RESULT, ANSWER]})], chat("deepseek_r1_distill"), encode, 99
+            )
+    example = read({"messages": [ASKED, as_text, RESULT, ANSWER]})
+    assert chat("deepseek_r1_distill").render(example.messages) == transformers_rendering(
+        "deepseek_r1_distill", [ASKED, as_text, RESULT, ANSWER], None
+    )
+
+
 def test_a_template_that_skips_the_results_of_tools_is_refused() -> None:
     example = read({"messages": [ASKED, {**ANSWER, "content": "calling"}, RESULT, ANSWER]})
     with pytest.raises(DataError, match=r"leaves out turn 3 \(tool\)"):

@@ -60,32 +60,66 @@ def find_omissions(example: Example, template: ChatTemplate, readings: Sequence[
 
 
 def explain_refusal(example: Example, template: ChatTemplate) -> None:
-    """Raise DataError where a template has refused a conversation because it knows nothing of calls of tools.
+    """Raise DataError where a template has refused a conversation because of how it reads the calls of tools.
 
-    It then meets an answer without a text.
+    Some know nothing of them and meet an answer without a text; DeepSeek's join the arguments to a text.
     """
+    calling = [turn for turn, message in enumerate(example.messages) if message.tool_calls]
+    if not calling:
+        return
+    as_text = replace(example, messages=tuple(map(_with_text_arguments, example.messages)))
+    if not _renders(example, template) and _renders(as_text, template):
+        raise DataError(
+            "the chat template reads the arguments of tool calls as text only",
+            where=example.where,
+            remedy='write them so: "arguments": "{\\"city\\": ...}"',
+        )
     written = replace(example, messages=tuple(replace(message, content_is="text") for message in example.messages))
-    for turn, message in enumerate(written.messages):
-        if message.tool_calls:
-            _check_calls(written, turn, template)
+    for turn in calling:
+        _check_calls(written, turn, template)
 
 
 def _check_calls(example: Example, turn: int, template: ChatTemplate) -> None:
     calls = example.messages[turn].tool_calls
-    others = [{"type": "function", "function": {"name": _OTHER, "arguments": {}}}]
-    if _ignores(example, turn, template, {"tool_calls": others}):
-        raise _left_out(f"the call of {', '.join(map(_name, calls))} in turn {turn + 1}", example)
+    others = [{"type": "function", "function": {"name": _OTHER, "arguments": "{}"}}]
+    if not _ignores(example, turn, template, {"tool_calls": others}):
+        return
+    empty = replace(example.messages[turn], content="", content_is="null")
+    nulled = replace(example, messages=(*example.messages[:turn], empty, *example.messages[turn + 1 :]))
+    remedy = _TOOLS_REMEDY
+    if _renders(nulled, template) and not _ignores(nulled, turn, template, {"tool_calls": others}):
+        remedy = "it reads calls only where the content is null; write it so"
+    raise _left_out(f"the call of {', '.join(map(_name, calls))} in turn {turn + 1}", example, remedy)
+
+
+def _with_text_arguments(message: Message) -> Message:
+    calls = []
+    for call in message.tool_calls:
+        function = call.get("function", call)
+        if not isinstance(function.get("arguments"), str):
+            function = {**function, "arguments": json.dumps(function.get("arguments"), ensure_ascii=False)}
+        calls.append({**call, "function": function} if "function" in call else function)
+    more = {**dict(message.more), "tool_calls": calls} if calls else dict(message.more)
+    return replace(message, more=tuple(more.items()))
+
+
+def _renders(example: Example, template: ChatTemplate) -> bool:
+    try:
+        template.render(example.messages, tools=example.tools)
+    except DataError:
+        return False
+    return True
 
 
 def _name(call: dict[str, Any]) -> str:
     return str(call.get("function", call)["name"])
 
 
-def _left_out(what: str, example: Example) -> DataError:
+def _left_out(what: str, example: Example, remedy: str = _TOOLS_REMEDY) -> DataError:
     return DataError(
         f"the chat template leaves out {what}, so the model would learn an answer without it",
         where=example.where,
-        remedy=_TOOLS_REMEDY,
+        remedy=remedy,
     )
 
 
