@@ -86,11 +86,11 @@ def test_420_tickets_of_a_student_load_after_one_edit_of_the_recipe(tmp_path: Pa
 
 
 def test_labels_are_compared_without_outer_spaces_and_in_unicodes_composed_form(tmp_path: Path) -> None:
-    rows = [("a", "caf\u00e9"), ("b", " cafe\u0301\u00a0"), ("c", "\ufefftee")]
+    rows = [("a", "caf\u00e9 noir"), ("b", " cafe\u0301\u00a0 noir"), ("c", "\ufefftee")]
     path = write_table(tmp_path / "a.csv", ["text", "label"], rows)
-    loaded = load(source(path), labels=["café", "tee"])
-    assert [example.label for example in loaded.train] == ["café", "café", "tee"]
-    assert [example.answer for example in loaded.train] == ["café", "café", "tee"]
+    loaded = load(source(path), labels=["café noir", "tee"])
+    assert [example.label for example in loaded.train] == ["café noir", "café noir", "tee"]
+    assert [example.answer for example in loaded.train] == ["café noir", "café noir", "tee"]
 
 
 def test_labels_are_compared_in_any_case_on_request(tmp_path: Path) -> None:
@@ -151,6 +151,16 @@ def test_missing_columns_are_told_once_with_those_that_may_be_meant(tmp_path: Pa
     assert len(load(source(path, labels={"Billing": "billing"}, columns=columns)).train) == 9
 
 
+def test_columns_and_labels_are_mapped_by_one_edit(tmp_path: Path) -> None:
+    rows = [(number, text, label) for number, (text, label) in enumerate(tickets())]
+    path = write_table(tmp_path / "a.csv", ["", "Ticket: what?", "Kind, of"], rows, delimiter=";")
+    message = refusal(source(path))
+    assert "there are no columns text, label; there are column 1, Ticket: what?, Kind, of; " in message
+    columns = yaml.safe_load(re.search(r"columns: (\{.*?\})", message)[1])  # type: ignore[index]
+    assert columns == {"text": "Ticket: what?", "label": "Kind, of"}
+    assert len(load(source(path, columns=columns, labels=pasted(message))).train) == 420 - 92
+
+
 def test_a_column_that_some_rows_lack_is_told_by_the_first_of_them(tmp_path: Path) -> None:
     rows = [{"text": "a", "label": "billing"}, {"text": "b"}, {"label": "billing"}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -182,8 +192,9 @@ def test_excels_line_that_names_the_separator_is_obeyed(tmp_path: Path) -> None:
 
 
 def test_columns_without_a_name_do_no_harm(tmp_path: Path) -> None:
-    path = write_table(tmp_path / "a.csv", ["", "text", "label", "", ""], [(0, "a", "billing", "", "")])
-    assert read_rows(source(path))[0].values["text"] == "a"
+    rows = [(0, "a", "billing", "", ""), (1, "b", "billing", "", "", "", "")]
+    path = write_table(tmp_path / "a.csv", ["", "text", "label", "", ""], rows)
+    assert [row.values["text"] for row in read_rows(source(path))] == ["a", "b"]
 
 
 def test_all_rows_of_another_length_are_told_at_once(tmp_path: Path) -> None:
@@ -211,6 +222,12 @@ def test_a_spreadsheet_beside_the_recipe_is_refused_with_the_way_out(tmp_path: P
     message = refusal(source(Path(name)).found_from(tmp_path))  # type: ignore[arg-type]
     assert message.startswith(f"{tmp_path / name}: spreadsheets")
     assert "CSV UTF-8" in message
+
+
+@pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b"])
+def test_a_spreadsheet_that_calls_itself_csv_is_refused(tmp_path: Path, beginning: bytes) -> None:
+    (tmp_path / "a.csv").write_bytes(beginning + b"\0\1\2")
+    assert f"{tmp_path / 'a.csv'}: is no text but a " in refusal(source(tmp_path / "a.csv"))
 
 
 def test_a_suite_tells_all_its_unknown_labels_at_once(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def locate_column(values: Mapping[str, Any], name: str, *, ignore_case: bool = F
 
 
 def normalize_name(name: str, *, ignore_case: bool = False) -> str:
-    """A label or the name of a column without what cannot be seen: outer spaces, marks of no width, Unicode's form."""
-    seen = unicodedata.normalize("NFC", name).strip(_INVISIBLE)
+    """A label or a column's name without what cannot be seen: outer and doubled spaces, no width, Unicode's form."""
+    seen = " ".join(unicodedata.normalize("NFC", name).strip(_INVISIBLE).split())
     return unicodedata.normalize("NFC", seen.casefold()) if ignore_case else seen
 
 

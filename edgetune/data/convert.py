@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,8 +58,7 @@ def to_examples(rows: Sequence[Row], source: DataSource, data: Data) -> Converte
 def check_rows(rows: Sequence[Row], source: DataSource, data: Data) -> None:
     """Raise one DataError about all columns that no row has, or else about all values that are no label."""
     _check_columns(rows, source, data)
-    if "label" in FORMATS[source.format].columns:
-        check_labels(((row.where, value) for row in rows for value in _values(row, "label", source)), source, data)
+    _check_labels(rows, source, data)
 
 
 def _check_columns(rows: Sequence[Row], source: DataSource, data: Data) -> None:
@@ -78,12 +79,27 @@ def _check_columns(rows: Sequence[Row], source: DataSource, data: Data) -> None:
         what = f"there are no columns {', '.join(name + nearest(name, there) for name in names)}"
     meant = {column: name for column, name in source.columns.items() if column not in missing}
     meant |= {column: _guess(column, rows, source, data) or "its name in the file" for column in missing}
-    pasted = ", ".join(f"{column}: {name}" for column, name in meant.items())
+    pasted = ", ".join(f"{column}: {_in_yaml(name)}" for column, name in meant.items())
     raise DataError(
         f"{what}; there are {', '.join(there) or 'none'}",
         where=rows[0].where if len(rows) == 1 else source.source,
-        remedy=f"map {'it' if len(missing) == 1 else 'them'} in the source's columns, such as columns: {{{pasted}}}",
+        remedy=f"map {'it' if len(missing) == 1 else 'them'} in the source's columns, such as columns: {{{pasted}}}"
+        + _further_fault(rows, source.model_copy(update={"columns": meant}), data),
     )
+
+
+def _further_fault(rows: Sequence[Row], source: DataSource, data: Data) -> str:
+    """What the labels lack once the columns are mapped so, for one edit of the recipe instead of two."""
+    try:
+        _check_labels(rows, source, data)
+    except DataError as fault:
+        return f". Then: {fault}"
+    return ""
+
+
+def _check_labels(rows: Sequence[Row], source: DataSource, data: Data) -> None:
+    if "label" in FORMATS[source.format].columns:
+        check_labels(((row.where, value) for row in rows for value in _values(row, "label", source)), source, data)
 
 
 def _guess(column: str, rows: Sequence[Row], source: DataSource, data: Data) -> str | None:
@@ -92,7 +108,7 @@ def _guess(column: str, rows: Sequence[Row], source: DataSource, data: Data) -> 
     taken = set(source.columns.values())
     scores: dict[str, float] = {}
     for name in rows[0].values:
-        if name in taken or any(character in name for character in ",:{}[]#\n\"'"):
+        if name in taken:
             continue
         values = [row.values.get(name) for row in looked_at]
         if column == "label":
@@ -101,6 +117,13 @@ def _guess(column: str, rows: Sequence[Row], source: DataSource, data: Data) -> 
             scores[name] = sum(len(value) for value in values if isinstance(value, str))
     best = max(scores, key=scores.__getitem__, default=None)
     return best if best is not None and scores[best] > 0 else None
+
+
+def _in_yaml(name: str) -> str:
+    """A column's name as a recipe may write it between braces."""
+    return (
+        name if re.fullmatch(r"\w[\w .-]*", name) and not name[0].isdecimal() else json.dumps(name, ensure_ascii=False)
+    )
 
 
 def _is_label(value: object, source: DataSource, data: Data) -> bool:

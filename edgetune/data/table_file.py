@@ -26,8 +26,8 @@ NumberedRecord = tuple[int, dict[str, str]]
 def read_csv(path: Path) -> Iterator[NumberedRecord]:
     """The records of a comma-separated file with a header, as in RFC 4180.
 
-    Quoted fields may hold commas, quotes and line ends. Where the header has no comma, semicolons or tabs separate the
-    fields if it has them, as spreadsheets write files in many countries; Excel's first line `sep=;` is obeyed too.
+    Quoted fields may hold commas, quotes and line ends. Where the header has more semicolons or tabs than commas, these
+    separate the fields, as spreadsheets write files in many countries; Excel's first line `sep=;` is obeyed too.
     Raises DataError naming the line: a quote that nothing closes, rows with fewer or more fields than the header.
     """
     return _named(path, _split_quoted(path))
@@ -65,10 +65,10 @@ def _split_quoted(path: Path) -> Iterator[NumberedFields]:
 
 
 def _delimiter(text: str) -> str:
-    """The comma or, in a header that has none outside of quotes, the semicolon or the tab that it has."""
+    """Comma, semicolon or tab: the commonest in the header outside of quotes, the first of them in doubt."""
     first = text.lstrip("\r\n").partition("\n")[0]
     header = re.sub(r'"[^"]*"', "", first)
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    return max(",;\t", key=header.count)
 
 
 def _split_at_tabs(path: Path) -> Iterator[NumberedFields]:
@@ -86,8 +86,8 @@ def _named(path: Path, records: Iterator[NumberedFields]) -> Iterator[NumberedRe
         raise DataError(f"the header names a column twice: {', '.join(repeated)}", where=f"{path}:{line}")
     uneven: list[NumberedFields] = []
     for line, fields in records:
-        if len(fields) == len(header):
-            yield line, dict(zip(header, fields, strict=True))
+        if len(fields) >= len(header) and not any(fields[len(header) :]):
+            yield line, dict(zip(header, fields, strict=False))
         else:
             uneven.append((line, fields))
     if uneven:

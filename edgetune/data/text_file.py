@@ -7,6 +7,12 @@ from pathlib import Path
 
 from edgetune.errors import DataError
 
+_NO_TEXT = {
+    b"PK\x03\x04": "a spreadsheet or a zip file",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"\x1f\x8b": "a gzip file",
+}
+"""How files begin that are sometimes given the name of a text."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BEGINNING_BYTES = 1000
 """So much of a file tells UTF-16, whose ordinary letters have a zero byte each."""
@@ -33,6 +39,13 @@ def read_text(path: Path) -> str:
     """The whole file, which must be UTF-8; a byte order mark is dropped. Raises DataError naming the line."""
     check_file(path)
     content = path.read_bytes()
+    for beginning, kind in _NO_TEXT.items():
+        if content.startswith(beginning):
+            raise DataError(
+                f"is no text but {kind}",
+                where=path,
+                remedy="unpack it, or save the sheet as CSV UTF-8 in its program (File, Save As)",
+            )
     if content.startswith(_UTF_16) or b"\0" in content[:_BEGINNING_BYTES]:
         raise _not_utf_8("it looks like UTF-16", "UTF-16", path, line=1)
     try:
