@@ -107,9 +107,10 @@ def tokenize_examples(
     limit = resolve_length(max_length, lengths)
     kept: list[tuple[TokenizedExample, int]] = []
     dropped: list[str] = []
-    for example, length, where in zip((_cut(example, limit) for example in whole), lengths, places, strict=True):
-        if any(label != UNSUPERVISED for label in example.labels):
-            kept.append((example, length))
+    for tokenized, length, where in zip(whole, lengths, places, strict=True):
+        shorter = _cut(tokenized, limit)
+        if any(label != UNSUPERVISED for label in shorter.labels):
+            kept.append((shorter, length))
         else:
             dropped.append(where)
     if not kept:

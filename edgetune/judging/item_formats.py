@@ -9,7 +9,7 @@ from typing import Any
 from edgetune.data.columns import check_unicode, column_names, find_column, shown, to_text
 from edgetune.data.convert import check_rows
 from edgetune.data.example import Example, Message
-from edgetune.data.formats import FORMATS, check_maps, to_example
+from edgetune.data.formats import FORMATS, check_maps, column_of, to_example
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.suite import Suite, SuiteSource
@@ -111,7 +111,7 @@ def _plain(example: Example) -> tuple[Message, ...]:
 def _answered(row: Row, source: SuiteSource) -> Row:
     """The row with an empty answer behind a conversation that has not been answered yet."""
     column, role_key, text_key = _TURNS[source.format]
-    name = source.columns.get(column, column)
+    name = column_of(column, row.values, source)
     try:
         turns = find_column(row.values, name)
     except KeyError:
