@@ -296,6 +296,15 @@ def test_the_older_function_call_is_a_tool_call() -> None:
     assert (example.messages[1].tool_calls, example.tools) == ([CALL], (WEATHER,))
 
 
+def test_trls_prompts_and_completions_of_turns_teach_the_completion_only() -> None:
+    row = {"prompt": [ASKED, CALLS, RESULT], "completion": [ANSWER], "tools": [WEATHER]}
+    example = read(row, "prompt-completion")
+    (tokenized,) = tokenize_examples([example], chat("qwen2_5"), encode, 4096).examples
+    assert text_of(tokenized) == transformers_rendering("qwen2_5", TALK, [WEATHER])
+    assert learned(tokenized) == "It has 21 degrees.<|im_end|>\n"
+    assert "prompt, turn 1" in refusal({**row, "prompt": [{"role": "user", "content": 1}]}, "prompt-completion")
+
+
 def test_parts_of_text_are_one_text() -> None:
     parts = [{"type": "text", "text": "Is it warm "}, {"type": "text", "text": "in Zürich?"}]
     assert read({"messages": [{"role": "user", "content": parts}, ANSWER]}).messages[0].content == ASKED["content"]
@@ -326,6 +335,43 @@ def test_tools_that_are_no_list_of_schemas_are_refused(tools: object) -> None:
 def test_a_row_with_pictures_is_refused() -> None:
     assert "the row has images" in refusal({"messages": [ASKED, ANSWER], "images": ["a.png"]})
     assert read({"messages": [ASKED, ANSWER], "images": []})
+
+
+def test_data_check_names_what_conversations_hold_and_what_is_not_read(
+    edgetune_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {**ASKED, "mood": "good"},
+        *TALK[1:3],
+        {**ANSWER, "thinking": "21"},
+    ]
+    ignored = {"messages": [ASKED, {**ANSWER, "weight": 0}, ASKED, ANSWER], "score": 3}
+    rows = [{"messages": turns, "tools": [WEATHER]}, ignored]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "name": "tools",
+        "task": "chat",
+        "base": str(tmp_path / "nowhere"),
+        "data": {"train": [{"source": "rows.jsonl", "format": "messages"}]},
+        "method": {"type": "lora"},
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    seen = edgetune_command("data", "check", tmp_path / "recipe.yaml")
+    assert seen.exit_code == 0, seen.stderr
+    assert "train: rows.jsonl: these are not read (how often they hold something): messages[].mood (1), score (1)" in (
+        seen.stdout
+    )
+    document = json.loads(edgetune_command("data", "check", tmp_path / "recipe.yaml", "--json").stdout)
+    assert document["train"]["parts"] == {
+        "system messages": 1,
+        "conversations with tools": 1,
+        "turns that call tools": 1,
+        "results of tools": 1,
+        "turns with reasoning": 1,
+        "answers of weight 0, which are not learned": 1,
+    }
+    assert all(part in seen.stdout for part in document["train"]["parts"])
 
 
 def test_what_is_not_read_is_counted_by_name() -> None:

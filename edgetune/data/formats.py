@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgetune.data.columns import column_names, find_column, locate_column, shown, to_text
@@ -149,7 +149,18 @@ def _from_alpaca(record: Record, source: DataSource, data: Data) -> Example:
 
 
 def _from_prompt_completion(record: Record, source: DataSource, data: Data) -> Example:
-    return _conversation(record, _exchange(record.text("prompt"), record.text("completion")))
+    """A prompt and a completion are texts or, as TRL has them too, turns, of which the completion's are learned."""
+    if not _holds_turns(record.values["prompt"]):
+        return _conversation(record, _exchange(record.text("prompt"), record.text("completion")))
+    read, learned = (
+        read_turns(record.values[column], replace(MESSAGES, column=column), record.where, record.unread)
+        for column in ("prompt", "completion")
+    )
+    return _conversation(record, (*(replace(message, supervised=False) for message in read), *learned))
+
+
+def _holds_turns(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
 
 
 def _conversation(record: Record, messages: tuple[Message, ...]) -> Example:

@@ -37,7 +37,7 @@ def _counts(sides: dict[str, SideReport]) -> RenderableType:
 
 
 def _sources(sides: dict[str, SideReport]) -> Iterator[Text]:
-    """What of the files is not learned."""
+    """What conversations hold, and what of the files is not learned."""
     for name, side in sides.items():
         for source in side.sources:
             file = f"{name}: {Path(source.source).name}"
@@ -49,6 +49,8 @@ def _sources(sides: dict[str, SideReport]) -> Iterator[Text]:
             if source.unread:
                 found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
                 yield Text(f"{file}: these are not read (how often they hold something): {found}")
+        if side.parts:
+            yield Text(f"{name}: {', '.join(f'{count} {part}' for part, count in side.parts.items())}")
         yield from (Text(f"{name}: {note}") for note in side.notes)
 
 
