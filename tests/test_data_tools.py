@@ -185,8 +185,15 @@ def test_a_weight_that_is_neither_0_nor_1_is_refused(weight: object) -> None:
     assert "weight" in refusal({"messages": [ASKED, {**ANSWER, "weight": weight}]})
 
 
-def test_a_conversation_of_weight_0_is_refused() -> None:
-    assert "every answer" in refusal({"messages": [ASKED, {**ANSWER, "weight": 0}]})
+def test_conversations_of_weight_0_are_left_out_and_counted(tmp_path: Path) -> None:
+    rows = [{"messages": [ASKED, {**ANSWER, "weight": weight}]} for weight in (1, 0, 1)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_data(Data(train=[DataSource(source=str(path), format="messages")]), "chat")
+    assert [example.where for example in loaded.train] == [f"{path}:1", f"{path}:3"]
+    assert loaded.train_sources[0].left_out == (f"{path}:2",)
+    with pytest.raises(DataError, match="every answer in all 1 rows has weight 0"):
+        load_data(Data(train=[DataSource(source=str(path), split="[1:2]", format="messages")]), "chat")
 
 
 def test_smollm2s_template_would_learn_an_empty_answer_for_a_call_and_is_refused(smollm2_tokenizer) -> None:

@@ -117,7 +117,7 @@ def with_system(messages: tuple[Message, ...], system: str, where: str) -> tuple
 
 
 def check_conversation(messages: tuple[Message, ...], where: str) -> None:
-    """Raise DataError where a conversation does not end with the assistant, or has nothing to learn."""
+    """Raise DataError where a conversation does not end with the assistant, or begins with it."""
     roles = [message.role for message in messages]
     if roles[-1] != "assistant":
         raise DataError(
@@ -130,12 +130,6 @@ def check_conversation(messages: tuple[Message, ...], where: str) -> None:
             "the assistant speaks before the user has said anything",
             where=where,
             remedy="remove that turn, or make it the system message",
-        )
-    if not any(message.supervised for message in messages if message.role == "assistant"):
-        raise DataError(
-            "every answer of this conversation has weight 0, so there is nothing to learn",
-            where=where,
-            remedy="give one of them weight 1, or remove the row",
         )
 
 

@@ -26,7 +26,10 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Converted:
-    """The examples of a source, the rows that its label map leaves out, and what was not read of the others."""
+    """The examples of a source, the rows that teach nothing, and what was not read.
+
+    Rows teach nothing when the label map says null for their label, or when every answer has weight 0.
+    """
 
     examples: list[Example]
     left_out: tuple[str, ...]
@@ -46,7 +49,7 @@ def to_examples(rows: Sequence[Row], source: DataSource, data: Data) -> Converte
         except DataError as fault:
             faults.append(fault)
             continue
-        if example is None:
+        if example is None or not example.teaches:
             left_out.append(row.where)
         else:
             examples.append(example)

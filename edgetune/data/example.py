@@ -93,6 +93,11 @@ class Example:
         return "\n".join(message.content for message in self.messages if message.role == "user")
 
     @property
+    def teaches(self) -> bool:
+        """True when an answer is learned: not all of them have weight 0."""
+        return any(message.supervised for message in self.messages if message.role == "assistant")
+
+    @property
     def is_empty(self) -> bool:
         """True when it asks nothing, or when its answer has neither a word nor a tool call."""
         return not self.content.strip() or not (self.answer.strip() or self.messages[-1].tool_calls)

@@ -13,7 +13,7 @@ from edgetune.data.balance import balance
 from edgetune.data.convert import to_examples
 from edgetune.data.draw import draw, repeat
 from edgetune.data.example import Example
-from edgetune.data.formats import check_maps
+from edgetune.data.formats import FORMATS, check_maps
 from edgetune.data.holdout import hold_out
 from edgetune.data.places import NAMED
 from edgetune.data.read import read_rows
@@ -25,8 +25,8 @@ from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
 class SourceCounts:
     """How many rows one source had after each step: read, by label map, by cap, by weight.
 
-    `left_out` are the first few rows that its label map leaves out. `unread` counts how often rows or turns hold what
-    nobody reads: a column, or a key of turns as `messages[].key`.
+    `left_out` are the first few rows that its label map leaves out, or whose answers all have weight 0. `unread` counts
+    how often rows or turns hold what nobody reads: a column, or a key of turns as `messages[].key`.
     """
 
     source: str
@@ -96,7 +96,7 @@ def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
     converted = to_examples(rows, source, data)
     labelled = converted.examples
     if not labelled:
-        raise DataError(f"labels leaves out all {len(rows)} rows", where=source.source, remedy="map a label to keep")
+        raise _nothing_left(len(rows), source)
     name = _name(source)
     capped = labelled
     if source.cap is not None:
@@ -116,6 +116,16 @@ def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
         dict(converted.unread.most_common()),
     )
     return weighted, counts
+
+
+def _nothing_left(rows: int, source: DataSource) -> DataError:
+    if "label" in FORMATS[source.format].columns:
+        return DataError(f"labels leaves out all {rows} rows", where=source.source, remedy="map a label to keep")
+    return DataError(
+        f"every answer in all {rows} rows has weight 0, so there is nothing to learn",
+        where=source.source,
+        remedy="give the answers that are to be learned weight 1",
+    )
 
 
 def _name(source: DataSource) -> str:

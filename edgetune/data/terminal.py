@@ -43,9 +43,8 @@ def _sources(sides: dict[str, SideReport]) -> Iterator[Text]:
             file = f"{name}: {Path(source.source).name}"
             if source.left_out:
                 count = source.read - source.labelled
-                yield Text(
-                    f"{file}: {count} rows are left out by the label map ({name_places(source.left_out, count)})"
-                )
+                why = "by the label map" if side.labels else "because all their answers have weight 0"
+                yield Text(f"{file}: {count} rows are left out {why} ({name_places(source.left_out, count)})")
             if source.unread:
                 found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
                 yield Text(f"{file}: these are not read (how often they hold something): {found}")

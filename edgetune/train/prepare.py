@@ -81,7 +81,8 @@ def _tell_of_rows(data: LoadedData, recipe: Recipe) -> None:
         if source.left_out:
             count = source.read - source.labelled
             where = name_places(source.left_out, count)
-            console.note(f"{name}: {count} of {source.read} rows are left out by the label map ({where})")
+            why = "by the label map" if recipe.data.labels else "because all their answers have weight 0"
+            console.note(f"{name}: {count} of {source.read} rows are left out {why} ({where})")
         if recipe.task == "chat" and source.unread:
             tell = console.warn if any("[]." in key for key in source.unread) else console.note
             found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
