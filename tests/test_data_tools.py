@@ -89,6 +89,8 @@ def text_of(tokenized: TokenizedExample) -> str:
     return "".join(map(chr, tokenized.input_ids))
 
 
+PARTS = [("user", ["Is it warm ", "in Zürich?"]), ("assistant", ["It has ", "21 degrees."])]
+
 CONVERSATIONS: dict[str, list[Turn]] = {
     "content empty": TALK,
     "content null": [ASKED, {**CALLS, "content": None}, RESULT, ANSWER],
@@ -312,9 +314,21 @@ def test_trls_prompts_and_completions_of_turns_teach_the_completion_only() -> No
     assert "prompt, turn 1" in refusal({**row, "prompt": [{"role": "user", "content": 1}]}, "prompt-completion")
 
 
-def test_parts_of_text_are_one_text() -> None:
-    parts = [{"type": "text", "text": "Is it warm "}, {"type": "text", "text": "in Zürich?"}]
-    assert read({"messages": [{"role": "user", "content": parts}, ANSWER]}).messages[0].content == ASKED["content"]
+@pytest.mark.parametrize("style", ["gemma3", "idefics3", "qwen3_5_think", "qwen2_5_vl"])
+def test_parts_of_text_are_handed_to_templates_that_read_them(style: str) -> None:
+    turns = [{"role": role, "content": [{"type": "text", "text": text} for text in texts]} for role, texts in PARTS]
+    example = read({"messages": turns})
+    assert chat(style).render(example.messages) == transformers_rendering(style, turns, None)
+
+
+@pytest.mark.parametrize("style", ["qwen2_5", "qwen3", "llama3_1", "phi3"])
+def test_parts_of_text_are_one_text_for_other_templates(style: str) -> None:
+    turns = [{"role": role, "content": [{"type": "text", "text": text} for text in texts]} for role, texts in PARTS]
+    example = read({"messages": turns})
+    assert example.messages[0].content == "Is it warm in Zürich?"
+    whole = [{"role": role, "content": "".join(texts)} for role, texts in PARTS]
+    assert chat(style).render(example.messages) == transformers_rendering(style, whole, None)
+    assert tokenize_examples([example], chat(style), encode, 4096).examples
 
 
 @pytest.mark.parametrize(

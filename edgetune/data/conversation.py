@@ -162,14 +162,18 @@ class _Turn:
         form, values = self._form, dict(self._values)
         check_text_only(values, self._where, of=f"turn {self._number}")
         given = self._text(values.pop(form.role), form.role)
-        content, content_is = "", _TEXT
+        content, content_is, parts = "", _TEXT, tuple[str, ...]()
         if given == form.calls:
             role = "assistant"
             calls = self._calls(_from_json(values.pop(form.text), f"{self._name}, {form.text}", self._where))
         else:
             role = self._role(given)
             calls = self._given_calls(values, role)
-            content, content_is = self._content(values, calls)
+            if isinstance(values.get(form.text), list):
+                parts = self._parts(values.pop(form.text))
+                content = "".join(parts)
+            else:
+                content, content_is = self._content(values, calls)
         more: list[tuple[str, Any]] = [("tool_calls", calls)] if calls else []
         supervised = self._weight(values.pop("weight", None))
         for key in _PASSED_ON:
@@ -177,7 +181,7 @@ class _Turn:
             if value is not None:
                 more.append((key, self._text(value, key)))
         unread.update(f"{form.column}[].{key}" for key, value in values.items() if value not in (None, "", [], {}))
-        return Message(role, content, tuple(more), supervised, content_is)
+        return Message(role, content, tuple(more), supervised, content_is, parts)
 
     def _says_something(self, turn: dict[str, Any]) -> bool:
         return self._form.text in turn or bool(turn.get("tool_calls") or turn.get("function_call"))
@@ -192,16 +196,17 @@ class _Turn:
         return roles[given]
 
     def _content(self, values: dict[str, Any], calls: list[dict[str, Any]]) -> tuple[str, ContentIs]:
-        """The text, and how it was given where there is none; texts in parts are joined."""
+        """The text, and how it was given where there is none."""
         key = self._form.text
         if calls and key not in values:
             return "", "absent"
         value = values.pop(key)
         if calls and value is None:
             return "", "null"
-        if isinstance(value, list):
-            return "".join(self._part(part, number) for number, part in enumerate(value, start=1)), "text"
         return self._text(value, key), "text"
+
+    def _parts(self, parts: list[Any]) -> tuple[str, ...]:
+        return tuple(self._part(part, number) for number, part in enumerate(parts, start=1))
 
     def _part(self, part: Any, number: int) -> str:
         if isinstance(part, str):

@@ -16,7 +16,8 @@ class Message:
 
     `more` are further keys that chat templates read, as (name, value): tool_calls, reasoning_content, name and so on.
     `supervised` is False for an assistant's turn that is read and not learned (weight 0). `content_is` tells templates
-    how a content was given that is empty here, because some of them treat null unlike an empty text.
+    how a content was given that is empty here, because some of them treat null unlike an empty text. `parts` are the
+    texts that the content is made of where they were given one by one.
     """
 
     role: str
@@ -24,6 +25,7 @@ class Message:
     more: tuple[tuple[str, Any], ...] = ()
     supervised: bool = True
     content_is: ContentIs = "text"
+    parts: tuple[str, ...] = ()
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
@@ -31,12 +33,14 @@ class Message:
         calls: list[dict[str, Any]] = dict(self.more).get("tool_calls", [])
         return calls
 
-    def as_dict(self) -> dict[str, Any]:
-        """The turn as a chat template reads it."""
-        content = (
-            {} if self.content_is == "absent" else {"content": self.content if self.content_is == "text" else None}
-        )
-        return {"role": self.role, **content, **dict(self.more)}
+    def as_dict(self, *, in_parts: bool = False) -> dict[str, Any]:
+        """The turn as a chat template reads it; a content that was given in parts is one text unless `in_parts`."""
+        if self.content_is == "absent":
+            return {"role": self.role, **dict(self.more)}
+        content: Any = self.content if self.content_is == "text" else None
+        if in_parts and self.parts:
+            content = [{"type": "text", "text": part} for part in self.parts]
+        return {"role": self.role, "content": content, **dict(self.more)}
 
 
 @dataclass(frozen=True)
@@ -112,4 +116,4 @@ class Example:
     def with_answer(self, answer: str) -> Example:
         """The same example with another last message; label and references stay what they are."""
         *first, last = self.messages
-        return replace(self, messages=(*first, replace(last, content=answer, content_is="text")))
+        return replace(self, messages=(*first, replace(last, content=answer, content_is="text", parts=())))

@@ -49,7 +49,9 @@ def find_omissions(example: Example, template: ChatTemplate, readings: Sequence[
                 and _ignores(example, turn, template, {key: _OTHER})
             ):
                 found.append(f"leaves out {key} of the {message.role}")
-        if not _seen(message.content, rendered) and _ignores(example, turn, template, {}):
+        if not all(_seen(part, rendered) for part in message.parts or (message.content,)) and _ignores(
+            example, turn, template, {}
+        ):
             if message.role == "system":
                 found.append("leaves out the system message")
             elif message.tool_calls:
@@ -134,7 +136,7 @@ def _ignores(example: Example, turn: int, template: ChatTemplate, more: dict[str
     if more:
         other = replace(message, more=tuple({**dict(message.more), **more}.items()))
     else:
-        other = replace(message, content=_OTHER, content_is="text")
+        other = replace(message, content=_OTHER, content_is="text", parts=(_OTHER,) if message.parts else ())
     messages = example.messages[:end]
     try:
         as_it_is = template.render(messages, tools=example.tools)

@@ -59,9 +59,10 @@ class ChatTemplate:
         no valid Jinja.
         """
         template = _compile(self.source)
+        in_parts = any(message.parts for message in messages) and _reads_parts(self.source)
         try:
             return template.render(
-                messages=[message.as_dict() for message in messages],
+                messages=[message.as_dict(in_parts=in_parts) for message in messages],
                 tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
@@ -189,6 +190,19 @@ def _compile(source: str, where: str = "the chat template") -> jinja2.Template:
         raise RecipeError(
             f"this is not a valid Jinja template ({problem.message})", where=f"{where}:{problem.lineno}"
         ) from None
+
+
+@lru_cache(maxsize=32)
+def _reads_parts(source: str) -> bool:
+    """True for a template that takes contents in parts, and does not write down the list itself."""
+    parts = [{"type": "text", "text": "edgetune"}]
+    try:
+        rendered = _compile(source).render(
+            messages=[{"role": "user", "content": parts}], tools=None, documents=None, bos_token="", eos_token=""
+        )
+    except Exception:  # as above
+        return False
+    return "edgetune" in rendered and str(parts) not in rendered and json.dumps(parts) not in rendered
 
 
 @lru_cache(maxsize=1)
