@@ -140,7 +140,11 @@ def step(what: str) -> Iterator[None]:
 
 
 def say(what: str) -> None:
-    print(f"[{clock(time.monotonic() - STARTED)}] {what}", flush=True)
+    """Report progress. Where nobody reads it any more, or its disk is full, the work goes on without."""
+    try:
+        print(f"[{clock(time.monotonic() - STARTED)}] {what}", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def clock(seconds: float) -> str:
@@ -158,4 +162,5 @@ def run(command: list[str | Path]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path may hold what the locale cannot write
     main(Path(sys.argv[1]).resolve(), sys.argv[2])

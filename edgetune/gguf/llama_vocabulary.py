@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -57,7 +58,7 @@ def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = 
     if overrides is not None:
         params.kv_overrides = overrides
     _complaints.clear()
-    model = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(file), params)
     if not model:
         reason = _complaints[0].strip() if _complaints else "no reason given"
         raise ModelError(f"llama.cpp does not open it ({reason})", where=file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import ctypes
 import itertools
+import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from edgetune import console
 from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
-from edgetune.errors import ModelError, UsageError
+from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.models.gguf_file import GgufFile
 from edgetune.runtime import native, probe, speed
 from edgetune.runtime.grammar import TokenSampler
@@ -310,7 +311,8 @@ class Session:
 
         Pieces are whole characters. With `reproducible`, what is written does not depend on what was read before. With
         `grammar` (GBNF), only texts that fit its `root` are written. Afterwards, and also when the caller stops early,
-        `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context.
+        `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context,
+        NumericalError when what the model computes is not finite.
         """
         llama, context, vocabulary = self._llama, self._context, self._vocabulary
         started = time.perf_counter()
@@ -332,6 +334,7 @@ class Session:
                         break
                     self._decode([Entry(generated[-1], len(self._cached), (0,), True)])
                     self._cached.append(generated[-1])
+                self._logits_at(-1)
                 token = sampler.sample(context)
                 now = time.perf_counter()
                 if first_at is None:
@@ -454,9 +457,19 @@ class Session:
         return status == 0
 
     def _logits_at(self, index: int) -> NDArray[np.float32]:
-        """The logits of the batch's token `index`, in memory that the next batch overwrites."""
+        """The logits of the batch's token `index`, the last one's for -1, in memory that the next batch overwrites.
+
+        Raises NumericalError when one is not finite: a sampler would still choose a token, and that would pass for one.
+        """
         pointer = self._llama.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        logits = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        if not math.isfinite(logits.sum()):  # a third of the time of np.isfinite
+            raise NumericalError(
+                "what it computes is not finite (NaN or infinite): the file is damaged",
+                where=self.path,
+                remedy="export or download it again; `edgetune verify` checks a file",
+            )
+        return logits
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         room = 64
