@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import ctypes
 import itertools
-import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -463,7 +462,7 @@ class Session:
         """
         pointer = self._llama.llama_get_logits_ith(self._context, index)
         logits = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
-        if not math.isfinite(logits.sum()):  # a third of the time of np.isfinite
+        if not np.isfinite(logits).all():  # about 20 µs, of the 8,000 that a small model takes for a token
             raise NumericalError(
                 "what it computes is not finite (NaN or infinite): the file is damaged",
                 where=self.path,
