@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from parrot import write_parrot
+from rich.color import ColorSystem
+from rich.text import Text
 
+from edgetune import console
 from edgetune.visible_text import visible, visible_json
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[2J\x9b31m\x7f\x08\u202egnp.exe\u2066 [bold]b[/bold] :smile: \U0001f600"
@@ -86,10 +89,10 @@ def test_json_is_of_the_same_value_in_any_encoding(parrot: Path) -> None:
 
 def test_piped_input_is_utf8_in_any_locale(parrot: Path) -> None:
     asked = "où – \U0001f600\r\n"
+    settings = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     options = ("--max-tokens", "1", "--json")
-    for settings in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}):
-        seen = run("chat", parrot, *options, stdin=None, input=asked.encode(), env=environment(**settings))
-        assert json.loads(seen.stdout)["prompt"] == asked.rstrip()
+    seen = run("chat", parrot, *options, stdin=None, input=asked.encode(), env=environment(**settings))
+    assert json.loads(seen.stdout)["prompt"] == asked.rstrip()
 
 
 def test_a_files_control_characters_do_not_reach_a_pipe(hostile: Path) -> None:
@@ -131,6 +134,42 @@ def test_a_path_is_text_whatever_stands_in_it(parrot: Path, tmp_path: Path, name
     shown = run("inspect", f"{name}.gguf", cwd=tmp_path)
     assert (shown.returncode, shown.stderr) == (0, b"")
     assert visible(f"{name}.gguf").encode() in shown.stdout
+
+
+def test_rows_labels_and_file_names_are_shown_and_not_obeyed(edgetune_command, tmp_path: Path) -> None:
+    label = HOSTILE.removesuffix(" \U0001f600")  # YAML has no escape for the two halves that JSON writes
+    rows = [{"text": f"{HOSTILE} {number % 2}", "label": label} for number in range(4)]
+    data = tmp_path / "[bold]rows\x1b[2J.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {"name": "x", "task": "classify", "base": {"model": str(tmp_path / "nowhere")}, "method": {"type": "lora"}}
+    source = {"source": data.name, "format": "text-label"}
+    recipe["data"] = {"train": [source], "eval": [source], "labels": [label, "b"], "prompt": "{text}"}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    seen = edgetune_command("data", "check", tmp_path / "recipe.yaml")
+    assert seen.exit_code == 1, seen.stderr
+    assert "LEAKAGE" in seen.stdout
+    assert "[bold]rows␛[2J.jsonl" in seen.stdout
+    assert not STEERS.search(seen.stdout + seen.stderr)
+
+
+def test_a_progress_bar_shows_what_it_is_told_and_does_not_obey_it(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a bar is drawn, not lines
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "_err", console._Console(stderr=True))
+    with console.progress("reading \x1b]0;pwned\x07\u202e[/x]", 2, "files") as bar:
+        bar.advance(1, "\x1b]0;pwned\x07 [/y]")
+    drawn = capsys.readouterr().err
+    assert "reading ␛]0;pwned⟨U+202E⟩[/x]" in drawn
+    assert "␛]0;pwned [/y]" in drawn
+    assert "\x1b]" not in drawn
+
+
+def test_styles_stay_where_they_were_when_characters_before_them_grow(capsys) -> None:
+    shown = console._Console()
+    shown._color_system = ColorSystem.STANDARD
+    shown.print(Text.assemble("\u202e\x9b", ("red", "red"), "\x1b"))
+    assert capsys.readouterr().out == "⟨U+202E⟩⟨U+009B⟩\x1b[31mred\x1b[0m␛\n"
 
 
 COMMANDS = [
