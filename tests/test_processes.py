@@ -17,7 +17,7 @@ import yaml
 from children import free_port, rows, train_in_children
 from safetensors.torch import load_file
 
-from edgetune.errors import UsageError
+from edgetune.errors import OutputError, UsageError
 from edgetune.recipe.load import load_recipe
 from edgetune.train import processes
 from edgetune.train.batches import JointBatches
@@ -215,6 +215,17 @@ def test_a_failure_in_any_process_is_one_line_and_the_right_exit_code(write_reci
     ]
     assert json.loads(printed)["exit_code"] == 2
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("ended", [SystemExit(1), OutputError("cannot be written", where="standard output")])
+def test_a_first_process_that_cannot_show_its_result_ends_the_launcher_in_the_same_way(
+    ended: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("EDGETUNE_FAILURES", str(tmp_path))
+    with pytest.raises(SystemExit) as left, processes.failures_reported():
+        raise ended
+    with pytest.raises(type(ended), match=str(ended)):
+        processes._raise_failure(tmp_path, 2, {0: left.value.code, 1: 0})
 
 
 @pytest.mark.parametrize("count", [0, -3])
