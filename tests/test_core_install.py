@@ -86,18 +86,18 @@ def test_a_requantized_model_chats(run: Run, model: str) -> None:
     assert answered.stdout.strip()
 
 
-def test_models_are_judged_by_their_files(run: Run, model: str) -> None:
-    judged = run("judge", "moods.yaml", "--model", model, "--baseline", model, "--json", "--out", "report")
-    assert judged.returncode in (0, 3), judged.stderr
-    assert len(json.loads(judged.stdout)["items"]) == 2
-
-
 @pytest.fixture(scope="module")
 def tiny(run: Run, tiny_llama: Path) -> str:
     """A model folder as a GGUF file."""
     done = run("export", tiny_llama, "--quant", "q8_0", "--out", "tiny.gguf")
     assert done.returncode == 0, done.stderr
     return "tiny.gguf"
+
+
+def test_models_are_judged_by_their_files(run: Run, tiny: str) -> None:
+    judged = run("judge", "moods.yaml", "--model", tiny, "--baseline", tiny, "--json", "--out", "report")
+    assert judged.returncode in (0, 3), judged.stderr
+    assert len(json.loads(judged.stdout)["items"]) == 2
 
 
 @pytest.fixture(scope="module")
