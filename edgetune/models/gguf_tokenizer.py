@@ -17,6 +17,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,11 @@ _LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+NORMALIZER_KEY = "edgetune.normalizer"
+"""The key that names the Unicode form which a file's tokenizer brings text into, where llama.cpp does not."""
+UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+"""Python's unicodedata and the tokenizers library call them by the same names."""
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Transformers' name of a special token -> GGUF's."""
@@ -82,6 +88,7 @@ def open_gguf_tokenizer(file: GgufFile, *, where: str) -> ModelTokenizer | None:
     special = _special_tokens(file, tokens)
     splitting = _splitting(file)
     backend = _assemble(file, tokens, splitting, special)
+    backend.normalizer = _normalizer(file)
     backend.post_processor = _surround(file, splitting, special, backend)
     if "pad" not in special and "eos" in special:
         special["pad"] = special["eos"]
@@ -122,6 +129,15 @@ def _splitting(file: GgufFile) -> _Splitting:
             remedy="use the Hugging Face model that it was made from (base.model in a recipe, --base for an adapter)",
         )
     return _SPLITTINGS[name]
+
+
+def _normalizer(file: GgufFile) -> Normalizer | None:
+    """What edgetune did to text before llama.cpp read it, in a file that says so."""
+    from tokenizers import normalizers
+
+    form = file.metadata.get(NORMALIZER_KEY)
+    normalizer: Normalizer | None = getattr(normalizers, form)() if form in UNICODE_FORMS else None
+    return normalizer
 
 
 def _adds(file: GgufFile, splitting: _Splitting) -> dict[str, bool]:

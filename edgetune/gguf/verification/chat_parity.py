@@ -17,6 +17,8 @@ from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, RecipeError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary
 from edgetune.gguf.verification.conversations import check_conversations, read_conversation
+from edgetune.gguf.vocabularies.added_tokens import describe_tokens, differing_tokens
+from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -31,8 +33,10 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
     runtime = ChatTemplate(source, special.bos, special.eos)
     marks = [] if tokenizer is None else _marks(source, tokenizer)
     conversations = check_conversations(marks)
+    # What only a normalizer changes is told where the vocabulary is proven. edgetune's runtime normalizes, as here.
+    normalize = (None if tokenizer is None else find_normalizer(tokenizer)) or str
     found = [
-        read_conversation(messages, runtime, lambda text: vocabulary.encode(text, add_special=False))
+        read_conversation(messages, runtime, lambda text: vocabulary.encode(normalize(text), add_special=False))
         for messages in conversations
     ]
     if tokenizer is not None:
@@ -75,14 +79,26 @@ def _judge(
 ) -> None:
     """Raise VerificationFailed for conversations with other ids.
 
-    Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, which was
-    said when their vocabulary was made. Then a user who writes special tokens is a reason to warn only.
+    Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, and some
+    tokenizers drop white space beside some tokens, which was said when their vocabulary was made. Then a user who
+    writes special tokens, or begins or ends with white space, is a reason to warn only.
     """
+    if not differing:
+        return
+    exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
+    known = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
     ordinary = [talk for talk in differing if not any(mark in turn.content for mark in marks for turn in talk)]
-    if ordinary or (differing and disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None):
-        words = next(message.content for message in (ordinary or differing)[0] if message.content.strip())
+    padded = [talk for talk in ordinary if known and any(turn.content != turn.content.strip() for turn in talk)]
+    unexplained = [talk for talk in ordinary if talk not in padded]
+    if unexplained or (exact and not known):
+        words = next(message.content for message in (unexplained or differing)[0] if message.content.strip())
         raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
-    if differing:
+    if padded:
+        console.warn(
+            "messages that begin or end with white space get other ids in llama.cpp than in training "
+            f"({describe_tokens(known)})"
+        )
+    if len(differing) > len(padded):
         console.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgetune.gguf.vocabularies.metadata import Vocabulary, draft
+from edgetune.gguf.vocabularies.model_names import fitting_names
 from edgetune.models.tokenizer import ModelTokenizer
 
 _LIKELY_BY_PATTERN = (
@@ -37,8 +38,10 @@ def byte_level_candidates(tokenizer: ModelTokenizer, rows: int, *, likely_pre: s
     """The same vocabulary under every pre-tokenizer name of llama.cpp, the likely ones first."""
     merges = tuple(_merges(tokenizer.settings["model"]["merges"]))
     plain = replace(draft(tokenizer, rows, model="gpt2"), merges=merges)
-    for name in _names(json.dumps(tokenizer.settings["pre_tokenizer"]), likely_pre):
-        yield replace(plain, pre=name)
+    names = _names(json.dumps(tokenizer.settings["pre_tokenizer"]), likely_pre)
+    for model_name in fitting_names(tokenizer):
+        for name in names:
+            yield replace(plain, pre=name, model_name=model_name)
 
 
 def _names(pre_tokenizer: str, likely_pre: str | None) -> list[str]:
