@@ -100,7 +100,7 @@ def test_a_token_that_llama_cpp_knows_by_its_text_is_told(capsys: pytest.Capture
     settings["model"]["vocab"]["</s>"] = 1250
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(settings)), eos_token="<|end|>")
     build(tokenizer)
-    assert "'</s>': llama.cpp reads it" in capsys.readouterr().err
+    assert "'</s>': llama.cpp takes it for a special token" in capsys.readouterr().err
 
 
 def test_a_token_of_the_chat_template_that_changes_ordinary_conversations_is_refused_by_name() -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary
 from edgetune.gguf.vocabularies.normalizer import find_normalizer
+from edgetune.gguf.vocabularies.sentencepiece import SPACE, is_sentencepiece_bpe
 from edgetune.models.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _STRIPS = "the tokenizer drops the white space {side} it"
 _WORD = "the tokenizer takes it only as a word of its own"
 _NORMALIZED = "the tokenizer looks for it in normalized text"
 _OVERLAPPING = "it overlaps {other!r}, and llama.cpp takes the longer one first, wherever it begins"
+_ORDINARY = "llama.cpp takes it for a special token wherever it stands, and for the tokenizer it is ordinary text"
 _OTHERWISE = "llama.cpp reads it, or what stands beside it, in another way"
 
 
@@ -47,7 +49,7 @@ def differing_tokens(
             differing.setdefault(content, []).append(text)
     if by_flags_only and differing:
         differing = _caused_by_flags(differing, tokenizer)
-    flags = {token.content: token for token in tokenizer.added.values()}
+    flags = {_in_text(token, tokenizer.settings): token for token in tokenizer.added.values()}
     overlaps = {content: other for content, other, _ in _overlaps([*flags])}
     return {content: _reason(flags.get(content), overlaps.get(content)) for content in differing}
 
@@ -82,12 +84,19 @@ def has_flags(token: AddedToken) -> bool:
 
 def _texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> Iterator[tuple[str, str]]:
     """(token, text with it): words and white space on both sides, and behind each other those that overlap."""
-    added = [token.content for token in tokenizer.added.values() if token.content]
+    added = [_in_text(token, tokenizer.settings) for token in tokenizer.added.values() if token.content]
     for content in dict.fromkeys([*added, *vocabulary.looked_for()]):
         yield content, f"x{content} \n {content}x"
         yield content, f"{content} {content}"
     for content, _, both in _overlaps(added):
         yield content, f"x {both} x"
+
+
+def _in_text(token: AddedToken, settings: Mapping[str, Any]) -> str:
+    """How a text says it: where spaces have a mark, runs of them are tokens (Gemma) that are declared with the mark."""
+    marked = settings["model"]["type"] == "Unigram" or is_sentencepiece_bpe(settings)
+    content: str = token.content
+    return content.replace(SPACE, " ") if marked and not token.special else content
 
 
 def _overlaps(contents: list[str]) -> Iterator[tuple[str, str, str]]:
@@ -122,11 +131,13 @@ def _caused_by_flags(differing: Mapping[str, list[str]], tokenizer: ModelTokeniz
 
 
 def _reason(token: AddedToken | None, overlapped: str | None) -> str:
-    if token is not None and drops_white_space(token):
+    if token is None:
+        return _ORDINARY
+    if drops_white_space(token):
         sides = ("before" * token.lstrip, "behind" * token.rstrip)
         return _STRIPS.format(side=" and ".join(side for side in sides if side))
-    if token is not None and token.single_word:
+    if token.single_word:
         return _WORD
     if overlapped is not None:
         return _OVERLAPPING.format(other=overlapped)
-    return _NORMALIZED if token is not None and token.normalized else _OTHERWISE
+    return _NORMALIZED if token.normalized else _OTHERWISE
