@@ -13,7 +13,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 
 _LIKELY_BY_PATTERN = (
     (r"\p{N}{1,3}|", ("llama-bpe", "dbrx", "smaug-bpe", "gpt-4o", "chatglm-bpe", "tekken", "superbpe")),
-    (r"\p{Lu}", ("gpt-4o", "tekken", "llama4", "kimi-k2")),
+    (r"\p{Lu}", ("gpt-4o", "tekken", "tiny_aya", "granite-embed-multi-97m", "llama4", "kimi-k2")),
     (r"\p{N}|", ("qwen2", "stablelm2", "qwen35", "tekken", "deepseek-r1-qwen")),
     ('"Digits"', ("smollm", "starcoder", "falcon")),
 )
@@ -25,7 +25,8 @@ _OTHER_PRE_NAMES = (
     *("deepseek-coder", "deepseek-v3", "chatglm-bpe", "glm4", "jais", "jais-2", "viking", "poro-chat", "bloom"),
     *("gpt3-finnish", "superbpe", "trillion", "granite-docling", "bailingmoe", "llada-moe", "seed-coder", "hunyuan"),
     *("hunyuan-dense", "kimi-k2", "minerva-7b", "megrez", "chameleon", "grok-2", "afmoe", "minimax-m2", "solar-open"),
-    *("qwen35", "kanana2", "tiny_aya", "youtu", "joyai-llm", "sarvam-moe", "falcon3", "pixtral", "lfm2", "default"),
+    *("qwen35", "kanana2", "tiny_aya", "youtu", "joyai-llm", "sarvam-moe", "falcon3", "pixtral", "lfm2", "minicpm5"),
+    *("granite-embed-multi-97m", "spark2_5", "ufakzeka", "laguna", "mellum2", "default"),
 )
 
 
