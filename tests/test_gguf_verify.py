@@ -153,7 +153,7 @@ def test_what_a_normalizer_changes_is_told_and_conversations_are_compared_as_the
     assert verify_file(good, normalizing).conversations == 20
     warnings = capsys.readouterr().err
     assert "normalizes text (NFC)" in warnings
-    assert "earlier answers" not in warnings
+    assert "answers in a conversation" not in warnings
 
 
 def test_a_template_may_refuse_conversations_on_both_sides(

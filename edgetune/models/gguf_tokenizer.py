@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
@@ -30,8 +30,9 @@ _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 NORMALIZER_KEY = "edgetune.normalizer"
 """The key that names the Unicode form which a file's tokenizer brings text into, where llama.cpp does not."""
-UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 """Python's unicodedata and the tokenizers library call them by the same names."""
+_FORMS: dict[str, UnicodeForm] = {form: form for form in get_args(UnicodeForm)}
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Transformers' name of a special token -> GGUF's."""
@@ -75,6 +76,11 @@ _SPLITTINGS = {
     "qwen2": _Splitting(lambda: _by_pattern(_QWEN2)),
     "smollm": _Splitting(_smollm),
 }
+
+
+def unicode_form(named: str | None) -> UnicodeForm | None:
+    """The Unicode form of this name; None where it names none."""
+    return None if named is None else _FORMS.get(named)
 
 
 def open_gguf_tokenizer(file: GgufFile, *, where: str) -> ModelTokenizer | None:
@@ -135,8 +141,8 @@ def _normalizer(file: GgufFile) -> Normalizer | None:
     """What edgetune did to text before llama.cpp read it, in a file that says so."""
     from tokenizers import normalizers
 
-    form = file.metadata.get(NORMALIZER_KEY)
-    normalizer: Normalizer | None = getattr(normalizers, form)() if form in UNICODE_FORMS else None
+    form = unicode_form(file.metadata.get(NORMALIZER_KEY))
+    normalizer: Normalizer | None = None if form is None else getattr(normalizers, form)()
     return normalizer
 
 

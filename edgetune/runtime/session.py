@@ -22,7 +22,7 @@ from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, UsageError
 from edgetune.models.gguf_file import GgufFile
-from edgetune.models.gguf_tokenizer import NORMALIZER_KEY, UNICODE_FORMS
+from edgetune.models.gguf_tokenizer import NORMALIZER_KEY, unicode_form
 from edgetune.runtime import native, probe, speed
 from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.interrupt import deferred_interrupt
@@ -257,8 +257,8 @@ class Session:
         With `parse_special`, the texts of special tokens become these tokens, as in Transformers. The text is brought
         into the Unicode form that the model's tokenizer brings it into, where the file says so: llama.cpp has none.
         """
-        form = self.metadata.get(NORMALIZER_KEY)
-        if form in UNICODE_FORMS:
+        form = unicode_form(self.metadata.get(NORMALIZER_KEY))
+        if form is not None:
             text = unicodedata.normalize(form, text)
         encoded = text.encode("utf-8", "replace")
         room = len(encoded) + 8

@@ -16,7 +16,7 @@ from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, RecipeError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary
-from edgetune.gguf.verification.conversations import check_conversations, read_conversation
+from edgetune.gguf.verification.conversations import Reading, check_conversations, read_conversation
 from edgetune.gguf.vocabularies.added_tokens import describe_tokens, differing_tokens
 from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts
@@ -42,19 +42,8 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
     if tokenizer is not None:
         training = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
         expected = [read_conversation(messages, training, tokenizer.encode) for messages in conversations]
-        differing = [
-            messages
-            for messages, ours, theirs in zip(conversations, found, expected, strict=True)
-            if (ours and ours.prompt) != (theirs and theirs.prompt)
-        ]
-        _judge(differing, marks, vocabulary, tokenizer)
-        answers = [
-            messages
-            for messages, ours, theirs in zip(conversations, found, expected, strict=True)
-            if ours != theirs and messages not in differing
-        ]
-        if answers and not _all_known(answers, vocabulary, tokenizer):
-            console.warn("llama.cpp gives answers in a conversation other ids than training did")
+        if found != expected:
+            _judge(list(zip(conversations, found, expected, strict=True)), marks, vocabulary, tokenizer)
     rendered = [reading for reading in found if reading is not None]
     if not rendered:
         console.warn("the chat template renders no ordinary conversation: this file can complete text, but not chat")
@@ -79,30 +68,36 @@ def render_chats(tokenizer: ModelTokenizer) -> list[str]:
     return rendered
 
 
-def _all_known(talks: Sequence[Sequence[Message]], vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> bool:
-    """True when all of them hold text of which it was said that llama.cpp reads it in another way."""
-    known = differing_tokens(vocabulary, tokenizer)
-    return all(any(token in turn.content for token in known for turn in talk) for talk in talks)
-
-
 def _judge(
-    differing: Sequence[Sequence[Message]], marks: Sequence[str], vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer
+    read: Sequence[tuple[Sequence[Message], Reading | None, Reading | None]],
+    marks: Sequence[str],
+    vocabulary: LlamaVocabulary,
+    tokenizer: ModelTokenizer,
 ) -> None:
-    """Raise VerificationFailed for conversations with other ids.
+    """Raise VerificationFailed for conversations with other prompts; each was `read` by llama.cpp and by training.
 
     Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, and some
     tokenizers drop white space beside some tokens, which was said when their vocabulary was made. Then a user who
     writes special tokens, or begins or ends with white space, is a reason to warn only.
     """
-    if not differing:
-        return
     exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
     known = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
-    ordinary = [talk for talk in differing if not any(mark in turn.content for mark in marks for turn in talk)]
-    padded = [talk for talk in ordinary if known and any(turn.content != turn.content.strip() for turn in talk)]
-    unexplained = [talk for talk in ordinary if talk not in padded]
-    if unexplained or (exact and not known):
-        words = next(message.content for message in (unexplained or differing)[0] if message.content.strip())
+    written = [*marks, *known]
+    differing = [
+        (talk, ours.text if ours else "")
+        for talk, ours, theirs in read
+        if (ours and ours.prompt) != (theirs and theirs.prompt)
+    ]
+    ordinary = [(talk, text) for talk, text in differing if not _mentions(talk, written)]
+    padded = [
+        talk
+        for talk, text in ordinary
+        if any(turn.content != turn.content.strip() for turn in talk) and any(token in text for token in known)
+    ]
+    unexplained = [talk for talk, _ in ordinary if talk not in padded]
+    if unexplained or (differing and exact and not known):
+        talk = unexplained[0] if unexplained else differing[0][0]
+        words = next(message.content for message in talk if message.content.strip())
         raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
     if padded:
         console.warn(
@@ -111,6 +106,13 @@ def _judge(
         )
     if len(differing) > len(padded):
         console.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
+    if not differing and not all(ours == theirs or _mentions(talk, [*known]) for talk, ours, theirs in read):
+        console.warn("llama.cpp gives answers in a conversation other ids than training did")
+
+
+def _mentions(talk: Sequence[Message], tokens: Sequence[str]) -> bool:
+    """True when someone says one of the tokens."""
+    return any(token in turn.content for token in tokens for turn in talk)
 
 
 @dataclass(frozen=True)

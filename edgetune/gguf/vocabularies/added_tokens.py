@@ -92,7 +92,7 @@ def _texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> Iterator[t
         yield content, f"x {both} x"
 
 
-def _in_text(token: AddedToken, settings: Mapping[str, Any]) -> str:
+def _in_text(token: AddedToken, settings: dict[str, Any]) -> str:
     """How a text says it: where spaces have a mark, runs of them are tokens (Gemma) that are declared with the mark."""
     marked = settings["model"]["type"] == "Unigram" or is_sentencepiece_bpe(settings)
     content: str = token.content

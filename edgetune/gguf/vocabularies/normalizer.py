@@ -11,19 +11,19 @@ from typing import Any
 from edgetune.errors import ModelError
 from edgetune.gguf.hard_text import everyday_texts, hard_texts
 from edgetune.gguf.vocabularies.byte_level import is_byte_level
-from edgetune.models.gguf_tokenizer import UNICODE_FORMS
+from edgetune.models.gguf_tokenizer import UnicodeForm, unicode_form
 from edgetune.models.tokenizer import ModelTokenizer
 
 
 @dataclass(frozen=True)
 class Normalizer:
-    """The normalizer of a tokenizer: the `names` of its parts, and the `form` when it is one of UNICODE_FORMS.
+    """The normalizer of a tokenizer: the `names` of its parts, and the `form` when it is a Unicode form.
 
     It leaves the added tokens in a text (`marks`, a pattern) as they are.
     """
 
     names: tuple[str, ...]
-    form: str | None
+    form: UnicodeForm | None
     marks: re.Pattern[str] | None
     backend: Any
 
@@ -62,7 +62,7 @@ def find_normalizer(tokenizer: ModelTokenizer) -> Normalizer | None:
         return None
     contents = sorted((token.content for token in tokenizer.added.values()), key=len, reverse=True)
     marks = re.compile(f"({'|'.join(map(re.escape, contents))})") if contents else None
-    form = names[0] if len(names) == 1 and names[0] in UNICODE_FORMS else None
+    form = unicode_form(names[0]) if len(names) == 1 else None
     # edgetune's runtime normalizes a text with the special tokens in it.
     if form is not None and any(unicodedata.normalize(form, content) != content for content in contents):
         form = None
