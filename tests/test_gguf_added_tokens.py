@@ -49,8 +49,8 @@ def plain(content: str, **flags: bool) -> AddedToken:
         ([plain("<|ab"), plain("ab|longer>")], "'<|ab': it overlaps 'ab|longer>'"),
         ([plain("<|x|>", special=False, rstrip=True)], "'<|x|>': the tokenizer drops the white space behind it"),
         (
-            [plain(f"<|{number}|>", rstrip=True) for number in range(9)],
-            "'<|0|>', '<|1|>', '<|2|>' and 6 more: the tokenizer drops",
+            [plain(f"<|{number}|>", rstrip=True) for number in range(12)],
+            "'<|6|>', '<|7|>' and 4 more: the tokenizer drops",
         ),
     ],
 )
@@ -74,6 +74,26 @@ def test_added_tokens_without_flags_are_read_alike(make, capsys: pytest.CaptureF
     )
     build(tokenizer)
     assert "added tokens" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("make", "token"), [(sentence_piece, "<tool>"), (word_piece, "<TOOL>")])
+def test_a_token_that_is_looked_for_in_normalized_text_is_told(
+    make, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `add_tokens` makes of a plain text: 'a<tool>' has no such token for Llama 2, and BERT finds it in <tool>."""
+    tokenizer = make()
+    tokenizer.add_tokens([token])
+    build(tokenizer)
+    assert f"'{token}': the tokenizer looks for it in normalized text" in capsys.readouterr().err
+
+
+def test_an_ordinary_word_as_a_token_of_its_own_is_refused_by_name() -> None:
+    tokenizer = byte_level(LLAMA3)
+    tokenizer.add_tokens([plain("the", single_word=True, special=False)])
+    with pytest.raises(
+        ModelError, match=r"differ on .* among its tokens are 'the': the tokenizer takes it only as a word"
+    ):
+        build(tokenizer)
 
 
 def test_what_the_difference_is_said_to_be_is_what_transformers_and_llama_cpp_do(tmp_path: Path) -> None:

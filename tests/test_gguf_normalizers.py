@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tiny_tokenizers import QWEN2, byte_level
+from tiny_tokenizers import QWEN2, byte_level, sentence_piece
 from tokenizers import AddedToken, Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
@@ -77,6 +77,22 @@ def test_text_that_is_normalized_gets_the_tokenizers_ids_and_the_rest_is_told(
                 assert same, text
             assert opened.encode(normalizer.normalize_str(text), add_special=False) == tokenizer.encode(text)
         assert differing > 0
+
+
+def test_the_normalizer_of_a_sentencepiece_is_told_beside_its_marks_for_spaces(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tokenizer = sentence_piece()
+    spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), *spaces])
+    vocabulary = build_vocabulary(wrap_tokenizer(tokenizer, where="x"), 1300, where="x")
+    assert "normalizes text (NFKC)" in capsys.readouterr().err
+    assert (vocabulary.model, vocabulary.add_space_prefix, vocabulary.normalizer) == ("llama", True, "NFKC")
+    write_vocabulary_only(vocabulary, tmp_path / "v.gguf")
+    with open_vocabulary(tmp_path / "v.gguf") as opened:
+        for text in hard_texts():
+            expected = tokenizer.encode(text, add_special_tokens=False)
+            assert opened.encode(unicodedata.normalize("NFKC", text), add_special=False) == expected, text
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def test_what_a_normalizer_changes_is_told_and_conversations_are_compared_as_the
     assert verify_file(good, normalizing).conversations == 20
     warnings = capsys.readouterr().err
     assert "normalizes text (NFC)" in warnings
+    assert "edgetune normalizes" not in warnings  # this file does not say that it should
     assert "answers in a conversation" not in warnings
 
 

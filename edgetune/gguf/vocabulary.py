@@ -8,7 +8,7 @@ from functools import partial
 
 from edgetune import console
 from edgetune.errors import ModelError
-from edgetune.gguf.vocabularies.added_tokens import describe_differing, describe_tokens
+from edgetune.gguf.vocabularies.added_tokens import describe_differing, describe_tokens, unlike_tokens
 from edgetune.gguf.vocabularies.byte_level import byte_level_candidates, is_byte_level
 from edgetune.gguf.vocabularies.metadata import Vocabulary
 from edgetune.gguf.vocabularies.normalizer import describe_normalizer, find_normalizer, require_plain_text_kept
@@ -43,8 +43,10 @@ def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely
             f"{name} get the same ids"
         )
     if proof is None:
+        unlike = unlike_tokens(differs_on, tokenizer)
+        because = f"; among its tokens are {describe_tokens(unlike)}" if unlike else ""
         raise ModelError(
-            f"llama.cpp cannot give this tokenizer's ids (they differ on {differs_on[:60]!r})",
+            f"llama.cpp cannot give this tokenizer's ids (they differ on {differs_on[:60]!r}{because})",
             where=where,
             remedy="a newer llama-cpp-python may know it: pip install -U llama-cpp-python",
         )
@@ -56,7 +58,7 @@ def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely
             remedy="train with a tokenizer that declares them without lstrip, rstrip, single_word and normalized",
         )
     if normalizer is not None:
-        differences.append(describe_normalizer(normalizer))
+        differences.append(describe_normalizer(normalizer, recorded=normalizer.form is not None))
     if proof.differing:
         differences.append(describe_differing(proof.differing))
     for difference in differences:

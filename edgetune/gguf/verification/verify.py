@@ -16,6 +16,7 @@ from edgetune.gguf.vocabularies.byte_level import is_byte_level
 from edgetune.gguf.vocabularies.normalizer import describe_normalizer, find_normalizer
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts, texts_in_use
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.gguf_tokenizer import NORMALIZER_KEY
 from edgetune.models.tokenizer import ModelTokenizer
 
 TRIAL_BOUND_BYTES = 2**27
@@ -122,7 +123,7 @@ def _check_reading(
             _check_special_tokens(file, tokenizer)
             compared = _check_texts(vocabulary, tokenizer, choices)
             if tell:
-                _tell_differences(vocabulary, tokenizer)
+                _tell_differences(file, vocabulary, tokenizer)
             if file.metadata.get(TEMPLATE_KEY) != tokenizer.default_template:
                 raise VerificationFailed("the chat template in the file is not the tokenizer's")
         source = file.metadata.get(TEMPLATE_KEY)
@@ -137,11 +138,12 @@ def _check_special_tokens(file: GgufFile, tokenizer: ModelTokenizer) -> None:
             raise VerificationFailed(f"its {role.upper()} is the token {found}, the tokenizer's is {expected}")
 
 
-def _tell_differences(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
-    """Warn of the tokenizer's normalizer and of its tokens, where llama.cpp has them not."""
+def _tell_differences(file: GgufFile, vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
+    """Warn of the tokenizer's normalizer and of its tokens, where llama.cpp reads text without them."""
     normalizer = find_normalizer(tokenizer)
     if normalizer is not None:
-        console.warn(describe_normalizer(normalizer))
+        recorded = normalizer.form is not None and file.metadata.get(NORMALIZER_KEY) == normalizer.form
+        console.warn(describe_normalizer(normalizer, recorded=recorded))
     exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
     differing = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
     if differing:

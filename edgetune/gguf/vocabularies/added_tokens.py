@@ -20,7 +20,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 if TYPE_CHECKING:
     from tokenizers import AddedToken
 
-_SHOWN = 3
+_SHOWN = 8
 """So many tokens are named in a message."""
 _OVERLAPS = 4000
 """So many pairs of tokens are tried."""
@@ -52,6 +52,17 @@ def differing_tokens(
     flags = {_in_text(token, tokenizer.settings): token for token in tokenizer.added.values()}
     overlaps = {content: other for content, other, _ in _overlaps([*flags])}
     return {content: _reason(flags.get(content), overlaps.get(content)) for content in differing}
+
+
+def unlike_tokens(text: str, tokenizer: ModelTokenizer) -> dict[str, str]:
+    """Tokens in `text` that llama.cpp reads otherwise by what they are declared to be, and why."""
+    flags = {_in_text(token, tokenizer.settings): token for token in tokenizer.added.values()}
+    overlaps = {content: other for content, other, _ in _overlaps([*flags])}
+    return {
+        content: _reason(token, overlaps.get(content))
+        for content, token in flags.items()
+        if content in text and (has_flags(token) or content in overlaps)
+    }
 
 
 def describe_differing(differing: Mapping[str, str]) -> str:
@@ -88,6 +99,10 @@ def _texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> Iterator[t
     for content in dict.fromkeys([*added, *vocabulary.looked_for()]):
         yield content, f"x{content} \n {content}x"
         yield content, f"{content} {content}"
+    for token in tokenizer.added.values():
+        if token.normalized and tokenizer.settings["normalizer"] is not None:
+            for content in (token.content.lower(), token.content.upper()):
+                yield token.content, f"x {content} x"
     for content, _, both in _overlaps(added):
         yield content, f"x {both} x"
 

@@ -1,16 +1,18 @@
-"""What a byte-level tokenizer does to a text before it looks for tokens, where llama.cpp does nothing."""
+"""What a BPE tokenizer does to a text before it looks for tokens, where llama.cpp does nothing."""
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgetune.errors import ModelError
 from edgetune.gguf.hard_text import everyday_texts, hard_texts
 from edgetune.gguf.vocabularies.byte_level import is_byte_level
+from edgetune.gguf.vocabularies.sentencepiece import SPACE, is_sentencepiece_bpe
 from edgetune.models.gguf_tokenizer import UnicodeForm, unicode_form
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -50,23 +52,35 @@ class Normalizer:
 
 
 def find_normalizer(tokenizer: ModelTokenizer) -> Normalizer | None:
-    """What a byte-level tokenizer does first; None where it does nothing, and for other kinds.
+    """What a BPE tokenizer does to text that llama.cpp does not; None where that is nothing, and for other kinds.
 
-    llama.cpp has the normalizers of the other kinds, or the proof of their ids refuses them.
+    llama.cpp has the marks for spaces of SentencePiece. It has the normalizers of the other kinds, or the proof of
+    their ids refuses them.
     """
     settings = tokenizer.settings
-    if settings["normalizer"] is None or not is_byte_level(settings):
+    if settings["normalizer"] is None or not (is_byte_level(settings) or is_sentencepiece_bpe(settings)):
         return None
-    names = tuple(_names(settings["normalizer"]))
-    if not names:
+    parts = [part for part in _parts(settings["normalizer"]) if is_byte_level(settings) or not _marks_spaces(part)]
+    if not parts:
         return None
     contents = sorted((token.content for token in tokenizer.added.values()), key=len, reverse=True)
     marks = re.compile(f"({'|'.join(map(re.escape, contents))})") if contents else None
-    form = unicode_form(names[0]) if len(names) == 1 else None
+    form = unicode_form(parts[0]["type"]) if len(parts) == 1 else None
     # edgetune's runtime normalizes a text with the special tokens in it.
     if form is not None and any(unicodedata.normalize(form, content) != content for content in contents):
         form = None
-    return Normalizer(names, form, marks, tokenizer.backend.normalizer)
+    return Normalizer(tuple(str(part["type"]) for part in parts), form, marks, _build(parts))
+
+
+def _build(parts: Sequence[Mapping[str, Any]]) -> Any:
+    """The library's normalizer of these parts; only a whole tokenizer is read from JSON."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+    around = json.loads(Tokenizer(BPE()).to_str())
+    return Tokenizer.from_str(
+        json.dumps({**around, "normalizer": {"type": "Sequence", "normalizers": parts}})
+    ).normalizer
 
 
 def require_plain_text_kept(normalizer: Normalizer, *, where: str) -> None:
@@ -83,10 +97,10 @@ def require_plain_text_kept(normalizer: Normalizer, *, where: str) -> None:
         )
 
 
-def describe_normalizer(normalizer: Normalizer) -> str:
-    """What differs in llama.cpp because of it, for a message."""
+def describe_normalizer(normalizer: Normalizer, *, recorded: bool) -> str:
+    """What differs in llama.cpp because of it, for a message; `recorded` is whether the file names its form."""
     example = normalizer.example()
-    own = "; edgetune normalizes text before llama.cpp reads it" if normalizer.form is not None else ""
+    own = "; edgetune normalizes text before llama.cpp reads it" if recorded else ""
     return (
         f"this tokenizer normalizes text ({normalizer.title}), and llama.cpp does not: text that this changes"
         f"{f' (such as {example})' if example else ''} gets other ids in llama.cpp's own programs than in training, "
@@ -94,10 +108,16 @@ def describe_normalizer(normalizer: Normalizer) -> str:
     )
 
 
-def _names(normalizer: Mapping[str, Any]) -> Iterator[str]:
-    """The types of all parts, in order."""
+def _parts(normalizer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All parts, in order."""
     if normalizer["type"] == "Sequence":
         for part in normalizer["normalizers"]:
-            yield from _names(part)
+            yield from _parts(part)
     else:
-        yield str(normalizer["type"])
+        yield normalizer
+
+
+def _marks_spaces(part: Mapping[str, Any]) -> bool:
+    if part["type"] == "Prepend":
+        return bool(part["prepend"] == SPACE)
+    return bool(part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == SPACE)

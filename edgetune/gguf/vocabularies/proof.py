@@ -64,7 +64,7 @@ def disagreement(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: 
 def parity_texts(tokenizer: ModelTokenizer) -> list[str]:
     """Hard text of many scripts, words of the vocabulary itself, and special tokens inside text.
 
-    A byte-level tokenizer's normalizer, which llama.cpp does not have, is applied to them, but not to plain ASCII.
+    A normalizer that llama.cpp does not have is applied to them, but not to plain ASCII.
     """
     texts = [*hard_texts(), _own_words(tokenizer), *_around_special_tokens(tokenizer)]
     normalizer = find_normalizer(tokenizer)
@@ -93,6 +93,7 @@ def _own_words(tokenizer: ModelTokenizer) -> str:
     if tokenizer.settings["model"]["type"] == "WordPiece":
         # Continuations would join to one endless word, and BERT gives up on words of more than 100 letters.
         words = [number for number in words if not tokens.get(number, "").startswith("##")]
+    words = [number for number in words if number not in tokenizer.added]
     joined: str = tokenizer.backend.decode(words, skip_special_tokens=True)
     return joined.replace("\ufffd", "")
 
