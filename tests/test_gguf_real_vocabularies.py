@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from real_tokenizers import REAL  # noqa: E402
+from real_tokenizers import INST_CHAT, REAL  # noqa: E402
 
 from edgetune.gguf.hard_text import hard_texts  # noqa: E402
 from edgetune.gguf.llama_vocabulary import open_vocabulary  # noqa: E402
@@ -31,19 +31,21 @@ DECOMPOSED = "Ame\u0301lie, n\u0303 and \u1112\u1161\u11ab."
     [("llama3", "gpt2", "llama-bpe"), ("mistral", "llama", "default"), ("mistral-nemo", "gpt2", "tiny_aya")],
 )
 def test_a_familys_real_vocabulary_gives_its_ids(
-    name: str, model: str, pre: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, model: str, pre: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tokenizer = REAL[name]()
     vocabulary = build_vocabulary(tokenizer, len(tokenizer.vocabulary) + 8, where=name)
-    assert (vocabulary.model, vocabulary.pre) == (model, pre)
-    assert vocabulary.differences == ()
+    assert (vocabulary.model, vocabulary.pre, vocabulary.add_bos) == (model, pre, True)
     assert set(hard_texts()) <= set(vocabulary.proven_on)
-    write_vocabulary_only(vocabulary, tmp_path / "v.gguf")
-    assert tokenizer.default_template is not None
+    assert vocabulary.differences == ()  # in conversations and around all added tokens, too
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_mistral_reads_conversations_as_training_does(tmp_path: Path) -> None:
+    tokenizer = REAL["mistral"]()
+    write_vocabulary_only(build_vocabulary(tokenizer, 32768, where="mistral"), tmp_path / "v.gguf")
     with open_vocabulary(tmp_path / "v.gguf") as opened:
-        assert check_chats(tokenizer.default_template, opened, tokenizer)[0] >= 12
-        assert opened.encode("Hello", add_special=True) == tokenizer.encode("Hello", add_special=True)
-    assert "other ids" not in capsys.readouterr().err
+        assert check_chats(INST_CHAT, opened, tokenizer) == (12, 8)
 
 
 @pytest.fixture(scope="module")
