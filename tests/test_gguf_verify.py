@@ -126,7 +126,7 @@ def test_white_space_that_only_the_tokenizer_drops_beside_a_message_is_told(
     assert (
         f"messages that begin or end with white space get other ids in llama.cpp than in training ({why})" in warnings
     )
-    assert f"text with some added tokens gets other ids in llama.cpp than in training ({why})" in warnings
+    assert f"text with these tokens gets other ids in llama.cpp than in training ({why})" in warnings
 
 
 def test_line_breaks_of_the_template_that_only_the_tokenizer_drops_are_refused(

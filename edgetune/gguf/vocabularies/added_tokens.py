@@ -67,7 +67,7 @@ def unlike_tokens(text: str, tokenizer: ModelTokenizer) -> dict[str, str]:
 
 def describe_differing(differing: Mapping[str, str]) -> str:
     """A sentence about the differing tokens."""
-    return f"text with some added tokens gets other ids in llama.cpp than in training ({describe_tokens(differing)})"
+    return f"text with these tokens gets other ids in llama.cpp than in training ({describe_tokens(differing)})"
 
 
 def describe_tokens(differing: Mapping[str, str]) -> str:
