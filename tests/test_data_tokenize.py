@@ -89,7 +89,7 @@ def test_long_examples_are_cut_at_the_end_and_dropped_without_an_answer() -> Non
     data = tokenize_examples(rows, LETTERS, encode_letters, 7)
     assert [supervised(tokenized) for tokenized in data.examples] == ["cd.", "cde"]
     assert [len(tokenized.input_ids) for tokenized in data.examples] == [7, 7]
-    assert (data.max_length_tokens, data.truncated, data.dropped) == (7, 1, 1)
+    assert (data.max_length_tokens, data.truncated, data.dropped, data.dropped_rows) == (7, 1, 1, ("a.jsonl:1",))
     assert count_tokens(data) == (14, 6)
 
 

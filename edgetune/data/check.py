@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgetune.data.example import Example
 from edgetune.data.identity import Keyed, keyed_rows
 from edgetune.data.load import LoadedData, SourceCounts
 from edgetune.data.meter import CutReport, Measured, Meter, limits_of, measure_examples
 from edgetune.data.overlap import Overlap, find_overlap
+from edgetune.data.parts import count_parts
 from edgetune.data.repetition import Finding, find_conflicts, find_duplicates, find_empty
 from edgetune.recipe.data import Data
 
@@ -19,7 +20,8 @@ from edgetune.recipe.data import Data
 class SideReport:
     """Training or evaluation data.
 
-    `labels` counts examples by label (empty where there are none), `lengths` and `cuts` are those of `Measured`.
+    `labels` counts examples by label (empty where there are none); `lengths`, `cuts` and `notes` are `Measured`'s.
+    `parts` counts what conversations hold beside questions and answers.
     Findings are about distinct rows, however often weight or balance repeats them.
     """
 
@@ -31,6 +33,8 @@ class SideReport:
     empty: Finding
     duplicates: Finding
     conflicts: Finding
+    notes: tuple[str, ...] = ()
+    parts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,4 +87,6 @@ def _side(
         find_empty(rows),
         find_duplicates(rows),
         find_conflicts(rows),
+        measured.notes,
+        count_parts([row for _, row in rows]),
     )

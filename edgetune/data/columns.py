@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from edgetune.errors import DataError
+
+_INVISIBLE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace()) + "\u200b\u2060\ufeff"
 
 
 def find_column(values: Any, name: str) -> Any:
@@ -27,6 +30,21 @@ def find_column(values: Any, name: str) -> Any:
         if int(head) < len(values):
             return find_column(values[int(head)], rest) if rest else values[int(head)]
     raise KeyError(name)
+
+
+def locate_column(values: Mapping[str, Any], name: str, *, ignore_case: bool = False) -> str:
+    """`name`, or the one column whose name differs from it only in outer spaces or Unicode's form (or case)."""
+    if name in values or any(head in values for head in _heads(name)):
+        return name
+    wanted = normalize_name(name, ignore_case=ignore_case)
+    same = [column for column in values if normalize_name(str(column), ignore_case=ignore_case) == wanted]
+    return same[0] if len(same) == 1 else name
+
+
+def normalize_name(name: str, *, ignore_case: bool = False) -> str:
+    """A label or a column's name without what cannot be seen: outer and doubled spaces, no width, Unicode's form."""
+    seen = " ".join(unicodedata.normalize("NFC", name).strip(_INVISIBLE).split())
+    return unicodedata.normalize("NFC", seen.casefold()) if ignore_case else seen
 
 
 def column_names(values: Mapping[str, Any]) -> Iterator[str]:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgetune.data.columns import check_unicode, column_names, find_column, shown, to_text
+from edgetune.data.columns import column_names, find_column, locate_column, shown, to_text
+from edgetune.data.conversation import (
+    MESSAGES,
+    SHAREGPT,
+    Turns,
+    Unread,
+    check_conversation,
+    check_text_only,
+    read_functions,
+    read_history,
+    read_tools,
+    read_turns,
+    with_system,
+)
 from edgetune.data.example import Example, Message, Source
+from edgetune.data.labels import check_label_map, find_label
 from edgetune.data.prompt import TEXT, asks_for
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
 from edgetune.recipe.data import Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
-_ROLES = {role: role for role in ("system", "user", "assistant", "tool")}
-_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", **_ROLES}
+_AROUND = ("system", "tools", "functions")
+"""Columns that any format of conversations may have."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class Record:
     where: str
     values: dict[str, Any]
     others: dict[str, str] = field(default_factory=dict)
+    unread: Unread = field(default_factory=Counter)
 
     def text(self, column: str) -> str:
         """The text in a column, the texts of a list below each other. Raises DataError when it holds anything else."""
@@ -45,23 +61,45 @@ class Format:
         return (*self.columns, *self.optional)
 
 
-def to_example(row: Row, source: DataSource, data: Data) -> Example | None:
+def to_example(row: Row, source: DataSource, data: Data, unread: Unread | None = None) -> Example | None:
     """The conversation that a row holds, read by `source`'s format, column map and label map.
 
-    None where the label map says null for its label. Raises DataError naming the row: a missing column (lists those
-    there are), a value that is no text, a turn of an unknown role, a conversation that does not end with the assistant,
-    an unknown label (lists the known ones).
+    None where the label map says null for its label. What the row holds beside what is read is counted in `unread`.
+
+    Raises DataError naming the row: a missing column (lists those there are), a value that is no text, a turn of an
+    unknown role, a conversation that does not end with the assistant, an unknown label (lists the known ones), and what
+    cannot be read and would change the meaning, such as pictures.
     """
     form = FORMATS[source.format]
     values: dict[str, Any] = {}
+    read: set[str] = set()
     for column in form.known:
+        name = column_of(column, row.values, source)
         try:
-            values[column] = find_column(row.values, source.columns.get(column, column))
+            values[column] = find_column(row.values, name)
         except KeyError:
             if column in form.columns or column in source.columns:
                 raise _missing(column, row, source) from None
+        else:
+            read.add(name)
+    if TEXT not in form.columns:
+        check_text_only(row.values, row.where)
     others = {column: _other(column, row, source) for column in source.columns if column not in form.known}
-    return form.build(Record(row.where, values, others), source, data)
+    record = Record(row.where, values, others, Counter() if unread is None else unread)
+    example = form.build(record, source, data)
+    if unread is not None:
+        read.update(column_of(column, row.values, source) for column in others)
+        heads = {name.partition(".")[0] for name in read}
+        rest = row.values.keys() - read - heads
+        unread.update(column for column in rest if row.values[column] not in (None, "", [], {}))
+    return example
+
+
+def column_of(column: str, values: dict[str, Any], source: DataSource) -> str:
+    """What the file calls one of the format's columns: as the source maps it; without a map, in any case."""
+    if column in source.columns:
+        return locate_column(values, source.columns[column])
+    return locate_column(values, column, ignore_case=True)
 
 
 def check_maps(source: DataSource, data: Data) -> None:
@@ -87,36 +125,60 @@ def check_maps(source: DataSource, data: Data) -> None:
                     where=source.source,
                     remedy=f"map it, such as columns: {{{column}: its name in the file}}",
                 )
-    for value, label in source.labels.items():
-        if label is not None and label not in data.labels:
-            raise RecipeError(
-                f"labels maps {value} to {label}{nearest(label, data.labels)}, but data.labels has "
-                f"{', '.join(data.labels) or 'none'}",
-                where=source.source,
-            )
+    check_label_map(source, data)
 
 
 def _from_messages(record: Record, source: DataSource, data: Data) -> Example:
-    return _conversation(_turns(record, "messages", "role", "content"), _ROLES, record.where)
+    return _from_turns(record, MESSAGES)
 
 
 def _from_sharegpt(record: Record, source: DataSource, data: Data) -> Example:
-    return _conversation(_turns(record, "conversations", "from", "value"), _SHAREGPT_ROLES, record.where)
+    return _from_turns(record, SHAREGPT)
+
+
+def _from_turns(record: Record, form: Turns) -> Example:
+    return _conversation(record, read_turns(record.values[form.column], form, record.where, record.unread))
 
 
 def _from_alpaca(record: Record, source: DataSource, data: Data) -> Example:
     instruction, context = record.text("instruction"), record.values.get("input")
     if context:
         instruction += "\n\n" + record.text("input")
-    return _exchange(instruction, record.text("output"), record.where)
+    history = read_history(record.values.get("history"), record.where)
+    return _conversation(record, (*history, *_exchange(instruction, record.text("output"))))
 
 
 def _from_prompt_completion(record: Record, source: DataSource, data: Data) -> Example:
-    return _exchange(record.text("prompt"), record.text("completion"), record.where)
+    """A prompt and a completion are texts or, as TRL has them too, turns, of which the completion's are learned."""
+    if not _holds_turns(record.values["prompt"]):
+        return _conversation(record, _exchange(record.text("prompt"), record.text("completion")))
+    read, learned = (
+        read_turns(record.values[column], replace(MESSAGES, column=column), record.where, record.unread)
+        for column in ("prompt", "completion")
+    )
+    return _conversation(record, (*(replace(message, supervised=False) for message in read), *learned))
+
+
+def _holds_turns(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
+
+
+def _conversation(record: Record, messages: tuple[Message, ...]) -> Example:
+    """The conversation with what the row's other columns say about it."""
+    values, where = record.values, record.where
+    system = record.text("system") if values.get("system") else ""
+    messages = with_system(messages, system, where)
+    check_conversation(messages, where)
+    tools = read_tools(values.get("tools"), where) or read_functions(values.get("functions"), where)
+    return Example(messages, where, tools=tools)
+
+
+def _exchange(user: str, assistant: str) -> tuple[Message, ...]:
+    return Message("user", user), Message("assistant", assistant)
 
 
 def _from_text_label(record: Record, source: DataSource, data: Data) -> Example | None:
-    label = _label(record, source, data)
+    label = find_label(record.values["label"], source, data, record.where)
     if label is None:
         return None
     asked = _asked(record, data)
@@ -134,59 +196,13 @@ def _from_text_summary(record: Record, source: DataSource, data: Data) -> Exampl
 
 
 FORMATS: dict[str, Format] = {
-    "messages": Format(("messages",), _from_messages),
-    "sharegpt": Format(("conversations",), _from_sharegpt),
-    "alpaca": Format(("instruction", "output"), _from_alpaca, optional=("input",)),
-    "prompt-completion": Format(("prompt", "completion"), _from_prompt_completion),
+    "messages": Format(("messages",), _from_messages, optional=_AROUND),
+    "sharegpt": Format(("conversations",), _from_sharegpt, optional=_AROUND),
+    "alpaca": Format(("instruction", "output"), _from_alpaca, optional=("input", "history", *_AROUND)),
+    "prompt-completion": Format(("prompt", "completion"), _from_prompt_completion, optional=_AROUND),
     "text-label": Format((TEXT, "label"), _from_text_label),
     "text-summary": Format((TEXT, "summary"), _from_text_summary),
 }
-
-
-def _turns(record: Record, column: str, role_key: str, text_key: str) -> list[tuple[str, str]]:
-    """The (role, text) pairs of a list of turns."""
-    turns = record.values[column]
-    if not isinstance(turns, Sequence) or isinstance(turns, str) or not turns:
-        raise DataError(f"column {column} must hold a list of turns, not {shown(turns)}", where=record.where)
-    pairs: list[tuple[str, str]] = []
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, dict) or role_key not in turn or text_key not in turn:
-            raise DataError(
-                f"turn {number} of {column} must have {role_key} and {text_key}, not {shown(turn)}",
-                where=record.where,
-                remedy="format messages reads role and content, format sharegpt from and value",
-            )
-        role = _text(turn[role_key], f"{column}, turn {number}, {role_key}", record.where)
-        pairs.append((role, _text(turn[text_key], f"{column}, turn {number}, {text_key}", record.where)))
-    return pairs
-
-
-def _conversation(turns: Sequence[tuple[str, str]], known_roles: dict[str, str], where: str) -> Example:
-    """The example of these (role, text) pairs, roles translated to those of chat templates."""
-    for number, (role, _) in enumerate(turns, start=1):
-        if role not in known_roles:
-            raise DataError(
-                f"turn {number} has the unknown role {role!r}; known are {', '.join(known_roles)}", where=where
-            )
-    messages = tuple(Message(known_roles[role], text) for role, text in turns)
-    roles = [message.role for message in messages]
-    if roles[-1] != "assistant":
-        raise DataError(
-            f"the conversation ends with a turn of the {roles[-1]}; it must end with the assistant's answer",
-            where=where,
-            remedy="remove what follows the last answer",
-        )
-    if "user" not in roles[: roles.index("assistant")]:
-        raise DataError(
-            "the assistant speaks before the user has said anything",
-            where=where,
-            remedy="remove that turn, or make it the system message",
-        )
-    return Example(messages, where)
-
-
-def _exchange(user: str, assistant: str, where: str) -> Example:
-    return Example((Message("user", user), Message("assistant", assistant)), where)
 
 
 def _asked(record: Record, data: Data) -> Source:
@@ -195,33 +211,10 @@ def _asked(record: Record, data: Data) -> Source:
     return Source(record.text(TEXT), **prompt, others=tuple(record.others.items()))
 
 
-def _label(record: Record, source: DataSource, data: Data) -> str | None:
-    """The label of a row: through the source's label map where there is one, as it stands otherwise."""
-    spellings = _spellings(record.values["label"])
-    labels = source.labels or {label: label for label in data.labels}
-    for spelling in spellings:
-        if spelling in labels:
-            return labels[spelling]
-    raise DataError(
-        f"unknown label {spellings[0]!r}{nearest(spellings[0], labels)}; known are {', '.join(labels)}",
-        where=record.where,
-        remedy=None if source.labels else "map the file's values in the source's labels, such as {\"0\": negative}",
-    )
-
-
-def _spellings(value: Any) -> tuple[str, ...]:
-    """How a label map may write a value: 4.0 also as 4, True as true, and None as null."""
-    if value is None or isinstance(value, bool):
-        return str(value), "null" if value is None else str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(value), str(int(value))
-    return (str(value),)
-
-
 def _other(column: str, row: Row, source: DataSource) -> str:
     """A column that only the prompt asks for; numbers are text there."""
     try:
-        value = find_column(row.values, source.columns[column])
+        value = find_column(row.values, column_of(column, row.values, source))
     except KeyError:
         raise _missing(column, row, source) from None
     return to_text(str(value) if isinstance(value, int | float) else value, column, row.where)
@@ -235,9 +228,3 @@ def _missing(column: str, row: Row, source: DataSource) -> DataError:
         where=row.where,
         remedy=f"map it in the source's columns, such as {{{column}: its name in the file}}",
     )
-
-
-def _text(value: Any, column: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{column} must hold text, not {shown(value)}", where=where)
-    return check_unicode(value, column, where)

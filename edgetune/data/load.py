@@ -6,14 +6,16 @@ Every draw has data.seed and a name of its own: neither train.seed nor another s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgetune.data.balance import balance
+from edgetune.data.convert import to_examples
 from edgetune.data.draw import draw, repeat
 from edgetune.data.example import Example
-from edgetune.data.formats import check_maps, to_example
+from edgetune.data.formats import FORMATS, check_maps
 from edgetune.data.holdout import hold_out
+from edgetune.data.places import NAMED
 from edgetune.data.read import read_rows
 from edgetune.errors import DataError, RecipeError
 from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
@@ -21,13 +23,19 @@ from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """How many rows one source had after each step: read, by label map, by cap, by weight."""
+    """How many rows one source had after each step: read, by label map, by cap, by weight.
+
+    `left_out` are the first few rows that its label map leaves out, or whose answers all have weight 0. `unread` counts
+    how often rows or turns hold what nobody reads: a column, or a key of turns as `messages[].key`.
+    """
 
     source: str
     read: int
     labelled: int
     capped: int
     weighted: int
+    left_out: tuple[str, ...] = ()
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,9 +93,10 @@ def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[lis
 
 def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
     rows = read_rows(source)
-    labelled = [example for row in rows if (example := to_example(row, source, data)) is not None]
+    converted = to_examples(rows, source, data)
+    labelled = converted.examples
     if not labelled:
-        raise DataError(f"labels leaves out all {len(rows)} rows", where=source.source, remedy="map a label to keep")
+        raise _nothing_left(len(rows), source)
     name = _name(source)
     capped = labelled
     if source.cap is not None:
@@ -97,7 +106,26 @@ def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
         raise DataError(
             f"weight {source.weight:g} takes none of {len(capped)} rows", where=source.source, remedy="raise it"
         )
-    return weighted, SourceCounts(source.source, len(rows), len(labelled), len(capped), len(weighted))
+    counts = SourceCounts(
+        source.source,
+        len(rows),
+        len(labelled),
+        len(capped),
+        len(weighted),
+        converted.left_out[:NAMED],
+        dict(converted.unread.most_common()),
+    )
+    return weighted, counts
+
+
+def _nothing_left(rows: int, source: DataSource) -> DataError:
+    if "label" in FORMATS[source.format].columns:
+        return DataError(f"labels leaves out all {rows} rows", where=source.source, remedy="map a label to keep")
+    return DataError(
+        f"every answer in all {rows} rows has weight 0, so there is nothing to learn",
+        where=source.source,
+        remedy="give the answers that are to be learned weight 1",
+    )
 
 
 def _name(source: DataSource) -> str:

@@ -51,13 +51,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class CutReport:
-    """What one limit of the recipe, resolved to a number of tokens, takes away."""
+    """What one limit of the recipe, resolved to a number of tokens, takes away; `dropped_rows` are the first few."""
 
     field: str
     limit_tokens: int
     cut: int
     lost_tokens: int
     dropped: int = 0
+    dropped_rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ class Measured:
     """Percentiles of lengths by what was measured, and what each limit takes.
 
     Measured are `text` and `summary` by themselves, `example` as the model reads it after those are cut, and `answer`
-    as an encoder-decoder writes it. `limits` are the numbers that percentiles come to with these examples.
+    as an encoder-decoder writes it. `limits` are the numbers that percentiles come to with these examples. `notes` tell
+    how the chat template reads conversations.
     """
 
     lengths: dict[str, dict[str, int]]
     cuts: tuple[CutReport, ...]
     limits: Limits
+    notes: tuple[str, ...] = ()
 
 
 def limits_of(data: Data, meter: Meter) -> Limits:
@@ -107,8 +110,17 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) 
     lengths["example"] = _spread(tokenized.lengths)
     if tokenized.target_lengths:
         lengths["answer"] = _spread(tokenized.target_lengths)
-    cuts.append(CutReport("data.max_length", limit, tokenized.truncated, tokenized.lost_tokens, tokenized.dropped))
-    return Measured(lengths, tuple(cuts), replace(limits, whole=limit))
+    cuts.append(
+        CutReport(
+            "data.max_length",
+            limit,
+            tokenized.truncated,
+            tokenized.lost_tokens,
+            tokenized.dropped,
+            tokenized.dropped_rows,
+        )
+    )
+    return Measured(lengths, tuple(cuts), replace(limits, whole=limit), tokenized.warnings + tokenized.notes)
 
 
 def _cut_report(field: str, shorter: CutExamples) -> CutReport:

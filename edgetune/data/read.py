@@ -14,7 +14,7 @@ from edgetune.data.table_file import read_csv, read_tsv
 from edgetune.data.text_file import check_file, read_text
 from edgetune.errors import DataError, MissingComponent
 from edgetune.keys import SIGN_IN, find_hub_token
-from edgetune.recipe.data import DataSource
+from edgetune.recipe.data import SPREADSHEET_SUFFIXES, DataSource
 
 _INSTALL = 'pip install "edgetune[train]"'
 
@@ -44,6 +44,12 @@ def read_rows(source: DataSource) -> list[Row]:
     read = _READERS.get(path.suffix.lower())
     if read is not None:
         rows = slice_split(list(read(path)), source.split, where=source.source)
+    elif path.suffix.lower() in SPREADSHEET_SUFFIXES:
+        raise DataError(
+            f"spreadsheets ({path.suffix}) are not read",
+            where=path,
+            remedy="save the sheet as CSV UTF-8 in its program (File, Save As), and give the .csv file as the source",
+        )
     elif path.is_file():
         kind = f"files of kind {path.suffix}" if path.suffix else "files without a suffix"
         raise DataError(f"{kind} cannot be read; known are {_known_suffixes()}", where=path)
@@ -94,7 +100,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     except (pyarrow.ArrowException, OSError) as problem:
         raise DataError(f"cannot be read as parquet ({_first_line(problem)})", where=path) from None
     for number, values in enumerate(records, start=1):
-        yield Row(f"{path}: row {number}", values)
+        yield Row(f"{path}: row {number}", _without_fillers(values))
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -133,7 +139,24 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
             f"split {split} of this data set cannot be read ({_first_line(problem)})", where=source.source
         ) from None
     for number, values in enumerate(table, start=1):
-        yield Row(f"{source.source} {split}: row {number}", values)
+        yield Row(f"{source.source} {split}: row {number}", _without_fillers(values))
+
+
+def _without_fillers(values: dict[str, Any]) -> dict[str, Any]:
+    """A row of Arrow without the nulls that are nobody's.
+
+    In a list of objects Arrow gives each of them the keys of all: the arguments of one tool to the calls of another.
+    """
+    return {
+        name: [_only_given(item, keep="content") for item in value] if isinstance(value, list) else value
+        for name, value in values.items()
+    }
+
+
+def _only_given(value: Any, keep: str | None = None) -> Any:
+    if isinstance(value, dict):
+        return {name: _only_given(inner) for name, inner in value.items() if inner is not None or name == keep}
+    return [_only_given(item) for item in value] if isinstance(value, list) else value
 
 
 @contextmanager

@@ -21,8 +21,8 @@ class Finding:
 
 
 def find_empty(rows: Sequence[Keyed]) -> Finding:
-    """Rows that ask nothing or whose answer is empty."""
-    return _finding(row.where for _, row in rows if not row.content.strip() or not row.answer.strip())
+    """Rows that ask nothing or whose answer is empty (a tool call is an answer)."""
+    return _finding(row.where for _, row in rows if row.is_empty)
 
 
 def find_duplicates(rows: Sequence[Keyed]) -> Finding:

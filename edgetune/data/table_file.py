@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgetune.data.columns import normalize_name
 from edgetune.data.text_file import read_text
 from edgetune.errors import DataError
 
 _MAX_FIELD_CHARACTERS = 2**31 - 1
+_NAMED = 5
+"""So many rows with another number of fields are named."""
 
 NumberedFields = tuple[int, list[str]]
 """The line that a record begins on, and its fields."""
@@ -22,8 +26,9 @@ NumberedRecord = tuple[int, dict[str, str]]
 def read_csv(path: Path) -> Iterator[NumberedRecord]:
     """The records of a comma-separated file with a header, as in RFC 4180.
 
-    Quoted fields may hold commas, quotes and line ends. Raises DataError naming the line: a quote that nothing closes,
-    a row with fewer or more fields than the header.
+    Quoted fields may hold commas, quotes and line ends. Where the header has more semicolons or tabs than commas, these
+    separate the fields, as spreadsheets write files in many countries; Excel's first line `sep=;` is obeyed too.
+    Raises DataError naming the line: a quote that nothing closes, rows with fewer or more fields than the header.
     """
     return _named(path, _split_quoted(path))
 
@@ -33,24 +38,37 @@ def read_tsv(path: Path) -> Iterator[NumberedRecord]:
 
     A record is a line, a field ends at a tab, and a quote is a character like any other: texts begin with quotes that
     nothing closes, and a reader that honours quotes swallows the lines up to the next one. Raises DataError naming the
-    line of a row with fewer or more fields than the header.
+    line of rows with fewer or more fields than the header.
     """
     return _named(path, _split_at_tabs(path))
 
 
 def _split_quoted(path: Path) -> Iterator[NumberedFields]:
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)  # the default of 131,072 is less than a long document
-    reader = csv.reader(io.StringIO(read_text(path), newline="\n"), strict=True)
-    line = 1
+    text = read_text(path)
+    told = re.match(r"sep=(.)\r?\n", text)
+    delimiter = _delimiter(text) if told is None else told[1]
+    line = 1 if told is None else 2
+    before = line - 1
+    reader = csv.reader(
+        io.StringIO(text if told is None else text[told.end() :], newline="\n"), strict=True, delimiter=delimiter
+    )
     try:
         for fields in reader:
             if fields:
                 yield line, fields
-            line = reader.line_num + 1
+            line = before + reader.line_num + 1
     except csv.Error as problem:
         raise DataError(
             f"is not valid CSV ({problem})", where=f"{path}:{line}", remedy="check the quotes of this row"
         ) from None
+
+
+def _delimiter(text: str) -> str:
+    """Comma, semicolon or tab: the commonest in the header outside of quotes, the first of them in doubt."""
+    first = text.lstrip("\r\n").partition("\n")[0]
+    header = re.sub(r'"[^"]*"', "", first)
+    return max(",;\t", key=header.count)
 
 
 def _split_at_tabs(path: Path) -> Iterator[NumberedFields]:
@@ -61,14 +79,28 @@ def _split_at_tabs(path: Path) -> Iterator[NumberedFields]:
 
 
 def _named(path: Path, records: Iterator[NumberedFields]) -> Iterator[NumberedRecord]:
-    line, header = next(records, (1, []))
+    line, given = next(records, (1, []))
+    header = [normalize_name(column) or f"column {number}" for number, column in enumerate(given, start=1)]
     repeated = sorted({column for column in header if header.count(column) > 1})
     if repeated:
         raise DataError(f"the header names a column twice: {', '.join(repeated)}", where=f"{path}:{line}")
+    uneven: list[NumberedFields] = []
     for line, fields in records:
-        if len(fields) != len(header):
-            raise DataError(
-                f"this row has {len(fields)} fields, and the header has {len(header)} ({', '.join(header)})",
-                where=f"{path}:{line}",
-            )
-        yield line, dict(zip(header, fields, strict=True))
+        if len(fields) >= len(header) and not any(fields[len(header) :]):
+            yield line, dict(zip(header, fields, strict=False))
+        else:
+            uneven.append((line, fields))
+    if uneven:
+        raise _uneven(path, header, uneven)
+
+
+def _uneven(path: Path, header: list[str], uneven: list[NumberedFields]) -> DataError:
+    (line, fields), *others = uneven
+    lines = ", ".join(str(number) for number, _ in others[:_NAMED])
+    more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    also = f" ({len(others)} more such rows: line{'s' if len(others) > 1 else ''} {lines}{more})" if others else ""
+    return DataError(
+        f"this row has {len(fields)} fields, and the header has {len(header)} ({', '.join(header)}){also}",
+        where=f"{path}:{line}",
+        remedy="put texts that hold the separator or a line end in quotes, as spreadsheets do",
+    )

@@ -45,17 +45,25 @@ class ChatTemplate:
     bos_token: str
     eos_token: str
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[dict[str, Any]] = (),
+        add_generation_prompt: bool = False,
+    ) -> str:
         """The conversation as the one text that the model reads, special tokens written out.
 
-        With `add_generation_prompt` it ends where the assistant's next answer begins. Raises DataError when the
-        template refuses these messages or fails on them, and RecipeError when it is no valid Jinja.
+        `tools` are JSON schemas of functions. With `add_generation_prompt` it ends where the assistant's next answer
+        begins. Raises DataError when the template refuses these messages or fails on them, and RecipeError when it is
+        no valid Jinja.
         """
         template = _compile(self.source)
+        in_parts = any(message.parts for message in messages) and _reads_parts(self.source)
         try:
             return template.render(
-                messages=[{"role": message.role, "content": message.content} for message in messages],
-                tools=None,
+                messages=[message.as_dict(in_parts=in_parts) for message in messages],
+                tools=list(tools) or None,
                 documents=None,
                 add_generation_prompt=add_generation_prompt,
                 bos_token=self.bos_token,
@@ -65,40 +73,60 @@ class ChatTemplate:
             reason = " ".join(str(problem).split())
             raise DataError(f"the chat template refuses this conversation ({reason})") from problem
 
-    def segments(self, messages: Sequence[Message]) -> tuple[Segment, ...]:
+    def segments(self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()) -> tuple[Segment, ...]:
         """The rendering cut into stretches that are supervised and stretches that are not, in order.
 
         Joined they are `render(messages)`. Every assistant turn is supervised, from the end of its generation prompt to
-        the end of its end-of-turn markup. A template that rewrites earlier turns when later ones follow (dropping their
-        reasoning, for instance) supervises the last assistant turn only. Raises DataError when not even that one begins
-        with the prompt that inference would send.
+        the end of its end-of-turn markup, but those of weight 0 and those that the template writes otherwise when later
+        turns follow (without their reasoning, for instance). Raises DataError when not even the last one begins with
+        the prompt that inference would send.
         """
-        whole = self.render(messages)
-        turns = [number for number, message in enumerate(messages) if message.role == "assistant"]
-        if not turns:
-            return (Segment(whole, supervised=False),)
-        spans = self._answer_spans(messages, whole, turns) or self._answer_spans(messages, whole, turns[-1:])
-        if spans is None:
-            raise DataError(
-                "the chat template cannot be used for training: the prompt that it gives for an answer is not how the "
-                "same conversation with the answer begins",
-                remedy=_OTHER_TEMPLATE,
-            )
-        return _cut(whole, spans)
+        turns = _answers(messages)
+        whole = self.render(messages, tools=tools)
+        spans = self._answer_spans(messages, whole, turns, tools)
+        if turns and turns[-1] not in spans:
+            raise _no_place_for_the_answer()
+        return _cut(whole, list(spans.values()))
+
+    def readings(
+        self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()
+    ) -> tuple[tuple[Segment, ...], ...]:
+        """Every supervised answer in exactly one rendering, as inference would see it and as segments.
+
+        The first is that of the whole conversation. Answers that the template writes otherwise when later turns follow
+        (Qwen3 drops their reasoning) are supervised in renderings that end with them; there are none for most
+        templates. Raises DataError when the prompt that the template gives for an answer is not how the same
+        conversation with the answer begins.
+        """
+        left = _answers(messages)
+        if not left:
+            return (self.segments(messages, tools=tools),)
+        readings: list[tuple[Segment, ...]] = []
+        end = len(messages)
+        while left:
+            part = messages[:end]
+            whole = self.render(part, tools=tools)
+            spans = self._answer_spans(part, whole, left, tools)
+            if spans:
+                readings.append(_cut(whole, list(spans.values())))
+            if left[-1] not in spans and end == left[-1] + 1:
+                raise _no_place_for_the_answer()
+            left = [turn for turn in left if turn not in spans]
+            end = left[-1] + 1 if left else 0
+        return tuple(readings)
 
     def _answer_spans(
-        self, messages: Sequence[Message], whole: str, turns: Sequence[int]
-    ) -> list[tuple[int, int]] | None:
-        """Where the answers of these turns lie in `whole`; None when a turn's prompt does not lead up to it there."""
-        spans: list[tuple[int, int]] = []
+        self, messages: Sequence[Message], whole: str, turns: Sequence[int], tools: Sequence[dict[str, Any]]
+    ) -> dict[int, tuple[int, int]]:
+        """Where in `whole` the answers of these turns lie, as far as the turn's prompt leads up to it there."""
+        spans: dict[int, tuple[int, int]] = {}
         done = 0
         for turn in turns:
-            prompt = self.render(messages[:turn], add_generation_prompt=True)
-            answered = self.render(messages[: turn + 1])
-            if not (whole.startswith(answered) and answered.startswith(prompt) and done <= len(prompt) < len(answered)):
-                return None
-            done = len(answered)
-            spans.append((len(prompt), done))
+            prompt = self.render(messages[:turn], tools=tools, add_generation_prompt=True)
+            answered = whole if turn + 1 == len(messages) else self.render(messages[: turn + 1], tools=tools)
+            if whole.startswith(answered) and answered.startswith(prompt) and done <= len(prompt) < len(answered):
+                done = len(answered)
+                spans[turn] = (len(prompt), done)
         return spans
 
 
@@ -131,6 +159,19 @@ def _read_template(path: Path) -> str:
         raise RecipeError(f"this template file cannot be read ({problem})", where=path) from None
 
 
+def _answers(messages: Sequence[Message]) -> list[int]:
+    """The numbers of the turns that are to be learned."""
+    return [number for number, message in enumerate(messages) if message.role == "assistant" and message.supervised]
+
+
+def _no_place_for_the_answer() -> DataError:
+    return DataError(
+        "the chat template cannot be used for training: the prompt that it gives for an answer is not how the "
+        "same conversation with the answer begins",
+        remedy=_OTHER_TEMPLATE,
+    )
+
+
 def _cut(whole: str, spans: Sequence[tuple[int, int]]) -> tuple[Segment, ...]:
     segments: list[Segment] = []
     done = 0
@@ -149,6 +190,19 @@ def _compile(source: str, where: str = "the chat template") -> jinja2.Template:
         raise RecipeError(
             f"this is not a valid Jinja template ({problem.message})", where=f"{where}:{problem.lineno}"
         ) from None
+
+
+@lru_cache(maxsize=32)
+def _reads_parts(source: str) -> bool:
+    """True for a template that takes contents in parts, and does not write down the list itself."""
+    parts = [{"type": "text", "text": "edgetune"}]
+    try:
+        rendered = _compile(source).render(
+            messages=[{"role": "user", "content": parts}], tools=None, documents=None, bos_token="", eos_token=""
+        )
+    except Exception:  # as above
+        return False
+    return "edgetune" in rendered and str(parts) not in rendered and json.dumps(parts) not in rendered
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgetune.data.check import DataReport, SideReport
 from edgetune.data.overlap import Leak
+from edgetune.data.places import name_places
 from edgetune.data.repetition import Finding
 
 
@@ -19,7 +20,7 @@ def render_report(report: DataReport) -> RenderableType:
     """Counts, labels, lengths, cuts, findings and the verdict."""
     sides = {"train": report.train, "eval": report.evaluation}
     given = {name: side for name, side in sides.items() if side is not None}
-    parts: list[RenderableType] = [_counts(given), *_draws(report)]
+    parts: list[RenderableType] = [_counts(given), *_sources(given), *_draws(report)]
     if report.train.labels:
         parts.append(_labels(given))
     parts += [_lengths(given, report.unit), *_cuts(given), *_findings(given), _verdict(report)]
@@ -33,6 +34,23 @@ def _counts(sides: dict[str, SideReport]) -> RenderableType:
             counts = (source.read, source.labelled, source.capped, source.weighted)
             table.add_row(name, Path(source.source).name, *map(str, counts))
     return table
+
+
+def _sources(sides: dict[str, SideReport]) -> Iterator[Text]:
+    """What conversations hold, and what of the files is not learned."""
+    for name, side in sides.items():
+        for source in side.sources:
+            file = f"{name}: {Path(source.source).name}"
+            if source.left_out:
+                count = source.read - source.labelled
+                why = "by the label map" if side.labels else "because all their answers have weight 0"
+                yield Text(f"{file}: {count} rows are left out {why} ({name_places(source.left_out, count)})")
+            if source.unread:
+                found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
+                yield Text(f"{file}: these are not read (how often they hold something): {found}")
+        if side.parts:
+            yield Text(f"{name}: {', '.join(f'{count} {part}' for part, count in side.parts.items())}")
+        yield from (Text(f"{name}: {note}") for note in side.notes)
 
 
 def _draws(report: DataReport) -> Iterator[Text]:
@@ -67,7 +85,8 @@ def _lengths(sides: dict[str, SideReport], unit: str) -> RenderableType:
 def _cuts(sides: dict[str, SideReport]) -> Iterator[Text]:
     for name, side in sides.items():
         for cut in side.cuts:
-            dropped = f", {cut.dropped} left out because nothing supervised is left" if cut.dropped else ""
+            where = name_places(cut.dropped_rows, cut.dropped)
+            dropped = f", {cut.dropped} left out because nothing supervised is left ({where})" if cut.dropped else ""
             yield Text(
                 f"{name}: {cut.field}, {cut.limit_tokens} tokens: {cut.cut} cut{dropped}, {cut.lost_tokens} tokens lost"
             )

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
 from pathlib import Path
 
 from edgetune.errors import DataError
+
+_NO_TEXT = {
+    b"PK\x03\x04": "a spreadsheet or a zip file",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"\x1f\x8b": "a gzip file",
+}
+"""How files begin that are sometimes given the name of a text."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_BEGINNING_BYTES = 1000
+"""So much of a file tells UTF-16, whose ordinary letters have a zero byte each."""
 
 
 def check_file(path: Path) -> None:
@@ -28,12 +39,36 @@ def read_text(path: Path) -> str:
     """The whole file, which must be UTF-8; a byte order mark is dropped. Raises DataError naming the line."""
     check_file(path)
     content = path.read_bytes()
+    for beginning, kind in _NO_TEXT.items():
+        if content.startswith(beginning):
+            raise DataError(
+                f"is no text but {kind}",
+                where=path,
+                remedy="unpack it, or save the sheet as CSV UTF-8 in its program (File, Save As)",
+            )
+    if content.startswith(_UTF_16) or b"\0" in content[:_BEGINNING_BYTES]:
+        raise _not_utf_8("it looks like UTF-16", "UTF-16", path, line=1)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = content.count(b"\n", 0, problem.start) + 1
-        raise DataError(
-            f"is not UTF-8 (byte 0x{content[problem.start]:02x})",
-            where=f"{path}:{line}",
-            remedy="save the file as UTF-8",
-        ) from None
+        seen = f"byte 0x{content[problem.start]:02x}"
+        raise _not_utf_8(f"{seen}; it looks like {_guess(content)[0]}", _guess(content)[1], path, line) from None
+
+
+def _guess(content: bytes) -> tuple[str, str]:
+    """What an old 8-bit file most likely is, in words and as iconv calls it."""
+    try:
+        content.decode("cp1252")
+    except UnicodeDecodeError:
+        return "an older 8-bit encoding", "ISO-8859-1"
+    return "Windows-1252, which Excel's plain CSV is", "WINDOWS-1252"
+
+
+def _not_utf_8(seen: str, encoding: str, path: Path, line: int) -> DataError:
+    return DataError(
+        f"is not UTF-8 ({seen})",
+        where=f"{path}:{line}",
+        remedy=f"save the file as UTF-8: in Excel, File, Save As, CSV UTF-8; elsewhere, iconv -f {encoding} -t UTF-8 "
+        f"{path.name} > new-{path.name}",
+    )

@@ -112,7 +112,7 @@ def _texts(data: Path, tokenizer: ModelTokenizer) -> Iterator[str]:
     for row in rows:
         example = to_example(row, source, settings)
         if example is not None:
-            yield template.render(example.messages)
+            yield template.render(example.messages, tools=example.tools)
 
 
 def _format_of(row: Row) -> str | None:

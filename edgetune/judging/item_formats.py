@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edgetune.data.columns import check_unicode, column_names, find_column, shown, to_text
+from edgetune.data.convert import check_rows
 from edgetune.data.example import Example, Message
-from edgetune.data.formats import FORMATS, check_maps, to_example
+from edgetune.data.formats import FORMATS, check_maps, column_of, to_example
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.suite import Suite, SuiteSource
@@ -48,13 +49,24 @@ def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], Questi
         _check_columns(source)
         read = _read_prompt if source.format == "prompt" else _read_text
         return lambda row: read(row, source)
-    trained = [other for other in suite.data if other.format in FORMATS]
-    data = Data(train=list(trained), labels=suite.labels, prompt=suite.prompt)
+    data = _data_of(suite)
     check_maps(source, data)
     if suite.task == "generate" and source.format in _TURNS:
         return lambda row: _asked(to_example(_answered(row, source), source, data))
     build = {"classify": _labelled, "summarize": _summarized, "generate": _asked, "perplexity": _scored}[suite.task]
     return lambda row: build(to_example(row, source, data))
+
+
+def check_items(rows: Sequence[Row], suite: Suite, source: SuiteSource) -> None:
+    """Raise one DataError about all columns that no row has, or else about all values that are no label."""
+    if source.format in FORMATS:
+        check_rows(rows, source, _data_of(suite))
+
+
+def _data_of(suite: Suite) -> Data:
+    """The suite's data as training would have them."""
+    trained = [other for other in suite.data if other.format in FORMATS]
+    return Data(train=list(trained), labels=suite.labels, prompt=suite.prompt)
 
 
 def _labelled(example: Example | None) -> Question | None:
@@ -73,7 +85,7 @@ def _summarized(example: Example | None) -> Question:
 
 def _asked(example: Example | None) -> Question:
     assert example is not None
-    asked = example.messages[:-1]
+    asked = _plain(example)
     last = next(message.content for message in reversed(asked) if message.role == "user")
     _check_not_empty(last, "the question", example.where)
     return Question(last, asked, references=(example.answer,) if example.answer else ())
@@ -82,13 +94,24 @@ def _asked(example: Example | None) -> Question:
 def _scored(example: Example | None) -> Question:
     assert example is not None
     _check_not_empty(example.answer, "the text that is scored", example.where)
-    return Question(example.answer, example.messages[:-1])
+    return Question(example.answer, _plain(example))
+
+
+def _plain(example: Example) -> tuple[Message, ...]:
+    """What comes before the answer, without what an assistant thought. Raises DataError where tools are called."""
+    if example.tools or any(message.tool_calls or message.role == "tool" for message in example.messages):
+        raise DataError(
+            "this conversation has tools, which suites do not give to models",
+            where=example.where,
+            remedy="remove the row, or write calls and results into the contents",
+        )
+    return tuple(Message(message.role, message.content) for message in example.messages[:-1])
 
 
 def _answered(row: Row, source: SuiteSource) -> Row:
     """The row with an empty answer behind a conversation that has not been answered yet."""
     column, role_key, text_key = _TURNS[source.format]
-    name = source.columns.get(column, column)
+    name = column_of(column, row.values, source)
     try:
         turns = find_column(row.values, name)
     except KeyError:

@@ -13,7 +13,7 @@ from edgetune.data.example import Message
 from edgetune.data.read import Row, read_rows
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.identity import hash_value
-from edgetune.judging.item_formats import Question, missing_column, question_reader
+from edgetune.judging.item_formats import Question, check_items, missing_column, question_reader
 from edgetune.judging.suite import Suite, SuiteSource
 
 DEFAULT_ID_COLUMN = "id"
@@ -112,7 +112,9 @@ def _questions(suite: Suite, source: SuiteSource) -> Iterator[tuple[Row, Questio
             remedy="take weight out, or use cap",
         )
     read = question_reader(suite, source)
-    asked = [(row, question) for row in read_rows(source) if (question := read(row)) is not None]
+    rows = read_rows(source)
+    check_items(rows, suite, source)
+    asked = [(row, question) for row in rows if (question := read(row)) is not None]
     if source.cap is not None:
         asked = [asked[place] for place in draw(len(asked), source.cap, f"suite:{Path(source.source).name}")]
     yield from asked

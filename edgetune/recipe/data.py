@@ -12,6 +12,9 @@ from edgetune.recipe.section import Section
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """A data source that ends so is a file; anything else is a hub id."""
 
+SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
+"""Files too, which are not read: their programs save them as .csv."""
+
 Format = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text-label", "text-summary"]
 
 FORMATS_OF_TASK: dict[str, tuple[str, ...]] = {
@@ -41,7 +44,12 @@ class DataSource(Section):
         "object. Other names may be given too, for data.prompt to use.",
     )
     labels: dict[str, str | None] = Field(
-        {}, description='Value in the file -> label, such as {"0": negative}; null leaves the row out.'
+        {},
+        description='Value in the file -> label, such as {"0": negative}, beside the labels themselves; null leaves '
+        "the row out.",
+    )
+    labels_ignore_case: bool = Field(
+        False, description="Read Billing and BILLING as the label billing. Outer spaces are never part of a label."
     )
     cap: int | None = Field(None, ge=1, description="At most this many rows, drawn with data.seed.")
     weight: float = Field(
@@ -61,7 +69,7 @@ class DataSource(Section):
 
     def found_from(self, folder: Path) -> DataSource:
         """The same source with a file's path absolute; it was relative to `folder`."""
-        if not self.source.lower().endswith(DATA_SUFFIXES):
+        if not self.source.lower().endswith((*DATA_SUFFIXES, *SPREADSHEET_SUFFIXES)):
             return self
         return self.model_copy(update={"source": str((folder / self.source).resolve())})
 

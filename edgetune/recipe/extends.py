@@ -9,11 +9,12 @@ from typing import Any
 
 from edgetune import assets
 from edgetune.errors import RecipeError
-from edgetune.recipe.data import DATA_SUFFIXES
+from edgetune.recipe.data import DATA_SUFFIXES, SPREADSHEET_SUFFIXES
 from edgetune.recipe.schema import Recipe
 from edgetune.recipe.yaml_input import nearest, read_mapping
 
 KEY = "extends"
+_FILES = (*DATA_SUFFIXES, *SPREADSHEET_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def make_paths_absolute(values: dict[str, Any], folder: Path) -> None:
     if isinstance(data, dict):
         for sources in (data.get("train"), data.get("eval")):
             for source in sources if isinstance(sources, list) else ():
-                if isinstance(source, dict) and _is_local(source.get("source"), DATA_SUFFIXES):
+                if isinstance(source, dict) and _is_local(source.get("source"), _FILES):
                     source["source"] = str((folder / source["source"]).resolve())
         if isinstance(data.get("template"), str) and data["template"] not in ("chat", "alpaca"):
             data["template"] = str((folder / data["template"]).resolve())

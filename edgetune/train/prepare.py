@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgetune import console
 from edgetune.data.example import Example
 from edgetune.data.identity import keyed_rows
 from edgetune.data.load import LoadedData, load_data
+from edgetune.data.places import name_places
 from edgetune.data.tokenize import TokenizedData
 from edgetune.errors import RecipeError
 from edgetune.models.config import ModelConfig, read_config
@@ -44,6 +46,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises RecipeError when the base cannot do the recipe's task, DataError and ModelError.
     """
     data = load_data(recipe.data, recipe.task)
+    _tell_of_rows(data, recipe)
     _warn_of_leaks(data)
     files = locate_model(recipe.base.model, revision=recipe.base.revision)
     config = read_config(files)
@@ -68,6 +71,29 @@ def prepare(recipe: Recipe) -> Prepared:
         max_new_tokens=limits.target or limits.length,
     )
     return Prepared(files, config, kind, tokenizer, objective, train, evaluation, questions)
+
+
+def _tell_of_rows(data: LoadedData, recipe: Recipe) -> None:
+    """Tell what of the files is left out, is not read or is empty; `edgetune data check` tells more."""
+    others = [source for source in data.eval_sources if source not in data.train_sources]
+    for source in (*data.train_sources, *others):
+        name = Path(source.source).name
+        if source.left_out:
+            count = source.read - source.labelled
+            where = name_places(source.left_out, count)
+            why = "by the label map" if recipe.data.labels else "because all their answers have weight 0"
+            console.note(f"{name}: {count} of {source.read} rows are left out {why} ({where})")
+        if recipe.task == "chat" and source.unread:
+            tell = console.warn if any("[]." in key for key in source.unread) else console.note
+            found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
+            tell(f"{name}: these are not read (how often they hold something): {found}")
+    empty = [where for where, row in {row.where: row for row in data.train}.items() if row.is_empty]
+    if empty:
+        rows = "row has" if len(empty) == 1 else "rows have"
+        console.warn(
+            f"{len(empty)} training {rows} an empty text or answer, which is learned so ({name_places(empty)}); "
+            "remove what is not meant from the file"
+        )
 
 
 def _warn_of_leaks(data: LoadedData) -> None:

@@ -10,6 +10,7 @@ from edgetune import console
 from edgetune.data.balance import class_weights, weigh
 from edgetune.data.cut import cut_sources, cut_targets
 from edgetune.data.example import Example
+from edgetune.data.places import name_places
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
@@ -115,13 +116,18 @@ def reading_for(recipe: Recipe, kind: Kind, config: ModelConfig, tokenizer: PreT
     if kind == "decoder" and not classifies:
         template = load_template(
             recipe.data.template,
-            tokenizer_template=tokenizer.chat_template,
+            tokenizer_template=_default(tokenizer.chat_template),
             bos_token=tokenizer.bos_token or "",
             eos_token=tokenizer.eos_token or "",
         )
         tokenizer.chat_template = template.source
     labels = tuple(recipe.data.labels) if classifies else ()
     return Reading(kind, template, labels, tokenizer, _positions(kind, config))
+
+
+def _default(template: str | dict[str, str] | None) -> str | None:
+    """A tokenizer's template, or the one of its templates that Transformers uses where none is named."""
+    return template.get("default") if isinstance(template, dict) else template
 
 
 def _positions(kind: Kind, config: ModelConfig) -> int | None:
@@ -133,7 +139,12 @@ def _positions(kind: Kind, config: ModelConfig) -> int | None:
 
 
 def _note_losses(read: TokenizedData, name: str) -> None:
+    for text in read.warnings:
+        console.warn(f"{name} data: {text}")
+    for text in read.notes:
+        console.note(f"{name} data: {text}")
     if not (read.truncated or read.dropped):
         return
-    dropped = f", {read.dropped} left out because nothing supervised was left of them" if read.dropped else ""
+    where = name_places(read.dropped_rows, read.dropped)
+    dropped = f", {read.dropped} left out because nothing supervised was left of them ({where})" if read.dropped else ""
     console.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")

@@ -135,6 +135,8 @@ def _turns(value: Any, column: str, where: str) -> Iterator[Message]:
     for turn in value:
         if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
             raise DataError(f"{column} must be a list of messages with role and content", where=where)
+        if turn.get("tool_calls"):
+            raise DataError(f"{column} calls tools, which judges are not shown", where=where, remedy="remove the row")
         yield Message(str(turn["role"]), to_text(turn["content"], f"{column}.content", where))
 
 
