@@ -38,6 +38,25 @@ class LlamaVocabulary:
                 return list(ids[:count])
             room = -count
 
+    def looked_for(self) -> list[str]:
+        """The texts of all tokens that llama.cpp looks for in a text before anything else.
+
+        They are those that the file types so, and some that llama.cpp knows by their text, such as </s>.
+        """
+        import llama_cpp
+
+        wanted = (
+            llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+            | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+            | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        )
+        handle = self._vocabulary
+        return [
+            llama_cpp.llama_vocab_get_text(handle, token).decode("utf-8", "replace")
+            for token in range(llama_cpp.llama_vocab_n_tokens(handle))
+            if llama_cpp.llama_vocab_get_attr(handle, token) & wanted
+        ]
+
 
 @contextmanager
 def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = None) -> Iterator[LlamaVocabulary]:

@@ -6,6 +6,7 @@ import codecs
 import ctypes
 import itertools
 import time
+import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ from edgetune.cores import physical_cores
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.gguf_tokenizer import NORMALIZER_KEY, unicode_form
 from edgetune.runtime import native, probe, speed
 from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.interrupt import deferred_interrupt
@@ -252,8 +254,12 @@ class Session:
     def tokenize(self, text: str, *, parse_special: bool = True) -> list[int]:
         """The ids of `text`. Nothing is added: a chat template has the beginning-of-text token where it belongs.
 
-        With `parse_special`, the texts of special tokens become these tokens, as in Transformers.
+        With `parse_special`, the texts of special tokens become these tokens, as in Transformers. The text is brought
+        into the Unicode form that the model's tokenizer brings it into, where the file says so: llama.cpp has none.
         """
+        form = unicode_form(self.metadata.get(NORMALIZER_KEY))
+        if form is not None:
+            text = unicodedata.normalize(form, text)
         encoded = text.encode("utf-8", "replace")
         room = len(encoded) + 8
         ids = (self._llama.llama_token * room)()
