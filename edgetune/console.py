@@ -1,6 +1,8 @@
 """The only printer: results go to stdout, progress and notes to stderr. Every other module logs or returns values.
 
-Of several processes that train together the first one alone speaks, except for errors.
+Text that was read somewhere (a file's metadata, a path, a model's answer) is never obeyed: control characters in it are
+made visible, and what looks like Rich's markup is text. Of several processes that train together the first one alone
+speaks, except for errors.
 """
 
 from __future__ import annotations
@@ -9,20 +11,64 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console, RenderableType
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Span, Text
 
 from edgetune.errors import EdgetuneError
+from edgetune.visible_text import visible, visible_json
 
 LINE_INTERVAL_SECONDS = 10.0
 """Without a terminal, progress is a plain line at most this often."""
 
-_out = Console(soft_wrap=True, highlight=False)
-_err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+class _Console(Console):
+    """Rich's console for text from elsewhere: no markup, no emoji codes, nothing that steers the terminal."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        _make_visible(renderable)
+        return super().render(renderable, options)
+
+
+def _make_visible(renderable: object) -> None:
+    """Change the texts inside, before rich lays them out by their width. Plain strings come to `render_str`."""
+    if isinstance(renderable, Text):
+        _make_text_visible(renderable)
+    elif isinstance(renderable, Group | Columns):
+        for part in renderable.renderables:
+            _make_visible(part)
+    elif isinstance(renderable, Table):
+        for column in renderable.columns:
+            for cell in (column.header, *column.cells, column.footer):
+                _make_visible(cell)
+
+
+def _make_text_visible(text: Text) -> None:
+    plain = text.plain
+    shown = visible(plain)
+    if shown == plain:
+        return
+    # One character may have become several: the styles move with them.
+    moved = [(len(visible(plain[: span.start])), len(visible(plain[: span.end])), span.style) for span in text.spans]
+    text.plain = shown
+    text.spans = [Span(*span) for span in moved]
+
+
+_out = _Console()
+_err = _Console(stderr=True)
 _mode = {"json": False}
 
 
@@ -47,35 +93,40 @@ def width() -> int:
 
 
 def verbatim(text: str, end: str = "\n") -> None:
-    """Write model output or a file's text to stdout as it is: no markup, no wrapping, flushed at once."""
+    """Write model output or a file's text to stdout: no wrapping, flushed at once.
+
+    A file or a pipe gets it as it is, for a program to read. A terminal gets no control characters.
+    """
     if _speaks() and not _mode["json"]:
-        sys.stdout.write(text + end)
+        sys.stdout.write((visible(text) if sys.stdout.isatty() else text) + end)
         sys.stdout.flush()
 
 
 def document(value: Any) -> None:
-    """In JSON mode, print `value` as the one document on stdout."""
+    """In JSON mode, print `value` as the one document on stdout, in ASCII where the stream is not Unicode."""
     if _speaks() and _mode["json"]:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+        unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+        text = json.dumps(value, indent=2, ensure_ascii=not unicode, default=str)
+        sys.stdout.write(visible_json(text) + "\n")
         sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """Tell the user something beside the result."""
     if _speaks():
-        _err.print(text, markup=False, style="dim" if _err.is_terminal else None)
+        _err.print(text, style="dim" if _err.is_terminal else None)
 
 
 def warn(text: str) -> None:
     """Tell the user something that may need them to act."""
     if _speaks():
-        _err.print(f"warning: {text}", markup=False, style="yellow" if _err.is_terminal else None)
+        _err.print(f"warning: {text}", style="yellow" if _err.is_terminal else None)
 
 
 def error(problem: EdgetuneError) -> None:
     """Print the one line (what, where, the way out) that a failed command ends with."""
     speaker = "" if _speaks() else f"process {os.environ['RANK']}: "
-    _err.print(f"{speaker}error: {problem}", markup=False, style="bold red" if _err.is_terminal else None)
+    _err.print(f"{speaker}error: {problem}", style="bold red" if _err.is_terminal else None)
 
 
 class ProgressHandle(Protocol):
@@ -99,14 +150,14 @@ def progress(description: str, total: float, unit: str) -> Iterator[ProgressHand
     """Show a bar with rate and time left on a terminal, plain lines elsewhere. `total` counts in `unit`s."""
     if _err.is_terminal and _speaks():
         with Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=_err,
         ) as bar:
             yield _Bar(bar, description, total, unit)

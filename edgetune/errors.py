@@ -8,7 +8,7 @@ EdgetuneError
 │   ├── ModelError              a base model or GGUF that is missing, truncated or of an unknown kind
 │   ├── AdapterError            an adapter that is missing or was made for another base
 │   └── OutputError             an output that exists already, or a place that cannot be written
-├── NumericalError (2)          a result that is not finite, and is therefore not written
+├── NumericalError (2)          a result that is not finite, and is therefore neither written nor judged
 ├── OutOfMemory (2)             neither the GPU nor the machine has the memory that the work needs
 ├── ProcessFailed (2)           a process of a training that died, or failed in a way nobody foresaw
 ├── VerificationFailed (1)      a written file that does not do what it must
@@ -69,7 +69,7 @@ class OutputError(InputError):
 
 
 class NumericalError(EdgetuneError):
-    """A result that is not finite, and is therefore not written."""
+    """A result that is not finite, and is therefore neither written nor judged."""
 
 
 class OutOfMemory(EdgetuneError):

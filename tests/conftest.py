@@ -11,8 +11,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from short_vocabulary import WORDS, shorten_vocabulary
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+LONGEST = (
+    "end_to_end",
+    "plan_memory",
+    "processes",
+    "gguf_identity",
+    "recipes_studies",
+    "cli_chat",
+    "gguf_export",
+    "train",
+)
+"""Files that take a minute or so, of test_NAME.py. They begin first, so that none is left for the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; pytest-xdist hands them out in this order (--no-loadscope-reorder)."""
+    ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,13 +73,13 @@ def smollm2_tokenizer(smollm2_gguf: Path):
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory, smollm2_tokenizer) -> Path:
-    """A Hugging Face folder: a Llama of two random layers (hidden 256, grouped queries) with SmolLM2's tokenizer."""
+    """A folder with a Llama of two random layers (hidden 256, grouped queries) and a part of SmolLM2's tokens."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(smollm2_tokenizer),
+        vocab_size=WORDS,
         hidden_size=256,
         intermediate_size=512,
         num_hidden_layers=2,
@@ -75,7 +94,17 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory, smollm2_tokenizer) -> P
     folder = tmp_path_factory.mktemp("models") / "tiny-llama"
     LlamaForCausalLM(config).save_pretrained(folder)
     smollm2_tokenizer.save_pretrained(folder)
+    shorten_vocabulary(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_llama: Path):
+    """The tiny Llama's tokenizer as Transformers reads it."""
+    from edgetune.models.load import load_tokenizer
+    from edgetune.models.locate import locate_model
+
+    return load_tokenizer(locate_model(str(tiny_llama)))
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,3 +183,19 @@ class Screen:
         if ASKS_FOR_CURSOR in part:
             os.write(self._terminal, CURSOR_IS_AT_TOP)
         return bool(part)
+
+
+def test_a_model_whose_last_megabyte_is_damaged_writes_nothing(
+    smollm2_gguf: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    shutil.copyfile(smollm2_gguf, damaged)
+    with damaged.open("r+b") as file:
+        file.seek(-(2**20), os.SEEK_END)
+        file.write(b"\xff" * 2**20)
+    done = run(environment, damaged, "--prompt", "Say hi.", "--max-tokens", "50", "--threads", "1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {damaged}: what it computes is not finite (NaN or infinite): the file is damaged; "
+        "export or download it again; `edgetune verify` checks a file\n"
+    )

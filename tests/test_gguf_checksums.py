@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
 from folding import make_adapter  # noqa: E402
-from short_vocabulary import save_short_llama  # noqa: E402
 
 from edgetune.errors import VerificationFailed  # noqa: E402
 from edgetune.gguf.checksums import KEY, compare_checksums  # noqa: E402
@@ -26,14 +25,9 @@ from edgetune.weights.source import resolve_source  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "short")
-
-
-@pytest.fixture(scope="module")
-def good(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def good(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("good") / "model.gguf"
-    export(resolve_source(str(folder)), file, preset="q4_k_m")
+    export(resolve_source(str(tiny_llama)), file, preset="q4_k_m")
     return file
 
 
@@ -56,10 +50,10 @@ def test_every_tensor_has_the_checksum_of_its_bytes(good: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_they_do_not_depend_on_the_number_of_threads(
-    threads: int, good: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    threads: int, good: Path, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgetune.gguf.streaming.BLOCK_VALUES", 20_000)
-    export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="q4_k_m", threads=threads)
+    export(resolve_source(str(tiny_llama)), tmp_path / "model.gguf", preset="q4_k_m", threads=threads)
     assert GgufFile(tmp_path / "model.gguf").array(KEY) == GgufFile(good).array(KEY)
 
 
@@ -69,8 +63,8 @@ def test_tensors_that_are_copied_from_a_gguf_have_theirs(good: Path, tmp_path: P
     assert GgufFile(tmp_path / "again.gguf").array(KEY) == GgufFile(good).array(KEY)
 
 
-def test_a_lora_file_has_them_too(folder: Path, tmp_path: Path, edgetune_command) -> None:
-    adapter = make_adapter(folder, tmp_path / "adapter", peft.LoraConfig(r=4, target_modules=["q_proj"]))
+def test_a_lora_file_has_them_too(tiny_llama: Path, tmp_path: Path, edgetune_command) -> None:
+    adapter = make_adapter(tiny_llama, tmp_path / "adapter", peft.LoraConfig(r=4, target_modules=["q_proj"]))
     export_adapter(resolve_source(str(adapter)), tmp_path / "lora.gguf")
     seen = edgetune_command("inspect", tmp_path / "lora.gguf", "--check")
     assert seen.exit_code == 0
@@ -118,9 +112,9 @@ def test_a_last_megabyte_of_ones_is_found(good: Path, tmp_path: Path, edgetune_c
 
 
 def test_a_file_that_another_program_quantized_is_not_called_damaged(
-    folder: Path, tmp_path: Path, edgetune_command
+    tiny_llama: Path, tmp_path: Path, edgetune_command
 ) -> None:
-    export(resolve_source(str(folder)), tmp_path / "f16.gguf", preset="f16")
+    export(resolve_source(str(tiny_llama)), tmp_path / "f16.gguf", preset="f16")
     preset = find_preset("q4_k_m")
     quantize(tmp_path / "f16.gguf", tmp_path / "q4.gguf", preset, tensors=len(GgufFile(tmp_path / "f16.gguf").tensors))
     found = compare_checksums(GgufFile(tmp_path / "q4.gguf"))

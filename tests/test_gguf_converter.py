@@ -11,14 +11,14 @@ pytest.importorskip("peft")
 
 from converter import CONVERTER  # noqa: E402
 from gguf import GGMLQuantizationType  # noqa: E402
-from transformers import AutoTokenizer, OlmoConfig, OlmoForCausalLM  # noqa: E402
+from transformers import OlmoConfig, OlmoForCausalLM  # noqa: E402
 
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
 
 
 @pytest.fixture
-def olmo(tiny_llama: Path, tmp_path: Path) -> Path:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+def olmo(smollm2_tokenizer, tmp_path: Path) -> Path:
+    tokenizer = smollm2_tokenizer  # whole: the converter knows tokenizers by the ids that they give
     torch.manual_seed(0)
     config = OlmoConfig(
         vocab_size=len(tokenizer), hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4

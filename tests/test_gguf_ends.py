@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
-from short_vocabulary import WORDS, save_short_llama  # noqa: E402
+from short_vocabulary import WORDS  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
 from written_gguf import write_llama  # noqa: E402
 
@@ -41,11 +41,6 @@ TURNS = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}%s\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-@pytest.fixture(scope="module")
-def short_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "short")
 
 
 def variant(
@@ -90,9 +85,9 @@ def written(folder: Path, file: Path) -> Path:
     return file
 
 
-def test_a_turn_that_ends_in_a_special_token_of_its_own_ends_generation(short_llama: Path, tmp_path: Path) -> None:
-    mark = text_of(short_llama, END)
-    folder = variant(short_llama, tmp_path / "model", after=mark, recorded=[END_OF_TEXT, END])
+def test_a_turn_that_ends_in_a_special_token_of_its_own_ends_generation(tiny_llama: Path, tmp_path: Path) -> None:
+    mark = text_of(tiny_llama, END)
+    folder = variant(tiny_llama, tmp_path / "model", after=mark, recorded=[END_OF_TEXT, END])
     export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="f32")
     assert says(tmp_path / "model.gguf") == {"eos": END_OF_TEXT, "eot": END, "eom": None}
     assert {END_OF_TEXT, END} <= ends(tmp_path / "model.gguf")
@@ -112,10 +107,10 @@ def test_a_turn_that_ends_in_a_special_token_of_its_own_ends_generation(short_ll
     ],
 )
 def test_what_the_model_stops_at_is_what_llama_cpp_stops_at(
-    after: int | None, recorded: int | list[int] | None, expected: dict, short_llama: Path, tmp_path: Path
+    after: int | None, recorded: int | list[int] | None, expected: dict, tiny_llama: Path, tmp_path: Path
 ) -> None:
-    mark = text_of(short_llama, IM_END if after is None else after)
-    folder = variant(short_llama, tmp_path / "model", after=mark, recorded=recorded)
+    mark = text_of(tiny_llama, IM_END if after is None else after)
+    folder = variant(tiny_llama, tmp_path / "model", after=mark, recorded=recorded)
     file = written(folder, tmp_path / "vocabulary.gguf")
     if after is None:  # the template's own takes the place, and the others follow
         expected = {"eos": 0, "eot": IM_END, "eom": expected["eot"]}
@@ -126,41 +121,41 @@ def test_what_the_model_stops_at_is_what_llama_cpp_stops_at(
 
 
 def test_more_ends_than_a_file_has_place_for_are_named(
-    short_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = variant(
-        short_llama, tmp_path / "model", after=text_of(short_llama, END), recorded=[END_OF_TEXT, OTHER, OTHER + 1]
+        tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END), recorded=[END_OF_TEXT, OTHER, OTHER + 1]
     )
     file = written(folder, tmp_path / "vocabulary.gguf")
     assert says(file) == {"eos": END_OF_TEXT, "eot": END, "eom": OTHER}
     said = capsys.readouterr().err
-    assert repr(text_of(short_llama, OTHER + 1)) in said
+    assert repr(text_of(tiny_llama, OTHER + 1)) in said
     assert "does not stop there" in " ".join(said.split())
 
 
-def test_an_end_that_only_the_next_turn_shows_is_an_end(short_llama: Path, tmp_path: Path) -> None:
-    folder = variant(short_llama, tmp_path / "model", after="", recorded=END_OF_TEXT)
+def test_an_end_that_only_the_next_turn_shows_is_an_end(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = variant(tiny_llama, tmp_path / "model", after="", recorded=END_OF_TEXT)
     assert says(written(folder, tmp_path / "vocabulary.gguf"))["eot"] == START
 
 
 def test_a_tokenizer_without_eos_takes_its_end_from_the_template_and_never_an_ordinary_token(
-    short_llama: Path, tmp_path: Path
+    tiny_llama: Path, tmp_path: Path
 ) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END), eos=None)
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END), eos=None)
     file = written(folder, tmp_path / "vocabulary.gguf")
     assert says(file)["eos"] == END
     assert 11 not in ends(file)
 
 
-def test_no_end_at_all_is_refused_with_a_way_out(short_llama: Path, tmp_path: Path) -> None:
-    folder = variant(short_llama, tmp_path / "model", eos=None)
+def test_no_end_at_all_is_refused_with_a_way_out(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = variant(tiny_llama, tmp_path / "model", eos=None)
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match=r"no token ends a text.*eos_token.*tokenizer_config\.json"):
         written(folder, tmp_path / "vocabulary.gguf")
 
 
-def test_the_ends_of_a_gguf_base_stay(short_llama: Path, tmp_path: Path) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END), recorded=[OTHER])
+def test_the_ends_of_a_gguf_base_stay(tiny_llama: Path, tmp_path: Path) -> None:
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END), recorded=[OTHER])
     export(resolve_source(str(folder)), tmp_path / "first.gguf", preset="f32")
     assert recorded_ends(ModelFiles("x", tmp_path, gguf=tmp_path / "first.gguf")) == (END_OF_TEXT, END, OTHER)
     export(resolve_source(str(tmp_path / "first.gguf")), tmp_path / "again.gguf", preset="f32")
@@ -168,18 +163,18 @@ def test_the_ends_of_a_gguf_base_stay(short_llama: Path, tmp_path: Path) -> None
 
 
 def test_a_generation_configuration_that_is_no_json_is_named_and_passed_over(
-    short_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END))
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END))
     (folder / "generation_config.json").write_text("{")
     assert recorded_ends(locate_model(str(folder))) == ()
     assert "generation_config.json is not readable JSON" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_file_that_would_write_on_is_not_kept(
-    short_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END))
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END))
     monkeypatch.setattr(write, "with_ends", lambda vocabulary, *_: vocabulary)
     with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*not kept.*template end"):
         export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="f32")
@@ -187,9 +182,9 @@ def test_a_file_that_would_write_on_is_not_kept(
 
 
 def test_verify_finds_a_file_of_another_tool_that_would_write_on(
-    short_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END))
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END))
     file = silent(folder, tmp_path)
     with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*export it again"):
         verify_file(file, open_tokenizer(locate_model(str(folder))))
@@ -224,8 +219,8 @@ def say_always(folder: Path, token: int) -> None:
 
 
 @pytest.mark.parametrize("maker", ["edgetune", "another tool"])
-def test_a_chat_stops_where_the_template_ends_an_answer(maker: str, short_llama: Path, tmp_path: Path) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END), recorded=END_OF_TEXT)
+def test_a_chat_stops_where_the_template_ends_an_answer(maker: str, tiny_llama: Path, tmp_path: Path) -> None:
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END), recorded=END_OF_TEXT)
     say_always(folder, END)
     if maker == "edgetune":
         file = tmp_path / "model.gguf"
@@ -241,9 +236,9 @@ def test_a_chat_stops_where_the_template_ends_an_answer(maker: str, short_llama:
 
 
 def test_a_merged_model_stops_in_transformers_where_its_template_ends_an_answer(
-    short_llama: Path, tmp_path: Path
+    tiny_llama: Path, tmp_path: Path
 ) -> None:
-    folder = variant(short_llama, tmp_path / "model", after=text_of(short_llama, END), recorded=END_OF_TEXT)
+    folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END), recorded=END_OF_TEXT)
     merge(resolve_source(str(folder)), tmp_path / "merged")
     assert GenerationConfig.from_pretrained(tmp_path / "merged").eos_token_id == [END_OF_TEXT, END]
     merge(resolve_source(str(tmp_path / "merged")), tmp_path / "again")
@@ -251,9 +246,9 @@ def test_a_merged_model_stops_in_transformers_where_its_template_ends_an_answer(
 
 
 def test_a_template_that_ends_no_answer_is_told(
-    short_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokenizer = open_tokenizer(locate_model(str(short_llama)))
+    tokenizer = open_tokenizer(locate_model(str(tiny_llama)))
     plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     tokenizer = replace(tokenizer, chat_template=plain)
     vocabulary = build_vocabulary(tokenizer, WORDS, where="x")

@@ -21,7 +21,7 @@ import llama_cpp  # noqa: E402
 from gguf import GGMLQuantizationType  # noqa: E402
 from quick_reader import QuickReader  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from short_vocabulary import WORDS, save_short_llama  # noqa: E402
+from short_vocabulary import WORDS  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import (  # noqa: E402
@@ -41,11 +41,6 @@ from edgetune.gguf.write import export  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 
 IDS = [1, 42, 300, 7, 2, 999, 15, 15, 4000, 123, 56, 8, 31, 77, 5000, 12]
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 def llama_log_probabilities(file: Path, ids: list[int]) -> np.ndarray:

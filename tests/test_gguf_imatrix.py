@@ -244,8 +244,8 @@ def collect(source: Source, data: Path, **options) -> Imatrix:
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.o_proj": "attn_output", "mlp.down_proj": "ffn_down"}
 
 
-def test_the_folded_model_is_measured_as_by_hand(measured, smollm2_tokenizer) -> None:
-    ids = smollm2_tokenizer.encode(TEXT)
+def test_the_folded_model_is_measured_as_by_hand(measured, tiny_tokenizer) -> None:
+    ids = tiny_tokenizer.encode(TEXT)
     windows = [ids[start : start + 64] for start in range(0, 192, 64)]
     found = collect(measured.source, measured.data, context_tokens=64, max_chunks=3)
     expected, unfolded = measured.by_hand(windows), measured.by_hand(windows, folded=False)
@@ -260,13 +260,13 @@ def test_the_folded_model_is_measured_as_by_hand(measured, smollm2_tokenizer) ->
     assert np.abs(found.weights[weight] / unfolded[path] - 1).max() > 0.1
 
 
-def test_conversations_are_read_through_the_chat_template(measured, smollm2_tokenizer, tmp_path) -> None:
+def test_conversations_are_read_through_the_chat_template(measured, tiny_tokenizer, tmp_path) -> None:
     messages = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because it rains."}]
     rows = {
         "messages.jsonl": {"messages": messages},
         "pairs.jsonl": {"prompt": "Why?", "completion": "Because it rains."},
     }
-    ids = smollm2_tokenizer.encode(smollm2_tokenizer.apply_chat_template(messages, tokenize=False))
+    ids = tiny_tokenizer.encode(tiny_tokenizer.apply_chat_template(messages, tokenize=False))
     expected = measured.by_hand([(ids * 2)[:64]])["model.layers.1.self_attn.q_proj"]
     for name, row in rows.items():
         (tmp_path / name).write_text(f"{json.dumps(row)}\n" * 2)
@@ -274,9 +274,9 @@ def test_conversations_are_read_through_the_chat_template(measured, smollm2_toke
         np.testing.assert_allclose(found.weights["blk.1.attn_q.weight"], expected, rtol=1e-3)
 
 
-def test_rows_of_text_are_read_as_they_are(measured, smollm2_tokenizer, tmp_path) -> None:
+def test_rows_of_text_are_read_as_they_are(measured, tiny_tokenizer, tmp_path) -> None:
     (tmp_path / "rows.csv").write_text("text,label\nIt rains.,0\nIt snows.,1\n")
-    ids = smollm2_tokenizer.encode("It rains.\n\n") + smollm2_tokenizer.encode("It snows.\n\n")
+    ids = tiny_tokenizer.encode("It rains.\n\n") + tiny_tokenizer.encode("It snows.\n\n")
     found = collect(measured.source, tmp_path / "rows.csv")
     assert found.entries["blk.0.attn_q.weight"].counts.tolist() == [len(ids)]
     expected = measured.by_hand([ids])["model.layers.1.self_attn.q_proj"]

@@ -240,9 +240,9 @@ def test_trained_biases_are_refused(bases, tmp_path) -> None:
         export_adapter(source, tmp_path / "adapter.gguf")
 
 
-def test_an_adapter_trained_with_added_tokens_is_refused(tiny_llama, smollm2_tokenizer, tmp_path) -> None:
+def test_an_adapter_trained_with_added_tokens_is_refused(tiny_llama, tiny_tokenizer, tmp_path) -> None:
     adapter = make_adapter(tiny_llama, tmp_path / "adapter", LoraConfig(target_modules=["q_proj"]))
-    smollm2_tokenizer.save_pretrained(adapter)
+    tiny_tokenizer.save_pretrained(adapter)
     tokenizer = transformers.AutoTokenizer.from_pretrained(adapter)
     tokenizer.add_tokens(["<call>"], special_tokens=True)
     tokenizer.save_pretrained(adapter)
@@ -250,9 +250,9 @@ def test_an_adapter_trained_with_added_tokens_is_refused(tiny_llama, smollm2_tok
         export_adapter(resolve_source(str(adapter), base=str(tiny_llama)), tmp_path / "adapter.gguf")
 
 
-def test_another_chat_template_than_the_base_s_is_told(tiny_llama, smollm2_tokenizer, tmp_path, capsys) -> None:
+def test_another_chat_template_than_the_base_s_is_told(tiny_llama, tiny_tokenizer, tmp_path, capsys) -> None:
     adapter = make_adapter(tiny_llama, tmp_path / "adapter", LoraConfig(target_modules=["q_proj"]))
-    smollm2_tokenizer.save_pretrained(adapter)
+    tiny_tokenizer.save_pretrained(adapter)
     source = resolve_source(str(adapter), base=str(tiny_llama))
     export_adapter(source, tmp_path / "same.gguf")
     assert "chat template" not in capsys.readouterr().err

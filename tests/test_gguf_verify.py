@@ -42,6 +42,7 @@ STRICT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+DENSE = "{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
 PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
 
 
@@ -108,6 +109,52 @@ def test_a_conversation_with_other_ids_is_refused_although_the_texts_agree(good:
     other.backend.add_special_tokens(["helpful AI assistant"])  # part of the template's own system message
     with pytest.raises(VerificationFailed, match="gets other ids in llama"):
         verify_export(good, other, ["Hello, world!"], name=Path("out.gguf"))
+
+
+def test_white_space_that_only_the_tokenizer_drops_beside_a_message_is_told(
+    tiny_llama: Path, smollm2_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tokenizers import AddedToken
+
+    dropping = replace(open_tokenizer(locate_model(str(tiny_llama))), chat_template=DENSE)
+    dropping.backend.add_special_tokens([AddedToken("<|im_start|>", rstrip=True, normalized=False)])
+    says = {"tokenizer.chat_template": DENSE}
+    file = write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says)
+    assert verify_file(file, dropping).conversations == 20
+    warnings = capsys.readouterr().err
+    why = "'<|im_start|>': the tokenizer drops the white space behind it"
+    assert (
+        f"messages that begin or end with white space get other ids in llama.cpp than in training ({why})" in warnings
+    )
+    assert f"text with these tokens gets other ids in llama.cpp than in training ({why})" in warnings
+
+
+def test_line_breaks_of_the_template_that_only_the_tokenizer_drops_are_refused(
+    tiny_llama: Path, smollm2_gguf: Path, tmp_path: Path
+) -> None:
+    from tokenizers import AddedToken
+
+    template = DENSE.replace("<|im_start|>", "<|im_start|>\n")
+    dropping = replace(open_tokenizer(locate_model(str(tiny_llama))), chat_template=template)
+    dropping.backend.add_special_tokens([AddedToken("<|im_start|>", rstrip=True, normalized=False)])
+    says = {"tokenizer.chat_template": template}
+    file = write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says)
+    with pytest.raises(VerificationFailed, match="gets other ids in llama"):
+        verify_file(file, dropping)
+
+
+def test_what_a_normalizer_changes_is_told_and_conversations_are_compared_as_the_runtime_reads_them(
+    good: Path, tiny_llama: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tokenizers.normalizers import NFC
+
+    normalizing = open_tokenizer(locate_model(str(tiny_llama)))
+    normalizing.backend.normalizer = NFC()
+    assert verify_file(good, normalizing).conversations == 20
+    warnings = capsys.readouterr().err
+    assert "normalizes text (NFC)" in warnings
+    assert "edgetune normalizes" not in warnings  # this file does not say that it should
+    assert "answers in a conversation" not in warnings
 
 
 def test_a_template_may_refuse_conversations_on_both_sides(

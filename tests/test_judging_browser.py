@@ -14,7 +14,7 @@ from edgetune.judging.comparison import Outcome
 from edgetune.judging.judgement import Judgement
 from edgetune.judging.report import report_html
 from edgetune.judging.report.changes import find_changes
-from edgetune.judging.report.visible_text import visible
+from edgetune.visible_text import visible
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

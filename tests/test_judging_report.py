@@ -37,9 +37,9 @@ from edgetune.judging.report import (
 from edgetune.judging.report.changes import find_changes, worst_first
 from edgetune.judging.report.interval_picture import draw_intervals
 from edgetune.judging.report.markdown import LARGEST_CHARACTERS
-from edgetune.judging.report.visible_text import visible
 from edgetune.judging.rubric import load_rubric
 from edgetune.judging.terminal import render_judges, render_matrices, render_metrics, render_verdict
+from edgetune.visible_text import visible
 
 SAMPLES = {
     "classify": classified,

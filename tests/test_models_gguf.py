@@ -16,7 +16,6 @@ from gguf import GGUFWriter, TokenType  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from quick_reader import QuickReader  # noqa: E402
-from short_vocabulary import save_short_llama  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
@@ -36,11 +35,6 @@ NOT_IN_SMOLLM2 = "\x04\x06\x13\x14\x16\x1d"
 
 UNREACHABLE = "zqzq"
 """A token of the test vocabularies that no merge leads to."""
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 def write_gguf(file: Path, describe: Callable[[GGUFWriter], None], *, tensors: dict[str, np.ndarray] | None = None):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,7 +294,7 @@ def test_a_gguf_has_the_tokenizer_that_training_loads(smollm2_gguf: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["folder", "gguf"])
-def test_opening_needs_no_transformers_and_little_time(
+def test_opening_needs_no_transformers(
     where: str, smollm2_tokenizer, smollm2_gguf: Path, tmp_path: Path, run_python: Callable[[str], str]
 ) -> None:
     smollm2_tokenizer.save_pretrained(tmp_path)
@@ -308,10 +307,6 @@ def test_opening_needs_no_transformers_and_little_time(
         "print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
     )
     assert loaded == "[]"
-    if where == "folder":
-        started = time.perf_counter()
-        opened(tmp_path)
-        assert time.perf_counter() - started < 1  # 0.07 s on an idle machine
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model": {}}'])

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parrot import write_parrot
 
 from edgetune.cores import physical_cores
 from edgetune.data.example import Message
-from edgetune.errors import ModelError, UsageError
+from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.runtime.label_scoring import score
 from edgetune.runtime.sampling import GREEDY, Sampling
 from edgetune.runtime.session import Session
@@ -301,3 +302,42 @@ def test_a_context_beyond_training_is_warned_about(smollm2_gguf: Path, capfd: py
 
 def test_there_is_at_least_one_physical_core_and_no_more_than_processors() -> None:
     assert 1 <= physical_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose last kilobytes, all of them weights, are 0xff, which is NaN in float32."""
+    file = write_parrot(tmp_path_factory.mktemp("damaged") / "damaged.gguf", "hello")
+    content = file.read_bytes()
+    file.write_bytes(content[:-8192] + b"\xff" * 8192)
+    return file
+
+
+def test_a_damaged_file_ends_the_answer_before_its_first_token(damaged: Path) -> None:
+    with Session.open(damaged, threads=1) as opened:
+        written = opened.generate(opened.tokenize("Hi"), sampling=Sampling(), max_tokens=100)
+        with pytest.raises(NumericalError, match=r"damaged\.gguf: .* the file is damaged; .*download it again"):
+            next(written)
+        with pytest.raises(NumericalError, match="the file is damaged"):
+            score(opened, opened.tokenize("Hi"), [[1], [2]])
+        with pytest.raises(NumericalError, match="the file is damaged"):
+            opened.log_probabilities(opened.tokenize("Hi"))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_logit_that_is_not_finite_is_enough(
+    session: Session, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    ids = prompt_ids(session, "Say hi.")
+    written = session.generate(ids, sampling=GREEDY, max_tokens=5)
+    next(written)
+    read = session._llama.llama_get_logits_ith
+
+    def break_one(context: object, index: int) -> object:
+        logits = read(context, index)
+        logits[7] = value
+        return logits
+
+    monkeypatch.setattr(session._llama, "llama_get_logits_ith", break_one)
+    with pytest.raises(NumericalError, match="the file is damaged"):
+        list(written)

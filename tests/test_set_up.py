@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,17 @@ def test_a_command_that_fails_ends_the_set_up_with_what_it_said(set_up, capfd: p
     with pytest.raises(SystemExit, match="this command failed: sh -c"):
         set_up.run(["sh", "-c", "echo no route to host; exit 1"])
     assert "no route to host" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("stdout", ["/dev/full", "a pipe that nobody reads"])
+def test_the_work_goes_on_where_its_progress_cannot_be_shown(stdout: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    if Path(stdout).exists():
+        writer = os.open(stdout, os.O_WRONLY)
+    program = "import set_up\nset_up.say('one')\nset_up.say('two')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT / "deploy", stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -16,7 +16,7 @@ from folding import folded_tensor, folded_tensors  # noqa: E402
 from gguf import GGUFReader  # noqa: E402
 from quick_reader import read_with_transformers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from short_vocabulary import WORDS, save_short_llama  # noqa: E402
+from short_vocabulary import WORDS  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from edgetune.errors import AdapterError, ModelError, NumericalError, OutputError  # noqa: E402
@@ -26,11 +26,6 @@ from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
 
 IDS = torch.tensor([[1, 42, 300, 7, 2, 999, 15, 4000]])
-
-
-@pytest.fixture(scope="module")
-def tiny_llama(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_short_llama(tiny_llama, tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 def train_nothing(model, out: Path, **settings) -> Path:

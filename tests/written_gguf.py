@@ -34,7 +34,7 @@ def write_llama(
     says: Mapping[str, Any] | None = None,
     tensors: Mapping[str, np.ndarray | None] | None = None,
 ) -> Path:
-    """The Llama of `folder` in F16 with the vocabulary of the GGUF `vocabulary`.
+    """The Llama of `folder` in F16 with the vocabulary of the GGUF `vocabulary`, as much of it as the model has rows.
 
     `says` replaces values of the vocabulary by key, `tensors` replaces tensors; None leaves one out.
     """
@@ -48,7 +48,7 @@ def write_llama(
     # One value for each layer, as models have whose layers differ.
     writer.add_head_count_kv([config["num_key_value_heads"]] * config["num_hidden_layers"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    _add_vocabulary(writer, GgufFile(vocabulary), says or {})
+    _add_vocabulary(writer, GgufFile(vocabulary), config["vocab_size"], says or {})
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     stored = {}
     for name, data in load_file(folder / "model.safetensors").items():
@@ -131,7 +131,7 @@ def _fill(writer: GGUFWriter, file: Path, shapes: Mapping[str, tuple[int, ...]])
     return _close(writer, file)
 
 
-def _add_vocabulary(writer: GGUFWriter, known: GgufFile, says: Mapping[str, Any]) -> None:
+def _add_vocabulary(writer: GGUFWriter, known: GgufFile, rows: int, says: Mapping[str, Any]) -> None:
     values = {key: value for key, value in known.metadata.items() if key.startswith("tokenizer.")}
     values |= {"tokenizer.ggml.add_bos_token": False, **says}
     for key, value in values.items():
@@ -141,8 +141,13 @@ def _add_vocabulary(writer: GGUFWriter, known: GgufFile, says: Mapping[str, Any]
             writer.add_uint32(key, value)
         elif value is not None:
             writer.add_string(key, value)
-    for name in ("tokens", "token_type", "merges"):
-        writer.add_array(f"tokenizer.ggml.{name}", known.array(f"tokenizer.ggml.{name}"))
+    tokens, types, merges = (known.array(f"tokenizer.ggml.{name}") for name in ("tokens", "token_type", "merges"))
+    kept = {*tokens[:rows]}
+    writer.add_array("tokenizer.ggml.tokens", tokens[:rows])
+    writer.add_array("tokenizer.ggml.token_type", types[:rows])
+    writer.add_array(
+        "tokenizer.ggml.merges", [pair for pair in merges if {*pair.split(" "), pair.replace(" ", "")} <= kept]
+    )
 
 
 def _rename(name: str) -> str:

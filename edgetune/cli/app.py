@@ -6,13 +6,15 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import typer
 
 from edgetune import __version__, console
 from edgetune.cli import chat, data, demo, export, inspect, judge, merge, plan, recipes, train, verify
-from edgetune.errors import EdgetuneError, Interrupted, MissingComponent
+from edgetune.errors import EdgetuneError, Interrupted, MissingComponent, OutputError
+from edgetune.standard_streams import guarded_streams
 
 app = typer.Typer(
     name="edgetune",
@@ -98,13 +100,18 @@ def _options(
 def main() -> None:
     """Run a command; every EdgetuneError becomes one line on stderr and its own exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
-    try:
-        app()
-    except EdgetuneError as problem:
-        _fail(problem)
+    with guarded_streams():
+        try:
+            try:
+                app()
+            finally:
+                sys.stdout.flush()  # a refusal is told here, and not by the interpreter when it has ended
+        except EdgetuneError as problem:
+            _fail(problem)
 
 
 def _fail(problem: EdgetuneError) -> None:
     console.error(problem)
-    console.document({"error": str(problem), "exit_code": problem.exit_code})
+    with suppress(OutputError, SystemExit):  # stdout may be refused too, and its reader may have left
+        console.document({"error": str(problem), "exit_code": problem.exit_code})
     sys.exit(problem.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,14 +79,28 @@ def _read_question(prompt: str | None) -> str | None:
     if prompt is None and sys.stdin.isatty():
         return None
     try:
-        text = sys.stdin.read() if prompt is None else prompt
-        text.encode()
+        text = _read_piped() if prompt is None else _decode_again(prompt)
     except UnicodeError:
         raise UsageError("the prompt is not UTF-8 text") from None
     if not text.strip():
         given = "--prompt is empty" if prompt is not None else "standard input is empty"
         raise UsageError(given, remedy='ask something: --prompt "..."')
     return text if prompt is not None else text.rstrip("\r\n")
+
+
+def _read_piped() -> str:
+    """All of standard input. It is UTF-8 whatever the locale says: an ASCII locale says nothing about a file."""
+    text = sys.stdin.buffer.read().decode("utf-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decode_again(argument: str) -> str:
+    """An argument whose bytes the locale's encoding could not read, read as UTF-8. Raises UnicodeError."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8")
+    return argument
 
 
 def _answer_once(conversation: Conversation, question: str, file: Path) -> None:

@@ -184,9 +184,10 @@ def _show(report: ExportReport) -> None:
     console.document(asdict(report))
     types = ", ".join(f"{count} {kind}" for kind, count in report.types.items())
     copied = f" ({report.copied_tensors} as the base has them)" if report.copied_tensors else ""
+    ids = "gives the tokenizer's ids" + (" but where the warnings above say so" if report.differences else "")
     console.result(
         f"{report.bytes / 1e6:.0f} MB in {sum(report.seconds.values()):.0f} s, tensors: {types}{copied}\n"
-        f"written to {report.out} and checked: llama.cpp opens it, gives the tokenizer's ids, and runs it\n\n"
+        f"written to {report.out} and checked: llama.cpp opens it, {ids}, and runs it\n\n"
         f"next: edgetune chat {report.out}"
     )
 

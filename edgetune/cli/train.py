@@ -14,6 +14,7 @@ from edgetune.cli.options import ForceOption, JsonOption, OverrideOption, Recipe
 if TYPE_CHECKING:
     from edgetune.recipe.schema import Recipe
     from edgetune.train.run_directory import RunDirectory
+    from edgetune.train.summary import Summary
 
 
 def train(
@@ -45,7 +46,10 @@ def train(
     from edgetune.train.run import train as run_training
 
     with processes.failures_reported():
-        summary = run_training(loaded, run, resume=resume, force=force)
+        _show(run_training(loaded, run, resume=resume, force=force), loaded, run)
+
+
+def _show(summary: Summary, loaded: Recipe, run: Path) -> None:
     console.document({"run": str(run), **summary.model_dump()})
     loss = f"loss {summary.final_train_loss:.3f}"
     if summary.eval_loss is not None:

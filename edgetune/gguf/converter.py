@@ -70,7 +70,7 @@ def export_with_converter(
 def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
     console.note(f"converting with {converter}")
     command = [sys.executable, str(converter), str(model), "--outfile", str(target), "--outtype", outtype]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0 or not target.is_file() or target.stat().st_size == 0:
         words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         reason = words[-1].strip() if words else f"it ended with status {done.returncode}"

@@ -15,7 +15,7 @@ class ExportReport:
     """What was written.
 
     `types` counts tensors by GGML type, `copied_tensors` those that a GGUF base had quantized already; `seconds` tells
-    where the time went, by phase.
+    where the time went, by phase. `differences` tell on which text llama.cpp gives other ids than the tokenizer.
     """
 
     out: Path
@@ -28,6 +28,7 @@ class ExportReport:
     folded_modules: int
     seconds: dict[str, float]
     peak_memory_bytes: int
+    differences: tuple[str, ...] = ()
 
 
 def report_on(
@@ -39,6 +40,7 @@ def report_on(
     folded_modules: int,
     seconds: dict[str, float],
     copied_tensors: int = 0,
+    differences: tuple[str, ...] = (),
 ) -> ExportReport:
     """The report on a finished `file`, which is to be called `out`."""
     from gguf import GGMLQuantizationType
@@ -54,4 +56,5 @@ def report_on(
         folded_modules=folded_modules,
         seconds=seconds,
         peak_memory_bytes=peak_resident_bytes(),
+        differences=differences,
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from edgetune import __version__
+from edgetune import __version__, console
+from edgetune.gguf.vocabularies.model_names import name_read_as
 from edgetune.models.locate import PACKAGE_PREFIX
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.source import Source
@@ -33,8 +34,18 @@ class Lineage:
     prompt: str | None = None
 
     def called(self, word: str | None) -> Lineage:
-        """With a name that contains `word`: llama.cpp reads some models' text differently by their name."""
-        return self if word is None or word in self.name.lower() else replace(self, name=f"{self.name} {word}")
+        """With a name that llama.cpp takes for a model of `word`: it reads some models' text differently by their name.
+
+        Says so where that is another name than the model has.
+        """
+        name = name_read_as(self.name, word)
+        if name == self.name:
+            return self
+        console.note(
+            f"the name in the file is {name!r} instead of {self.name!r}: llama.cpp chooses by a model's name how it "
+            "reads text"
+        )
+        return replace(self, name=name)
 
     def describe(self, writer: GGUFWriter, kind: str = "model") -> None:
         """Write the keys that there is something to say for, of a file that is a model or an adapter."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -49,6 +50,25 @@ class LlamaVocabulary:
 
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
 
+    def looked_for(self) -> list[str]:
+        """The texts of all tokens that llama.cpp looks for in a text before anything else.
+
+        They are those that the file types so, and some that llama.cpp knows by their text, such as </s>.
+        """
+        import llama_cpp
+
+        wanted = (
+            llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+            | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+            | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+        )
+        handle = self._vocabulary
+        return [
+            llama_cpp.llama_vocab_get_text(handle, token).decode("utf-8", "replace")
+            for token in range(llama_cpp.llama_vocab_n_tokens(handle))
+            if llama_cpp.llama_vocab_get_attr(handle, token) & wanted
+        ]
+
 
 @contextmanager
 def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = None) -> Iterator[LlamaVocabulary]:
@@ -69,7 +89,7 @@ def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = 
     if overrides is not None:
         params.kv_overrides = overrides
     _complaints.clear()
-    model = llama_cpp.llama_model_load_from_file(str(file).encode(), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(file), params)
     if not model:
         reason = _complaints[0].strip() if _complaints else "no reason given"
         raise ModelError(f"llama.cpp does not open it ({reason})", where=file)

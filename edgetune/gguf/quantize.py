@@ -20,7 +20,9 @@ def quantize(source: Path, target: Path, preset: Preset, *, tensors: int) -> Non
     """
     program = [sys.executable, "-P", str(quantizer_process.__file__)]
     command = [*program, str(source), str(target), str(preset.file_type)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    ) as child:
         assert child.stdout is not None
         assert child.stderr is not None
         try:

@@ -8,6 +8,7 @@ Prints one line "done total" per tensor; on failure the last error of llama.cpp 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import signal
 import sys
@@ -37,7 +38,7 @@ def main(source: str, target: str, file_type: str) -> int:
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = int(file_type)
     params.nthread = 0
-    status = llama_cpp.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
+    status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
     if status != 0:
         sys.stderr.write(errors[-1] if errors else "no reason given")
     return int(status != 0)

@@ -151,7 +151,7 @@ def _dry_run(file: str, preset: Preset, overrides: Sequence[TypeOverride], *, im
         # Only that there is one matters here: an empty list.
         params.imatrix = (llama_cpp.llama_model_imatrix_data * 1)()
     try:
-        status = llama_cpp.llama_model_quantize(file.encode(), b"", ctypes.byref(params))
+        status = llama_cpp.llama_model_quantize(os.fsencode(file), b"", ctypes.byref(params))
     finally:
         llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
     if status != 0:

@@ -76,6 +76,7 @@ def export(
             folded_modules=plan.folded.folded_modules,
             seconds=clock.seconds,
             copied_tensors=len(plan.copied),
+            differences=vocabulary.differences,
         )
 
 

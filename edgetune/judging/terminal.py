@@ -16,8 +16,8 @@ from edgetune.judging.gate import NO_VERDICT, Verdict
 from edgetune.judging.judgement import Judgement
 from edgetune.judging.metrics_table import metrics_headings, metrics_rows
 from edgetune.judging.report.validity import cost_text, judge_figures
-from edgetune.judging.report.visible_text import visible
 from edgetune.judging.wording import difference_text, percent, probability, range_text, size_text
+from edgetune.visible_text import visible
 
 _STYLES = {
     Outcome.PASS: "black on green",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from edgetune.errors import ModelError
 from edgetune.models.gguf_file import GgufFile
@@ -17,6 +17,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerBase
@@ -26,6 +27,12 @@ _LLAMA3 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+
+NORMALIZER_KEY = "edgetune.normalizer"
+"""The key that names the Unicode form which a file's tokenizer brings text into, where llama.cpp does not."""
+UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
+"""Python's unicodedata and the tokenizers library call them by the same names."""
+_FORMS: dict[str, UnicodeForm] = {form: form for form in get_args(UnicodeForm)}
 
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Transformers' name of a special token -> GGUF's."""
@@ -71,6 +78,11 @@ _SPLITTINGS = {
 }
 
 
+def unicode_form(named: str | None) -> UnicodeForm | None:
+    """The Unicode form of this name; None where it names none."""
+    return None if named is None else _FORMS.get(named)
+
+
 def open_gguf_tokenizer(file: GgufFile, *, where: str) -> ModelTokenizer | None:
     """The file's tokenizer with its special tokens and chat template; None where only Transformers can read it.
 
@@ -82,6 +94,7 @@ def open_gguf_tokenizer(file: GgufFile, *, where: str) -> ModelTokenizer | None:
     special = _special_tokens(file, tokens)
     splitting = _splitting(file)
     backend = _assemble(file, tokens, splitting, special)
+    backend.normalizer = _normalizer(file)
     backend.post_processor = _surround(file, splitting, special, backend)
     if "pad" not in special and "eos" in special:
         special["pad"] = special["eos"]
@@ -122,6 +135,15 @@ def _splitting(file: GgufFile) -> _Splitting:
             remedy="use the Hugging Face model that it was made from (base.model in a recipe, --base for an adapter)",
         )
     return _SPLITTINGS[name]
+
+
+def _normalizer(file: GgufFile) -> Normalizer | None:
+    """What edgetune did to text before llama.cpp read it, in a file that says so."""
+    from tokenizers import normalizers
+
+    form = unicode_form(file.metadata.get(NORMALIZER_KEY))
+    normalizer: Normalizer | None = None if form is None else getattr(normalizers, form)()
+    return normalizer
 
 
 def _adds(file: GgufFile, splitting: _Splitting) -> dict[str, bool]:

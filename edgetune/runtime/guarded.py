@@ -13,6 +13,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
+from edgetune import console
 from edgetune.errors import EdgetuneError, UsageError
 from edgetune.runtime import probe
 
@@ -49,5 +50,5 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except EdgetuneError as problem:
-        sys.stderr.write(f"{problem}\n")
+        console.error(problem)
         sys.exit(problem.exit_code)

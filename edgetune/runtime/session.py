@@ -6,6 +6,7 @@ import codecs
 import ctypes
 import itertools
 import time
+import unicodedata
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +21,9 @@ from edgetune import console
 from edgetune.cores import physical_cores
 from edgetune.data.answer_end import find_answer_end
 from edgetune.data.template import ChatTemplate
-from edgetune.errors import ModelError, UsageError
+from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.gguf_tokenizer import NORMALIZER_KEY, unicode_form
 from edgetune.runtime import native, probe, speed
 from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.interrupt import deferred_interrupt
@@ -264,8 +266,12 @@ class Session:
     def tokenize(self, text: str, *, parse_special: bool = True) -> list[int]:
         """The ids of `text`. Nothing is added: a chat template has the beginning-of-text token where it belongs.
 
-        With `parse_special`, the texts of special tokens become these tokens, as in Transformers.
+        With `parse_special`, the texts of special tokens become these tokens, as in Transformers. The text is brought
+        into the Unicode form that the model's tokenizer brings it into, where the file says so: llama.cpp has none.
         """
+        form = unicode_form(self.metadata.get(NORMALIZER_KEY))
+        if form is not None:
+            text = unicodedata.normalize(form, text)
         encoded = text.encode("utf-8", "replace")
         room = len(encoded) + 8
         ids = (self._llama.llama_token * room)()
@@ -322,7 +328,8 @@ class Session:
 
         Pieces are whole characters. With `reproducible`, what is written does not depend on what was read before. With
         `grammar` (GBNF), only texts that fit its `root` are written. Afterwards, and also when the caller stops early,
-        `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context.
+        `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context,
+        NumericalError when what the model computes is not finite.
         """
         llama, context, vocabulary = self._llama, self._context, self._vocabulary
         ends = self.ends
@@ -345,6 +352,7 @@ class Session:
                         break
                     self._decode([Entry(generated[-1], len(self._cached), (0,), True)])
                     self._cached.append(generated[-1])
+                self._logits_at(-1)
                 token = sampler.sample(context)
                 now = time.perf_counter()
                 if first_at is None:
@@ -467,9 +475,19 @@ class Session:
         return status == 0
 
     def _logits_at(self, index: int) -> NDArray[np.float32]:
-        """The logits of the batch's token `index`, in memory that the next batch overwrites."""
+        """The logits of the batch's token `index`, the last one's for -1, in memory that the next batch overwrites.
+
+        Raises NumericalError when one is not finite: a sampler would still choose a token, and that would pass for one.
+        """
         pointer = self._llama.llama_get_logits_ith(self._context, index)
-        return np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        logits = np.ctypeslib.as_array(pointer, shape=(self.vocabulary_size,))
+        if not np.isfinite(logits).all():  # about 20 µs, of the 8,000 that a small model takes for a token
+            raise NumericalError(
+                "what it computes is not finite (NaN or infinite): the file is damaged",
+                where=self.path,
+                remedy="export or download it again; `edgetune verify` checks a file",
+            )
+        return logits
 
     def _piece(self, token: int, *, special: bool) -> bytes:
         room = 64

@@ -145,7 +145,7 @@ def failures_reported() -> Iterator[None]:
         return
     try:
         yield
-    except (Exception, KeyboardInterrupt) as problem:
+    except (Exception, KeyboardInterrupt, SystemExit) as problem:
         record = _record(problem)
         outputs.write_text(Path(folder) / f"{time.time_ns()}-{rank()}.json", json.dumps(record))
         sys.exit(record["exit_code"])
@@ -236,6 +236,8 @@ def _record(problem: BaseException) -> dict[str, Any]:
     if isinstance(problem, EdgetuneError) and hasattr(errors, record["kind"]):
         said = {"what": problem.what, "where": problem.where, "remedy": problem.remedy}
         return record | said | {"exit_code": problem.exit_code}
+    if isinstance(problem, SystemExit):
+        return record | {"exit_code": problem.code}
     if isinstance(problem, ModuleNotFoundError):
         return record | {"what": str(problem), "module": problem.name, "exit_code": 5}
     text = "".join(traceback.format_exception(problem))
@@ -260,6 +262,8 @@ def _raise_failure(folder: Path, count: int, codes: dict[int, int]) -> NoReturn:
             remedy="if it ran out of memory, lower train.batch_size; --resume goes on from the last checkpoint",
         )
     first = records[0]
+    if first["kind"] == SystemExit.__name__:
+        raise SystemExit(first["exit_code"])  # nobody reads stdout any more
     if first["kind"] == ModuleNotFoundError.__name__:
         raise ModuleNotFoundError(first["what"], name=first["module"])
     if first["foreseen"]:

@@ -17,7 +17,9 @@ from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, RecipeError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary
-from edgetune.gguf.verification.conversations import check_conversations, read_conversation
+from edgetune.gguf.verification.conversations import Reading, check_conversations, read_conversation
+from edgetune.gguf.vocabularies.added_tokens import describe_tokens, differing_tokens
+from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -33,21 +35,17 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
     runtime = ChatTemplate(source, special.bos, special.eos)
     marks = [] if tokenizer is None else _marks(source, tokenizer)
     conversations = check_conversations(marks)
+    # What only a normalizer changes is told where the vocabulary is proven. edgetune's runtime normalizes, as here.
+    normalize = (None if tokenizer is None else find_normalizer(tokenizer)) or str
     found = [
-        read_conversation(messages, runtime, lambda text: vocabulary.encode(text, add_special=False))
+        read_conversation(messages, runtime, lambda text: vocabulary.encode(normalize(text), add_special=False))
         for messages in conversations
     ]
     if tokenizer is not None:
         training = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
         expected = [read_conversation(messages, training, tokenizer.encode) for messages in conversations]
-        differing = [
-            messages
-            for messages, ours, theirs in zip(conversations, found, expected, strict=True)
-            if (ours and ours.prompt) != (theirs and theirs.prompt)
-        ]
-        _judge(differing, marks, vocabulary, tokenizer)
-        if not differing and found != expected:
-            console.warn("llama.cpp gives earlier answers of a conversation other ids than training did")
+        if found != expected:
+            _judge(list(zip(conversations, found, expected, strict=True)), marks, vocabulary, tokenizer)
     _warn_of_no_end(runtime, vocabulary)
     rendered = [reading for reading in found if reading is not None]
     if not rendered:
@@ -74,19 +72,50 @@ def render_chats(tokenizer: ModelTokenizer) -> list[str]:
 
 
 def _judge(
-    differing: Sequence[Sequence[Message]], marks: Sequence[str], vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer
+    read: Sequence[tuple[Sequence[Message], Reading | None, Reading | None]],
+    marks: Sequence[str],
+    vocabulary: LlamaVocabulary,
+    tokenizer: ModelTokenizer,
 ) -> None:
-    """Raise VerificationFailed for conversations with other ids.
+    """Raise VerificationFailed for conversations with other prompts; each was `read` by llama.cpp and by training.
 
-    Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, which was
-    said when their vocabulary was made. Then a user who writes special tokens is a reason to warn only.
+    Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, and some
+    tokenizers drop white space beside some tokens, which was said when their vocabulary was made. Then a user who
+    writes special tokens, or begins or ends with white space, is a reason to warn only.
     """
-    ordinary = [talk for talk in differing if not any(mark in turn.content for mark in marks for turn in talk)]
-    if ordinary or (differing and disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None):
-        words = next(message.content for message in (ordinary or differing)[0] if message.content.strip())
+    exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
+    known = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
+    written = [*marks, *known]
+    differing = [
+        (talk, ours.text if ours else "")
+        for talk, ours, theirs in read
+        if (ours and ours.prompt) != (theirs and theirs.prompt)
+    ]
+    ordinary = [(talk, text) for talk, text in differing if not _mentions(talk, written)]
+    padded = [
+        talk
+        for talk, text in ordinary
+        if any(turn.content != turn.content.strip() for turn in talk) and any(token in text for token in known)
+    ]
+    unexplained = [talk for talk, _ in ordinary if talk not in padded]
+    if unexplained or (differing and exact and not known):
+        talk = unexplained[0] if unexplained else differing[0][0]
+        words = next(message.content for message in talk if message.content.strip())
         raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
-    if differing:
+    if padded:
+        console.warn(
+            "messages that begin or end with white space get other ids in llama.cpp than in training "
+            f"({describe_tokens(known)})"
+        )
+    if len(differing) > len(padded):
         console.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
+    if not differing and not all(ours == theirs or _mentions(talk, [*known]) for talk, ours, theirs in read):
+        console.warn("llama.cpp gives answers in a conversation other ids than training did")
+
+
+def _mentions(talk: Sequence[Message], tokens: Sequence[str]) -> bool:
+    """True when someone says one of the tokens."""
+    return any(token in turn.content for token in tokens for turn in talk)
 
 
 def _warn_of_no_end(template: ChatTemplate, vocabulary: LlamaVocabulary) -> None:

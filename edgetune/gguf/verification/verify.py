@@ -12,10 +12,13 @@ from edgetune.gguf.checksums import require_checksums
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
 from edgetune.gguf.verification.chat_parity import check_chats
 from edgetune.gguf.verification.trial import Trial, begin_trial
+from edgetune.gguf.vocabularies.added_tokens import describe_differing, differing_tokens
 from edgetune.gguf.vocabularies.byte_level import is_byte_level
+from edgetune.gguf.vocabularies.normalizer import describe_normalizer, find_normalizer
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts, texts_in_use
 from edgetune.models.ends import answer_end
 from edgetune.models.gguf_file import GgufFile
+from edgetune.models.gguf_tokenizer import NORMALIZER_KEY
 from edgetune.models.tokenizer import ModelTokenizer
 
 TRIAL_BOUND_BYTES = 2**27
@@ -86,14 +89,21 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
         # Native code that dies of a damaged file dies in the child, before this process opens it.
         with begin_trial(opened) as finish:
             trial = finish()
-        choices = [] if tokenizer is None else [[*parity_texts(tokenizer), *texts]]
-        if tokenizer is not None and not is_byte_level(tokenizer.settings):
-            choices.append(texts_in_use(tokenizer)[0])
-        reading = _check_reading(opened, tokenizer, choices)
+        choices = [] if tokenizer is None else _choices(tokenizer, texts)
+        reading = _check_reading(opened, tokenizer, choices, tell=True)
     except (ModelError, VerificationFailed) as problem:
         raise VerificationFailed(problem.what, where=file, remedy="export it again") from problem
     compared = None if sums is None or sums.rewritten else sums.same
     return replace(_passed(opened, trial, reading), checksums=compared)
+
+
+def _choices(tokenizer: ModelTokenizer, texts: Sequence[str]) -> list[Sequence[str]]:
+    """What the file must read as the tokenizer does, and where it cannot, what is enough."""
+    normalize = find_normalizer(tokenizer) or str
+    choices: list[Sequence[str]] = [[*parity_texts(tokenizer), *map(normalize, texts)]]
+    if not is_byte_level(tokenizer.settings):
+        choices.append(texts_in_use(tokenizer)[0])
+    return choices
 
 
 @dataclass(frozen=True)
@@ -109,8 +119,13 @@ def _passed(file: GgufFile, trial: Trial, reading: _Reading) -> Verification:
     return Verification(len(file.tensors), trial.kind, trial.blocks, reading.texts, reading.rendered, reading.refused)
 
 
-def _check_reading(file: GgufFile, tokenizer: ModelTokenizer | None, choices: Sequence[Sequence[str]]) -> _Reading:
-    """Everything about text. The ids must be the tokenizer's on all texts of one of the `choices`."""
+def _check_reading(
+    file: GgufFile, tokenizer: ModelTokenizer | None, choices: Sequence[Sequence[str]], *, tell: bool = False
+) -> _Reading:
+    """Everything about text. The ids must be the tokenizer's on all texts of one of the `choices`.
+
+    With `tell`, says on what else they are not.
+    """
     if file.metadata.get("tokenizer.ggml.model") in (None, "no_vocab"):
         raise VerificationFailed("has no vocabulary, so it cannot read text")
     with open_vocabulary(file.path) as vocabulary:
@@ -119,6 +134,8 @@ def _check_reading(file: GgufFile, tokenizer: ModelTokenizer | None, choices: Se
             _check_special_tokens(file, tokenizer)
             _check_end(vocabulary, tokenizer)
             compared = _check_texts(vocabulary, tokenizer, choices)
+            if tell:
+                _tell_differences(file, vocabulary, tokenizer)
             if file.metadata.get(TEMPLATE_KEY) != tokenizer.default_template:
                 raise VerificationFailed("the chat template in the file is not the tokenizer's")
         source = file.metadata.get(TEMPLATE_KEY)
@@ -142,6 +159,18 @@ def _check_end(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
             f"({end.text[:40]!r})",
             remedy="let the template end answers with the tokenizer's EOS, and train again with it",
         )
+
+
+def _tell_differences(file: GgufFile, vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
+    """Warn of the tokenizer's normalizer and of its tokens, where llama.cpp reads text without them."""
+    normalizer = find_normalizer(tokenizer)
+    if normalizer is not None:
+        recorded = normalizer.form is not None and file.metadata.get(NORMALIZER_KEY) == normalizer.form
+        console.warn(describe_normalizer(normalizer, recorded=recorded))
+    exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
+    differing = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
+    if differing:
+        console.warn(describe_differing(differing))
 
 
 def _check_texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, choices: Sequence[Sequence[str]]) -> int:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from edgetune.gguf.vocabularies.metadata import Vocabulary, draft
+from edgetune.gguf.vocabularies.model_names import fitting_names
 from edgetune.models.tokenizer import ModelTokenizer
 
 _LIKELY_BY_PATTERN = (
     (r"\p{N}{1,3}|", ("llama-bpe", "dbrx", "smaug-bpe", "gpt-4o", "chatglm-bpe", "tekken", "superbpe")),
-    (r"\p{Lu}", ("gpt-4o", "tekken", "llama4", "kimi-k2")),
+    (r"\p{Lu}", ("gpt-4o", "tekken", "tiny_aya", "granite-embed-multi-97m", "llama4", "kimi-k2")),
     (r"\p{N}|", ("qwen2", "stablelm2", "qwen35", "tekken", "deepseek-r1-qwen")),
     ('"Digits"', ("smollm", "starcoder", "falcon")),
 )
@@ -24,7 +25,8 @@ _OTHER_PRE_NAMES = (
     *("deepseek-coder", "deepseek-v3", "chatglm-bpe", "glm4", "jais", "jais-2", "viking", "poro-chat", "bloom"),
     *("gpt3-finnish", "superbpe", "trillion", "granite-docling", "bailingmoe", "llada-moe", "seed-coder", "hunyuan"),
     *("hunyuan-dense", "kimi-k2", "minerva-7b", "megrez", "chameleon", "grok-2", "afmoe", "minimax-m2", "solar-open"),
-    *("qwen35", "kanana2", "tiny_aya", "youtu", "joyai-llm", "sarvam-moe", "falcon3", "pixtral", "lfm2", "default"),
+    *("qwen35", "kanana2", "tiny_aya", "youtu", "joyai-llm", "sarvam-moe", "falcon3", "pixtral", "lfm2", "minicpm5"),
+    *("granite-embed-multi-97m", "spark2_5", "ufakzeka", "laguna", "mellum2", "default"),
 )
 
 
@@ -37,8 +39,10 @@ def byte_level_candidates(tokenizer: ModelTokenizer, rows: int, *, likely_pre: s
     """The same vocabulary under every pre-tokenizer name of llama.cpp, the likely ones first."""
     merges = tuple(_merges(tokenizer.settings["model"]["merges"]))
     plain = replace(draft(tokenizer, rows, model="gpt2"), merges=merges)
-    for name in _names(json.dumps(tokenizer.settings["pre_tokenizer"]), likely_pre):
-        yield replace(plain, pre=name)
+    names = _names(json.dumps(tokenizer.settings["pre_tokenizer"]), likely_pre)
+    for model_name in fitting_names(tokenizer):
+        for name in names:
+            yield replace(plain, pre=name, model_name=model_name)
 
 
 def _names(pre_tokenizer: str, likely_pre: str | None) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgetune.models.gguf_tokenizer import NORMALIZER_KEY
 from edgetune.models.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ class Vocabulary:
     `model` is llama.cpp's tokenizer: gpt2 (byte-level BPE), llama (SentencePiece BPE), bert (WordPiece) or t5
     (unigram). tokens, types and scores have one entry per row of the embedding; rows without a token are unused. The
     fields that default to None are said only by the kinds that know them. `model_name` is a word that general.name must
-    contain for llama.cpp to tokenize like this. `proven_on` are the texts to which llama.cpp gave the tokenizer's ids.
+    contain for llama.cpp to tokenize like this. `normalizer` is the Unicode form (NFC, ...) that a text must have when
+    llama.cpp reads it: edgetune's runtime sees to it, other programs do not. `proven_on` are the texts to which
+    llama.cpp gave the tokenizer's ids; `differences` tell, in words, on which others it does not.
     """
 
     model: str
@@ -38,7 +41,9 @@ class Vocabulary:
     remove_extra_whitespaces: bool | None = None
     charsmap: bytes | None = None
     model_name: str | None = None
+    normalizer: str | None = None
     proven_on: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     def describe(self, writer: GGUFWriter) -> None:
         """Write every tokenizer key."""
@@ -63,6 +68,8 @@ class Vocabulary:
         for name in ("lowercase", "strip_accents"):
             if getattr(self, name) is not None:
                 writer.add_bool(f"tokenizer.ggml.normalizer.{name}", getattr(self, name))
+        if self.normalizer is not None:
+            writer.add_string(NORMALIZER_KEY, self.normalizer)
         if isinstance(self.chat_template, dict):
             named = [{"name": name, "template": template} for name, template in self.chat_template.items()]
             writer.add_chat_template(named)

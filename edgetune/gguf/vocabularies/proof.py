@@ -6,35 +6,69 @@ A wrong pre-tokenizer changes ids silently, so nothing but the ids themselves co
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
-from edgetune.errors import ModelError
+from edgetune.errors import DataError, ModelError, RecipeError
 from edgetune.gguf.hard_text import everyday_texts, hard_texts
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
+from edgetune.gguf.vocabularies.added_tokens import differing_tokens, has_flags
 from edgetune.gguf.vocabularies.metadata import Vocabulary
+from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.models.tokenizer import ModelTokenizer
 
 _OWN_WORDS = 400
 """How many tokens of the vocabulary itself are joined into a text."""
 
 
-def disagreement(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: Sequence[str]) -> str | None:
-    """The first text to which llama.cpp and the tokenizer give different ids; None when they agree on all."""
+@dataclass(frozen=True)
+class Proof:
+    """A vocabulary that gives the tokenizer's ids.
+
+    `differing` are added tokens around which it does not, with the reasons; `misread_chat` is a conversation, as the
+    chat template writes it, to which it gives other ids (None: there is none).
+    """
+
+    vocabulary: Vocabulary
+    differing: Mapping[str, str]
+    misread_chat: str | None
+
+    @property
+    def faults(self) -> tuple[bool, int]:
+        """The smaller, the better."""
+        return self.misread_chat is not None, len(self.differing)
+
+
+def first_misread(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: Iterable[str]) -> str | None:
+    """The first text to which llama.cpp and the tokenizer give different ids, nothing put around it."""
     for text in texts:
         if vocabulary.encode(text, add_special=False) != tokenizer.encode(text):
             return text
+    return None
+
+
+def disagreement(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: Sequence[str]) -> str | None:
+    """The first text to which llama.cpp and the tokenizer give different ids; None when they agree on all."""
+    misread = first_misread(vocabulary, tokenizer, texts)
+    if misread is not None:
+        return misread
     if vocabulary.encode(texts[0], add_special=True) != tokenizer.encode(texts[0], add_special=True):
         return texts[0]
     return None
 
 
 def parity_texts(tokenizer: ModelTokenizer) -> list[str]:
-    """Hard text of many scripts, words of the vocabulary itself, and special tokens inside text."""
-    return [*hard_texts(), _own_words(tokenizer), *_around_special_tokens(tokenizer)]
+    """Hard text of many scripts, words of the vocabulary itself, and special tokens inside text.
+
+    A normalizer that llama.cpp does not have is applied to them, but not to plain ASCII.
+    """
+    texts = [*hard_texts(), _own_words(tokenizer), *_around_special_tokens(tokenizer)]
+    normalizer = find_normalizer(tokenizer)
+    return texts if normalizer is None else [text if text.isascii() else normalizer(text) for text in texts]
 
 
 def texts_in_use(tokenizer: ModelTokenizer) -> tuple[list[str], str]:
@@ -59,14 +93,21 @@ def _own_words(tokenizer: ModelTokenizer) -> str:
     if tokenizer.settings["model"]["type"] == "WordPiece":
         # Continuations would join to one endless word, and BERT gives up on words of more than 100 letters.
         words = [number for number in words if not tokens.get(number, "").startswith("##")]
+    words = [number for number in words if number not in tokenizer.added]
     joined: str = tokenizer.backend.decode(words, skip_special_tokens=True)
     return joined.replace("\ufffd", "")
 
 
 def _around_special_tokens(tokenizer: ModelTokenizer) -> list[str]:
+    """Those that have a role or are written by the chat template, as far as they may be read like any other token.
+
+    `differing_tokens` tries all tokens on the vocabulary that is found.
+    """
     template = str(tokenizer.chat_template)
     used = [token.content for token in tokenizer.added.values() if token.content in template]
-    return [f"a{token}b {token}\n{token}" for token in dict.fromkeys([*tokenizer.all_special, *used])]
+    flagged = {token.content for token in tokenizer.added.values() if has_flags(token)}
+    contents = dict.fromkeys([*tokenizer.all_special, *used])
+    return [f"a{content}b {content}\n{content}" for content in contents if content not in flagged]
 
 
 def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
@@ -76,21 +117,31 @@ def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
     chat = ChatTemplate(tokenizer.default_template, tokenizer.bos_token, tokenizer.eos_token)
     words = [hard_texts()[0], "Why is 2 + 2 = 4?\n\n  Say it in one word.", "你好 🙂 été", "def f(x):\n    return x"]
     turns = [Message(("user", "assistant")[i % 2], text) for i, text in enumerate([*words, "Thanks!"])]
-    return [chat.render(part, add_generation_prompt=True) for part in (turns[:1], turns[:3], turns[2:])]
+    rendered = []
+    for part in (turns[:1], turns[:3], turns[2:]):
+        with suppress(DataError, RecipeError):
+            rendered.append(chat.render(part, add_generation_prompt=True))
+    return rendered
 
 
 def first_proven(
-    candidates: Iterable[Vocabulary], tokenizer: ModelTokenizer, texts: Sequence[str]
-) -> tuple[Vocabulary | None, str]:
+    candidates: Iterable[Vocabulary], tokenizer: ModelTokenizer, texts: Sequence[str], *, by_flags_only: bool = False
+) -> tuple[Proof | None, str]:
     """The first candidate that llama.cpp reads as the tokenizer does, or None and a text on which they differ.
 
+    Where several do under different model names, it is the one with the fewest faults.
     Raises ModelError for tokens that llama.cpp cannot tell apart.
     """
     closest = ""
+    best: Proof | None = None
+    normalizer = find_normalizer(tokenizer)
+    chats = [text if normalizer is None else normalizer(text) for text in chat_texts(tokenizer)]
     written: Vocabulary | None = None
     with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
         file = Path(folder) / "vocabulary.gguf"
         for candidate in candidates:
+            if best is not None and candidate.model_name == best.vocabulary.model_name:
+                continue
             if written is None or replace(candidate, pre=written.pre) != written:
                 _require_distinct(candidate, where=tokenizer.where)
                 write_vocabulary_only(candidate, file)
@@ -98,12 +149,21 @@ def first_proven(
             try:
                 with open_vocabulary(file, pre=candidate.pre) as vocabulary:
                     failed = disagreement(vocabulary, tokenizer, texts)
+                    if failed is not None:
+                        closest = closest or failed
+                        continue
+                    proven = Proof(
+                        replace(candidate, proven_on=tuple(texts)),
+                        differing_tokens(vocabulary, tokenizer, by_flags_only=by_flags_only),
+                        first_misread(vocabulary, tokenizer, chats),
+                    )
             except ModelError:
                 continue  # this build of llama.cpp does not know the name
-            if failed is None:
-                return replace(candidate, proven_on=tuple(texts)), ""
-            closest = closest or failed
-    return None, closest
+            if best is None or proven.faults < best.faults:
+                best = proven
+            if proven.faults == (False, 0):
+                break
+    return best, closest
 
 
 def write_vocabulary_only(vocabulary: Vocabulary, file: Path) -> None:

@@ -8,14 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from edgetune.gguf.vocabularies.metadata import Vocabulary, draft, with_plain_spaces
+from edgetune.gguf.vocabularies.model_names import fitting_names
 from edgetune.models.tokenizer import ModelTokenizer
 
 SPACE = "\u2581"
 """SentencePiece's mark for a space."""
 
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
-_NAME_THAT_STRIPS = "phi-3"
-"""llama.cpp drops white space after special tokens in models of this name, and in no others."""
 
 
 def is_sentencepiece_bpe(settings: dict[str, Any]) -> bool:
@@ -24,13 +23,12 @@ def is_sentencepiece_bpe(settings: dict[str, Any]) -> bool:
 
 
 def sentencepiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
-    """With and without a space before the text, and before that, with and without spaces after special tokens."""
+    """With and without a space before the text, under each name by which llama.cpp may read the tokens."""
     byte_tokens = frozenset(row for token, row in tokenizer.vocabulary.items() if _BYTE_TOKEN.fullmatch(token))
     plain = draft(tokenizer, rows, model="llama", unknown=tokenizer.token_id("unk"), byte_tokens=byte_tokens)
     scores = tuple(_scores(plain.tokens, tokenizer.settings["model"]["merges"]))
     plain = replace(plain, scores=scores, tokens=with_plain_spaces(plain, SPACE))
-    strips = any(token.rstrip for token in tokenizer.added.values())
-    for model_name in (_NAME_THAT_STRIPS, None) if strips else (None,):
+    for model_name in fitting_names(tokenizer):
         for prefix in (True, False):
             yield replace(plain, add_space_prefix=prefix, model_name=model_name)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from edgetune.judging.comparison import Comparison, Outcome
 from edgetune.judging.gate import NO_VERDICT, explain
 from edgetune.judging.judgement import Judgement
-from edgetune.judging.report.visible_text import shortened, visible
+from edgetune.visible_text import shortened, visible
 
 Level = Literal["error", "warning", "notice"]
 

@@ -26,8 +26,8 @@ from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
 from edgetune.judging.report.page_data import data_block, page_items
 from edgetune.judging.report.validity import judge_figures
-from edgetune.judging.report.visible_text import visible
 from edgetune.judging.wording import difference_text, percent, probability, value_text
+from edgetune.visible_text import visible
 
 _ASSETS = Path(__file__).parent / "assets"
 _SHADES = 10

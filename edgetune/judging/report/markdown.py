@@ -28,8 +28,8 @@ from edgetune.judging.report.changes import (
     worst_first,
 )
 from edgetune.judging.report.validity import judge_figures
-from edgetune.judging.report.visible_text import shortened, visible
 from edgetune.judging.wording import difference_text, percent, probability, range_text, size_text, value_text
+from edgetune.visible_text import shortened, visible
 
 LARGEST_CHARACTERS = 65_536
 """Of a comment on GitHub."""

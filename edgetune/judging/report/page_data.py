@@ -13,7 +13,7 @@ from edgetune.judging.metrics_table import item_value_text, metric_facts
 from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.changes import Change, deciding_metrics, find_changes, preference_text, worst_first
 from edgetune.judging.report.document import json_text
-from edgetune.judging.report.visible_text import visible
+from edgetune.visible_text import visible
 
 SHOWN_ITEMS = 3000
 """A page holds at most so many items, the worst; a browser opens that many at once."""

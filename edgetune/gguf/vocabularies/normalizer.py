@@ -1,0 +1,123 @@
+"""What a BPE tokenizer does to a text before it looks for tokens, where llama.cpp does nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgetune.errors import ModelError
+from edgetune.gguf.hard_text import everyday_texts, hard_texts
+from edgetune.gguf.vocabularies.byte_level import is_byte_level
+from edgetune.gguf.vocabularies.sentencepiece import SPACE, is_sentencepiece_bpe
+from edgetune.models.gguf_tokenizer import UnicodeForm, unicode_form
+from edgetune.models.tokenizer import ModelTokenizer
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """The normalizer of a tokenizer: the `names` of its parts, and the `form` when it is a Unicode form.
+
+    It leaves the added tokens in a text (`marks`, a pattern) as they are.
+    """
+
+    names: tuple[str, ...]
+    form: UnicodeForm | None
+    marks: re.Pattern[str] | None
+    backend: Any
+
+    def __call__(self, text: str) -> str:
+        """`text` as the tokenizer splits it into tokens."""
+        if self.marks is None:
+            return self._rewrite(text)
+        found = self.marks.split(text)
+        # The pattern is one group, so that every second piece is an added token.
+        return "".join(piece if number % 2 else self._rewrite(piece) for number, piece in enumerate(found))
+
+    def _rewrite(self, text: str) -> str:
+        rewritten: str = self.backend.normalize_str(text)
+        return rewritten
+
+    @property
+    def title(self) -> str:
+        """Its name for a message."""
+        return " + ".join(self.names)
+
+    def example(self) -> str:
+        """A word that it changes, in ASCII: the two ways of writing it look alike. Empty when none is known here."""
+        return next((ascii(word) for text in hard_texts() for word in text.split() if self(word) != word), "")
+
+
+def find_normalizer(tokenizer: ModelTokenizer) -> Normalizer | None:
+    """What a BPE tokenizer does to text that llama.cpp does not; None where that is nothing, and for other kinds.
+
+    llama.cpp has the marks for spaces of SentencePiece. It has the normalizers of the other kinds, or the proof of
+    their ids refuses them.
+    """
+    settings = tokenizer.settings
+    if settings["normalizer"] is None or not (is_byte_level(settings) or is_sentencepiece_bpe(settings)):
+        return None
+    parts = [part for part in _parts(settings["normalizer"]) if is_byte_level(settings) or not _marks_spaces(part)]
+    if not parts:
+        return None
+    contents = sorted((token.content for token in tokenizer.added.values()), key=len, reverse=True)
+    marks = re.compile(f"({'|'.join(map(re.escape, contents))})") if contents else None
+    form = unicode_form(parts[0]["type"]) if len(parts) == 1 else None
+    # edgetune's runtime normalizes a text with the special tokens in it.
+    if form is not None and any(unicodedata.normalize(form, content) != content for content in contents):
+        form = None
+    return Normalizer(tuple(str(part["type"]) for part in parts), form, marks, _build(parts))
+
+
+def _build(parts: Sequence[Mapping[str, Any]]) -> Any:
+    """The library's normalizer of these parts; only a whole tokenizer is read from JSON."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+
+    around = json.loads(Tokenizer(BPE()).to_str())
+    return Tokenizer.from_str(
+        json.dumps({**around, "normalizer": {"type": "Sequence", "normalizers": parts}})
+    ).normalizer
+
+
+def require_plain_text_kept(normalizer: Normalizer, *, where: str) -> None:
+    """Raise ModelError when ordinary English is rewritten: then llama.cpp would misread nearly every text."""
+    for text in everyday_texts():
+        if not text.isascii() or normalizer(text) == text:
+            continue
+        word = next((word for word in text.split() if normalizer(word) != word), text)
+        raise ModelError(
+            f"this tokenizer rewrites ordinary text before it looks for tokens ({normalizer.title}: {word!r} becomes "
+            f"{normalizer(word)!r}), and llama.cpp does not",
+            where=where,
+            remedy="use a base whose tokenizer takes text as it is",
+        )
+
+
+def describe_normalizer(normalizer: Normalizer, *, recorded: bool) -> str:
+    """What differs in llama.cpp because of it, for a message; `recorded` is whether the file names its form."""
+    example = normalizer.example()
+    own = "; edgetune normalizes text before llama.cpp reads it" if recorded else ""
+    return (
+        f"this tokenizer normalizes text ({normalizer.title}), and llama.cpp does not: text that this changes"
+        f"{f' (such as {example})' if example else ''} gets other ids in llama.cpp's own programs than in training, "
+        f"all other text gets the same{own}"
+    )
+
+
+def _parts(normalizer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """All parts, in order."""
+    if normalizer["type"] == "Sequence":
+        for part in normalizer["normalizers"]:
+            yield from _parts(part)
+    else:
+        yield normalizer
+
+
+def _marks_spaces(part: Mapping[str, Any]) -> bool:
+    if part["type"] == "Prepend":
+        return bool(part["prepend"] == SPACE)
+    return bool(part["type"] == "Replace" and part["pattern"] == {"String": " "} and part["content"] == SPACE)
