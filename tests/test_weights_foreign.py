@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import folded_tensors, make_adapter, untied_copy  # noqa: E402
+from folding import folded_tensor, folded_tensors, make_adapter, untied_copy  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from edgetune.errors import AdapterError  # noqa: E402
@@ -178,3 +178,42 @@ def test_an_adapter_that_changes_nothing_is_said(base: Path, tmp_path: Path, cap
     make_adapter(base, tmp_path / "trained", config)
     open_folded(resolve_source(str(tmp_path / "trained")))
     assert "leaves the base as it is" not in capsys.readouterr().err
+
+
+def test_experts_that_were_trained_as_parameters_are_merged_by_peft_itself(tmp_path: Path, capsys) -> None:
+    from transformers import AutoModelForCausalLM, MixtralConfig, MixtralForCausalLM
+
+    sizes = {"vocab_size": 96, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    config = MixtralConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "base")
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    lora = peft.LoraConfig(r=4, target_modules=["q_proj"], target_parameters=parameters)
+    adapter = make_adapter(tmp_path / "base", tmp_path / "adapter", lora)
+    folded = open_folded(resolve_source(str(adapter)))
+    assert "whole model in memory" in capsys.readouterr().err
+    stored = load_file(tmp_path / "base" / "model.safetensors")
+    assert folded.tensors.keys() == stored.keys()
+    save_file(
+        {name: folded_tensor(folded, name) for name in folded.tensors},
+        tmp_path / "base" / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    ids = torch.arange(96)[None]
+    with torch.no_grad():
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "base")(ids).logits
+        save_file(stored, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+        live = load_adapted(resolve_source(str(adapter)), dtype=torch.float32)(ids).logits
+    assert (merged - live).abs().max() < 1e-5
+
+
+def test_a_whole_merge_that_would_change_a_tied_weight_twice_is_refused(base: Path, tmp_path: Path) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig.from_pretrained(base)
+    config.tie_word_embeddings = True
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "tied")
+    lora = peft.LoraConfig(r=4, target_modules=["lm_head"], target_parameters=["q_proj.weight"])
+    adapter = make_adapter(tmp_path / "tied", tmp_path / "adapter", lora)
+    with pytest.raises(AdapterError, match="with one weight for both, and PEFT would change both"):
+        open_folded(resolve_source(str(adapter)))
