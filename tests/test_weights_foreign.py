@@ -34,6 +34,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "checkpointed layers": lambda key: key.replace(".self_attn.", "._checkpoint_wrapped_module.self_attn."),
     "DDP": lambda key: f"module.{key}",
     "no prefix": lambda key: key.removeprefix(PREFIX),
+    "half of the prefix": lambda key: key.replace(PREFIX, "base_model."),
     "a doubled prefix": lambda key: PREFIX + key,
     "the model without its head": lambda key: key.replace(f"{PREFIX}model.", PREFIX),
     "a doubled model": lambda key: key.replace(f"{PREFIX}model.", f"{PREFIX}model.model."),
@@ -87,27 +88,23 @@ def test_an_adapter_with_keys_in_other_words_is_judged_and_verified_as_it_was_tr
     assert torch.equal(logits(), expected)
 
 
+@pytest.mark.parametrize("name", ["default", "policy"])
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_state_that_was_saved_with_the_adapters_name_in_its_keys_folds_to_the_same_weights(
-    config: str, base: Path, tmp_path: Path
+    config: str, name: str, base: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
+    if (config, name) == ("ia3", "policy"):
+        pytest.skip("where LoRA and its kin have a name is known, where the other methods have one is not")
     adapter = make_adapter(base, tmp_path / "adapter", CONFIGS[config]())
-    live = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
+    live = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter, adapter_name=name)
     trained = ("lora_", "ia3_", "modules_to_save", "trainable_tokens_delta")
     state = {key: tensor for key, tensor in live.state_dict().items() if any(word in key for word in trained)}
-    assert all(".default" in key for key in state)
+    assert all(f".{name}" in key for key in state)
     assert_same_fold(
         adapter, lambda: save_file({k: t.clone() for k, t in state.items()}, adapter / "adapter_model.safetensors")
     )
-
-
-def test_another_adapters_name_in_the_keys_of_lora_is_left_out_too(adapter: Path) -> None:
-    def named() -> None:
-        rename(adapter, lambda key: key.replace(".weight", ".policy.weight"))
-
-    assert_same_fold(adapter, named)
 
 
 def test_two_adapters_in_one_file_are_refused_with_both_keys(adapter: Path) -> None:
