@@ -25,9 +25,6 @@ REFUSED = {
     "cartridge": "CARTRIDGE adds to the input",
     "adaption_prompt": "ADAPTION_PROMPT adds to the input or the computation",
     "lily": "LILY adds to the input or the computation",
-    "frod": "FROD computes the updates of all modules together",
-    "tinylora": "TINYLORA computes the updates of all modules together",
-    "unilora": "UNILORA computes the updates of all modules together",
     "beft": r"PEFT cannot fold this BEFT adapter .*no bias",
     "ln_tuning": "adapts model.layers.0.input_layernorm, which is neither a linear layer nor an embedding",
 }

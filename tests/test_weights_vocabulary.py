@@ -15,7 +15,13 @@ peft = pytest.importorskip("peft")
 
 from folding import folded_tensors  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from transformers import (  # noqa: E402
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from edgetune.errors import AdapterError  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
@@ -105,6 +111,14 @@ def logits_of(model: Any) -> Any:
         return model.eval()(torch.stack([ids.roll(1), ids], dim=1)).logits[:, -1]
 
 
+def change_trained(adapted: Any) -> None:
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+
+
 def train(base: Path, folder: Path, rows: int, config: Any, **settings: Any) -> Trained:
     """As training does it: resize, wrap, change every trainable parameter, save."""
     model = LlamaForCausalLM.from_pretrained(base)
@@ -114,10 +128,7 @@ def train(base: Path, folder: Path, rows: int, config: Any, **settings: Any) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         adapted = peft.get_peft_model(model, config)
-        with torch.no_grad():
-            for parameter in adapted.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(torch.randn_like(parameter) * 0.2)
+        change_trained(adapted)
         adapted.save_pretrained(folder, **settings)
     return Trained(folder, logits_of(adapted))
 
@@ -208,3 +219,46 @@ def test_the_adapter_that_a_file_is_verified_against_gets_a_base_of_its_size(
     trained = train(base, tmp_path, SIZES["padded"], CONFIGS[config](SIZES["padded"]))
     live = load_adapted(resolve_source(str(tmp_path), base=str(base)), dtype=torch.float32)
     assert torch.equal(logits_of(live), trained.logits)
+
+
+@pytest.mark.parametrize("trains_rows", [False, True])
+def test_an_encoder_decoder_with_new_tokens_folds_to_the_logits_of_the_adapter(
+    trains_rows: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    T5ForConditionalGeneration(T5Config(vocab_size=ROWS, **sizes)).save_pretrained(tmp_path / "base")
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path / "base")
+    model.resize_token_embeddings(ROWS + 5)
+    rows = list(range(ROWS, ROWS + 5)) if trains_rows else None
+    adapted = peft.get_peft_model(model, lora(target_modules=["q", "v"], trainable_token_indices=rows))
+    change_trained(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    source = resolve_source(str(tmp_path / "adapter"), base=str(tmp_path / "base"))
+    merged = T5ForConditionalGeneration(T5Config(**open_folded(source).config.settings))
+    merged.load_state_dict(dict(folded_tensors(source)), strict=False)
+    merged.tie_weights()
+    ids = torch.arange(ROWS + 5)[None]
+    with torch.no_grad():
+        expected, found = (
+            kind.eval()(input_ids=ids, decoder_input_ids=ids.flip(1)).logits for kind in (adapted, merged)
+        )
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_a_classifier_whose_base_got_a_padding_token_folds_to_the_scores_of_the_adapter(
+    base: Path, tmp_path: Path
+) -> None:
+    model = LlamaForSequenceClassification.from_pretrained(base, num_labels=3)
+    model.resize_token_embeddings(ROWS + 1)
+    model.config.pad_token_id = ROWS
+    adapted = peft.get_peft_model(model, lora(task_type="SEQ_CLS"))
+    change_trained(adapted)
+    adapted.save_pretrained(tmp_path)
+    source = resolve_source(str(tmp_path), base=str(base))
+    config = LlamaConfig(**{**open_folded(source).config.settings, "pad_token_id": ROWS})
+    merged = LlamaForSequenceClassification(config)
+    assert not merged.load_state_dict(dict(folded_tensors(source)), strict=False).missing_keys
+    ids = torch.tensor([[3, 5, 8, ROWS - 1, ROWS, ROWS]])
+    with torch.no_grad():
+        assert (merged.eval()(ids).logits - adapted.eval()(ids).logits).abs().max() < 1e-4

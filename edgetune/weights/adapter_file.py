@@ -27,8 +27,11 @@ PEFT_PREFIX = "base_model."
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)|^module(?=\.)")
 _ADAPTER_NAME = re.compile(
     r"(?<=\.lora_[AB]\.)[^.]+\.(?=(weight|bias)$)"
-    r"|(?<=\.lora_embedding_[AB])\.[^.]+$"
+    r"|(?<=\.modules_to_save\.)[^.]+\.(?=(weight|bias)$)"
     r"|(?<=\.modules_to_save\.)default\."
+    r"|(?<=\.lora_embedding_[AB])\.[^.]+$"
+    r"|(?<=\.trainable_tokens_delta)\.[^.]+$"
+    r"|(?<=\.lora_magnitude_vector)(?!\.weight$)\.[^.]+(?=(\.weight)?$)"
     r"|\.default(?=(\.[^.]+)?$)"
 )
 """Where PEFT has an adapter's name in memory, which it leaves out of files."""
@@ -96,8 +99,7 @@ def _as_in_peft(name: str, modules: Collection[str]) -> str:
     inner = key
     while inner.startswith(MODEL_PREFIX):
         inner = inner.removeprefix(MODEL_PREFIX)
-    if inner == key and key.startswith(PEFT_PREFIX):
-        return key
+    inner = inner.removeprefix(PEFT_PREFIX)
     meant = next((spelled for spelled in _spellings(inner) if split_key(spelled, modules)[0] is not None), None)
     return key if meant is None else MODEL_PREFIX + meant
 

@@ -169,6 +169,12 @@ def _is_zero_lora(file: AdapterFile, module: ModuleKeys) -> bool:
     return any(file.is_zero(key) for key in reversed(module.adapter_keys))
 
 
+def needs_whole_model(adapter: Adapter) -> bool:
+    """True for an adapter that PEFT can merge, but not one module at a time."""
+    kind = str(adapter.settings["peft_type"]).removeprefix("PeftType.")
+    return kind in _TOGETHER or bool(adapter.settings.get("target_parameters"))
+
+
 def refuse_unmergeable(adapter: Adapter) -> None:
     """Raise AdapterError, with a way out, for an adapter of a method that cannot be folded into weights."""
     kind = str(adapter.settings["peft_type"]).removeprefix("PeftType.")
@@ -185,13 +191,13 @@ def refuse_unmergeable(adapter: Adapter) -> None:
             where=adapter.folder,
             remedy="write it alone with `edgetune export --adapter-only`: llama.cpp knows such adapters",
         )
-    if kind in _TOGETHER:
+    if needs_whole_model(adapter):
         raise AdapterError(
-            f"{kind} computes the updates of all modules together, and edgetune folds one module at a time",
+            f"{kind} computes the updates of all modules together, and this needs one module at a time",
             where=adapter.folder,
             remedy="merge it with PEFT's merge_and_unload and give the merged model",
         )
-    for option in ("layer_replication", "target_parameters", "megatron_config"):
+    for option in ("layer_replication", "megatron_config"):
         if adapter.settings.get(option):
             raise AdapterError(
                 f"{option} is set, and edgetune cannot fold such an adapter",

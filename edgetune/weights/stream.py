@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgetune import console
@@ -14,7 +16,7 @@ from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import ITEM_BYTES, BaseTensors, open_base, renamed, widest_dtype
 from edgetune.weights.classifier import ClassifierBase, trains_head
 from edgetune.weights.embeddings import EmbeddingNames, embedding_names
-from edgetune.weights.fold import AdapterFolder
+from edgetune.weights.fold import AdapterFolder, needs_whole_model
 from edgetune.weights.source import Source
 
 if TYPE_CHECKING:
@@ -40,9 +42,24 @@ def open_folded(source: Source, *, base_as: BaseAs = "16bit") -> FoldedTensors:
     if base_as == "16bit" and makes_up_for_rounding(source):
         console.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
         base_as = "trained"
+    if base_as == "16bit" and source.adapter is not None and needs_whole_model(source.adapter):
+        return _merged_by_peft(source)
     folded = FoldedTensors(source, base_as)
     if folded.adapter_changes_nothing:
         console.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
+    return folded
+
+
+def _merged_by_peft(source: Source) -> FoldedTensors:
+    """The merge in a folder that is there as long as the result is."""
+    from edgetune.weights.whole_model import merge_whole
+
+    console.note("PEFT merges this adapter itself, with the whole model in memory and a copy on the disk for the time")
+    folder = tempfile.TemporaryDirectory(prefix="edgetune-merged-")
+    base = open_base(source.base, read_config(source.base))
+    merged = merge_whole(source, Path(folder.name), widest_dtype(base.tensors.values()))
+    folded = FoldedTensors(replace(source, base=merged, adapter=None))
+    folded.folder_of_merge = folder
     return folded
 
 
@@ -61,6 +78,9 @@ class FoldedTensors:
     Tied embeddings stay tied: then there is no output layer among `tensors`. With an adapter that was trained with a
     classification head, it is its family's classification model. Threads may ask at the same time.
     """
+
+    folder_of_merge: tempfile.TemporaryDirectory[str] | None = None
+    """What the tensors are read from where they could not be made one by one."""
 
     def __init__(self, source: Source, base_as: BaseAs = "16bit") -> None:
         self.source = source

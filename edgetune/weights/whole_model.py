@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.errors import AdapterError
+from edgetune.errors import AdapterError, NumericalError, OutputError
 from edgetune.models.load import load_model, quiet_libraries
+from edgetune.models.locate import ModelFiles
 from edgetune.weights.adapter_file import AdapterFile
+from edgetune.weights.fold import needs_whole_model
 from edgetune.weights.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, Source
-from edgetune.weights.stream import FoldedTensors
+from edgetune.weights.torch_arrays import torch_dtype
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,11 +44,61 @@ def load_adapted(source: Source, **settings: Any) -> PreTrainedModel | PeftModel
     return model.eval()
 
 
-def _resize(model: PreTrainedModel, source: Source, file: AdapterFile) -> None:
+def merge_whole(source: Source, folder: Path, dtype: str) -> ModelFiles:
+    """Merge with PEFT's own code in memory, the model in `dtype` (safetensors' word), and save it to `folder`.
+
+    For adapters whose updates belong to no single module, and for experts, which files hold one by one and memory holds
+    as one parameter. Raises AdapterError when PEFT cannot, or would merge what it should not; NumericalError,
+    OutputError, ModelError.
+    """
+    import torch
+
+    assert source.adapter is not None
+    model = load_adapted(source, dtype=torch_dtype(dtype), on_gpu=False)
+    if not isinstance(model, torch.nn.Module) or not hasattr(model, "merge_and_unload"):
+        raise AdapterError("is of a method that PEFT cannot merge", where=source.adapter.folder)
+    tied = getattr(model.config, "tie_word_embeddings", False)
+    vocabulary = [f".{path}." for path in _vocabulary_paths(model.get_base_model())]
+    if tied and any(path in key for key in AdapterFile(source.adapter, ()).tensors for path in vocabulary):
+        raise AdapterError(
+            "changes the embedding or the output layer of a base with one weight for both, and PEFT would change both",
+            where=source.adapter.folder,
+            remedy="train again without them, or on a base with an output layer of its own",
+        )
+    try:
+        merged = model.merge_and_unload()
+    except (ValueError, RuntimeError, NotImplementedError) as problem:
+        reason = str(problem).strip().split("\n")[0]
+        raise AdapterError(f"PEFT cannot merge it ({reason})", where=source.adapter.folder) from problem
+    if not all(parameter.isfinite().all() for parameter in merged.parameters()):
+        raise NumericalError(
+            "folding the adapter in gives NaN or infinity, so nothing was written",
+            where=source.adapter.folder,
+            remedy="the training diverged; train again with a lower learning rate",
+        )
+    try:
+        merged.save_pretrained(folder)
+    except OSError as problem:
+        raise OutputError(
+            f"the merged model cannot be written ({problem.strerror})",
+            where=folder,
+            remedy="name a folder with room for the whole model in the environment variable TMPDIR",
+        ) from problem
+    return ModelFiles(source.base.reference, folder)
+
+
+def _vocabulary_paths(model: PreTrainedModel) -> list[str]:
     vocabulary = (model.get_input_embeddings(), model.get_output_embeddings())
-    paths = [f".{path}." for path, module in model.named_modules() if any(module is part for part in vocabulary)]
-    if not any(path in key for key in file.tensors for path in paths):
+    return [path for path, module in model.named_modules() if any(module is part for part in vocabulary)]
+
+
+def _resize(model: PreTrainedModel, source: Source, file: AdapterFile) -> None:
+    paths = [f".{path}." for path in _vocabulary_paths(model)]
+    assert source.adapter is not None
+    if needs_whole_model(source.adapter) or not any(path in key for key in file.tensors for path in paths):
         return
+    from edgetune.weights.stream import FoldedTensors
+
     rows = FoldedTensors(source).config.get("vocab_size")
     if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
         model.resize_token_embeddings(rows, mean_resizing=False)
