@@ -19,6 +19,8 @@ from parrot import write_parrot
 from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.errors import ModelError, NumericalError, UsageError
+from edgetune.models.load import load_model
+from edgetune.models.locate import locate_model
 from edgetune.runtime.label_scoring import score
 from edgetune.runtime.sampling import GREEDY, Sampling
 from edgetune.runtime.session import Session
@@ -99,11 +101,11 @@ def test_special_tokens_stay_text_where_they_are_not_parsed(session: Session) ->
 
 
 def test_log_probabilities_agree_with_transformers(session: Session, smollm2_gguf: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     ids = prompt_ids(session, "The capital of France is")
     ours = session.log_probabilities(ids)
-    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2_gguf.parent, gguf_file=smollm2_gguf.name)
+    model = load_model(locate_model(str(smollm2_gguf)), dtype=torch.float32)  # as Transformers reads it: test_models.py
     with torch.inference_mode():
         theirs = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1).numpy()
     assert ours.shape == theirs.shape == (len(ids), session.vocabulary_size)
