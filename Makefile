@@ -17,6 +17,9 @@ UNSLOTH_VENV  ?= .venv-unsloth
 UNSLOTH_READY  = $(UNSLOTH_VENV)/.ready
 UNSLOTH        = unsloth==2026.10.9 unsloth_zoo==2026.10.9
 
+# Set in many containers. Every program that is started here would then compile all that it imports anew, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetune needs Python 3.11 or newer")'
 
 .PHONY: demo test lint types contracts tests test-unsloth format clean
