@@ -32,7 +32,7 @@ def guarded_streams() -> Iterator[None]:
     for stream in (stdout, stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = cast(TextIO, _Results(stdout)), cast(TextIO, _Notes(stderr))
+    sys.stdout, sys.stderr = cast(TextIO, _Results(stdout)), cast(TextIO, _Stream(stderr))
     try:
         yield
     finally:
@@ -40,7 +40,7 @@ def guarded_streams() -> Iterator[None]:
 
 
 class _Stream:
-    """A stream whose refusals are dealt with; all but writing is the stream's own."""
+    """A stream that drops what it is refused, as stderr does; all but writing is the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -71,10 +71,6 @@ class _Stream:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
-
-
-class _Notes(_Stream):
-    """stderr."""
 
 
 class _Results(_Stream):

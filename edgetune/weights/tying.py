@@ -15,7 +15,6 @@ from edgetune.weights.source import Adapter
 _MIRRORED = {"lora_A.weight": "lora_embedding_B", "lora_B.weight": "lora_embedding_A"}
 """LoRA of the output layer -> the tensor of the embedding's that PEFT makes it from when it ties the two."""
 
-
 _COMPARED_ROWS = 4096
 
 
@@ -36,12 +35,13 @@ def settle_tied(adapter: Adapter, file: AdapterFile, keys: AdapterKeys, names: E
     for module in (embedding, head):
         if frozen is not None:
             module.replacements.setdefault("weight", frozen)
-    if adapter.settings.get("ensure_weight_tying") and embedding.adapter_keys:
+    shared = bool(adapter.settings.get("ensure_weight_tying") and embedding.adapter_keys)
+    if shared:
         _drop_mirrored(adapter, file, embedding, head)
     for module in (embedding, head):
         if not (module.adapter_keys or module.replacements or module.rows):
             del keys.modules[module.path]
-    if adapter.settings.get("ensure_weight_tying") and embedding.adapter_keys:
+    if shared:
         return True
     if embedding.adapter_keys or head.adapter_keys:
         return False
