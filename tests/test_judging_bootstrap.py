@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.stats import bootstrap as scipy_bootstrap
-from scipy.stats import norm
+from scipy.stats import ks_2samp, norm
 from scipy.stats import t as student
 
 from edgetune.judging.comparison import Aggregate
+from edgetune.judging.measures.aggregates import f1_over_labels, ratio
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,
     bca_interval,
@@ -23,6 +24,7 @@ from edgetune.judging.statistics.bootstrap import (
     resample,
 )
 from edgetune.judging.statistics.scores import largest_share, measure_mean
+from edgetune.judging.statistics.sums import resample_together
 
 
 def mean_of(values: NDArray[np.float64]) -> Aggregate:
@@ -190,3 +192,65 @@ def test_a_loss_that_is_the_same_on_every_item_is_as_sure_as_so_many_sign_flips(
     assert differing_units(difference) == (0, 30)
     assert bootstrap_p(difference) == pytest.approx(2.0**-29)
     assert bootstrap_interval(difference).upper == pytest.approx(-0.2)
+
+
+def label_sides(items: int, labels: int) -> tuple[Aggregate, Aggregate]:
+    """Macro-F1 of two models that differ on some items."""
+    generator = np.random.default_rng(3)
+    names = [f"label {number}" for number in range(labels)]
+    gold = generator.integers(0, labels, items)
+    sides = []
+    for accuracy in (0.85, 0.8):
+        guess = np.where(generator.random(items) < accuracy, gold, generator.integers(0, labels + 1, items))
+        predicted = [names[number] if number < labels else None for number in guess]
+        sides.append(f1_over_labels([names[number] for number in gold], predicted, names, weighted=False))
+    return sides[0], sides[1]
+
+
+def mean_sides(items: int) -> tuple[Aggregate, Aggregate]:
+    """Means of scores of which hardly two are equal."""
+    ones = np.ones(items)
+    return ratio(skewed(items, 1), ones), ratio(skewed(items, 2), ones)
+
+
+@pytest.mark.parametrize("sides", [label_sides(400, 3), label_sides(300, 9), mean_sides(200)], ids=["3", "9", "means"])
+def test_resampling_kinds_of_items_is_the_bootstrap_of_the_items(sides: tuple[Aggregate, Aggregate]) -> None:
+    items = sides[0].kinds.size  # type: ignore[attr-defined]
+    quick = resample_together(sides, items)
+    slow = tuple(resample(lambda counts, side=side: side(counts), items, seed=1) for side in sides)  # type: ignore[misc]
+    for ours, theirs in zip((*quick, quick[0].minus(quick[1])), (*slow, slow[0].minus(slow[1])), strict=True):
+        assert ours.value == pytest.approx(theirs.value, abs=1e-13)
+        assert ours.influence == pytest.approx(theirs.influence, abs=1e-10)
+        assert ours.standard_error == pytest.approx(theirs.standard_error, rel=0.04)
+        # 1.95 is Kolmogorov's quantile for one false alarm in a thousand.
+        assert ks_2samp(ours.resampled, theirs.resampled).statistic < 1.95 * np.sqrt(2 / 10_000)
+
+
+def test_whole_clusters_are_drawn_as_before() -> None:
+    clusters = [str(number % 37) for number in range(400)]
+    for sides in (label_sides(400, 3), mean_sides(400)):
+        quick = resample_together(sides, 400, clusters)
+        slow = [resample(side, 400, clusters) for side in sides]
+        for ours, theirs in zip(quick, slow, strict=True):
+            assert ours.resampled == pytest.approx(theirs.resampled, abs=1e-12)
+            assert ours.left_out == pytest.approx(theirs.left_out, abs=1e-12)
+
+
+def test_a_metric_that_is_no_sum_is_resampled_item_by_item() -> None:
+    sides = mean_of(skewed(30, 1)), mean_of(skewed(30, 2))
+    for ours, side in zip(resample_together(sides, 30), sides, strict=True):
+        assert (ours.resampled == resample(side, 30).resampled).all()
+    with pytest.raises(ValueError, match="not finite"):
+        resample_together([ratio(np.array([1.0, np.nan, 2.0]), np.ones(3))], 3)
+    with pytest.raises(ValueError, match="at least 2 clusters"):
+        resample_together([ratio(np.arange(3.0), np.ones(3))], 3, ["one"] * 3)
+
+
+def test_fifty_thousand_items_of_twenty_labels_take_as_much_memory_as_their_kinds() -> None:
+    sides = label_sides(50_000, 20)
+    tracemalloc.start()
+    found = resample_together(sides, 50_000, resamples=300)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 60e6
+    assert found[0].units == 50_000

@@ -95,7 +95,8 @@ def run(
         return
     judgement = judge_model(load_suite(suite), model, baseline, out, settings=settings, force=force)
     _show(judgement)
-    console.document(report_document(judgement))
+    if json:
+        console.document(report_document(judgement))
     if out is not None:
         console.note(f"report: {out / 'report.html'}")
     raise typer.Exit(judgement.exit_code)

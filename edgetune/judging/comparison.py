@@ -25,6 +25,27 @@ Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
+class SumMetric:
+    """An aggregate that needs nothing of the items but sums over them: F1 the counts of each label, a mean two sums.
+
+    Item i adds the numbers `rows[kinds[i]]`; kinds (n,), rows (k, c). `combine` makes the metric of such sums, (b, c) to
+    (b,). All items of one kind count alike, so it is enough to know how many of each kind were drawn.
+    """
+
+    kinds: NDArray[np.intp]
+    rows: NDArray[np.float64]
+    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+    def __call__(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How often each item counts, (b, n) -> the metric's values, (b,)."""
+        kinds = self.rows.shape[0]
+        if kinds >= self.kinds.size:
+            return self.combine(weights @ self.rows[self.kinds])
+        by_kind = [np.bincount(self.kinds, weights=counts, minlength=kinds) for counts in weights]
+        return self.combine(np.array(by_kind).reshape(-1, kinds) @ self.rows)
+
+
+@dataclass(frozen=True)
 class Pairing:
     """One metric of candidate and baseline, in natural units. Items without a value on either side are left out.
 

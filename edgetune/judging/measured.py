@@ -13,9 +13,10 @@ from edgetune.judging.judgement import Measured
 from edgetune.judging.measures.measure import Measure, Measurement
 from edgetune.judging.pairing import clusters_of, independent_units
 from edgetune.judging.statistics.accuracy import wilson_interval
-from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
+from edgetune.judging.statistics.bootstrap import bootstrap_interval
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import measure_mean, t_interval
+from edgetune.judging.statistics.sums import resample_together
 from edgetune.judging.suite import Suite
 
 
@@ -54,6 +55,6 @@ def _interval(found: Measurement, kind: Kind, items: Sequence[Item], confidence:
     if independent_units(len(items), clusters) < 2:
         return None
     if kind == "aggregate":
-        return bootstrap_interval(resample(found.aggregate, len(items), clusters), confidence)
+        return bootstrap_interval(resample_together([found.aggregate], len(items), clusters)[0], confidence)
     mean = measured_mean(found.values, items, confidence)
     return None if mean is None else mean.interval

@@ -8,7 +8,7 @@ from edgetune.judging.confusion import panels_of
 from edgetune.judging.judgement import Judgement
 from edgetune.judging.picture import draw_matrices
 from edgetune.judging.report.annotations import github_annotations
-from edgetune.judging.report.document import json_text, report_document
+from edgetune.judging.report.document import report_document, report_lines
 from edgetune.judging.report.html import report_html
 from edgetune.judging.report.junit import report_junit
 from edgetune.judging.report.markdown import report_markdown
@@ -23,8 +23,8 @@ def write_report(judgement: Judgement, folder: Path, *, force: bool = False) -> 
     report.json, report.html, report.md and junit.xml; for task classify the matrices as confusion.png, too.
     """
     with staged_folder(folder, force=force) as staged:
-        document = json_text(report_document(judgement), indent=2)
-        (staged / "report.json").write_text(document + "\n", encoding="utf-8")
+        with (staged / "report.json").open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(report_lines(judgement))
         (staged / "report.html").write_text(report_html(judgement), encoding="utf-8")
         (staged / "report.md").write_text(report_markdown(judgement), encoding="utf-8")
         (staged / "junit.xml").write_bytes(report_junit(judgement))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from edgetune import __version__
@@ -14,12 +16,37 @@ from edgetune.judging.judgement import Judgement
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+_BROKEN_LEVELS = 3
+"""Of report.json: what lies deeper stands on one line, so that an answer is a line and a large file is quick."""
+
 
 def report_document(judgement: Judgement) -> dict[str, Any]:
     """The whole judgement as plain values for JSON. As a baseline, its candidate is the one that counts.
 
     Where the suite's data lie on this machine is left out; its hash is among `hashes`.
     """
+    plain: dict[str, Any] = _plain(_document(judgement))
+    return plain
+
+
+def report_lines(judgement: Judgement) -> Iterator[str]:
+    """`report_document` as the text of report.json, piece by piece: of 50,000 items it is some 40 MB long.
+
+    Raises ValueError for numbers that are not finite.
+    """
+    yield from _broken(_document(judgement), _BROKEN_LEVELS, "\n")
+    yield "\n"
+
+
+def json_text(value: Any) -> str:
+    """JSON on one line that can be encoded as UTF-8 whatever a model wrote: half a surrogate pair stays an escape.
+
+    Dataclasses are written as objects. Raises ValueError for numbers that are not finite.
+    """
+    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", _ENCODER.encode(value))
+
+
+def _document(judgement: Judgement) -> dict[str, Any]:
     verdict = judgement.verdict
     return {
         "format": REPORT_FORMAT,
@@ -31,28 +58,59 @@ def report_document(judgement: Judgement) -> dict[str, Any]:
         "verdict": None
         if verdict is None
         else {
-            **asdict(verdict),
+            **_fields(verdict),
             "reason": verdict.reason,
             "comparisons": [
-                {**asdict(comparison), "explanation": explain(comparison)} for comparison in verdict.comparisons
+                {**_fields(comparison), "explanation": explain(comparison)} for comparison in verdict.comparisons
             ],
         },
         "judges": judgement.judges,
-        "costs": asdict(judgement.costs),
+        "costs": judgement.costs,
         "notes": judgement.notes,
         "details": judgement.details,
-        "items": [asdict(item) for item in judgement.items],
-        "candidate": asdict(judgement.candidate),
-        "baseline": None if judgement.baseline is None else asdict(judgement.baseline),
-        "preferences": [asdict(preference) for preference in judgement.preferences],
+        "items": judgement.items,
+        "candidate": judgement.candidate,
+        "baseline": judgement.baseline,
+        "preferences": judgement.preferences,
     }
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:
-    """JSON that can be encoded as UTF-8 whatever a model wrote: half a surrogate pair stays an escape.
+def _broken(value: Any, levels: int, newline: str) -> Iterator[str]:
+    """JSON whose objects are broken into lines down to so many levels; each member of a list is one line."""
+    if is_dataclass(value):
+        value = _fields(value)
+    if levels == 0 or not isinstance(value, dict | list | tuple) or not value:
+        yield json_text(value)
+        return
+    inner = newline + "  "
+    if isinstance(value, dict):
+        for place, (name, member) in enumerate(value.items()):
+            yield f"{'{' if place == 0 else ','}{inner}{json_text(name)}: "
+            yield from _broken(member, levels - 1, inner)
+        yield newline + "}"
+    else:
+        for place, member in enumerate(value):
+            yield f"{'[' if place == 0 else ','}{inner}{json_text(member)}"
+        yield newline + "]"
 
-    Raises ValueError for numbers that are not finite.
-    """
-    separators = (",", ":") if indent is None else None
-    text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False, allow_nan=False)
-    return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
+
+def _plain(value: Any) -> Any:
+    """The value with dictionaries in the place of dataclasses, all the way down."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(member) for key, member in value.items()}
+    return {name: _plain(member) for name, member in _fields(value).items()} if is_dataclass(value) else value
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name, as they are."""
+    return {name: getattr(value, name) for name in _field_names(type(value))}
+
+
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_fields)

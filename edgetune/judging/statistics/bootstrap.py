@@ -20,7 +20,7 @@ from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import Mean, allow_for_unseen, t_interval, t_quantile
 
 RESAMPLES = 10_000
-_WEIGHTS_AT_ONCE = 1_000_000
+WEIGHTS_AT_ONCE = 1_000_000
 """How many counts a chunk of resamples holds: 8 MB."""
 
 _NO_INFLUENCE = 1e-9
@@ -81,7 +81,7 @@ def resample(
         raise ValueError(f"a bootstrap needs at least 2 {'items' if clusters is None else 'clusters'}")
     value = aggregate(np.ones((1, items)))
     left_out = np.concatenate([aggregate(weights[:, numbers]) for weights in _leave_each_out(units)])
-    drawn = np.concatenate([aggregate(weights[:, numbers]) for weights in _draw(units, resamples, seed)])
+    drawn = np.concatenate([aggregate(weights[:, numbers]) for weights in draw_units(units, resamples, seed)])
     if not (np.isfinite(value).all() and np.isfinite(left_out).all() and np.isfinite(drawn).all()):
         raise ValueError("the metric is not finite for every resample of the items")
     return Bootstrap(float(value[0]), drawn, left_out)
@@ -178,10 +178,10 @@ def _corrections(bootstrap: Bootstrap) -> tuple[float, float]:
     return float(ndtri(share)), acceleration
 
 
-def _draw(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+def draw_units(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """How often each unit is drawn in each resample, (b, g) in chunks."""
     generator = np.random.default_rng(seed)
-    rows = max(1, _WEIGHTS_AT_ONCE // units)
+    rows = max(1, WEIGHTS_AT_ONCE // units)
     for first in range(0, resamples, rows):
         count = min(rows, resamples - first)
         places = generator.integers(0, units, (count, units)) + units * np.arange(count)[:, None]
@@ -189,7 +189,7 @@ def _draw(units: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]
 
 
 def _leave_each_out(units: int) -> Iterator[NDArray[np.float64]]:
-    rows = max(1, _WEIGHTS_AT_ONCE // units)
+    rows = max(1, WEIGHTS_AT_ONCE // units)
     for first in range(0, units, rows):
         places = np.arange(first, min(units, first + rows))
         weights = np.ones((places.size, units))

@@ -20,11 +20,12 @@ from edgetune.judging.statistics.accuracy import (
     count_pairs,
     mcnemar_mid_p,
 )
-from edgetune.judging.statistics.bootstrap import bootstrap_p, cautious_interval, differing_units, resample
+from edgetune.judging.statistics.bootstrap import bootstrap_p, cautious_interval, differing_units
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import difference_interval, measure_mean, too_few_differ
 from edgetune.judging.statistics.sign_flip import sign_flip_p
+from edgetune.judging.statistics.sums import resample_together
 
 _WHOLE_RANGE: dict[Unit, float] = {"share": 1.0, "points": 100.0}
 
@@ -155,8 +156,8 @@ def _weigh_scores(
 def _weigh_aggregates(pairing: Pairing, confidence: float) -> Evidence:
     if pairing.candidate_aggregate is None or pairing.baseline_aggregate is None:
         raise ValueError(f"{pairing.metric}: a comparison of the kind aggregate needs both aggregates")
-    candidate = resample(pairing.candidate_aggregate, pairing.items, pairing.clusters)
-    baseline = resample(pairing.baseline_aggregate, pairing.items, pairing.clusters)
+    sides = (pairing.candidate_aggregate, pairing.baseline_aggregate)
+    candidate, baseline = resample_together(sides, pairing.items, pairing.clusters)
     difference = candidate.minus(baseline)
     step = _step(pairing.unit, np.concatenate([candidate.influence, baseline.influence]))
     units, few = difference.units, too_few_differ(sum(differing_units(difference)), 1 - confidence)
