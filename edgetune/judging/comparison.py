@@ -28,8 +28,8 @@ Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class SumMetric:
     """An aggregate that needs nothing of the items but sums over them: F1 the counts of each label, a mean two sums.
 
-    Item i adds the numbers `rows[kinds[i]]`; kinds (n,), rows (k, c). `combine` makes the metric of such sums, (b, c) to
-    (b,). All items of one kind count alike, so it is enough to know how many of each kind were drawn.
+    Item i adds the numbers `rows[kinds[i]]`; kinds (n,), rows (k, c). `combine` makes the metric of such sums, (b, c)
+    -> (b,). All items of one kind count alike, so it is enough to know how many of each kind were drawn.
     """
 
     kinds: NDArray[np.intp]

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from statistics import fmean
 from typing import Literal, get_args
 
+from edgetune.metrics.stems import StemmedWords
+
 RougeName = Literal["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
 ROUGE_NAMES: tuple[RougeName, ...] = get_args(RougeName)
@@ -56,7 +58,7 @@ def score_rouge(
         raise ValueError(f"{len(predictions)} predictions and {len(references)} references cannot be compared")
     if not all(references):
         raise ValueError("an item has no reference")
-    scorer = RougeScorer(list(names), use_stemmer=True)
+    scorer = RougeScorer(list(names), tokenizer=StemmedWords())
     scores = [scorer.score_multi(texts, text) for text, texts in zip(predictions, references, strict=True)]
     return {name: [100 * float(score[name].fmeasure) for score in scores] for name in names}
 

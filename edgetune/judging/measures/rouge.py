@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from edgetune.errors import DataError
 from edgetune.judging.answer import Answer
@@ -32,11 +33,16 @@ def _measure(name: RougeName) -> Callable[[Sequence[Item], Sequence[Answer], Sui
                 "have none",
                 remedy="measure token_f1 or exact_match, or let a judge grade",
             )
-        scores = score_rouge([text for text, _ in pairs], [item.references for _, item in pairs], [name])[name]
-        found = iter(scores)
+        found = iter(_scores(tuple(text for text, _ in pairs), tuple(item.references for _, item in pairs), name))
         return measure_mean([next(found) if item.references else None for item in items], NO_REFERENCES)
 
     return measure
+
+
+@lru_cache(maxsize=16)
+def _scores(texts: tuple[str, ...], references: tuple[tuple[str, ...], ...], name: RougeName) -> tuple[float, ...]:
+    """ROUGE of each text. The gate compares what was measured just before, so the last ones are kept."""
+    return tuple(score_rouge(texts, references, [name])[name])
 
 
 ROUGE = tuple(
