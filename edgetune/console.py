@@ -200,10 +200,14 @@ class _Lines:
             seconds = (time.monotonic() - self._started) / self._done * (self._total - self._done)
             left = f", {seconds:.0f} s left"
         text = f", {self._text}" if self._text else ""
-        note(f"{self._description}: {self._done:g}/{self._total:g} {self._unit}, {rate}{left}{text}")
+        note(f"{self._description}: {_count(self._done)}/{_count(self._total)} {self._unit}, {rate}{left}{text}")
+
+
+def _count(amount: float) -> str:
+    return f"{amount:,.0f}" if amount == int(amount) else f"{amount:,g}"
 
 
 def _rate(done: float, started: float, unit: str) -> str:
     per_second = done / max(time.monotonic() - started, 1e-9)
     singular = unit.removesuffix("s")
-    return f"{per_second:.1f} {unit}/s" if per_second >= 1 or done == 0 else f"{1 / per_second:.1f} s/{singular}"
+    return f"{per_second:,.1f} {unit}/s" if per_second >= 1 or done == 0 else f"{1 / per_second:.1f} s/{singular}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from statistics import fmean
 from typing import Any
@@ -67,6 +68,39 @@ def classified(items: int = 500, *, baseline: bool = True, outcome: Outcome = Ou
         verdict=Verdict(outcome, (compare("accuracy", outcome),), (), False) if baseline else None,
         notes=("Labels are scored by the likelihood of their tokens.",),
     )
+
+
+@cache
+def of_labels(labels: tuple[str, ...], items: int = 300) -> Judgement:
+    """Labels of one's own, and two models that take one for the next one now and then."""
+    gold = [labels[number % len(labels)] for number in range(items)]
+    sides = []
+    for name, step in (("old.gguf", 9), ("new.gguf", 7)):
+        guess = [labels[(n + (n % step == 0)) % len(labels)] if n % 41 else None for n in range(items)]
+        sides.append(_classifier(name, gold, guess, labels))
+    suite = make_suite("classify", labels=list(labels), prompt="{text}", name="labels")
+    return replace(
+        classified(30),
+        suite=suite,
+        items=tuple(make_item(number, f"text {number}", gold=label) for number, label in enumerate(gold)),
+        candidate=sides[1],
+        baseline=sides[0],
+    )
+
+
+@cache
+def of_many_items(times: int = 1000) -> Judgement:
+    """`classified`, whose matrices count so many times the items."""
+    judgement = classified(60)
+    sides = []
+    for side in (judgement.candidate, judgement.baseline):
+        assert side is not None
+        assert side.classification is not None
+        metrics = side.classification
+        more = tuple(tuple(times * count for count in row) for row in metrics.confusion)
+        metrics = replace(metrics, confusion=more, unparsed=times * metrics.unparsed, items=times * metrics.items)
+        sides.append(replace(side, classification=metrics))
+    return replace(judgement, candidate=sides[0], baseline=sides[1])
 
 
 @cache
@@ -279,8 +313,10 @@ def prose(chance: random.Random, characters: int) -> str:
     return text[:characters].strip()
 
 
-def _classifier(name: str, gold: Sequence[str], predicted: Sequence[str | None]) -> Evaluation:
-    metrics = measure_classification(gold, predicted, LABELS)
+def _classifier(
+    name: str, gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str] = LABELS
+) -> Evaluation:
+    metrics = measure_classification(gold, predicted, labels)
     right = tuple(float(a == b) for a, b in zip(gold, predicted, strict=True))
     answers = tuple(
         Answer(f"q{number:03}", text=None if label else "I would rather not | _say_", predicted=label)

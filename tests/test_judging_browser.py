@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_judgement import HOSTILE, classified, hostile, judged, preferred
+from sample_judgement import HOSTILE, classified, hostile, judged, of_labels, of_many_items, preferred
 
 from edgetune.judging.comparison import Outcome
 from edgetune.judging.judgement import Judgement
@@ -23,6 +23,7 @@ _FLAGS = (
     "--disable-component-update --disable-sync"
 )
 _PHONE = {"width": 390, "height": 844}
+_NARROW = {"width": 360, "height": 780}
 _DESKTOP = {"width": 1280, "height": 900}
 _AT_ONCE_MILLISECONDS = 1000
 """Generous, for a busy machine: some 10 ms are usual."""
@@ -208,6 +209,73 @@ def test_a_phone_never_scrolls_sideways(opened: Opened, sample: Callable[[], Jud
     assert wide == []
 
 
+@pytest.mark.parametrize("viewport", [_NARROW, _PHONE, _DESKTOP], ids=["360", "390", "1280"])
+@pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.REGRESSION, Outcome.INCONCLUSIVE])
+def test_no_line_of_a_picture_crosses_a_word(opened: Opened, viewport: dict[str, int], outcome: Outcome) -> None:
+    page = opened(judged(6, outcome=outcome), viewport)
+    assert page.evaluate(_CROSSED) == []
+    assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
+
+
+def test_no_count_is_broken_into_lines(opened: Opened) -> None:
+    page = opened(of_many_items(12_345), _NARROW)
+    page.click("details.labels summary")
+    assert "," in page.inner_text(".matrix tbody td")
+    broken = page.evaluate(
+        """() => [...document.querySelectorAll(".matrix td, .metrics td")].filter((cell) => {
+            const words = document.createRange();
+            for (const node of cell.childNodes) for (const word of (node.textContent.matchAll(/[^ ]+/g))) {
+                const text = node.firstChild || node;
+                words.setStart(text, word.index);
+                words.setEnd(text, word.index + word[0].length);
+                if (words.getClientRects().length > 1) return true;
+            }
+            return false;
+        }).map((cell) => cell.textContent)"""
+    )
+    assert broken == []
+
+
+def test_a_table_that_is_cut_says_so_until_its_end_is_seen(opened: Opened) -> None:
+    page = opened(of_labels(tuple(f"label_{number:02d}" for number in range(20))), _NARROW)
+    wide = page.query_selector(".matrices .wide")
+    assert wide.query_selector(".hint").inner_text() == "Scroll sideways to see all 21 columns."
+    assert wide.get_attribute("data-more").split() == ["right"]
+    wide.query_selector(".scroll").evaluate("(scroll) => scroll.scrollTo(scroll.scrollWidth, 0)")
+    page.wait_for_function("document.querySelector('.matrices .wide').dataset.more.trim() === 'left'")
+    # The true label of a row stays in sight.
+    assert wide.query_selector("tbody th").bounding_box()["x"] < 60
+    small = opened(classified(60))
+    hints = small.query_selector_all(".hint")
+    assert hints
+    assert not any(hint.is_visible() for hint in hints)
+
+
+def test_metrics_of_labels_open_on_a_click(opened: Opened) -> None:
+    page = opened(of_labels(tuple(f"label_{number:02d}" for number in range(20))), _PHONE)
+    table = page.query_selector(".labels table")
+    assert not table.is_visible()
+    page.click(".labels summary")
+    assert table.is_visible()
+    assert table.inner_text().count("precision") == 20
+
+
+def test_each_change_of_an_item_has_the_name_of_its_criterion(opened: Opened) -> None:
+    page = opened(judged(20), _NARROW)
+    changes = [change.inner_text() for change in page.query_selector("#list .moved").query_selector_all(".change")]
+    assert [change.split()[0] for change in changes] == ["Correctness", "Completeness", "Instruction"]
+    opinions = page.inner_text("#list details .side")
+    assert "The grades are means over all verdicts; those of each judge are below." in opinions
+    assert "gpt-small: Correctness" in opinions
+    alone = opened(classified(20))
+    assert alone.inner_text("#list .moved") == "right → wrong"
+
+
+def test_filters_tell_of_items_that_the_page_leaves_out(opened: Opened) -> None:
+    page = opened(classified(4000))
+    assert "all 3,000 of 4,000" in page.inner_text("#filters")
+
+
 def test_dark_and_light_are_both_readable(opened: Opened) -> None:
     page = opened(judged(20))
     for scheme in ("light", "dark"):
@@ -270,6 +338,18 @@ def test_paper_shows_the_verdict_and_no_tools(opened: Opened) -> None:
     assert page.query_selector("#tools").is_visible() is False
     assert page.query_selector("#verdict").is_visible()
 
+
+_CROSSED = """() => [...document.querySelectorAll("svg.interval")].flatMap((picture) => {
+    const frame = picture.closest(".comparison").getBoundingClientRect();
+    const lines = [...picture.querySelectorAll("line, circle")].map((line) => line.getBoundingClientRect());
+    return [...picture.querySelectorAll("text")].filter((text) => {
+        const box = text.getBoundingClientRect();
+        const beside = (line) => line.right < box.left || line.left > box.right;
+        const apart = (line) => beside(line) || line.bottom < box.top || line.top > box.bottom;
+        return box.left < frame.left || box.right > frame.right || !lines.every(apart);
+    }).map((text) => text.textContent);
+})"""
+"""The words of the pictures that a line crosses, or that leave their card."""
 
 _CONTRAST = """(element) => {
     const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,19 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
-from sample_judgement import CRITERIA, HOSTILE, classified, compare, hostile, judged, make_item, modelled, preferred
+from sample_judgement import (
+    CRITERIA,
+    HOSTILE,
+    classified,
+    compare,
+    hostile,
+    judged,
+    make_item,
+    modelled,
+    of_labels,
+    of_many_items,
+    preferred,
+)
 
 from edgetune.errors import OutputError
 from edgetune.judging.answer import Answer
@@ -22,10 +35,12 @@ from edgetune.judging.baseline import REPORT_FORMAT
 from edgetune.judging.comparison import Outcome
 from edgetune.judging.confusion import panels_of
 from edgetune.judging.gate import Verdict, explain
+from edgetune.judging.glyphs import Fonts, find_fonts
 from edgetune.judging.grading.pairwise import compare_answers
 from edgetune.judging.judgement import Evaluation, Judgement, Measured
 from edgetune.judging.measures import MEASURES
-from edgetune.judging.metrics_table import metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.metrics_table import label_rows, metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.picture import draw_matrices
 from edgetune.judging.report import (
     github_annotations,
     report_document,
@@ -35,6 +50,7 @@ from edgetune.judging.report import (
     write_report,
 )
 from edgetune.judging.report.changes import find_changes, worst_first
+from edgetune.judging.report.document import report_lines
 from edgetune.judging.report.interval_picture import draw_intervals
 from edgetune.judging.report.markdown import LARGEST_CHARACTERS
 from edgetune.judging.rubric import load_rubric
@@ -132,6 +148,21 @@ def test_report_json_tells_verdict_costs_and_reasons_and_not_where_the_data_lie(
     assert "/somewhere/on/this/machine" not in json.dumps(document)
 
 
+@pytest.mark.parametrize("name", SAMPLES)
+def test_report_json_is_the_document_that_python_gets(name: str) -> None:
+    judgement = SAMPLES[name]()
+    text = "".join(report_lines(judgement))
+    assert json.loads(text) == json.loads(json.dumps(report_document(judgement)))
+    assert REPORT_FORMAT in text[:200]
+
+
+def test_each_answer_is_one_line_of_report_json() -> None:
+    lines = "".join(report_lines(classified(40))).splitlines()
+    answers = [line for line in lines if line.startswith('      {"id":"q')]
+    assert len(answers) == 80
+    assert json.loads(answers[0].removesuffix(","))["id"] == "q000"
+
+
 # Items
 
 
@@ -187,6 +218,7 @@ def test_equal_answers_are_not_called_degenerate_but_empty_ones_are() -> None:
 def test_the_table_of_metrics_holds_what_scikit_learn_measured() -> None:
     judgement = classified()
     rows = {row[0]: row[1:] for row in metrics_rows(judgement)}
+    rows |= {f"{label}: {row[0]}": row[1:] for label, found in label_rows(judgement) for row in found}
     assert metrics_headings(judgement) == ["", "baseline", "candidate", "difference"]
     assert all(len(row) == 3 for row in rows.values())
     for place, side in enumerate((judgement.baseline, judgement.candidate)):
@@ -200,6 +232,90 @@ def test_the_table_of_metrics_holds_what_scikit_learn_measured() -> None:
 def test_every_row_of_the_table_has_a_cell_for_every_heading(name: str) -> None:
     judgement = SAMPLES[name]()
     assert {len(row) for row in metrics_rows(judgement)} == {len(metrics_headings(judgement))}
+
+
+def test_counts_are_written_in_one_way_everywhere() -> None:
+    judgement = of_many_items()
+    counts = [str(count) for panel in panels_of(judgement) for row in panel.metrics.confusion for count in row]
+    unparsed = [str(panel.metrics.unparsed) for panel in panels_of(judgement)]
+    texts = [
+        shown(render_metrics(judgement), render_matrices(panels_of(judgement))),
+        report_markdown(judgement),
+        re.sub(r"<style>.*?</style>|<script.*?</script>", "", report_html(judgement), flags=re.DOTALL),
+    ]
+    for count in {*counts, *unparsed} - {"0"}:
+        assert len(count) >= 4
+        for text in texts:
+            assert f"{int(count):,}" in text
+            assert not re.search(rf"\b{count}\b", text)
+
+
+MANY = tuple(f"label_{number:02d}" for number in range(20))
+
+
+def test_the_terminal_shows_of_many_labels_those_that_fell_most() -> None:
+    judgement = of_labels(MANY)
+    before, now = (side.classification.per_label for side in (judgement.baseline, judgement.candidate))  # type: ignore[union-attr]
+    fell = sorted(range(20), key=lambda place: now[place].f1 - before[place].f1)
+    text = shown(render_metrics(judgement), width=80)
+    assert re.findall(r"(label_..): F1", text) == [MANY[place] for place in fell[:6]]
+    assert "Of 20 labels, the 6 whose F1 fell most." in text
+    assert len(re.findall(r": F1", shown(render_metrics(classified(30))))) == 3
+
+
+def test_a_matrix_that_is_wider_than_the_terminal_is_told_by_its_largest_confusions() -> None:
+    judgement = of_labels(MANY, 2000)
+    panels = panels_of(judgement)
+    text = shown(render_matrices(panels), width=80)
+    assert "…" not in text
+    assert "The report (--out) has the matrices of 21 columns." in text
+    confusion = panels[0].metrics.confusion
+    largest = max(confusion[row][column] for row in range(20) for column in range(21) if row != column)
+    first = next(line for line in text.splitlines() if line.startswith("label_"))
+    assert first.split()[2] == str(largest)
+    assert shown(render_matrices(panels), width=250).count("label_00") == 4
+
+
+def test_many_labels_are_folded_on_the_page_and_in_the_comment() -> None:
+    page, comment = report_html(of_labels(MANY)), report_markdown(of_labels(MANY))
+    metrics = page[page.index('id="metrics"') : page.index('id="matrices"')]
+    assert "<details" in metrics
+    assert metrics.index("<details") < metrics.index("label_07")
+    assert "Precision, recall and F1 of 20 labels" in metrics
+    folded = comment[comment.index("<details>") : comment.index("</details>")]
+    assert folded.count("| label\\_") == 60
+    assert comment.index("label\\_07") > comment.index("<details>")
+
+
+EMOJI = ("👍", "👎", "👩\u200d👧", "$x$ _y^2", "正面", "سلبي", "tab\there")
+
+
+def test_labels_that_the_font_lacks_are_drawn_without_a_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_matrices(panels_of(of_labels(EMOJI)), tmp_path / "confusion.png")
+    assert "👩\u200d👧" in report_html(of_labels(EMOJI))
+
+
+def test_a_symbol_without_a_glyph_is_drawn_by_its_name_and_a_word_by_its_number() -> None:
+    fonts = Fonts(("sans-serif",), frozenset("👍👧👩\u200d正面\t"))
+    assert fonts.label("👍", 1) == "[thumbs up sign]"
+    assert fonts.label("👩\u200d👧", 2) == "[woman][girl]"
+    assert fonts.label("正面", 3) == "#3"
+    assert fonts.label("good 👍", 4) == "good [thumbs up sign]"
+    assert fonts.label("naïve", 5) == "naïve"
+    assert fonts.text("model-正面.gguf") == "model-??.gguf"
+    assert find_fonts(["plain", "naïve €"]).lacking == frozenset()
+    assert find_fonts(["a\tb", "x\ud83d"]).lacking == frozenset("\t\ud83d")
+
+
+@pytest.mark.parametrize("labels", [3, 20, 60, 300])
+def test_a_picture_of_matrices_stays_of_a_size_that_opens(tmp_path: Path, labels: int) -> None:
+    file = tmp_path / "confusion.png"
+    draw_matrices(panels_of(of_labels(tuple(f"label {number}" for number in range(labels)), 600)), file)
+    width, height = (int.from_bytes(file.read_bytes()[start : start + 4], "big") for start in (16, 20))
+    assert width * height < 30e6
+    assert file.stat().st_size < 3e6
 
 
 def test_metrics_are_called_as_the_registry_calls_them() -> None:
@@ -291,6 +407,22 @@ def test_a_page_of_very_many_items_shows_the_worst_and_says_so() -> None:
     assert "The 3,000 worst of 4,000 items" in page
     lost = sum(change.status == "worse" for change in find_changes(judgement))
     assert sum(item["status"] == "worse" for item in data["items"]) == lost
+
+
+def test_a_page_of_very_long_texts_holds_as_many_items_as_a_browser_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgetune.judging.report.page_data.SHOWN_CHARACTERS_IN_ALL", 50_000)
+    page = report_html(judged(60))
+    items = page_data(page)["items"]
+    assert 0 < len(items) < 60
+    assert len(page) < 50_000 + 60_000
+    assert f"The {len(items)} worst of 60 items; all of them are in report.json." in page
+
+
+def test_a_page_says_how_many_items_of_each_kind_it_leaves_out() -> None:
+    judgement = classified(4000)
+    totals = page_data(report_html(judgement))["totals"]
+    assert totals["worse"] == sum(change.status == "worse" for change in find_changes(judgement))
+    assert totals["worse"] + totals["better"] + totals["same"] == 4000
 
 
 def test_invisible_characters_are_shown_and_ordinary_ones_are_left_alone() -> None:

@@ -18,6 +18,7 @@ from edgetune.judging.wording import (
     value_range_text,
     value_text,
 )
+from edgetune.metrics.classification import ClassificationMetrics
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,19 @@ def metrics_headings(judgement: Judgement) -> list[str]:
 def metrics_rows(judgement: Judgement) -> list[list[str]]:
     """One row per metric, with as many cells as `metrics_headings`. Each metric's interval has a row below it.
 
-    Differences are candidate - baseline: of shares in points, of perplexity in percent, of others as they are.
+    Differences are candidate - baseline: of shares in points, of perplexity in percent, of others as they are. The
+    metrics of each label are in `label_rows`.
     """
-    candidate, baseline = judgement.candidate, judgement.baseline
-    evaluations = [candidate] if baseline is None else [baseline, candidate]
+    candidate, evaluations = judgement.candidate, _evaluations(judgement)
     comparisons = judgement.verdict.comparisons if judgement.verdict else ()
     compared = {comparison.metric: comparison for comparison in comparisons}
     rows = []
     for name in dict.fromkeys((*candidate.measures, *compared)):
         rows += _metric_rows(name, evaluations, compared.get(name), judgement.confidence)
-    if all(evaluation.classification is not None for evaluation in evaluations):
-        rows += _classification_rows(evaluations)
+    if metrics := _classifications(judgement):
+        if "macro_f1" not in candidate.measures:
+            rows.append(_share_row("Macro-F1", [one.macro_f1 for one in metrics]))
+        rows.append(["Unparsed items", *(f"{one.unparsed:,}" for one in metrics), *_blank(evaluations)])
     facts: list[tuple[str, Callable[[Evaluation], str]]] = [
         ("File size", lambda e: "" if e.size_bytes is None else megabytes(e.size_bytes)),
         ("Seconds per item", lambda e: "" if e.seconds is None else f"{e.seconds / max(1, len(e.answers)):.3f}"),
@@ -83,6 +86,46 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
         if any(cells):
             rows.append([title, *cells, *_blank(evaluations)])
     return rows
+
+
+def label_rows(judgement: Judgement) -> list[tuple[str, list[list[str]]]]:
+    """Each label of a classification with its rows, like those of `metrics_rows`: precision, recall and F1."""
+    metrics = _classifications(judgement)
+    if not metrics:
+        return []
+    return [
+        (
+            label,
+            [
+                _share_row("precision", [one.per_label[place].precision for one in metrics]),
+                _share_row("recall", [one.per_label[place].recall for one in metrics]),
+                _share_row("F1", [one.per_label[place].f1 for one in metrics]),
+            ],
+        )
+        for place, label in enumerate(metrics[0].labels)
+    ]
+
+
+def labels_to_look_at(judgement: Judgement, count: int) -> list[str]:
+    """The labels whose F1 fell most from baseline to candidate, or is lowest where there is no baseline; first the
+    worst. Without labels, none."""
+    metrics = _classifications(judgement)
+    if not metrics:
+        return []
+    f1 = [[label.f1 for label in one.per_label] for one in metrics]
+    worth = [values[-1] - values[0] if len(metrics) == 2 else values[0] for values in zip(*f1, strict=True)]
+    return [metrics[0].labels[place] for place in sorted(range(len(worth)), key=worth.__getitem__)[:count]]
+
+
+def _evaluations(judgement: Judgement) -> list[Evaluation]:
+    return [judgement.candidate] if judgement.baseline is None else [judgement.baseline, judgement.candidate]
+
+
+def _classifications(judgement: Judgement) -> list[ClassificationMetrics]:
+    """Of all sides, or none where a side has none."""
+    evaluations = _evaluations(judgement)
+    metrics = [evaluation.classification for evaluation in evaluations if evaluation.classification is not None]
+    return metrics if len(metrics) == len(evaluations) else []
 
 
 def _metric_rows(
@@ -105,25 +148,9 @@ def _metric_rows(
     return rows
 
 
-def _classification_rows(evaluations: Sequence[Evaluation]) -> list[list[str]]:
-    metrics = [evaluation.classification for evaluation in evaluations if evaluation.classification is not None]
-
-    def row(title: str, values: Sequence[float]) -> list[str]:
-        change = [points(values[1] - values[0])] if len(values) == 2 else []
-        return [title, *(percent(value) for value in values), *change]
-
-    rows = []
-    if "macro_f1" not in evaluations[-1].measures:
-        rows.append(row("Macro-F1", [one.macro_f1 for one in metrics]))
-    for place, label in enumerate(metrics[0].labels):
-        of_label = [one.per_label[place] for one in metrics]
-        rows += [
-            row(f"{label}: precision", [one.precision for one in of_label]),
-            row(f"{label}: recall", [one.recall for one in of_label]),
-            row(f"{label}: F1", [one.f1 for one in of_label]),
-        ]
-    rows.append(["Unparsed items", *(str(one.unparsed) for one in metrics), *_blank(evaluations)])
-    return rows
+def _share_row(title: str, values: Sequence[float]) -> list[str]:
+    change = [points(values[1] - values[0])] if len(values) == 2 else []
+    return [title, *(percent(value) for value in values), *change]
 
 
 def _blank(evaluations: Sequence[Evaluation]) -> list[str]:

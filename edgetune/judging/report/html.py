@@ -21,7 +21,7 @@ from edgetune.judging.comparison import Comparison, Outcome
 from edgetune.judging.confusion import Panel, panels_of, shown_columns
 from edgetune.judging.gate import NO_VERDICT, explain
 from edgetune.judging.judgement import Judgement
-from edgetune.judging.metrics_table import metrics_headings, metrics_rows
+from edgetune.judging.metrics_table import label_rows, metrics_headings, metrics_rows
 from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
 from edgetune.judging.report.page_data import data_block, page_items
@@ -72,6 +72,7 @@ def report_html(judgement: Judgement) -> str:
         confidence=f"{judgement.confidence * 100:g} %",
         headings=metrics_headings(judgement),
         rows=metrics_rows(judgement),
+        label_rows=label_rows(judgement),
         matrices=_matrices(panels_of(judgement)),
         figures=judge_figures(judgement),
         shown_items=len(items["items"]),
@@ -155,7 +156,7 @@ def _matrices(panels: list[Panel]) -> list[dict[str, Any]]:
                     "label": label,
                     "cells": [
                         {
-                            "count": count,
+                            "count": f"{count:,}",
                             "share": f"{100 * count / max(1, of_label.support):.0f} %",
                             "shade": round(_SHADES * count / max(1, of_label.support)),
                             "right": place == column,

@@ -17,7 +17,7 @@ from edgetune.judging.confusion import Panel, panels_of, shown_columns
 from edgetune.judging.gate import NO_VERDICT
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.judgement import Evaluation, Judgement
-from edgetune.judging.metrics_table import item_value_text, metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.metrics_table import item_value_text, label_rows, metric_facts, metrics_headings, metrics_rows
 from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.changes import (
     Change,
@@ -54,6 +54,10 @@ def report_markdown(judgement: Judgement) -> str:
         if verdict.comparisons:
             parts.append(_comparisons(verdict.comparisons))
     parts.append(_table(metrics_headings(judgement), metrics_rows(judgement)))
+    if labels := label_rows(judgement):
+        rows = [[f"{label}: {title}", *cells] for label, rows in labels for title, *cells in rows]
+        summary = f"<summary>Precision, recall and F1 of {len(labels):,} labels</summary>"
+        parts.append(f"<details>{summary}\n\n{_table(metrics_headings(judgement), rows)}\n\n</details>")
     if panels := panels_of(judgement):
         parts += ["## Confusion matrices", *_matrices(panels)]
     if figures := judge_figures(judgement):
@@ -108,7 +112,7 @@ def _matrices(panels: list[Panel]) -> list[str]:
     parts = []
     for panel in panels:
         rows = [
-            [label, *(str(count) for count in counts[: len(columns)])]
+            [label, *(f"{count:,}" for count in counts[: len(columns)])]
             for label, counts in zip(panel.metrics.labels, panel.metrics.confusion, strict=True)
         ]
         parts.append(f"{_cell(panel.title)} (accuracy {percent(panel.metrics.accuracy)})")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from edgetune.judging.grading.grades import Grade, Preference
@@ -21,6 +21,9 @@ SHOWN_ITEMS = 3000
 SHOWN_CHARACTERS = 8000
 """Of one text. All of it is in report.json."""
 
+SHOWN_CHARACTERS_IN_ALL = 15_000_000
+"""Of all items together: what a phone opens in a few seconds."""
+
 
 def page_items(judgement: Judgement) -> dict[str, Any]:
     """The items, worst first, and the names of their metrics and sides.
@@ -36,15 +39,38 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
     for preference in judgement.preferences:
         preferences[preference.item].append(preference)
     main = [name for name in deciding_metrics(judgement) if name != PREFERENCE]
-    changes = worst_first(find_changes(judgement))[:SHOWN_ITEMS]
+    changes = worst_first(find_changes(judgement))
     return {
         "sides": [{"role": side.role, "name": visible(side.evaluation.name)} for side in columns],
         "metrics": [metric_facts(name).title for name in metrics],
         "main": [metrics.index(name) for name in main],
         "paired": judgement.baseline is not None,
         "total": len(judgement.items),
-        "items": [_item(judgement, judgement.items[change.place], change, columns, preferences) for change in changes],
+        "totals": _totals(changes),
+        "items": list(
+            _within_room(
+                _item(judgement, judgement.items[change.place], change, columns, preferences)
+                for change in changes[:SHOWN_ITEMS]
+            )
+        ),
     }
+
+
+def _totals(changes: Sequence[Change]) -> dict[str, int]:
+    """How many of all items each filter of the page would find."""
+    totals = Counter[str](change.status for change in changes)
+    flaws = {name: sum(getattr(change, name) for change in changes) for name in ("unscored", "degenerate")}
+    return {**totals, **flaws}
+
+
+def _within_room(items: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The first items, as many as the page has room for."""
+    room = SHOWN_CHARACTERS_IN_ALL
+    for item in items:
+        yield item
+        room -= len(json_text(item))
+        if room < 0:
+            return
 
 
 def data_block(value: Any) -> str:

@@ -4,7 +4,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const find = (id) => document.getElementById(id);
   const list = find("list"), more = find("more"), search = find("search"), sort = find("sort");
-  const CHUNK = 40;
+  const CHUNK = 40, MOST_VALUES = 4;
   const TONES = {worse: "regression", wrong: "regression", better: "pass", right: "pass"};
   const FILTERS = [
     ["all", "all", () => true],
@@ -55,9 +55,14 @@
     return parts.filter(Boolean).join("\n").toLowerCase();
   }
 
-  function movement(item) {
-    const texts = data.main.map((metric) => item.sides.map((side) => side.values[metric]).join(" → "));
-    return [...texts.slice(0, 3), item.preferred].filter(Boolean).join("  ·  ");
+  // Right and wrong speak for themselves; any other value has the name of its metric beside it.
+  function movements(item) {
+    const texts = data.main.slice(0, MOST_VALUES).map((metric) => {
+      const values = item.sides.map((side) => side.values[metric]).join(" → ");
+      return /[0-9–]/.test(values) || data.main.length > 1 ? data.metrics[metric] + " " + values : values;
+    });
+    if (data.main.length > MOST_VALUES) texts.push("and " + (data.main.length - MOST_VALUES) + " more");
+    return [...texts, item.preferred].filter(Boolean);
   }
 
   function opinion(one) {
@@ -85,6 +90,7 @@
       scores.append(make("div", "", make("dt", "", title), make("dd", "", side.values[metric])));
     });
     if (data.metrics.length) box.append(scores);
+    if (new Set((side.grades || []).map((grade) => grade.judge)).size > 1) box.append(make("p", "label", "The grades are means over all verdicts; those of each judge are below."));
     if (side.label !== undefined) box.append(...block("", side.label, "text predicted"));
     if (side.text !== undefined) box.append(...block("", side.text || "(empty)"));
     else if (side.label === undefined && data.labelled) box.append(...block("", "unparsed", "text predicted"));
@@ -111,7 +117,7 @@
     const details = make("details", "item");
     const status = make("span", "status " + (TONES[item.status] || ""), item.status || (item.unknown ? "no value" : ""));
     const gist = make("span", "gist", make("b", "", ...marked(item.id)), ...marked(item.text.slice(0, 200).replace(/\s+/g, " ")));
-    const moved = make("span", "moved", make("span", "values", movement(item)));
+    const moved = make("span", "moved", ...movements(item).map((text) => make("span", "change", text)));
     gist.dir = "auto";
     for (const flag of ["unscored", "degenerate"]) if (item[flag]) moved.append(make("span", "flag", flag));
     details.append(make("summary", "", status, gist, moved));
@@ -189,7 +195,9 @@
   for (const [name, title, wanted] of FILTERS) {
     const count = data.items.filter(wanted).length;
     if (!count && name !== "all" && !(data.paired && ["worse", "better", "same"].includes(name))) continue;
-    const button = make("button", "", title, " ", make("b", "", count.toLocaleString("en")));
+    const total = name === "all" ? data.total : data.totals[name];
+    const counted = count.toLocaleString("en") + (total > count ? " of " + total.toLocaleString("en") : "");
+    const button = make("button", "", title, " ", make("b", "", counted));
     button.type = "button";
     button.dataset.filter = name;
     button.addEventListener("click", () => choose(name));
@@ -203,6 +211,21 @@
     show();
   });
   document.addEventListener("keydown", press);
+
+  // Says of each table whether a part of it lies outside the screen, and on which side.
+  for (const wide of document.querySelectorAll(".wide")) {
+    const scroll = wide.querySelector(".scroll"), columns = wide.querySelectorAll("thead th").length;
+    const hint = make("p", "hint", "Scroll sideways to see all " + columns + " columns.");
+    hint.hidden = true;
+    wide.append(hint);
+    const measure = () => {
+      const right = scroll.scrollWidth - scroll.clientWidth - scroll.scrollLeft;
+      hint.hidden = scroll.scrollWidth <= scroll.clientWidth + 1;
+      wide.dataset.more = (scroll.scrollLeft > 1 ? "left " : "") + (right > 1 ? "right" : "");
+    };
+    scroll.addEventListener("scroll", measure, {passive: true});
+    new ResizeObserver(measure).observe(scroll);
+  }
   const watcher = new IntersectionObserver((entries) => {
     if (!entries.some((entry) => entry.isIntersecting) || state.shown >= state.matched.length) return;
     showMore();
