@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Protocol
 
 from rich.columns import Columns
@@ -27,6 +28,9 @@ from edgetune.visible_text import visible, visible_json
 
 LINE_INTERVAL_SECONDS = 10.0
 """Without a terminal, progress is a plain line at most this often."""
+
+_PARTS_AT_ONCE = 100_000
+"""Pieces of a JSON document that are written together: about a megabyte."""
 
 
 class _Console(Console):
@@ -106,8 +110,11 @@ def document(value: Any) -> None:
     """In JSON mode, print `value` as the one document on stdout, in ASCII where the stream is not Unicode."""
     if _speaks() and _mode["json"]:
         unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-        text = json.dumps(value, indent=2, ensure_ascii=not unicode, default=str)
-        sys.stdout.write(visible_json(text) + "\n")
+        # Piece by piece: the whole text of a large report would take ten times the memory of its values.
+        parts = json.JSONEncoder(indent=2, ensure_ascii=not unicode, default=str).iterencode(value)
+        while text := "".join(islice(parts, _PARTS_AT_ONCE)):
+            sys.stdout.write(visible_json(text))
+        sys.stdout.write("\n")
         sys.stdout.flush()
 
 
