@@ -17,7 +17,6 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 LONGEST = (
     "end_to_end",
-    "plan_memory",
     "processes",
     "gguf_identity",
     "recipes_studies",
