@@ -52,6 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, smollm2_gguf: Path) -> Pat
     """A folder with the run directory run/."""
     folder = tmp_path_factory.mktemp("way")
     train(folder, *SHORT)
+    assert (folder / "run" / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
     return folder
 
 
