@@ -53,8 +53,8 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
         new, assumed = _answers(question, model, cache)
         old = None
         if baseline is not None and is_report(baseline):
-            stored = read_baseline(Path(baseline), question.hashes, question.items)
-            old = _Side(stored.answers, stored.fingerprint, graded=True)
+            stored = read_baseline(Path(baseline), question)
+            old = _Side(stored.answers, stored.fingerprint, graded=bool(stored.grades))
         elif baseline is not None:
             old, missing = _answers(question, baseline, cache)
             assumed += missing

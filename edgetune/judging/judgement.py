@@ -28,12 +28,16 @@ class Measured:
     values: tuple[float | None, ...]
 
 
+KNOWN_BY_FILES = ("gguf", "run", "folder")
+"""Kinds of models whose fingerprint covers everything that shapes an answer."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One model on one suite. `seconds` is the time for all items, without loading the model.
 
-    `kind` is gguf, run, folder, endpoint or outputs; `fingerprint` tells two models apart: the SHA-256 of the file or
-    the weights, of the outputs, or of the endpoint's address and model name.
+    `kind` is gguf, run, folder, endpoint or outputs; `fingerprint` tells two models apart: the SHA-256 of all files
+    that shape an answer, of the outputs, or of the endpoint's address and model name.
     """
 
     model: str
@@ -51,6 +55,13 @@ class Evaluation:
     def name(self) -> str:
         """The model's file name, or what stands for it."""
         return self.model if self.kind == "endpoint" else PurePath(self.model).name
+
+    def is_same_model(self, other: Evaluation) -> bool:
+        """Whether both are proven to be one model: by the files that each was made of.
+
+        Equal outputs prove nothing about what wrote them, and an address nothing about what is behind it.
+        """
+        return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
 
 
 @dataclass(frozen=True)
