@@ -110,6 +110,7 @@ def _judge(
         costs=costs,
         notes=(*_unproven(new, old), *validity.notes, *notes, *_uncertified(question)),
         details=_details(question),
+        inconclusive=settings.inconclusive,
     )
 
 
