@@ -36,7 +36,7 @@ OWN_ENDS = (None, "stop", "length", "context")
 """Why an answer ended that is the model's own. A filter, an error or an interrupt is somebody else's doing."""
 
 RESUMED_SECONDS = 3600.0
-"""What an endpoint answered in an interrupted run is taken over for so long: later, other weights may be behind it."""
+"""So long after an interrupt an endpoint's answers are taken over: later, other weights may be behind its address."""
 
 _ANSWER = TypeAdapter(Answer)
 
@@ -116,11 +116,11 @@ def known_answers(
     """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
     if cache is None or subject.kind == "outputs":
         return {}
-    within = RESUMED_SECONDS if subject.kind == "endpoint" else None
-    found = {
-        item.id: _read_answer(cache.get(_key(suite, item, subject), within_seconds=within), item, subject.kind)
-        for item in items
-    }
+    keys = {item.id: _key(suite, item, subject) for item in items}
+    if subject.kind == "endpoint":
+        taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
+        keys = {name: key for name, key in keys.items() if key in taken}
+    found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
     return {name: answer for name, answer in found.items() if answer is not None}
 
 
@@ -159,12 +159,12 @@ def _key(suite: Suite, item: Item, subject: Subject) -> str:
     return answer_key(suite, item, subject.kind, subject.fingerprint, subject.runtime)
 
 
-def _read_answer(value: Any, item: Item, kind: str) -> Answer | None:
+def _read_answer(value: Any, name: str, kind: str) -> Answer | None:
     """A remembered answer; None where it is none that this version would have kept."""
     if not isinstance(value, dict):
         return None
     try:
-        answer = _ANSWER.validate_python({**value, "id": item.id})
+        answer = _ANSWER.validate_python({**value, "id": name})
     except ValidationError:
         return None
     return answer if _is_its_own(answer, kind) else None

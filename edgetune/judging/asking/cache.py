@@ -7,7 +7,6 @@ processes may use the file at once. It holds answers under hashes: no question, 
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -63,29 +62,41 @@ class AnswerCache:
             self.close()
             raise self._damaged(problem) from None
 
-    def get(self, key: str, *, within_seconds: float | None = None) -> Any | None:
-        """The answer under this key, or None; None too for a row that cannot be read, whose question is asked again.
+    def get(self, key: str) -> Any | None:
+        """The answer under this key, or None; None too for a row that cannot be read, whose question is asked again."""
+        row = self._find("SELECT value FROM answers WHERE key = ?", key)
+        try:
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            return None
 
-        With `within_seconds`, only an answer that was kept before this cache was opened, and at most so long before.
+    def of_last_run(self, keys: Iterable[str], pause_seconds: float) -> set[str]:
+        """Of these keys, those whose answers one run has kept that ended at most `pause_seconds` before this one began.
+
+        A longer pause between two answers parts two runs. What was kept since this cache was opened does not count.
         """
+        found = ((key, self._find("SELECT stored FROM answers WHERE key = ?", key)) for key in keys)
+        newest_first = sorted(((row[0], key) for key, row in found if row is not None), reverse=True)
+        last, taken = self._opened_at, set()
+        for stored, key in newest_first:
+            if stored > self._opened_at:
+                continue
+            if last - stored > pause_seconds:
+                break
+            last = stored
+            taken.add(key)
+        return taken
+
+    def _find(self, query: str, key: str) -> Any | None:
         if self._connection is None:
             return None
-        earliest, latest = 0.0, math.inf
-        if within_seconds is not None:
-            earliest, latest = self._opened_at - within_seconds, self._opened_at
         try:
-            row = self._connection.execute(
-                "SELECT value FROM answers WHERE key = ? AND stored BETWEEN ? AND ?", (key, earliest, latest)
-            ).fetchone()
+            return self._connection.execute(query, (key,)).fetchone()
         except sqlite3.OperationalError as problem:
             self._go_on_without(problem)
             return None
         except sqlite3.DatabaseError as problem:
             raise self._damaged(problem) from None
-        try:
-            return None if row is None else json.loads(row[0])
-        except (ValueError, TypeError, RecursionError):
-            return None
 
     def put(self, key: str, value: Any) -> None:
         """Keep an answer, a plain value. It is on disk when this returns."""

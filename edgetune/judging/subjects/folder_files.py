@@ -33,6 +33,8 @@ _UNREAD_FOLDERS = (
     *("report", "reports"),  # of an earlier judgement
     *("original", "onnx", "openvino", "coreml", "metal"),  # the weights once more, for other programs
 )
+_MARKS = ("report.json", "recipe.yaml", "trainer_state.json", "pyvenv.cfg")
+"""Files of folders that are something else: a report, a run, a checkpoint, an environment of Python."""
 _OTHER_WEIGHTS = (
     *("consolidated*", "pytorch_model*", "tf_model*", "flax_model*", "rust_model*"),
     *("*.gguf", "*.onnx", "*.ckpt", "*.pth", "*.msgpack", "*.h5", "*.ot"),
@@ -70,11 +72,14 @@ def _files(folder: Path) -> Iterator[Path]:
     seen = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         seen.add(Path(place).resolve())
-        folders[:] = [
-            name for name in folders if not _fits(name, _UNREAD_FOLDERS) and (Path(place) / name).resolve() not in seen
-        ]
+        folders[:] = [name for name in folders if not _is_unread(Path(place) / name, seen)]
         files = (Path(place) / name for name in names if not _fits(name, _UNREAD_FILES))
         yield from (file for file in files if file.is_file())
+
+
+def _is_unread(folder: Path, seen: set[Path]) -> bool:
+    named = _fits(folder.name, _UNREAD_FOLDERS) or any((folder / mark).is_file() for mark in _MARKS)
+    return named or folder.resolve() in seen
 
 
 def _name(file: Path, folder: Path) -> str:
