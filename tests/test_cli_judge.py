@@ -58,12 +58,13 @@ def test_the_exit_code_is_the_verdict(
 
 
 @pytest.mark.parametrize(("policy", "code"), [("fail", 3), ("warn", 0), ("pass", 0)])
-@pytest.mark.usefixtures("folder")
 def test_inconclusive_stops_a_release_unless_it_is_to_warn_or_to_pass(
-    edgetune_command: Command, policy: str, code: int, monkeypatch: pytest.MonkeyPatch
+    edgetune_command: Command, folder: Path, policy: str, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = ("--model", "right-39.jsonl", "--baseline", "right-40.jsonl", "--inconclusive", policy)
-    result = edgetune_command("judge", "animals.yaml", *models)
+    result = edgetune_command("judge", "animals.yaml", *models, "--out", "out")
+    page = (folder / "out" / "report.html").read_text()
+    assert f"<dd>{code}{'' if code else f' (--inconclusive {policy})'}</dd>" in page
     assert result.exit_code == code
     assert "INCONCLUSIVE" in result.stdout
     assert ("warning: " in result.stderr) == (policy == "warn")
