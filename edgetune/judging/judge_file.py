@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -11,7 +10,7 @@ from pydantic import Field, field_validator
 
 from edgetune import assets
 from edgetune.errors import ModelError, UsageError
-from edgetune.judging.identity import hash_file, hash_value
+from edgetune.judging.identity import hash_gguf, hash_value
 from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
 from edgetune.recipe.load import find_named
@@ -92,7 +91,6 @@ class LocalJudge(_Judge):
 Judge = EndpointJudge | LocalJudge
 
 
-@lru_cache
 def judge_hash(judge: Judge) -> str:
     """SHA-256 of what shapes its verdicts: model, where it is, temperature, form; not its limits and prices.
 
@@ -102,7 +100,7 @@ def judge_hash(judge: Judge) -> str:
     shaping |= {"reason_tokens", "context_tokens"}
     values = {key: value for key, value in judge.model_dump(mode="json").items() if key in shaping}
     if isinstance(judge, LocalJudge):
-        values["model"] = hash_file(judge.find_file())
+        values["model"] = hash_gguf(judge.find_file())
     return hash_value(values)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -48,6 +48,7 @@ class EndpointSubject:
     def __init__(self, reference: str, address: EndpointJudge) -> None:
         self.reference = reference
         self.fingerprint = hash_value([address.url, address.model])
+        self.runtime: Mapping[str, str] = {}
         self._address = address
 
     def check(self, items: Sequence[Item], suite: Suite) -> None:
