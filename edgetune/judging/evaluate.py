@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from edgetune import __version__, console
+from edgetune.errors import EdgetuneError
 from edgetune.judging.answer import Answer
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
@@ -85,10 +86,17 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
             progress.advance(len(known))
             for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
                 known[item.id] = answer
-                if cache is not None and subject.kind != "outputs":
+                if cache is not None and subject.kind != "outputs" and answer.unanswered is None:
                     cache.put(answer_key(suite, item, subject.kind, subject.fingerprint), asdict(answer))
                 progress.advance()
-    return tuple(known[item.id] for item in items)
+    answers = tuple(known[item.id] for item in items)
+    if answers and all(answer.unanswered is not None for answer in answers):
+        raise EdgetuneError(
+            f"none of the {len(answers)} items has an answer ({answers[-1].unanswered})",
+            where=short_name(subject),
+            remedy="see what the endpoint refuses, or take other items",
+        )
+    return answers
 
 
 def known_answers(

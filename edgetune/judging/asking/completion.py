@@ -69,7 +69,8 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
 def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
     """An error's message for people, the parameter that it names, and its code; the last two may be empty.
 
-    The key is hidden in all three. Understands OpenAI's {"error": {...}}, FastAPI's {"detail": ...} and plain text.
+    The key is hidden in all three. Understands OpenAI's and Azure's {"error": {...}}, FastAPI's {"detail": ...} and
+    plain text.
     """
     text = content.decode(errors="replace")
     try:
@@ -80,9 +81,23 @@ def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
     if not isinstance(error, dict):
         return _show(error if isinstance(error, str) else text, key), "", ""
     message = error.get("message") or error.get("detail") or text
-    message = message if isinstance(message, str) else json.dumps(message)
     parameter, code = error.get("param") or "", error.get("code") or error.get("type") or ""
-    return _show(message, key), _show(str(parameter), key), _show(str(code), key)
+    inner = _mapping(error.get("innererror")).get("code") or ""  # Azure's own code stands behind a general one
+    code = f"{code} {inner}" if inner and inner != code else code
+    return _show(_words_of(message), key), _show(str(parameter), key), _show(str(code), key)
+
+
+def error_status(content: bytes) -> int | None:
+    """The HTTP status that an error inside a good response names; 400 for an error that names none."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    if not error:
+        return None
+    code = _mapping(error).get("code")
+    return code if isinstance(code, int) and 400 <= code < 600 else 400
 
 
 def hide_key(text: str, key: str | None) -> str:
@@ -91,6 +106,17 @@ def hide_key(text: str, key: str | None) -> str:
         text = text.replace(key, "[key]")
     text = re.sub(r"(?i)\bbearer\s+[^\s\"',;}]+", "Bearer [key]", text)
     return re.sub(r"\b[sp]k-[\w*.-]{4,}", "[key]", text)
+
+
+def _words_of(message: Any) -> str:
+    """An error's message. FastAPI's is a list of places and what is wrong there, beside the whole input: the request
+    itself, which would name every parameter, is left out."""
+    if isinstance(message, str):
+        return message
+    found = [each for each in message if isinstance(each, dict) and "msg" in each] if isinstance(message, list) else []
+    places = [".".join(map(str, each["loc"])) if isinstance(each.get("loc"), list) else "" for each in found]
+    told = [f"{place}: {each['msg']}".removeprefix(": ") for place, each in zip(places, found, strict=True)]
+    return "; ".join(told) or json.dumps(message)
 
 
 def _text_of(content: Any) -> str:
