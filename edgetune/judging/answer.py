@@ -31,3 +31,8 @@ class Answer:
     tokens_per_second: float | None = None
     finish: str | None = None
     unanswered: str | None = None
+
+    @property
+    def written(self) -> str | None:
+        """What people are shown of the text: why there is none, of an unanswered item."""
+        return self.text if self.unanswered is None else f"(unanswered: {self.unanswered})"

@@ -45,13 +45,14 @@ def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) ->
     """
     suite, items = question.suite, question.items
     answers = ask_subject(suite, items, subject, cache)
-    taken = [answer.seconds for answer in answers if answer.seconds is not None]
+    answered = [answer for answer in answers if answer.unanswered is None]
+    taken = [answer.seconds for answer in answered if answer.seconds is not None]
     return Evaluation(
         model=subject.reference,
         kind=subject.kind,
         fingerprint=subject.fingerprint,
         size_bytes=subject.size_bytes,
-        seconds=sum(taken) if len(taken) == len(answers) else None,
+        seconds=sum(taken) if len(taken) == len(answered) else None,
         answers=answers,
         measures=measure_answers(question, answers),
         classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,

@@ -118,8 +118,8 @@ class ChatEndpoint:
         """The completion of a request to chat/completions, which writes at most `max_tokens`.
 
         `understood` tells that the endpoint has taken a request of this form before, so that a failure of the server is
-        none of the form. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong key, no such
-        model, an empty account, nobody at the address).
+        none of the form. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong
+        key, no such model, an empty account, nobody at the address).
         """
         input_tokens = estimate_prompt_tokens([message["content"] for message in body["messages"]])
         # Twice the estimate: a prompt of rare words or digits has more tokens than its length tells.
@@ -218,21 +218,29 @@ class ChatEndpoint:
             return _Trouble(reason, wait_seconds=asked_wait_seconds(headers), crowded=status in (429, 503, 529))
         return Refused(reason, named)
 
-    def _explain_hopeless(self, status: int, headers: Mapping[str, str], code: str, reason: str) -> EdgetuneError | None:
+    def _explain_hopeless(
+        self, status: int, headers: Mapping[str, str], code: str, reason: str
+    ) -> EdgetuneError | None:
         """The error of a status that no other request would get past; None for all others."""
         judge = self._judge
         if 300 <= status < 400:
             where = f" to {hide_secrets(headers['location'])}" if headers.get("location") else ""
-            return self.hopeless(f"the endpoint sends all requests on{where} ({reason})", "give that address as its URL")
+            return self.hopeless(
+                f"the endpoint sends all requests on{where} ({reason})", "give that address as its URL"
+            )
         if status in (404, 405) or code == "model_not_found":
             remedy = "check the model's name and the URL, which mostly ends in /v1"
             if lacks_api_version(judge.url):
-                remedy = "Azure needs .../openai/deployments/DEPLOYMENT?api-version=VERSION, or .../openai/v1, as the URL"
+                remedy = (
+                    "Azure needs .../openai/deployments/DEPLOYMENT?api-version=VERSION, or .../openai/v1, as the URL"
+                )
             return self.hopeless(f"there is no model {judge.model} at {judge.url} ({reason})", remedy)
         if status not in (401, 403):
             return None
         if self._key is None:
-            set_one = f"name the variable that holds a key as key in the judge's file, or set {KEY_VARIABLE} for URL#MODEL"
+            set_one = (
+                f"name the variable that holds a key as key in the judge's file, or set {KEY_VARIABLE} for URL#MODEL"
+            )
             return self.hopeless(f"the endpoint refuses a call without a key ({reason})", set_one)
         if status == 401:
             return self.hopeless(f"the endpoint refuses the key ({reason})", f"check the key in {judge.key}")

@@ -103,7 +103,7 @@ class Dialogue:
         if not refusal.named:
             self._unexplained_in_row += refusal.cause is None
             if self._unexplained_in_row >= MOST_PROMPTS_REFUSED:
-                what = f"it has refused {self._unexplained_in_row} requests one after the other, the last with: {refusal}"
+                what = f"{self._unexplained_in_row} requests were refused one after the other, the last with: {refusal}"
                 raise self._chat.hopeless(what, "see what has changed there, then run the same again")
             raise Unanswered(str(refusal), for_good=True)
         try:

@@ -69,8 +69,8 @@ class EndpointSubject:
     def answers(self, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
         """The answers in the order of the items, each as soon as it is there.
 
-        A prompt that the endpoint refuses for good is unanswered, with the reason. Raises EdgetuneError when an item has
-        no answer after all attempts, for another time may do better.
+        A prompt that the endpoint refuses for good is unanswered, with the reason. Raises EdgetuneError when an item
+        has no answer after all attempts, for another time may do better.
         """
         with EventLoop() as loop:
             stream = self._stream(items, suite)
@@ -94,15 +94,18 @@ class EndpointSubject:
                 except Unanswered as problem:
                     if problem.for_good:
                         return _unanswered(item, str(problem))
-                    raise EdgetuneError(
-                        f"there is no answer to {item.where} ({problem})",
-                        where=self.reference,
-                        remedy="run the same command again when the endpoint works: the answers that are there are kept",
-                    ) from None
+                    raise self._failed(item, problem) from None
 
             async with aclosing(work_through(items, answer, self._address.connections)) as answered:
                 async for each in answered:
                     yield each
+
+    def _failed(self, item: Item, problem: Unanswered) -> EdgetuneError:
+        return EdgetuneError(
+            f"there is no answer to {item.where} ({problem})",
+            where=self.reference,
+            remedy="run the same command again when the endpoint works: the answers that are there are kept",
+        )
 
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
         """The request with all that shapes the answer."""
