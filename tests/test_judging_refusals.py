@@ -118,6 +118,26 @@ def test_a_server_behind_a_gateway_that_takes_less_than_the_others_is_asked_for_
     assert ["logprobs" in request.body for request in stub.requests[-3:]] == [True] * 3
 
 
+def test_a_parameter_that_is_forbidden_after_it_was_taken_is_left_out_and_a_key_that_is_revoked_ends_the_run() -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        forbidden = number_of(body) == 2 and "logprobs" in body
+        gone = number_of(body) == 5
+        return error_reply(403, "logprobs forbidden" if forbidden else "gone") if forbidden or gone else VERDICT
+
+    with StubEndpoint(answer) as stub, pytest.raises(EdgetuneError, match=r"HTTP 403: gone"):
+        ask(stub, 8, connections=1)
+    assert [number_of(request.body) for request in stub.requests] == [0, 1, 2, 2, 2, 3, 4, 5]
+
+
+def test_a_key_that_is_not_valid_is_told_as_that_whatever_the_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's status for it is 400."""
+    monkeypatch.setenv("GRADER_KEY", KEY)
+    with StubEndpoint(lambda body: error_reply(400, "API key not valid. Please pass a valid API key.")) as stub:
+        with pytest.raises(EdgetuneError, match="check the key in GRADER_KEY"):
+            ask(stub, 9, key="GRADER_KEY")
+        assert len(stub.requests) == 1
+
+
 def test_a_failing_server_that_names_a_parameter_once_it_was_taken_is_asked_the_same_again() -> None:
     failed: list[int] = []
 
@@ -310,10 +330,13 @@ def test_an_endpoint_whose_filter_stops_all_prompts_ends_the_run_with_advice_tha
             ask(stub, 100)
 
 
-def test_many_refused_prompts_at_the_beginning_are_no_reason_to_give_an_endpoint_up() -> None:
+@pytest.mark.parametrize(
+    "refusal", [StubReply(FILTERED, 400), error_reply(400, "输入内容有问题")], ids=["filter", "unknown"]
+)
+def test_many_refused_prompts_at_the_beginning_are_no_reason_to_give_an_endpoint_up(refusal: StubReply) -> None:
     def answer(body: dict[str, Any]) -> Any:
         hostile = body["messages"][-1]["content"].startswith("q ") and number_of(body) < 20
-        return StubReply(FILTERED, 400) if hostile else "fine"
+        return refusal if hostile else "fine"
 
     with StubEndpoint(answer) as stub:
         answers = list(open_endpoint(f"{stub.url}#m").answers(items(24), suite()))

@@ -7,6 +7,7 @@ what is made of its answer, is the caller's.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -172,8 +173,9 @@ class ChatEndpoint:
         except Unreadable as problem:
             status = error_status(content)
             found = None if status is None else self._sort(status, {}, content, understood=understood)
-            told = isinstance(found, Refused) and (found.cause or found.named)
-            raise found if told else _Trouble(str(problem), billed=True) from None
+            if isinstance(found, Refused) and (found.cause or found.named):
+                raise found from None
+            raise _Trouble(str(problem), billed=True) from None
 
     async def _post(self, body: dict[str, Any], *, understood: bool) -> bytes:
         """The body of a good response. Raises Refused, EdgetuneError or _Trouble."""
@@ -207,10 +209,12 @@ class ChatEndpoint:
         named = named_features(said, status)
         if cause is not None:
             return Refused(reason, named, cause=cause)
+        if status == 400 and re.search(r"(?i)invalid[ _]api[ _]?key|api[ _]?key (?:is )?(?:not valid|invalid)", said):
+            status = 401
         last = self._explain_hopeless(status, headers, code, reason)
         if last is not None:
             # Some gateways refuse a parameter with the status of a wrong key or address.
-            about_form = not understood and (named or (status >= 403 and names_parameters(said)))
+            about_form = named or (status >= 403 and names_parameters(said) and not understood)
             return Refused(reason, named, last=last) if about_form else last
         if status >= 500 and named and not understood:
             return Refused(reason, named, for_good=status == 501)
@@ -225,23 +229,18 @@ class ChatEndpoint:
         judge = self._judge
         if 300 <= status < 400:
             where = f" to {hide_secrets(headers['location'])}" if headers.get("location") else ""
-            return self.hopeless(
-                f"the endpoint sends all requests on{where} ({reason})", "give that address as its URL"
-            )
+            what = f"the endpoint sends all requests on{where} ({reason})"
+            return self.hopeless(what, "give that address as its URL")
         if status in (404, 405) or code == "model_not_found":
             remedy = "check the model's name and the URL, which mostly ends in /v1"
             if lacks_api_version(judge.url):
-                remedy = (
-                    "Azure needs .../openai/deployments/DEPLOYMENT?api-version=VERSION, or .../openai/v1, as the URL"
-                )
+                remedy = "write the URL as .../openai/deployments/DEPLOYMENT?api-version=VERSION, or .../openai/v1"
             return self.hopeless(f"there is no model {judge.model} at {judge.url} ({reason})", remedy)
         if status not in (401, 403):
             return None
         if self._key is None:
-            set_one = (
-                f"name the variable that holds a key as key in the judge's file, or set {KEY_VARIABLE} for URL#MODEL"
-            )
-            return self.hopeless(f"the endpoint refuses a call without a key ({reason})", set_one)
+            remedy = f"name a key's variable in the judge's file (key: NAME), or set {KEY_VARIABLE} for URL#MODEL"
+            return self.hopeless(f"the endpoint refuses a call without a key ({reason})", remedy)
         if status == 401:
             return self.hopeless(f"the endpoint refuses the key ({reason})", f"check the key in {judge.key}")
         remedy = f"see what the key in {judge.key} may do there, and from where"

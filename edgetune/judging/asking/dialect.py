@@ -9,13 +9,15 @@ a key without permission, or a model that is not there.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from edgetune.errors import EdgetuneError
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered
 from edgetune.judging.asking.completion import Completion
-from edgetune.judging.asking.refusal import ADVICE, Feature, Refused
+from edgetune.judging.asking.refusal import ADVICE, Cause, Feature, Refused
 
 Form = Literal["json_schema", "json_object with schema", "json_object", "text"]
 
@@ -42,10 +44,10 @@ _LADDERS: dict[Feature, tuple[Any, ...]] = {
 }
 
 MOST_REFUSALS = 5
-"""So many requests may be refused in every way, with none taken before, until the endpoint is given up."""
+"""So many requests may be refused in every way, with none taken before, until a plain prompt is tried."""
 
 MOST_PROMPTS_REFUSED = 16
-"""So many prompts may be refused for what they are, with none taken before, until a plain one is tried."""
+"""The same for prompts that are refused for what they are."""
 
 _PLAIN_PROMPT = [{"role": "user", "content": "Hello"}]
 """A prompt that no filter stops and that fits every context: it tells bad prompts from an endpoint that takes none."""
@@ -69,8 +71,7 @@ class Dialogue:
         self._settled = False
         self._in_line = True
         self._line = asyncio.Lock()
-        self._refusals = 0
-        self._refused_prompts = 0
+        self._refusals: Counter[Cause | None] = Counter()
         self._unexplained_in_row = 0
 
     async def complete(self, build: Callable[[Dialect], dict[str, Any]], max_tokens: int) -> Completion:
@@ -108,8 +109,8 @@ class Dialogue:
             raise Unanswered(str(refusal), for_good=True)
         try:
             return (await self._ask_weaker(build, max_tokens, self._next(dialect, refusal, {dialect}), refusal))[1]
-        except Refused as last:
-            raise Unanswered(str(last), for_good=True) from None
+        except Refused as problem:
+            raise problem.last or Unanswered(str(problem), for_good=True) from None
 
     async def _find_out(self, build: Callable[[Dialect], dict[str, Any]], max_tokens: int) -> Completion:
         try:
@@ -149,31 +150,32 @@ class Dialogue:
         raise first if refusal.last is None else refusal
 
     async def _count(self, refusal: Refused, build: Callable[[Dialect], dict[str, Any]], max_tokens: int) -> None:
-        """Raise EdgetuneError when an endpoint that took nothing before has refused enough to be given up."""
-        if refusal.cause is None:
-            self._refusals += 1
-            if refusal.last is not None:
-                raise refusal.last
-            if self._refusals >= MOST_REFUSALS:
-                remedy = "ask it something with another program, to see what it needs"
-                if refusal.named == ("limit",):
-                    remedy = "set another max_tokens: in the judge's file, or under generation in the suite"
-                what = f"the endpoint refuses every request, however it is asked ({refusal})"
-                raise self._chat.hopeless(what, remedy)
-            return
-        self._refused_prompts += 1
-        if self._refused_prompts % MOST_PROMPTS_REFUSED:
+        """Raise EdgetuneError when an endpoint that took nothing before has refused enough to be given up.
+
+        Before it is, a plain prompt is tried. If that is taken, the endpoint is settled: the others were bad prompts.
+        """
+        if refusal.last is not None:
+            raise refusal.last
+        self._refusals[refusal.cause] += 1
+        refused = self._refusals[refusal.cause]
+        if refused % (MOST_REFUSALS if refusal.cause is None else MOST_PROMPTS_REFUSED):
             return
         try:
             plain = await self._ask_weaker(
                 lambda dialect: {**build(dialect), "messages": _PLAIN_PROMPT}, max_tokens, self._dialect
             )
         except Refused as problem:
-            if problem.last is not None:
-                raise problem.last from None
-            what = f"the endpoint refuses the first {self._refused_prompts} prompts, and a plain one too ({refusal})"
-            raise self._chat.hopeless(what, ADVICE[refusal.cause]) from None
+            raise problem.last or self._explain(refusal, refused) from None
         self._settle(*plain)
+
+    def _explain(self, refusal: Refused, refused: int) -> EdgetuneError:
+        if refusal.cause is not None:
+            what = f"the endpoint refuses the first {refused} prompts, and a plain one too ({refusal})"
+            return self._chat.hopeless(what, ADVICE[refusal.cause])
+        remedy = "ask it something with another program, to see what it needs"
+        if refusal.named == ("limit",):
+            remedy = "set another max_tokens: in the judge's file, or under generation in the suite"
+        return self._chat.hopeless(f"the endpoint refuses every request, however it is asked ({refusal})", remedy)
 
     def _settle(self, dialect: Dialect, completion: Completion) -> None:
         if not self._settled:
