@@ -279,6 +279,29 @@ def test_what_a_server_asks_for_is_waited_for_as_long_as_is_sensible(
     assert least <= waited <= most
 
 
+def test_a_limit_that_a_gateway_tells_with_status_403_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch)
+    limits = [
+        error_reply(403, "Out of call volume quota", headers={"retry-after": "9"}),
+        error_reply(403, "You have exceeded a secondary rate limit"),
+    ]
+    with StubEndpoint(lambda body: limits.pop(0) if limits else VERDICT) as stub:
+        (reply,), _ = ask(stub)
+    assert isinstance(reply, Reply)
+    assert clock.waits[0] == 9
+    assert len(clock.waits) == 2
+
+
+def test_an_answer_that_broke_off_is_asked_for_again() -> None:
+    """What OpenRouter sends with status 200 when a provider fails in the middle."""
+    broken = chat_reply("The first wor", finish="error")
+    broken["choices"][0]["error"] = {"code": 502, "message": "provider disconnected"}
+    replies = [broken]
+    with StubEndpoint(lambda body: replies.pop() if replies else "whole") as stub:
+        (answer,) = open_endpoint(f"{stub.url}#m").answers(items(1), suite())
+    assert answer.text == "whole"
+
+
 # One prompt that is refused for good
 
 
@@ -302,12 +325,24 @@ def refusing_prompt(*numbers: int, with_reply: Any = None) -> Any:
         (StubReply({"error": {"message": "flagged by moderation", "code": 403}}), "flagged by moderation"),
         (chat_reply("", finish="content_filter"), "content filter held the answer back"),
         (chat_reply("The first wor", finish="content_filter"), "content filter held the answer back"),
+        (chat_reply("", finish="SAFETY"), "content filter held the answer back"),
         (
             {"choices": [{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]},
             "the model declined: I cannot.",
         ),
     ],
-    ids=["filter", "context", "413", "moderation", "unknown words", "error in 200", "finish", "half", "refusal"],
+    ids=[
+        "filter",
+        "context",
+        "413",
+        "moderation",
+        "unknown words",
+        "error in 200",
+        "finish",
+        "half",
+        "SAFETY",
+        "refusal",
+    ],
 )
 @pytest.mark.parametrize("place", [0, 5], ids=["first", "later"])
 def test_a_prompt_that_is_refused_for_good_is_one_unanswered_item(refusal: Any, says: str, place: int) -> None:

@@ -211,6 +211,8 @@ class ChatEndpoint:
             return Refused(reason, named, cause=cause)
         if status == 400 and re.search(r"(?i)invalid[ _]api[ _]?key|api[ _]?key (?:is )?(?:not valid|invalid)", said):
             status = 401
+        if status == 403 and (headers.get("retry-after") or "rate limit" in said.casefold()):
+            status = 429  # a gateway's limit; it passes, as one of a key does not
         last = self._explain_hopeless(status, headers, code, reason)
         if last is not None:
             # Some gateways refuse a parameter with the status of a wrong key or address.

@@ -12,6 +12,9 @@ from edgetune.judging.asking.cost import count_tokens
 
 MOST_CHARACTERS_OF_A_REASON = 500
 
+_FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "blocklist", "recitation")
+"""Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
+
 
 class Unreadable(Exception):
     """A body that is no chat completion. The text says what it is instead."""
@@ -35,6 +38,11 @@ class Completion:
     cost_usd: float = 0.0
     seconds: float = 0.0
 
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter held the answer back, or the rest of it."""
+        return self.finish.casefold() in _FILTERS
+
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:
     """The first choice of a chat completion; the prompt has about `prompt_tokens`.
@@ -53,6 +61,9 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         raise Unreadable("the answer's first choice holds no message")
+    if choice.get("error"):
+        problem = explain_error(json.dumps({"error": choice["error"]}).encode(), key)[0]
+        raise Unreadable(f"the answer broke off: {problem}")
     usage = _mapping(body.get("usage"))
     logprobs = _mapping(choice.get("logprobs")).get("content")
     text = _text_of(message.get("content"))

@@ -76,7 +76,7 @@ class EndpointClient:
     def _find_fault(self, completion: Completion) -> str | None:
         if completion.finish == "length":
             return f"the verdict was cut off after {self._judge.max_tokens} tokens; raise the judge's max_tokens"
-        if completion.finish == "content_filter":
+        if completion.filtered:
             return "the endpoint's content filter held the verdict back"
         if completion.refusal and not completion.text:
             return f"the judge declined: {completion.refusal}"

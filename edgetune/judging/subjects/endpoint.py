@@ -135,7 +135,7 @@ def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
 
 
 def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
-    if completion.finish == "content_filter":
+    if completion.filtered:
         return _unanswered(item, "the endpoint's content filter held the answer back", completion)
     if completion.refusal and not completion.text.strip():
         return _unanswered(item, f"the model declined: {completion.refusal}", completion)
