@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from edgetune import __version__, console
+from edgetune.errors import EdgetuneError
 from edgetune.judging.answer import Answer
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
@@ -50,13 +51,14 @@ def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) ->
     suite, items = question.suite, question.items
     fingerprint = subject.fingerprint  # before its files are opened: they may be changed while it answers
     answers = ask_subject(suite, items, subject, cache)
-    taken = [answer.seconds for answer in answers if answer.seconds is not None]
+    answered = [answer for answer in answers if answer.unanswered is None]
+    taken = [answer.seconds for answer in answered if answer.seconds is not None]
     return Evaluation(
         model=subject.reference,
         kind=subject.kind,
         fingerprint=fingerprint,
         size_bytes=subject.size_bytes,
-        seconds=sum(taken) if len(taken) == len(answers) else None,
+        seconds=sum(taken) if len(taken) == len(answered) else None,
         answers=answers,
         measures=measure_answers(question, answers),
         classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
@@ -104,10 +106,18 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
             progress.advance(len(known))
             for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
                 known[item.id] = answer
-                if cache is not None and subject.kind != "outputs" and _is_its_own(answer, subject.kind):
+                own = answer.unanswered is None and _is_its_own(answer, subject.kind)
+                if cache is not None and subject.kind != "outputs" and own:
                     cache.put(_key(suite, item, subject), asdict(answer))
                 progress.advance()
-    return tuple(known[item.id] for item in items)
+    answers = tuple(known[item.id] for item in items)
+    if answers and all(answer.unanswered is not None for answer in answers):
+        raise EdgetuneError(
+            f"none of the {len(answers)} items has an answer ({answers[-1].unanswered})",
+            where=short_name(subject),
+            remedy="see what the endpoint refuses, or take other items",
+        )
+    return answers
 
 
 def known_answers(

@@ -24,6 +24,7 @@ from edgetune.judging.report import write_report
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.registry import open_subject
 from edgetune.judging.suite import Suite
+from edgetune.judging.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.outputs import check_target
 
 
@@ -108,7 +109,13 @@ def _judge(
         verdict=_decide(question, new, old, preferences, validity),
         judges=tuple(judge.name for judge in question.judges),
         costs=costs,
-        notes=(*_unproven(new, old), *validity.notes, *notes, *_uncertified(question)),
+        notes=(
+            *unanswered_notes(new, old),
+            *_unproven(new, old),
+            *validity.notes,
+            *notes,
+            *_uncertified(question),
+        ),
         details=_details(question),
         inconclusive=settings.inconclusive,
     )
@@ -130,7 +137,8 @@ def _decide(
     lost = [metric for metric in question.gated if metric not in compared]
     if lost:
         problems.append(f"Fewer than 2 items have a value of {', '.join(lost)} for both models.")
-    return decide(pairings, gate, same_model=new.is_same_model(old), problems=problems)
+    remarks = unanswered_remarks(new, old)
+    return decide(pairings, gate, same_model=new.is_same_model(old), problems=problems, remarks=remarks)
 
 
 def _evaluate(question: Question, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:
