@@ -24,6 +24,7 @@ from edgetune.judging.measures.classification import confusion_of
 from edgetune.judging.question import Question
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suite import Suite
+from edgetune.runtime.label_reading import parse_label
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache
@@ -98,7 +99,18 @@ def known_answers(
     if cache is None or subject.kind == "outputs":
         return {}
     found = ((item, cache.get(answer_key(suite, item, subject.kind, subject.fingerprint))) for item in items)
-    return {item.id: _ANSWER.validate_python({**value, "id": item.id}) for item, value in found if value is not None}
+    return {
+        item.id: _read_again(_ANSWER.validate_python({**value, "id": item.id}), suite)
+        for item, value in found
+        if value is not None
+    }
+
+
+def _read_again(answer: Answer, suite: Suite) -> Answer:
+    """A remembered answer with the label that its text has now: it may have been read by older rules."""
+    if suite.task != "classify" or answer.text is None or answer.log_probabilities is not None:
+        return answer
+    return replace(answer, predicted=parse_label(answer.text, suite.labels))
 
 
 def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCache | None) -> None:

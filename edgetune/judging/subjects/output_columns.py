@@ -21,6 +21,7 @@ from edgetune.errors import DataError
 from edgetune.judging.answer import Answer
 from edgetune.judging.items import Item
 from edgetune.judging.suite import Suite
+from edgetune.runtime.label_reading import match_label, parse_label
 
 ID = "id"
 
@@ -92,8 +93,6 @@ def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
 
 
 def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
-    from edgetune.runtime.classify import parse_label
-
     by_label: dict[str, float] | None = fields.get(_LOG_PROBABILITIES)
     if by_label is not None and set(by_label) != set(suite.labels):
         raise DataError(
@@ -104,7 +103,7 @@ def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Ans
     text = fields.get("output", given)
     predicted: str | None
     if given is not None:
-        predicted = _known_label(given, suite)
+        predicted = match_label(given, suite.labels)
     elif text is not None:
         predicted = parse_label(text, suite.labels)
     elif by_label is not None:
@@ -127,15 +126,6 @@ def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
             remedy="score the item's text as it is",
         )
     return Answer(item.id, nll_nats=fields["nll_nats"], nll_tokens=fields.get("nll_tokens"), nll_bytes=size)
-
-
-def _known_label(text: str, suite: Suite) -> str | None:
-    """The suite's label of this name, also in other case; None for any other word."""
-    bare = text.strip()
-    if bare in suite.labels:
-        return bare
-    same = [label for label in suite.labels if label.casefold() == bare.casefold()]
-    return same[0] if len(same) == 1 else None
 
 
 def _label_text(row: Row, column: str) -> str:
