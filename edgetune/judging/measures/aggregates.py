@@ -60,7 +60,7 @@ def f1_over_labels(
 
 
 def recall_over_labels(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> Aggregate:
-    """Plain mean of the labels' recalls, as scikit-learn has it with zero_division=0: 0 for a label that no item has."""
+    """Plain mean of the labels' recalls, as in scikit-learn with zero_division=0: 0 for a label that no item has."""
     true = _one_hot(gold, labels)
     found = true * _one_hot(predicted, labels)
 
