@@ -103,16 +103,17 @@ class _Words:
     """
 
     def __init__(self, *, english: bool) -> None:
-        from nltk.stem.porter import PorterStemmer
         from rouge_score.tokenizers import DefaultTokenizer
 
         self._english = english
         self._of_rouge_score = DefaultTokenizer(use_stemmer=True)
-        self._stem = PorterStemmer().stem
 
     def tokenize(self, text: str) -> list[str]:
         """The words that are compared."""
         if text.isascii() or (self._english and foreign_share([text]) <= _MOSTLY):
-            words: list[str] = self._of_rouge_score.tokenize(text)
-            return words
-        return [self._stem(word) if word.isascii() and len(word) > 3 else word for word in split_words(text)]
+            return self._stemmed(text)
+        return [part for word in split_words(text) for part in (self._stemmed(word) if word.isascii() else [word])]
+
+    def _stemmed(self, text: str) -> list[str]:
+        words: list[str] = self._of_rouge_score.tokenize(text)
+        return words
