@@ -85,6 +85,10 @@ def test_an_answer_is_read_as_a_label_or_as_none(text: str, label: str | None) -
         ('```json\n{"label": "positive", "reason": "not negative"}\n```', "positive"),
         ('{"label": "mixed", "reason": "positive and so on"}', None),
         ('["positive"]', "positive"),
+        ('[{"label": "POSITIVE", "score": 0.98}]', "positive"),
+        ('Here it is: {"label": "positive", "reason": "not negative"}', "positive"),
+        ('{"label": "positive"} or {"label": "negative"}', None),
+        ("{broken: positive}", "positive"),
         ("{'label': 'positive'}", "positive"),
         ("<label>positive</label>", "positive"),
         ("so it is $\\boxed{positive}$", "positive"),
@@ -121,6 +125,10 @@ def test_a_field_that_is_called_the_answer_is_the_answer(text: str, label: str |
 )
 def test_a_number_is_a_label_by_its_whole_value_and_sign(text: str, label: str | None) -> None:
     assert parse_label(text, NUMBERS) == label
+
+
+def test_a_score_beside_the_label_is_no_label() -> None:
+    assert parse_label('{"label": 1, "score": 0}', ("0", "1")) == "1"
 
 
 def test_a_sign_that_no_label_has_makes_another_number_and_a_list_mark_does_not() -> None:

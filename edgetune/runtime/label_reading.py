@@ -23,10 +23,11 @@ LABEL_READING = 2
 Found = tuple[str | None] | None
 """None: a form does not occur. (None,): it does, and names no label, or several."""
 
-_NAMES = (
-    "answer|label|class|category|classification|prediction|predicted|sentiment|verdict|option|choice|rating|score|"
-    "result|output|decision|intent|topic|emotion|stance|polarity|tone|judge?ment"
+_CLEAR_NAMES = (
+    "answer|label|class|category|classification|prediction|predicted|sentiment|verdict|option|choice|decision|intent|"
+    "topic|emotion|stance|polarity|judge?ment"
 )
+_NAMES = rf"{_CLEAR_NAMES}|rating|score|result|output|tone"
 """What a model calls its answer where it announces it."""
 
 _ANNOUNCED = re.compile(
@@ -36,7 +37,8 @@ _ANNOUNCED = re.compile(
 _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?(?P<rest>[^{}\n]*)\}")
 _TAGGED = re.compile(rf"<(?P<tag>(?:final[_ -]?)?(?:{_NAMES}))>(?P<rest>[^<]*)</(?P=tag)>", re.I)
 _FENCED = re.compile(r"```\w*\s*\n?(?P<inside>.*?)```", re.S)
-_FIELD = re.compile(rf"(?:\w+[_ -])?(?:{_NAMES})", re.I)
+_FIELDS = [re.compile(rf"(?:\w+[_ -])?(?:{names})", re.I) for names in (_CLEAR_NAMES, _NAMES)]
+_OBJECT = re.compile(r"\{[^{}]*\}")
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>(?:(?<!\w)[-+]|\b(?:minus|negative|plus)\b)(?P<gap>\s*))?"
@@ -141,22 +143,22 @@ class LabelReader:
         """The label that a JSON object or list gives as its answer."""
         fenced = _FENCED.search(text)
         inside = (text if fenced is None else fenced["inside"]).strip()
-        if inside[:1] not in ("{", "["):
-            return None
-        try:
-            value = json.loads(inside)
-        except (ValueError, RecursionError):
-            return None
-        return self._of_value(value)
+        found = None
+        for value in [inside] if inside[:1] in ("{", "[") else _OBJECT.findall(text):
+            try:
+                found = self._of_value(json.loads(value)) or found
+            except (ValueError, RecursionError):
+                continue
+        return found
 
     def _of_value(self, value: Any) -> Found:
         if isinstance(value, list):
             return self._of_value(value[0]) if len(value) == 1 else None
         if isinstance(value, dict):
-            fields = [inner for name, inner in value.items() if _FIELD.fullmatch(name.strip())]
-            fields = fields or (list(value.values()) if len(value) == 1 else [])
+            named = [[inner for name, inner in value.items() if field.fullmatch(name.strip())] for field in _FIELDS]
+            fields = named[0] or named[1] or (list(value.values()) if len(value) == 1 else [])
             found = [self._of_value(inner) for inner in fields]
-            return _agreed(label[0] for label in found if label is not None) if found else None
+            return _agreed([label[0] for label in found if label is not None]) if fields else None
         if isinstance(value, bool):
             return (self.same(str(value).lower()),)
         return (self.read(str(value)),) if isinstance(value, str | int | float) else None
@@ -170,8 +172,7 @@ class LabelReader:
             for found in pattern.finditer(seen)
             if not is_negated(seen, found.start(), found.start(), after=False)
         ]
-        kept = [claim for claim in claims if claim is not None]
-        return _agreed(kept) if kept else None
+        return _agreed(claims) if any(claims) else None
 
     def _option_before(self, text: str) -> str | None:
         return None if self._options is None else self._options.beginning(text)
@@ -283,8 +284,8 @@ def _by(form: Callable[[str], Any], labels: Sequence[str]) -> dict[Any, str | No
 
 
 def _agreed(labels: Iterable[str | None]) -> tuple[str | None]:
-    """The one label of several readings."""
-    different = set(labels)
+    """The one label of several readings, of which some may name none."""
+    different = set(labels) - {None}
     return (different.pop(),) if len(different) == 1 else (None,)
 
 

@@ -104,11 +104,14 @@ def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
 
 def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
     by_label: dict[str, float] | None = fields.get(_LOG_PROBABILITIES)
-    if by_label is not None and set(by_label) != set(suite.labels):
+    named = None if by_label is None else {match_label(name, suite.labels): nats for name, nats in by_label.items()}
+    if by_label is not None and named is not None and (set(named) != set(suite.labels) or len(named) < len(by_label)):
         raise DataError(
             f"{_LOG_PROBABILITIES} are of {', '.join(by_label)}, and the suite's labels are {', '.join(suite.labels)}",
             where=row.where,
         )
+    if named is not None:
+        by_label = {label: named[label] for label in suite.labels}
     if CHOICES in fields:
         return _chosen(row, item, suite, fields[CHOICES])
     given = fields.get("label")
@@ -172,16 +175,23 @@ def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
 def _label_text(row: Row, column: str) -> str:
     if column not in row.values:
         raise DataError(f"this row has no {column}, and others have", where=row.where)
-    value = row.values[column]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _written_number(row.values[column])
     if value is not None and not isinstance(value, str | int | float):
         raise DataError(f"{column} must hold a label, not {shown(value)}", where=row.where)
     return "" if value is None else check_unicode(str(value), column, row.where)
 
 
+def _written_number(value: Any) -> Any:
+    """A number as text, a whole one without a point: 1 and 1.0 are what a table writes as 1. Others as they are."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return str(value)
+
+
 def _text(row: Row, column: str) -> str:
-    value = row.values.get(column)
+    value = _written_number(row.values.get(column))
     if not isinstance(value, str):
         raise DataError(
             f"{column} must hold text, not {shown(value)}",
