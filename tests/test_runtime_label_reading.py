@@ -92,6 +92,9 @@ def test_an_answer_is_read_as_a_label_or_as_none(text: str, label: str | None) -
         ("{'label': 'positive'}", "positive"),
         ("<label>positive</label>", "positive"),
         ("so it is $\\boxed{positive}$", "positive"),
+        ("Positive\n\nThe text has no negative words.", "positive"),
+        ("It is neither good nor bad, so not positive.\n\n**Neutral**", "neutral"),
+        ("positive\nnegative", None),
         ("Sentiment: positive\nSentiment: negative", None),
         ('{"positive": 0.9, "negative": 0.1}', None),
     ],
@@ -175,6 +178,8 @@ def test_case_tells_labels_apart_where_it_must_and_is_left_out_elsewhere() -> No
     assert parse_label("İYİ", ("iyi", "kötü")) == "iyi"
     assert parse_label("Yes, because", ("YES", "NO")) == "YES"
     assert parse_label("I have no idea", ("yes", "no")) is None
+    assert parse_label("Yes, it does; no harm was seen", ("yes", "no")) == "yes"
+    assert parse_label("Yes and no", ("yes", "no")) is None
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,11 @@ to up us was we who will you all any
 _SMALL_WORDS = frozenset(_SMALL.split())
 """English words that are told by case from a label in capitals: US and us, IT and it."""
 
+_POLAR = re.compile(
+    r"[\W_]*(?P<rest>yes|no|true|false|maybe|ja|nein|oui|non|sí|sim|não|sì|да|нет)[*_\"'`]*\s*[,.;:!](?=\s)", re.I
+)
+"""The word that answers a question, where it stands before the rest of the answer: "Yes, there is no harm."."""
+
 _SAFE_BESIDE_DIGITS = frozenset("()[]{}\"'*_`;:!?。，「」")
 _PLAIN = {
     **dict.fromkeys(map(ord, "‐‑‒–—―−"), "-"),
@@ -164,14 +169,21 @@ class LabelReader:
         return (self.read(str(value)),) if isinstance(value, str | int | float) else None
 
     def _announced(self, text: str) -> Found:
-        """The label that stands by itself behind a word for it: "Answer: B", "Sentiment: positive"."""
+        """The label that stands by itself behind a word for it ("Answer: B", "Sentiment: positive"), on the first or the
+        last of several lines, or as the word that answers a question."""
         seen = plain(text)
+        lines = [line for line in seen.split("\n") if line.strip()]
         claims = [
             self._whole(found["rest"]) or self._option_before(found["rest"])
             for pattern in (_ANNOUNCED, _BOXED, _TAGGED)
             for found in pattern.finditer(seen)
             if not is_negated(seen, found.start(), found.start(), after=False)
         ]
+        polar = _POLAR.match(seen)
+        if polar is not None:
+            claims.append(self.same(polar["rest"]))
+        if len(lines) > 1:
+            claims += [self._whole(lines[0]), self._whole(lines[-1])]
         return _agreed(claims) if any(claims) else None
 
     def _option_before(self, text: str) -> str | None:
