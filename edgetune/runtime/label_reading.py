@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ from edgetune.data.columns import normalize_name
 from edgetune.metrics.scripts import is_mark, is_unspaced, without_format
 from edgetune.runtime.label_bounds import is_apart
 from edgetune.runtime.label_negation import is_negated
+from edgetune.runtime.label_numbers import named_numbers, value_of
 from edgetune.runtime.label_options import Options
 
 LABEL_READING = 2
@@ -39,15 +40,6 @@ _TAGGED = re.compile(rf"<(?P<tag>(?:final[_ -]?)?(?:{_NAMES}))>(?P<rest>[^<]*)</
 _FENCED = re.compile(r"```\w*\s*\n?(?P<inside>.*?)```", re.S)
 _FIELDS = [re.compile(rf"(?:\w+[_ -])?(?:{names})", re.I) for names in (_CLEAR_NAMES, _NAMES)]
 _OBJECT = re.compile(r"\{[^{}]*\}")
-
-_NUMBER = re.compile(
-    r"(?<![\w.])(?P<sign>(?:(?<!\w)[-+]|\b(?:minus|negative|plus)\b)(?P<gap>\s*))?"
-    r"(?P<value>\d(?:[\d.,:/%-]*[\d%])?|\.\d+)(?![\w%])(?![.,]\d)",
-    re.I,
-)
-"""A number with its sign and with all that makes it another one: "0.9", "2019-01-01", "4/5", "50%"."""
-
-_OUT_OF = re.compile(r"(?<=\d)\s+out of\s+(?P<most>\d+)", re.I)
 
 _SMALL = """
 a am an and are as at be by can do for go he her him his i if in is it its may me my of on or our she so the they this
@@ -125,7 +117,7 @@ class LabelReader:
             key = form(text)
             if key in table:
                 return table[key]
-        value = _value(plain(text).strip())
+        value = value_of(plain(text).strip())
         return None if value is None else self._by_value.get(value)
 
     def _whole(self, text: str) -> str | None:
@@ -169,8 +161,8 @@ class LabelReader:
         return (self.read(str(value)),) if isinstance(value, str | int | float) else None
 
     def _announced(self, text: str) -> Found:
-        """The label that stands by itself behind a word for it ("Answer: B", "Sentiment: positive"), on the first or the
-        last of several lines, or as the word that answers a question."""
+        """The label that stands by itself: behind a word for it ("Answer: B", "Sentiment: positive"), on the first or
+        the last of several lines, or as the word that answers a question."""
         seen = plain(text)
         lines = [line for line in seen.split("\n") if line.strip()]
         claims = [
@@ -204,27 +196,7 @@ class LabelReader:
                 done = found.end()
             text = "".join(pieces) + text[done:]
         if self._by_value:
-            named |= self._numbers(text)
-        return named
-
-    def _numbers(self, text: str) -> set[str | None]:
-        """The labels whose values the text has as numbers, as `_named` gives them."""
-        most = str(max(self._by_value))
-        text = _OUT_OF.sub(lambda found: "" if found["most"] == most else found[0], text)
-        named: set[str | None] = set()
-        for found in _NUMBER.finditer(text):
-            sign = "-" if (found["sign"] or "+")[0] in "-mMnN" else ""
-            value = _value(sign + found["value"])
-            label = None if value is None else self._by_value.get(value)
-            if found["gap"] and sign and found["sign"][0] == "-" and value is not None:
-                # "- 1" is an entry of a list, or minus one: only where the labels leave one of them.
-                entry = self._by_value.get(-value)
-                if label is not None and entry is not None:
-                    named.add(None)
-                    continue
-                label = label or entry
-            if label is not None:
-                named.add(None if is_negated(text, found.start(), found.end(), after=False) else label)
+            named |= named_numbers(text, self._by_value)
         return named
 
     @cached_property
@@ -242,7 +214,7 @@ class LabelReader:
     @cached_property
     def _by_value(self) -> dict[Decimal, str]:
         """The labels that are numbers; those of one value are told apart by their writing only."""
-        found = _by(lambda label: _value(plain(label).strip()), self.labels)
+        found = _by(lambda label: value_of(plain(label).strip()), self.labels)
         return {value: label for value, label in found.items() if value is not None and label is not None}
 
     @cached_property
@@ -299,16 +271,6 @@ def _agreed(labels: Iterable[str | None]) -> tuple[str | None]:
     """The one label of several readings, of which some may name none."""
     different = set(labels) - {None}
     return (different.pop(),) if len(different) == 1 else (None,)
-
-
-def _value(text: str) -> Decimal | None:
-    """A number; None for what is none."""
-    if not re.fullmatch(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)", text):
-        return None
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
 
 
 def _strippable(text: str, places: Iterable[int], step: int, signs: frozenset[str]) -> Iterator[int]:
