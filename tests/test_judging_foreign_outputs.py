@@ -113,6 +113,26 @@ def test_a_batch_file_is_matched_by_custom_id_and_says_why_an_output_ended(tmp_p
     ]
 
 
+def test_what_names_the_item_in_other_files_is_an_id_too(tmp_path: Path) -> None:
+    for rows in (
+        [{"custom_id": item.id, "output": item.text} for item in ITEMS],
+        [
+            {"key": item.id, "response": {"candidates": [{"content": {"parts": [{"text": item.text}]}}]}}
+            for item in ITEMS
+        ],
+        [{"key": "x", "id": item.id, "messages": [said(item.text)]} for item in ITEMS],
+    ):
+        assert [answer.text for answer in answers_of(tmp_path, rows[::-1])] == TEXTS
+
+
+def test_a_column_says_why_an_output_ended(tmp_path: Path) -> None:
+    rows = [
+        {"id": item.id, "output": "x", "finish_reason": reason}
+        for item, reason in zip(ITEMS, ["length", "stop", ""], strict=True)
+    ]
+    assert [answer.finish for answer in answers_of(tmp_path, rows)] == ["length", "stop", None]
+
+
 def test_completions_without_ids_of_items_are_in_the_order_of_the_suite(tmp_path: Path) -> None:
     rows = [completion(text) for text in ("a", "b", "c")]
     assert [answer.text for answer in answers_of(tmp_path, rows)] == ["a", "b", "c"]

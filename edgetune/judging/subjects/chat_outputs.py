@@ -24,6 +24,7 @@ _CARRIERS = ("choices", "response", "result", "candidates")
 """Columns of completions, where a row has no other output."""
 
 _BATCH_IDS = ("custom_id", "key")
+"""What names the item in batch files: `custom_id` before any other id, `key` where there is none."""
 _INSIDE = ("body", "message", "messages", "choices", "candidates", "output")
 """Where a completion has its message, from the outside."""
 
@@ -68,16 +69,16 @@ def _unpack(row: Row, output_columns: Sequence[str]) -> Row:
         written = _failed(row.values["error"], row.where) if failed else _read(value, row.where)
         if written is not None:
             return Row(row.where, _with_text(row.values, column, written))
-    return row
+    return Row(row.where, {**row.values, "id": row.values["custom_id"]}) if "custom_id" in row.values else row
 
 
 def _with_text(values: Mapping[str, Any], column: str, written: Written) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if name != column}
-    batch_id = next((values[name] for name in _BATCH_IDS if values.get(name) is not None), None)
-    if batch_id is not None:
-        kept["id"] = batch_id
-    elif column == "choices" and "object" in values:
+    if column == "choices" and "object" in values:
         kept.pop("id", None)  # the completion's own, and no item's
+    custom, key = (values.get(name) for name in _BATCH_IDS)
+    if custom is not None or (key is not None and kept.get("id") is None):
+        kept["id"] = key if custom is None else custom
     kept["output"] = written.text
     if written.finish is not None:
         kept[FINISH] = written.finish
