@@ -13,14 +13,16 @@ _UNSPACED = (
     (0x1780, 0x17FF),  # Khmer
     (0x1950, 0x19DF),  # Tai Le, New Tai Lue
     (0x1A20, 0x1AAF),  # Tai Tham
+    (0x1B00, 0x1B7F),  # Balinese
     (0x3005, 0x3007),  # the repetition mark and the zero of Han
     (0x3041, 0x30FF),  # Hiragana, Katakana
     (0x3100, 0x312F),  # Bopomofo
     (0x31F0, 0x31FF),  # Katakana
     (0x3400, 0x4DBF),  # Han
     (0x4E00, 0x9FFF),
+    (0xA980, 0xA9DF),  # Javanese
     (0xA9E0, 0xA9FF),  # Myanmar
-    (0xAA60, 0xAA7F),
+    (0xAA60, 0xAADF),  # Myanmar, Tai Viet
     (0xF900, 0xFAFF),  # Han
     (0xFF66, 0xFF9D),  # Katakana of half width
     (0x1B000, 0x1B16F),  # Hiragana, Katakana
@@ -30,6 +32,8 @@ _UNSPACED = (
 
 _MARKS_UP_TO = 0x1F000
 _MORE_MARKS = (0xE0100, 0xE01F0)
+_FORMAT = ((0xAD, 0x2100), (0xFE00, 0xFFFF), (0x11000, 0x1E000), (0xE0000, 0xE0080))
+"""Where Unicode has characters of no width."""
 
 
 def is_unspaced(character: str) -> bool:
@@ -59,13 +63,14 @@ def mark_class() -> str:
 def without_format(text: str) -> str:
     """The text without characters of no width (joiners, soft hyphens, directions); U+200B, which parts words, is a
     space."""
-    if text.isascii():
-        return text
-    return "".join(
-        " " if character == "\u200b" else character
-        for character in text
-        if character == "\u200b" or unicodedata.category(character) != "Cf"
-    )
+    return text if text.isascii() else text.translate(_format_table())
+
+
+@cache
+def _format_table() -> dict[int, str | None]:
+    codes = (code for first, last in _FORMAT for code in range(first, last))
+    table: dict[int, str | None] = {code: None for code in codes if unicodedata.category(chr(code)) == "Cf"}
+    return {**table, 0x200B: " "}
 
 
 def _ranges(codes: Iterable[int]) -> str:
