@@ -360,3 +360,10 @@ def test_a_label_in_a_column_is_a_label_or_nothing() -> None:
     assert match_label("1.0", NUMBERS) == "1"
     assert match_label(unicodedata.normalize("NFD", "négatif"), FRENCH) == "négatif"
     assert match_label("It is positive", MOODS) is None
+
+
+@pytest.mark.parametrize("loop", ["\n", " ", "*", "no ", "1-", "A, ", "answer: ", "option ", "(", "{", "-", "not "])
+def test_an_answer_that_is_an_endless_loop_is_read_too(loop: str) -> None:
+    text = loop * (20_000 // len(loop)) + "x"
+    for labels in (("yes", "no"), OPTIONS, NUMBERS, CHINESE):
+        assert parse_label(text, labels) in (*labels, None)

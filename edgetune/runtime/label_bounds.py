@@ -9,6 +9,9 @@ from edgetune.metrics.scripts import is_mark, is_unspaced
 _COMMON_HAN = frozenset("是有无無不没沒非对對在了的一二三上下中大小可能会會要")
 """Characters that stand in too many words to be a label where they are found inside one."""
 
+_NEAR = 40
+"""So many characters around a label are looked at."""
+
 _ONE_HAN = ("\u4e00", "\u9fff")
 _HANGUL = ("\uac00", "\ud7a3")
 
@@ -19,8 +22,9 @@ def is_apart(text: str, start: int, stop: int) -> bool:
     Letters of scripts without spaces bound no word. Korean particles join a word from behind. A number goes on over a
     point, and a letter over a plus, a hash and an apostrophe ("C" is no part of "C++", "can" none of "can't").
     """
-    name = text[start:stop]
-    return _begins(text[:start][::-1], name) and _ends(text[stop:], name) and not _is_determiner(text, start, stop)
+    name, before = text[start:stop], text[max(0, start - _NEAR) : start]
+    rest = text[stop : stop + _NEAR]
+    return _begins(before[::-1], name) and _ends(rest, name) and not _is_determiner(before, name, rest)
 
 
 def _begins(before: str, name: str) -> bool:
@@ -79,8 +83,8 @@ def _within(character: str, span: tuple[str, str]) -> bool:
     return span[0] <= character <= span[1]
 
 
-def _is_determiner(text: str, start: int, stop: int) -> bool:
+def _is_determiner(before: str, name: str, rest: str) -> bool:
     """True for a "no" that belongs to the word behind it, in the middle of a sentence."""
-    if text[start:stop].lower() != "no" or re.search(r"\w\s+$", text[:start]) is None:
+    if name.lower() != "no" or re.search(r"\w\s+$", before) is None:
         return False
-    return re.match(r"\s+(?!because|since|as\b)\w", text[stop:]) is not None
+    return re.match(r"\s+(?!because|since|as\b)\w", rest) is not None

@@ -10,7 +10,7 @@ from edgetune.runtime.label_negation import is_negated
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>(?:(?<!\w)[-+]|\b(?:minus|negative|plus)\b)(?P<gap>\s*))?"
-    r"(?P<value>\d(?:[\d.,:/%-]*[\d%])?|\.\d+)(?![\w%])(?![.,]\d)",
+    r"(?P<value>\d(?:[\d.,:/%-]{0,60}[\d%])?|\.\d+)(?![\w%])(?![.,]\d)",
     re.I,
 )
 """A number with its sign and with all that makes it another one: "0.9", "2019-01-01", "4/5", "50%"."""

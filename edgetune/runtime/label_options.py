@@ -20,7 +20,9 @@ _SAYING = (
 _SAID = rf"(?:\b(?i:{_SAYING})\b|:|答案(?:是|为|為|应为|應為)?|选择?项?|選択?肢?|答えは|正解は)"
 """What a letter stands behind where it is chosen, unless a noun follows that "A" would be the article of."""
 
-_OPEN, _CLOSE = r"[\s*_\"'`(\[{$]*", r"[*_\"'`)\]}$]*"
+_OPEN, _CLOSE = r"[\s*_\"'`(\[{$]{0,12}", r"[*_\"'`)\]}$]{0,12}"
+"""What surrounds a letter. A bound keeps a loop of such characters from taking quadratic time."""
+
 _ALONE = r"(?![A-Za-z0-9_+#'-])"
 _WRONG = r"(?!\s+(?:is|was|would be)\s+(?:not|incorrect|wrong|false)\b)"
 _BEHIND = (
@@ -87,22 +89,24 @@ class Options:
     @cached_property
     def _behind_noun(self) -> re.Pattern[str]:
         capitals = _one_of([letter for letter in self.letters if letter.isupper()] or ["\0"])
-        return re.compile(rf"\b(?i:{_NOUNS})\b[\s:]*{_OPEN}(?P<letter>{capitals}){_ALONE}{_WRONG}")
+        return re.compile(rf"\b(?i:{_NOUNS})\b[\s:]{{0,12}}{_OPEN}(?P<letter>{capitals}){_ALONE}{_WRONG}")
 
     @cached_property
     def _said(self) -> re.Pattern[str]:
-        return re.compile(rf"{_SAID}[\s:=>,-]*{_OPEN}(?P<letter>{self._exact}){_ALONE}{_NO_NOUN}", re.MULTILINE)
+        return re.compile(rf"{_SAID}[\s:=>,-]{{0,12}}{_OPEN}(?P<letter>{self._exact}){_ALONE}{_NO_NOUN}", re.MULTILINE)
 
     @cached_property
     def _line(self) -> re.Pattern[str]:
         """A letter at the beginning of a line, with what parts an option from its text."""
         marked = r"[*_\"'`]*(?:[)\].:,](?=[\s*_]|$)|\s+-+\s|\s+\(|[*_\"'`)\]]*\s*$)"
         spoken = r"\s+(?:is|was)\s+(?!not\b|incorrect|wrong|false)|\s+(?:because|since)\b"
-        return re.compile(rf"^[\s*_>\"'`(\[-]*(?P<letter>{self._any_case})(?:{marked}|{spoken})", re.MULTILINE)
+        return re.compile(
+            rf"^[^\S\n]{{0,12}}[\s*_>\"'`(\[-]{{0,12}}(?P<letter>{self._any_case})(?:{marked}|{spoken})", re.MULTILINE
+        )
 
     @cached_property
     def _wrapped(self) -> re.Pattern[str]:
-        return re.compile(rf"(?<![\w'])[>(\[{{\"'*`$]+(?P<letter>{self._exact})[<)\]}}\"'*`$]+(?!\w)")
+        return re.compile(rf"(?<![\w'])[>(\[{{\"'*`$]{{1,12}}(?P<letter>{self._exact})[<)\]}}\"'*`$]+(?!\w)")
 
     @cached_property
     def _more(self) -> re.Pattern[str]:

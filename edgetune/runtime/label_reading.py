@@ -113,6 +113,8 @@ class LabelReader:
         """The label that `text` is; see `match_label`."""
         if text in self.labels:
             return text
+        if len(text.strip()) > self._longest:
+            return None
         for form, table in self._tables:
             key = form(text)
             if key in table:
@@ -127,7 +129,7 @@ class LabelReader:
             return same
         left = _count(_strippable(text, range(len(text)), 1, self._signs))
         right = _count(_strippable(text, range(len(text) - 1, -1, -1), -1, self._signs))
-        if left == len(text):
+        if left == len(text) or len(text) - left - right > self._longest:
             return None
         cuts = ((start, stop) for start in range(left + 1) for stop in range(right + 1))
         for start, stop in sorted(cuts, key=sum):
@@ -210,6 +212,11 @@ class LabelReader:
             lambda text: normalize_name(plain(text), ignore_case=True).strip("()[]{}\"' ").rstrip(".:)"),
         )
         return [(form, _by(form, self.labels)) for form in forms]
+
+    @cached_property
+    def _longest(self) -> int:
+        """Characters. No longer text is a label, in whatever form of Unicode and with however many separators."""
+        return 16 + 4 * max(map(len, self.labels), default=0)
 
     @cached_property
     def _by_value(self) -> dict[Decimal, str]:
