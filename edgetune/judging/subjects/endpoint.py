@@ -20,7 +20,7 @@ from edgetune.judging.identity import hash_value
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import EndpointJudge, load_judge
 from edgetune.judging.suite import Generation, Suite
-from edgetune.runtime.classify import parse_label
+from edgetune.runtime.label_reading import parse_label
 
 _START = Dialect(form="text", alternatives=0, sampling="all")
 

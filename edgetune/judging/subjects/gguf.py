@@ -16,7 +16,8 @@ from edgetune.judging.identity import gguf_parts, hash_gguf, versions_of
 from edgetune.judging.items import Item
 from edgetune.judging.suite import Suite
 from edgetune.models.locate import PACKAGE_PREFIX, locate_model
-from edgetune.runtime.classify import label_question, parse_label, predict_all, require_fit
+from edgetune.runtime.classify import label_question, predict_all, require_fit
+from edgetune.runtime.label_reading import parse_label
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood
 from edgetune.runtime.sampling import Sampling
 
