@@ -9,6 +9,7 @@ from edgetune.judging.comparison import Comparison, Kind, Unit
 from edgetune.judging.judgement import Evaluation, Judgement
 from edgetune.judging.measures import MEASURES
 from edgetune.judging.question import PREFERENCE
+from edgetune.judging.unanswered import unanswered_items
 from edgetune.judging.wording import (
     difference_text,
     megabytes,
@@ -78,6 +79,7 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
             rows.append(_share_row("Macro-F1", [one.macro_f1 for one in metrics]))
         rows.append(["Unparsed items", *(f"{one.unparsed:,}" for one in metrics), *_blank(evaluations)])
     facts: list[tuple[str, Callable[[Evaluation], str]]] = [
+        ("Unanswered items", lambda e: f"{len(missing):,}" if (missing := unanswered_items(e)) else ""),
         ("File size", lambda e: "" if e.size_bytes is None else megabytes(e.size_bytes)),
         ("Seconds per item", lambda e: "" if e.seconds is None else f"{e.seconds / max(1, len(e.answers)):.3f}"),
     ]

@@ -57,6 +57,15 @@ def f1_over_labels(
     return of_label_counts(gold, predicted, labels, combine)
 
 
+def recall_over_labels(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> SumMetric:
+    """Plain mean of the labels' recalls, as in scikit-learn with zero_division=0: 0 for a label that no item has."""
+
+    def combine(support: Floats, guessed: Floats, both: Floats) -> Floats:
+        return np.divide(both, support, out=np.zeros_like(support), where=support > 0).mean(axis=1)
+
+    return of_label_counts(gold, predicted, labels, combine)
+
+
 def of_label_counts(
     gold: Sequence[str],
     predicted: Sequence[str | None],

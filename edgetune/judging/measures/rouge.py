@@ -29,9 +29,9 @@ def _measure(name: RougeName) -> Callable[[Sequence[Item], Sequence[Answer], Sui
         unread = sum(not any(map(has_rouge_words, item.references)) for _, item in pairs)
         if unread > _MOST_UNREAD * len(pairs):
             raise DataError(
-                f"ROUGE reads only the letters a to z and digits, and the references of {unread} of {len(pairs)} items "
-                "have none",
-                remedy="measure token_f1 or exact_match, or let a judge grade",
+                f"ROUGE compares words, and the references of {unread} of {len(pairs)} items have neither letters nor "
+                "digits",
+                remedy="measure exact_match, or let a judge grade",
             )
         found = iter(_scores(tuple(text for text, _ in pairs), tuple(item.references for _, item in pairs), name))
         return measure_mean([next(found) if item.references else None for item in items], NO_REFERENCES)
@@ -54,7 +54,7 @@ ROUGE = tuple(
         higher_is_better=True,
         default_margin=1.0,
         measure=_measure(name),
-        details=rouge_settings(),
+        details_of_items=lambda items: rouge_settings([item.references for item in items]),
     )
     for name in ROUGE_NAMES
 )

@@ -93,6 +93,7 @@
     if (new Set((side.grades || []).map((grade) => grade.judge)).size > 1) box.append(make("p", "label", "The grades are means over all verdicts; those of each judge are below."));
     if (side.label !== undefined) box.append(...block("", side.label, "text predicted"));
     if (side.text !== undefined) box.append(...block("", side.text || "(empty)"));
+    else if (side.unanswered) box.append(make("p", "label", "unanswered: " + side.unanswered));
     else if (side.label === undefined && data.labelled) box.append(...block("", "unparsed", "text predicted"));
     if (side.finish) box.append(make("p", "label", "ended by: " + side.finish));
     for (const grade of side.grades || []) box.append(opinion(grade));
