@@ -287,6 +287,13 @@ def test_many_labels_are_folded_on_the_page_and_in_the_comment() -> None:
     assert comment.index("label\\_07") > comment.index("<details>")
 
 
+def test_a_comment_of_hundreds_of_labels_lists_those_that_fell_most_and_closes_what_it_opens() -> None:
+    comment = report_markdown(of_labels(tuple(f"l{number}" for number in range(300)), 900))
+    assert len(comment) < LARGEST_CHARACTERS
+    assert "Precision, recall and F1 of 300 labels: the 50 whose F1 fell most" in comment
+    assert comment.count("<details>") == comment.count("</details>") == 1
+
+
 EMOJI = ("👍", "👎", "👩\u200d👧", "$x$ _y^2", "正面", "سلبي", "tab\there")
 
 

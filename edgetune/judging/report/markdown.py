@@ -17,7 +17,14 @@ from edgetune.judging.confusion import Panel, panels_of, shown_columns
 from edgetune.judging.gate import NO_VERDICT
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.judgement import Evaluation, Judgement
-from edgetune.judging.metrics_table import item_value_text, label_rows, metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.metrics_table import (
+    item_value_text,
+    label_rows,
+    labels_to_look_at,
+    metric_facts,
+    metrics_headings,
+    metrics_rows,
+)
 from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.changes import (
     Change,
@@ -36,6 +43,7 @@ LARGEST_CHARACTERS = 65_536
 
 _ROOM_FOR_ITEMS = 60_000
 _LISTED_ROWS = 100
+_LISTED_LABELS = 50
 _LISTED_BLOCKS = 20
 _CELL_CHARACTERS = 200
 _BLOCK_CHARACTERS = 700
@@ -54,10 +62,7 @@ def report_markdown(judgement: Judgement) -> str:
         if verdict.comparisons:
             parts.append(_comparisons(verdict.comparisons))
     parts.append(_table(metrics_headings(judgement), metrics_rows(judgement)))
-    if labels := label_rows(judgement):
-        rows = [[f"{label}: {title}", *cells] for label, rows in labels for title, *cells in rows]
-        summary = f"<summary>Precision, recall and F1 of {len(labels):,} labels</summary>"
-        parts.append(f"<details>{summary}\n\n{_table(metrics_headings(judgement), rows)}\n\n</details>")
+    parts += _labels(judgement)
     if panels := panels_of(judgement):
         parts += ["## Confusion matrices", *_matrices(panels)]
     if figures := judge_figures(judgement):
@@ -105,6 +110,22 @@ def _comparisons(comparisons: Sequence[Comparison]) -> str:
     ]
     headings = ["", "verdict", "baseline", "candidate", "difference", "interval", "margin", "p", "method"]
     return _table(headings, rows)
+
+
+def _labels(judgement: Judgement) -> list[str]:
+    """The metrics of each label, folded; of very many labels those that matter most."""
+    labels = dict(label_rows(judgement))
+    if not labels:
+        return []
+    shown = list(labels) if len(labels) <= _LISTED_LABELS else labels_to_look_at(judgement, _LISTED_LABELS)
+    rows = [[f"{label}: {title}", *cells] for label in shown for title, *cells in labels[label]]
+    summary = f"Precision, recall and F1 of {len(labels):,} labels"
+    if len(shown) < len(labels):
+        summary += (
+            f": the {len(shown)} {'whose F1 fell most' if judgement.baseline is not None else 'of the lowest F1'}"
+        )
+    table = _table(metrics_headings(judgement), rows)
+    return [f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"]
 
 
 def _matrices(panels: list[Panel]) -> list[str]:
