@@ -101,7 +101,7 @@ def check_pairwise(
         found += _check_consistency(judge, ours, gate)
         found += _check_position(judge, again)
         if len(values) >= VARIETY and all(each.winner == "tie" for each in ours if each.degenerate is None):
-            found += Validity(notes=(f"{judge}: all {len(values)} pairs of different answers are ties. {_BLUNT}",))
+            found += Validity(notes=(f"{judge}: all {len(values):,} pairs of different answers are ties. {_BLUNT}",))
         found += check_length(judge, candidate, baseline, values)
     return found
 
@@ -127,7 +127,7 @@ def _check_decided(preferences: Sequence[Preference]) -> Validity:
     found = {each.item: each.degenerate for each in preferences if each.degenerate is not None}
     if not found:
         return Validity()
-    pairs = "1 pair was" if len(found) == 1 else f"{len(found)} pairs were"
+    pairs = "1 pair was" if len(found) == 1 else f"{len(found):,} pairs were"
     return Validity(notes=(f"{pairs} decided without asking: {commonest(found.values())}.",))
 
 
@@ -149,9 +149,9 @@ def _check_consistency(judge: str, preferences: Sequence[Preference], gate: Gate
     asked = [each for each in preferences if each.degenerate is None and each.winner in ("candidate", "baseline")]
     first = sum(each.order.startswith(str(each.winner)) for each in asked)
     text = (
-        f"{judge}: the two orders agree on {consistent.count} of {consistent.of} pairs ({consistent.share:.0%}; at "
-        f"least {gate.min_consistency:.0%} should); it named the first answer {first} times and the second "
-        f"{len(asked) - first} times."
+        f"{judge}: the two orders agree on {consistent.count:,} of {consistent.of:,} pairs ({consistent.share:.0%}; at "
+        f"least {gate.min_consistency:.0%} should); it named the first answer {first:,} times and the second "
+        f"{len(asked) - first:,} times."
     )
     return Validity(notes=(text,)) if consistent.of < FEWEST_PAIRS else Validity((text,))
 
@@ -165,7 +165,7 @@ def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
         return Validity()
     return Validity(
         notes=(
-            f"{judge}: its grades of {len(scores)} answers are nearly the same (their standard deviation is at most "
+            f"{judge}: its grades of {len(scores):,} answers are nearly the same (their standard deviation is at most "
             f"{max(spreads.values()):.2f}). {_BLUNT}",
         )
     )
@@ -184,8 +184,8 @@ def _check_drift(judge: str, before: Sequence[Grade], again: Sequence[Grade], ga
         change, p_value = fmean(values), sign_flip_p(np.array(values)) * len(changes)
         if p_value < CONTROL_ALPHA and abs(change) >= _margin(name, gate):
             problems.append(
-                f"{judge}: A/A control failed. The same {len(values)} answers were graded anew, and {name} changed by "
-                f"{change:+.2f} (p = {p_value:.2g}): the judge is not what it was when it graded the baseline."
+                f"{judge}: A/A control failed. The same {len(values):,} answers were graded anew, and {name} changed "
+                f"by {change:+.2f} (p = {p_value:.2g}): the judge is not what it was when it graded the baseline."
             )
     return Validity(tuple(problems))
 
@@ -225,4 +225,4 @@ def _score_differences(ours: Iterable[Grade], theirs: Iterable[Grade]) -> dict[s
 
 
 def _answers(count: int) -> str:
-    return "1 answer" if count == 1 else f"{count} answers"
+    return "1 answer" if count == 1 else f"{count:,} answers"

@@ -100,6 +100,6 @@ def render_side_by_side(shown: Sequence[SideBySide], names: tuple[str, str], wid
                 table.add_row(Text(f"{text}\n"))
         parts += [table, Text("")]
     same = sum(pair.equal for pair in shown)
-    count = "1 question" if len(shown) == 1 else f"{len(shown)} questions"
-    parts.append(Text(f"{count}; the same answer to {same} of them", style="dim"))
+    count = "1 question" if len(shown) == 1 else f"{len(shown):,} questions"
+    parts.append(Text(f"{count}; the same answer to {same:,} of them", style="dim"))
     return Group(*parts)

@@ -46,7 +46,9 @@ class OutputsFile:
         """Raise DataError when an item has no output, or the outputs are not what the suite's task asks for."""
         answers = list(self.answers(items, suite))
         if self._by_id and (others := len(self._by_id) - len(items)):
-            console.note(f"{self.reference}: {others} of {len(self._by_id)} rows belong to no item and are passed over")
+            console.note(
+                f"{self.reference}: {others:,} of {len(self._by_id):,} rows belong to no item and are passed over"
+            )
         if suite.task == "classify":
             self._check_labels(answers, suite)
 
@@ -78,7 +80,7 @@ class OutputsFile:
         if not self._by_id:
             if len(self._rows) != len(items):
                 raise DataError(
-                    f"it has {len(self._rows)} rows for the suite's {len(items)} items, and no column {ID}",
+                    f"it has {len(self._rows):,} rows for the suite's {len(items):,} items, and no column {ID}",
                     where=self.reference,
                     remedy=f"give every row the {ID} of its item, or one row to each item in the suite's order",
                 )
@@ -87,7 +89,7 @@ class OutputsFile:
         if missing:
             more = ", ..." if len(missing) > 3 else ""
             raise DataError(
-                f"{len(missing)} of the suite's {len(items)} items have no output: {', '.join(missing[:3])}{more}",
+                f"{len(missing):,} of the suite's {len(items):,} items have no output: {', '.join(missing[:3])}{more}",
                 where=self.reference,
                 remedy=f"the file's ids are like {', '.join(list(self._by_id)[:3])}; every item needs a row",
             )
@@ -122,7 +124,7 @@ def _rows_by_id(rows: Sequence[Row], reference: str) -> dict[str, Row]:
     if len(having) < len(rows):
         without = next(row for row in rows if row.values.get(ID) is None)
         raise DataError(
-            f"{len(rows) - len(having)} of {len(rows)} rows have no {ID}",
+            f"{len(rows) - len(having):,} of {len(rows):,} rows have no {ID}",
             where=without.where,
             remedy=f"give every row an {ID}, or none",
         )
