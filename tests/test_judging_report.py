@@ -310,6 +310,9 @@ def test_a_symbol_without_a_glyph_is_drawn_by_its_name_and_a_word_by_its_number(
     assert fonts.label("👩\u200d👧", 2) == "[woman][girl]"
     assert fonts.label("正面", 3) == "#3"
     assert fonts.label("good 👍", 4) == "good [thumbs up sign]"
+    flags = Fonts(("sans-serif",), frozenset("🇪🇺👎🏽"))
+    assert flags.label("🇪🇺", 1) == "[e][u]"
+    assert flags.label("👎🏽", 2) == "[thumbs down sign][type-4]"
     assert fonts.label("naïve", 5) == "naïve"
     assert fonts.text("model-正面.gguf") == "model-??.gguf"
     assert find_fonts(["plain", "naïve €"]).lacking == frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from functools import cache
 _MOST_FONTS_OPENED = 200
 _NAMED = frozenset({"So", "Sm", "Sk", "Sc", "Po", "Pd"})
 """Unicode's categories of symbols and punctuation, whose names say what they are. A letter's name is no word."""
+
+_PREFIX = re.compile("^(EMOJI MODIFIER FITZPATRICK|REGIONAL INDICATOR SYMBOL LETTER) ")
+"""Of names that say more at their end: tones of skin, and the letters of flags."""
 
 _INVISIBLE = frozenset({"Cf", "Mn", "Me"})
 """Those of what only changes the character before it: joiners, variation selectors."""
@@ -34,7 +38,7 @@ class Fonts:
             if character not in self.lacking:
                 parts.append(character)
             elif name and kind in _NAMED:
-                parts.append(f"[{name.lower()}]")
+                parts.append(f"[{_PREFIX.sub('', name).lower()}]")
             elif kind not in _INVISIBLE:
                 return f"#{number}"
         return "".join(parts) or f"#{number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,10 @@ def draw_matrices(panels: Sequence[Panel], file: Path) -> None:
     shown = shown_columns(panels)
     fonts = find_fonts([*shown, *(panel.title for panel in panels)])
     written = [fonts.label(name, number) for number, name in enumerate(shown, start=1)]
-    columns = tuple(_fitted(name, _LABEL_CHARACTERS) for name in written)
+    fitted = [_fitted(name, _LABEL_CHARACTERS) for name in written]
+    # Two labels must not look alike: then both have their numbers.
+    often = Counter(fitted)
+    columns = tuple(name if often[name] == 1 else f"#{number}" for number, name in enumerate(fitted, start=1))
     rows = len(panels[0].metrics.labels)
     cell = max(_LEAST_CELL_INCHES, min(_CELL_INCHES, _CELL_INCHES * _ROOMY_LABELS / rows))
     cell = min(cell, _MOST_INCHES / (len(panels) * len(columns)))
@@ -87,8 +91,8 @@ def draw_matrices(panels: Sequence[Panel], file: Path) -> None:
         for axis, panel in zip(axes, panels, strict=True):
             _draw_panel(axis, panel, layout)
         axes[0].set_ylabel("true label", color=_FAINT)
-        if written != list(shown):
-            note = "[names] and #numbers stand for labels that no font of this machine can write, in the suite's order"
+        if written != list(shown) or fitted != list(columns):
+            note = "[names] and #numbers stand for labels that this picture cannot write, in the suite's order"
             figure.supxlabel(note, color=_FAINT, fontsize=8)
         figure.savefig(file, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
 
