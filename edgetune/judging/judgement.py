@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from edgetune.judging.answer import Answer
+from edgetune.judging.comparison import Difference
 from edgetune.judging.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.items import Item
@@ -93,6 +94,8 @@ class Judgement:
     baseline: Evaluation | None = None
     preferences: tuple[Preference, ...] = ()
     verdict: Verdict | None = None
+    differences: tuple[Difference, ...] = ()
+    """Of the metrics that both have and the gate does not compare."""
     judges: tuple[str, ...] = ()
     costs: Costs = Costs()
     notes: tuple[str, ...] = ()

@@ -6,7 +6,9 @@ All figures are approximations for planning: they take the noise of the items at
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+from scipy.optimize import brentq
 from scipy.special import ndtri, stdtrit
 
 POWER = 0.8
@@ -33,19 +35,38 @@ def smallest_visible_loss(standard_error: float, units: int, reach: float, step:
     return max(reach * standard_error, reach**2 * step / units)
 
 
-def items_to_decide(
-    items: int, distance: float, standard_error: float, alpha: float, *, step: float = 0.0
-) -> int | None:
-    """About how many items would decide four times in five, if difference and noise stay as they are.
+def items_to_pass(items: int, room: Callable[[float], float], standard_error: float) -> int | None:
+    """About how many items would rule out a loss of the margin four times in five, if difference and noise stay.
 
-    `distance` is how far the difference is from what it has to be told from: from the margin where the loss is smaller,
-    from zero where it is not. The standard error of `items` items falls with the square root of their number, until the
-    distance is `reach_in_errors(alpha)` of them; where only a few items differ, each by `step`, the distance must also
-    be one that `smallest_visible_loss` gives. More than there are, for these did not decide. None when the distance is
-    zero or next to it: no number would do.
+    `room` gives how far the bound of so many times as many items would be within the margin. It must be wide enough for
+    another set of so many items, whose difference is by chance less good: its standard error is that of `items` items,
+    which falls with the square root of their number. More than there are, for these did not decide. None where no
+    number would do.
+    """
+
+    def spare(doublings: float) -> float:
+        times = 2.0**doublings
+        return room(times) - float(ndtri(POWER)) * standard_error / math.sqrt(times)
+
+    fewest, most = 0.0, 1.0
+    while spare(most) <= 0:
+        fewest, most = most, 2 * most
+        if items * 2.0**most >= _TOO_MANY_ITEMS:
+            return None
+    # Half a percent of the number is more than it can promise.
+    doublings = brentq(spare, fewest, most, xtol=0.007) if spare(fewest) < 0 else fewest
+    return max(items + 1, math.ceil(items * 2.0**doublings))
+
+
+def items_to_fail(items: int, loss: float, standard_error: float, alpha: float, *, step: float = 0.0) -> int | None:
+    """About how many items would show a loss as significant four times in five, if it and the noise stay as they are.
+
+    The standard error of `items` items falls with the square root of their number, until the loss is
+    `reach_in_errors(alpha)` of them; where only a few items differ, each by `step`, the loss must also be one that
+    `smallest_visible_loss` gives. More than there are, for these did not decide. None where no number would do.
     """
     reach = reach_in_errors(alpha)
     noise, losers = reach**2 * items * standard_error**2, reach**2 * step
-    if distance <= 0 or max(noise, losers * distance) >= _TOO_MANY_ITEMS * distance**2:
+    if loss <= 0 or max(noise, losers * loss) >= _TOO_MANY_ITEMS * loss**2:
         return None
-    return max(items + 1, math.ceil(max(noise / distance**2, losers / distance)))
+    return max(items + 1, math.ceil(max(noise / loss**2, losers / loss)))

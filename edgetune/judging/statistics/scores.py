@@ -1,7 +1,8 @@
 """Means of scores, of one model and of the differences between two models on the same items.
 
 The unit is the item, or the cluster where the suite names one. What is compared is candidate - baseline by item, after
-averaging repeats, orders and judges, so that an item that is hard for both models adds nothing to the noise.
+averaging repeats, orders and judges, so that an item that is hard for both models adds nothing to the noise. Student's
+interval is for values without a scale (length, likelihood); `bounded` has the one for all others.
 """
 
 from __future__ import annotations
@@ -52,32 +53,6 @@ def t_interval(mean: Mean, confidence: float = 0.95) -> Interval:
     """Student's interval of a mean, with one degree of freedom less than there are items or clusters."""
     reach = t_quantile(confidence, mean.units - 1) * mean.standard_error
     return Interval(mean.value - reach, mean.value + reach, confidence)
-
-
-def difference_interval(
-    differences: NDArray[np.float64], step: float, clusters: Sequence[str] | None = None, confidence: float = 0.95
-) -> Interval:
-    """Interval of the mean of paired differences, (n,): Student's, made wider by `allow_for_unseen` where hardly an
-    item (or cluster) differs. `step` is the size of the difference that such an item has.
-    """
-    sums = cluster_sums(differences, number_clusters(clusters, differences.size))
-    interval = t_interval(measure_mean(differences, clusters), confidence)
-    return allow_for_unseen(interval, int((sums > 0).sum()), int((sums < 0).sum()), sums.size, step)
-
-
-def allow_for_unseen(interval: Interval, gained: int, lost: int, units: int, step: float) -> Interval:
-    """An interval of a difference, made wider where too few of the items (or clusters) gained or lost for its noise to
-    be known: where the sign-flip test could not be significant whatever they said.
-
-    A handful of differences has hardly a variance, and none has none: the t interval of 20 zeros is the point 0, which
-    claims to know the answers to all items that were never asked. But of all items the share that loses is at most
-    `largest_share` of those seen to lose, and each loses about a `step`; and so for gains.
-    """
-    if not too_few_differ(gained + lost, 1 - interval.confidence):
-        return interval
-    lower = -step * largest_share(lost, units, interval.confidence)
-    upper = step * largest_share(gained, units, interval.confidence)
-    return Interval(min(interval.lower, lower), max(interval.upper, upper), interval.confidence)
 
 
 def too_few_differ(differing: int, alpha: float) -> bool:
