@@ -167,13 +167,13 @@ def _largest_fall(unit: Unit) -> float:
 
 
 def _decisive_items(pairing: Pairing, evidence: Evidence, alpha: float) -> int | None:
-    if _loss(evidence.difference, pairing.higher_is_better) < pairing.margin:
-
-        def room(times: float) -> float:
-            return pairing.margin - _worst_loss(evidence.interval_with(times), pairing.higher_is_better)
-
-        return items_to_pass(pairing.items, room, evidence.expected_error)
+    loss = _loss(evidence.difference, pairing.higher_is_better)
     expected = _loss(evidence.expected, pairing.higher_is_better)
+    if loss < pairing.margin:
+        reach = _worst_loss(evidence.interval, pairing.higher_is_better) - loss
+        # Only the test is corrected for several metrics, not the interval.
+        alone = 1 - evidence.interval.confidence
+        return items_to_pass(pairing.items, pairing.margin - expected, reach, evidence.expected_error, alone)
     return items_to_fail(pairing.items, expected, evidence.expected_error, alpha, step=evidence.step)
 
 

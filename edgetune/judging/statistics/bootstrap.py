@@ -100,7 +100,8 @@ def bootstrap_interval(bootstrap: Bootstrap, confidence: float = 0.95) -> Interv
     second `bca_interval`. The t interval covers metrics that jump from one resample to the next (F1), where BCa is too
     short; BCa covers skewed losses, where the t interval is too high. benchmarks/false_alarms.py compares them.
     """
-    student = t_interval(Mean(bootstrap.value, bootstrap.standard_error, bootstrap.units), confidence)
+    units = bootstrap.units
+    student = t_interval(Mean(bootstrap.value, bootstrap.standard_error, units, units - 1), confidence)
     return hull(student, bca_interval(bootstrap, confidence))
 
 

@@ -43,6 +43,9 @@ _UNSEEN = 0.5
 _SAME = 1e-12
 """Values closer than this share of the scale are one value."""
 
+_NEWTON_STEPS = 200
+"""Four to eight are the rule."""
+
 _NEXT_TO_THE_MEAN = 1e-3
 """In standard errors: nearer than this the approximation would divide rounding by rounding."""
 
@@ -81,14 +84,12 @@ def bounded_interval(
     highest: float,
     clusters: Sequence[str] | None = None,
     confidence: float = 0.95,
-    *,
-    times: float = 1.0,
 ) -> Interval:
     """Interval of the mean of values (n,) on a scale from `lowest` to `highest`; it never leaves the scale.
 
     Values beyond the ends widen the scale. With `clusters` whole clusters are weighed, so that items of one may be
-    alike, and what was not seen is a whole cluster of the mean size. `times` is for planning: the interval that so many
-    times as many items like these would have. Raises ValueError for fewer than 2 items or clusters.
+    alike, and what was not seen is a whole cluster of the mean size. Raises ValueError for fewer than 2 items or
+    clusters.
     """
     numbers = number_clusters(clusters, values.size)
     sizes = np.bincount(numbers).astype(np.float64)
@@ -97,9 +98,9 @@ def bounded_interval(
     lowest, highest = min(lowest, float(values.min())), max(highest, float(values.max()))
     if clusters is None:
         sums, counts = np.unique(values, return_counts=True)
-        units = _Units(sums, np.ones(sums.size), times * counts.astype(np.float64))
+        units = _Units(sums, np.ones(sums.size), counts.astype(np.float64))
     else:
-        units = _Units(cluster_sums(values, numbers), sizes, np.full(sizes.size, times))
+        units = _Units(cluster_sums(values, numbers), sizes, np.ones(sizes.size))
     tail = (1 - confidence) / 2
     lower, upper = _lower_bound(units, lowest, tail), -_lower_bound(units.mirrored(), -highest, tail)
     return Interval(max(lowest, min(lower, units.mean)), min(highest, max(upper, units.mean)), confidence)
@@ -156,8 +157,23 @@ def _percentile(units: _Units, tail: float) -> float:
 def _normal_place(units: _Units, place: float) -> float:
     """The normal quantile of the probability that the weighed mean is at most `place`, which lies below its mean."""
     slopes, counts = units.sums - units.sizes * place, units.counts
-    end = 1 / float(slopes.min())
-    tilt = float(brentq(lambda s: float(counts @ (slopes / (1 - slopes * s))), end * (1 - 1e-12), 0.0, rtol=1e-12))
+    tilt = _tilt(slopes, counts)
     shares = slopes / (1 - slopes * tilt)
     root = -math.sqrt(2 * float(counts @ np.log1p(-slopes * tilt)))
     return root + math.log(tilt * math.sqrt(float(counts @ shares**2)) / root) / root
+
+
+def _tilt(slopes: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
+    """The tilt s below zero at which the sum of counts slopes / (1 - s slopes) is zero.
+
+    By Newton's method, held between zero and the place where the steepest fall would weigh without end.
+    """
+    end, tilt = 1 / float(slopes.min()), 0.0
+    for _ in range(_NEWTON_STEPS):
+        shares = slopes / (1 - slopes * tilt)
+        wanted = tilt - float(counts @ shares) / float(counts @ shares**2)
+        moved = (tilt + end) / 2 if wanted <= end else wanted if wanted < 0 else tilt / 2
+        if abs(moved - tilt) <= _SAME * abs(moved):
+            break
+        tilt = moved
+    return tilt

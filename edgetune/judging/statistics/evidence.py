@@ -6,7 +6,6 @@ Which method fits is decided by the kind and the unit of the metric alone, befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +24,7 @@ from edgetune.judging.statistics.bootstrap import (
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval, hull
-from edgetune.judging.statistics.scores import Mean, measure_mean, t_interval, too_few_differ
+from edgetune.judging.statistics.scores import measure_mean, t_interval, too_few_differ
 from edgetune.judging.statistics.sign_flip import sign_flip_p
 
 _RESAMPLES_OF_A_DIFFERENCE = 2_000
@@ -36,9 +35,8 @@ _RESAMPLES_OF_A_DIFFERENCE = 2_000
 class Evidence:
     """What the gate decides by, and what it plans with. All differences are candidate - baseline in the metric's unit.
 
-    `interval_with` gives the interval that so many times as many items like these would have; `interval` is that of the
-    items themselves. `units` counts what is independent: the items, or their clusters. `standard_error` is the
-    difference's, with `degrees` of freedom (None: normal). `step` is the size of one item's loss where too few items
+    `units` counts what is independent: the items, or their clusters. `standard_error` is the difference's, with
+    `degrees` of freedom (None: normal). `step` is the size of one item's loss where too few items
     differ for their noise to be known, and 0 elsewhere. `expected` is the difference that is to be expected of other
     items, and `expected_error` its standard error.
     """
@@ -47,13 +45,12 @@ class Evidence:
     baseline: float
     difference: float
     interval: Interval
-    interval_with: Callable[[float], Interval]
     p_value: float
     test: str
     interval_method: str
     units: int
     standard_error: float
-    degrees: int | None
+    degrees: float | None
     step: float
     expected: float
     expected_error: float
@@ -85,11 +82,11 @@ def measure_difference(pairing: Pairing, confidence: float) -> Difference:
     if pairing.kind == "aggregate":
         candidate, baseline = _resampled(pairing, _RESAMPLES_OF_A_DIFFERENCE)
         difference = candidate.minus(baseline)
-        interval = _interval_of_aggregates(pairing, candidate, baseline, difference, confidence, 1.0)
+        interval = interval_of_aggregates(pairing, candidate, baseline, difference, confidence)
         return Difference(pairing.metric, pairing.items, difference.value, interval, _method(pairing))
     ours, theirs = _values_of(pairing)
     differences = drop_rounding(ours - theirs)
-    interval = _interval_of_means(pairing, differences, _step(pairing.unit, ours, theirs), confidence, 1.0)
+    interval = _interval_of_means(pairing, differences, _step(pairing.unit, ours, theirs), confidence)
     return Difference(pairing.metric, pairing.items, float(differences.mean()), interval, _method(pairing))
 
 
@@ -119,26 +116,24 @@ def _weigh_accuracies(
     expected, expected_error = adjusted_difference(counts)
     differences = candidate - baseline
     standard_error, step = math.sqrt(counts.gained + counts.lost) / counts.items, 1.0
+    units = counts.items
+    degrees: float | None = None
     if clusters is None:
-        units, degrees = counts.items, None
         p_value, test = mcnemar_mid_p(counts.gained, counts.lost), "McNemar's test, mid-p"
     else:
         sums = cluster_sums(differences, number_clusters(clusters, counts.items))
-        units, degrees = sums.size, sums.size - 1
         p_value, test = sign_flip_p(sums, mid=True), "sign-flip test of clusters, mid-p"
-        robust_error = measure_mean(differences, clusters).standard_error
-        standard_error, expected_error = max(standard_error, robust_error), max(expected_error, robust_error)
+        robust = measure_mean(differences, clusters)
+        units, degrees = robust.units, robust.degrees
+        standard_error = max(standard_error, robust.standard_error)
+        expected_error = max(expected_error, robust.standard_error)
         step = 1.0 if too_few_differ(int(np.count_nonzero(sums)), 1 - confidence) else 0.0
-
-    def interval_with(times: float) -> Interval:
-        return _interval_of_means(pairing, differences, step, confidence, times)
 
     return Evidence(
         candidate=float(candidate.mean()),
         baseline=float(baseline.mean()),
         difference=counts.difference,
-        interval=interval_with(1.0),
-        interval_with=interval_with,
+        interval=_interval_of_means(pairing, differences, step, confidence),
         p_value=p_value,
         test=test,
         interval_method=_method(pairing),
@@ -163,21 +158,17 @@ def _weigh_scores(
     sums = cluster_sums(differences, number_clusters(clusters, pairing.items))
     few = too_few_differ(int(np.count_nonzero(sums)), 1 - confidence)
 
-    def interval_with(times: float) -> Interval:
-        return _interval_of_means(pairing, differences, step, confidence, times)
-
     return Evidence(
         candidate=float(candidate.mean()),
         baseline=float(baseline.mean()),
         difference=mean.value,
-        interval=interval_with(1.0),
-        interval_with=interval_with,
+        interval=_interval_of_means(pairing, differences, step, confidence),
         p_value=sign_flip_p(sums),
         test="sign-flip test" if clusters is None else "sign-flip test of clusters",
         interval_method=_method(pairing),
         units=mean.units,
         standard_error=mean.standard_error,
-        degrees=mean.units - 1,
+        degrees=mean.degrees,
         step=step if few else 0.0,
         expected=mean.value,
         expected_error=mean.standard_error,
@@ -191,15 +182,11 @@ def _weigh_aggregates(pairing: Pairing, confidence: float) -> Evidence:
     step = _step(pairing.unit, candidate.influence, baseline.influence)
     units, few = difference.units, too_few_differ(sum(differing_units(difference)), 1 - confidence)
 
-    def interval_with(times: float) -> Interval:
-        return _interval_of_aggregates(pairing, candidate, baseline, difference, confidence, times)
-
     return Evidence(
         candidate=candidate.value,
         baseline=baseline.value,
         difference=difference.value,
-        interval=interval_with(1.0),
-        interval_with=interval_with,
+        interval=interval_of_aggregates(pairing, candidate, baseline, difference, confidence),
         p_value=bootstrap_p(difference),
         test="paired bootstrap" if pairing.clusters is None else "paired bootstrap of clusters",
         interval_method=_method(pairing),
@@ -223,46 +210,40 @@ def _resampled(pairing: Pairing, resamples: int) -> tuple[Bootstrap, Bootstrap]:
     return candidate, baseline
 
 
-def _interval_of_means(
-    pairing: Pairing, differences: NDArray[np.float64], step: float, confidence: float, times: float
-) -> Interval:
+def _interval_of_means(pairing: Pairing, differences: NDArray[np.float64], step: float, confidence: float) -> Interval:
     """Of a unit with ends the interval of a bounded mean. Of others Student's and, where too few items (or clusters)
     differ for their noise to be known, the interval of a mean between minus and plus `step` beside it."""
     reach, clusters = _reach(pairing.unit), pairing.clusters
     if reach is not None:
-        return bounded_interval(differences, -reach, reach, clusters, confidence, times=times)
+        return bounded_interval(differences, -reach, reach, clusters, confidence)
     mean = measure_mean(differences, clusters)
-    units = max(2, math.floor(mean.units * times))
-    student = t_interval(Mean(mean.value, mean.standard_error / math.sqrt(times), units), confidence)
+    student = t_interval(mean, confidence)
     sums = cluster_sums(differences, number_clusters(clusters, differences.size))
     if not too_few_differ(int(np.count_nonzero(sums)), 1 - confidence):
         return student
-    return hull(student, bounded_interval(differences, -step, step, clusters, confidence, times=times))
+    return hull(student, bounded_interval(differences, -step, step, clusters, confidence))
 
 
-def _interval_of_aggregates(
+def interval_of_aggregates(
     pairing: Pairing,
     candidate: Bootstrap,
     baseline: Bootstrap,
     difference: Bootstrap,
     confidence: float,
-    times: float,
 ) -> Interval:
     """The bootstrap's interval, and beside it that of a bounded mean of the items' own differences: always where the
     unit has ends, elsewhere where too few items (or clusters) differ. An item that was not seen may move the metric as
     far as any that was: from the least to the largest influence on either side.
     """
-    drawn, value, reach = bootstrap_interval(difference, confidence), difference.value, _reach(pairing.unit)
-    shrunk = 1 / math.sqrt(times)
-    interval = Interval(value + shrunk * (drawn.lower - value), value + shrunk * (drawn.upper - value), confidence)
+    interval, reach = bootstrap_interval(difference, confidence), _reach(pairing.unit)
     if reach is not None:
         ends = max(reach, float(np.ptp(candidate.influence)), float(np.ptp(baseline.influence)))
-        interval = hull(interval, bounded_interval(difference.own_values, -ends, ends, None, confidence, times=times))
+        interval = hull(interval, bounded_interval(difference.own_values, -ends, ends, None, confidence))
         return Interval(max(-reach, interval.lower), min(reach, interval.upper), confidence)
     if not too_few_differ(sum(differing_units(difference)), 1 - confidence):
         return interval
     step = _step(pairing.unit, candidate.influence, baseline.influence)
-    return hull(interval, bounded_interval(difference.own_values, -step, step, None, confidence, times=times))
+    return hull(interval, bounded_interval(difference.own_values, -step, step, None, confidence))
 
 
 def _reach(unit: Unit) -> float | None:

@@ -6,9 +6,7 @@ All figures are approximations for planning: they take the noise of the items at
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from scipy.optimize import brentq
 from scipy.special import ndtri, stdtrit
 
 POWER = 0.8
@@ -17,7 +15,7 @@ POWER = 0.8
 _TOO_MANY_ITEMS = 10_000_000
 
 
-def reach_in_errors(alpha: float, degrees: int | None = None) -> float:
+def reach_in_errors(alpha: float, degrees: float | None = None) -> float:
     """How many standard errors an effect must measure to be significant at `alpha` (two-sided) four times in five: 2.80
     for 0.05. With `degrees` of freedom Student's quantile takes the place of the normal one.
     """
@@ -35,27 +33,23 @@ def smallest_visible_loss(standard_error: float, units: int, reach: float, step:
     return max(reach * standard_error, reach**2 * step / units)
 
 
-def items_to_pass(items: int, room: Callable[[float], float], standard_error: float) -> int | None:
+def items_to_pass(items: int, distance: float, reach: float, standard_error: float, alpha: float) -> int | None:
     """About how many items would rule out a loss of the margin four times in five, if difference and noise stay.
 
-    `room` gives how far the bound of so many times as many items would be within the margin. It must be wide enough for
-    another set of so many items, whose difference is by chance less good: its standard error is that of `items` items,
-    which falls with the square root of their number. More than there are, for these did not decide. None where no
-    number would do.
+    `distance` is how far the loss is within the margin, `reach` how far the bound of the interval lies from the
+    difference. Of the reach, the standard errors that `alpha` asks for (1.96 for 0.05) fall with the square root of the
+    number of items; the rest stands for what was not seen, and falls with the number itself. The next set of so many
+    items may by chance be less good, which takes as many standard errors more as `POWER` says. More items than there
+    are, for these did not decide. None where no number would do.
     """
-
-    def spare(doublings: float) -> float:
-        times = 2.0**doublings
-        return room(times) - float(ndtri(POWER)) * standard_error / math.sqrt(times)
-
-    fewest, most = 0.0, 1.0
-    while spare(most) <= 0:
-        fewest, most = most, 2 * most
-        if items * 2.0**most >= _TOO_MANY_ITEMS:
-            return None
-    # Half a percent of the number is more than it can promise.
-    doublings = brentq(spare, fewest, most, xtol=0.007) if spare(fewest) < 0 else fewest
-    return max(items + 1, math.ceil(items * 2.0**doublings))
+    quantile = float(ndtri(1 - alpha / 2))
+    noise = (quantile + float(ndtri(POWER))) * standard_error
+    unseen = max(0.0, reach - quantile * standard_error)
+    if distance <= 0 or max(noise**2, unseen * distance) * items >= _TOO_MANY_ITEMS * distance**2:
+        return None
+    # unseen x² + noise x = distance, where x² is the share of the present items in those that are needed.
+    root = 2 * distance / (noise + math.sqrt(noise**2 + 4 * unseen * distance))
+    return max(items + 1, math.ceil(items / root**2))
 
 
 def items_to_fail(items: int, loss: float, standard_error: float, alpha: float, *, step: float = 0.0) -> int | None:
