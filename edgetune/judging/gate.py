@@ -173,7 +173,15 @@ def _decisive_items(pairing: Pairing, evidence: Evidence, alpha: float) -> int |
         reach = _worst_loss(evidence.interval, pairing.higher_is_better) - loss
         # Only the test is corrected for several metrics, not the interval.
         alone = 1 - evidence.interval.confidence
-        return items_to_pass(pairing.items, pairing.margin - expected, reach, evidence.expected_error, alone)
+        return items_to_pass(
+            pairing.items,
+            evidence.units,
+            pairing.margin - expected,
+            reach,
+            evidence.expected_error,
+            alone,
+            fall=_largest_fall(pairing.unit) - loss,
+        )
     return items_to_fail(pairing.items, expected, evidence.expected_error, alpha, step=evidence.step)
 
 

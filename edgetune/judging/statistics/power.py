@@ -33,14 +33,24 @@ def smallest_visible_loss(standard_error: float, units: int, reach: float, step:
     return max(reach * standard_error, reach**2 * step / units)
 
 
-def items_to_pass(items: int, distance: float, reach: float, standard_error: float, alpha: float) -> int | None:
+def items_to_pass(
+    items: int,
+    units: int,
+    distance: float,
+    reach: float,
+    standard_error: float,
+    alpha: float,
+    *,
+    fall: float = math.inf,
+) -> int | None:
     """About how many items would rule out a loss of the margin four times in five, if difference and noise stay.
 
     `distance` is how far the loss is within the margin, `reach` how far the bound of the interval lies from the
     difference. Of the reach, the standard errors that `alpha` asks for (1.96 for 0.05) fall with the square root of the
     number of items; the rest stands for what was not seen, and falls with the number itself. The next set of so many
-    items may by chance be less good, which takes as many standard errors more as `POWER` says. More items than there
-    are, for these did not decide. None where no number would do.
+    items may by chance be less good, which takes as many standard errors more as `POWER` says. And where the worst that
+    an item can do is to lose `fall`, there are so many units that the share of such items that makes up the distance
+    would show. More items than there are, for these did not decide. None where no number would do.
     """
     quantile = float(ndtri(1 - alpha / 2))
     noise = (quantile + float(ndtri(POWER))) * standard_error
@@ -49,7 +59,9 @@ def items_to_pass(items: int, distance: float, reach: float, standard_error: flo
         return None
     # unseen x² + noise x = distance, where x² is the share of the present items in those that are needed.
     root = 2 * distance / (noise + math.sqrt(noise**2 + 4 * unseen * distance))
-    return max(items + 1, math.ceil(items / root**2))
+    showing = math.log(alpha / 2) / math.log1p(-distance / fall) if distance < fall < math.inf else 0.0
+    needed = max(items / root**2, showing * items / units)
+    return None if needed >= _TOO_MANY_ITEMS else max(items + 1, math.ceil(needed))
 
 
 def items_to_fail(items: int, loss: float, standard_error: float, alpha: float, *, step: float = 0.0) -> int | None:
