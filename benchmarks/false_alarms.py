@@ -29,6 +29,7 @@ from simulated import (
     draw_clusters,
     draw_collapse,
     draw_f1,
+    draw_fallen_clusters,
     draw_grade_loss,
     draw_grades,
     draw_lost_answers,
@@ -225,6 +226,12 @@ def compare_unequal_clusters(seed: np.random.SeedSequence, runs: int) -> Iterato
                 tally.add(replace(draw_clusters(generator, kind, clusters, largest=30), unit=unit), 0.0)
             row([name, clusters, *tally.cells()[2:]])
             yield from ruled_out_too_often(tally.too_high, f"{name} in {clusters} clusters of 1 to 30")
+    for clusters in (50, 100):
+        tally = Tally()
+        for _ in range(runs):
+            tally.add(draw_fallen_clusters(generator, clusters), -GRADE_MARGIN)
+        row(["grades, 5 % of the clusters fall from 5 to 1", clusters, *tally.cells()[2:]])
+        yield from ruled_out_too_often(tally.too_high, f"{clusters} clusters, of which 5 % fall whole")
 
 
 def cover_skewed_means(seed: np.random.SeedSequence, runs: int) -> Iterator[str]:

@@ -56,6 +56,17 @@ def draw_collapse(generator: np.random.Generator, items: int, noisy: float) -> P
     return pairing_of("score", np.where(fallen, 1.0, baseline + moves), np.where(fallen, 5.0, baseline))
 
 
+def draw_fallen_clusters(generator: np.random.Generator, clusters: int) -> Pairing:
+    """Clusters of 1 to 30 items of which as many fall whole from grade 5 to 1 as make up the margin; of the other items
+    30 % move by one grade."""
+    sizes = generator.integers(1, 31, clusters)
+    fallen = np.repeat(generator.random(clusters) < GRADE_MARGIN / 4, sizes)
+    moves = generator.choice([-1.0, 1.0], fallen.size) * (generator.random(fallen.size) < 0.3)
+    baseline = np.where(moves != 0, 4.0, 5.0)
+    names = tuple(str(number) for number in np.repeat(np.arange(clusters), sizes))
+    return pairing_of("score", np.where(fallen, 1.0, baseline + moves), np.where(fallen, 5.0, baseline), names)
+
+
 def draw_skewed(generator: np.random.Generator, items: int) -> NDArray[np.float64]:
     """Grades of one model: nearly all 5, one in twenty 1. Their mean is 4.8."""
     return np.where(generator.random(items) < 0.05, 1.0, 5.0)

@@ -36,7 +36,7 @@ def drawn_bound(
     """The lower bound from 200,000 draws of Dirichlet weights; one more unit at the worst end has the weight."""
     numbers = np.arange(values.size) if numbers is None else numbers
     sizes, sums = np.bincount(numbers), np.bincount(numbers, weights=values)
-    shapes, size = np.append(np.ones(sizes.size), weight), values.size / sizes.size
+    shapes, size = np.append(np.ones(sizes.size), weight), (sizes @ sizes) / values.size
     drawn = np.random.default_rng(0).standard_gamma(shapes, (200_000, shapes.size))
     means = drawn @ np.append(sums, size * worst) / (drawn @ np.append(sizes, size))
     return float(np.quantile(means, 0.025))
@@ -69,6 +69,16 @@ def test_clusters_are_weighed_whole() -> None:
     assert found == pytest.approx(drawn, abs=0.03 * (values.mean() - drawn))
     alone = bounded_interval(values, -1, 1).lower
     assert found < alone
+
+
+@pytest.mark.parametrize("clusters", [50, 100])
+def test_clusters_that_fall_whole_are_rarely_ruled_out_however_unequal_they_are(clusters: int) -> None:
+    generator, runs, share, ruled_out = np.random.default_rng(8), 300, 0.1, 0
+    for _ in range(runs):
+        numbers = np.repeat(np.arange(clusters), np.ceil(generator.lognormal(1, 1.2, clusters)).astype(int))
+        values = np.where(generator.random(clusters) < share, -4.0, 0.0)[numbers]
+        ruled_out += bounded_interval(values, -4, 4, numbers.astype(str).tolist()).lower > -4 * share
+    assert ruled_out / runs < 0.03 + 3 * np.sqrt(0.03 * 0.97 / runs)
 
 
 def test_clusters_of_one_item_are_items() -> None:

@@ -73,8 +73,9 @@ class _Units:
         return _Units(-self.sums, self.sizes, self.counts)
 
     def and_unseen(self, worst: float, weight: float) -> _Units:
-        """With one more unit of the mean size, all of it at the worst end."""
-        size = self.items / float(self.counts.sum())
+        """With one more unit, all of it at the worst end. Its size is that of the unit in which an item lies on
+        average: large clusters, which few are, weigh most."""
+        size = float(self.counts @ self.sizes**2) / self.items
         return _Units(np.append(self.sums, size * worst), np.append(self.sizes, size), np.append(self.counts, weight))
 
 
@@ -88,7 +89,7 @@ def bounded_interval(
     """Interval of the mean of values (n,) on a scale from `lowest` to `highest`; it never leaves the scale.
 
     Values beyond the ends widen the scale. With `clusters` whole clusters are weighed, so that items of one may be
-    alike, and what was not seen is a whole cluster of the mean size. Raises ValueError for fewer than 2 items or
+    alike, and what was not seen is a whole cluster, of the size of that in which an item lies on average. Raises ValueError for fewer than 2 items or
     clusters.
     """
     numbers = number_clusters(clusters, values.size)
