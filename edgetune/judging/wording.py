@@ -106,7 +106,7 @@ def size_text(size: float, unit: Unit) -> str:
 def margin_text(size: float, unit: Unit) -> str:
     """`size_text` of the next larger size that can be written so: a margin that lies above `size` as it stands there.
 
-    grade 0.1449 -> `0.15 grades`, share 0.02 -> `2.1 points`, log 0.0198 -> `2.1 %`.
+    grade 0.1449 -> `0.15 grades`, share 0.02 -> `2.1 points`, log 0.02 -> `2.1 %`.
     """
     match unit:
         case "share":

@@ -89,8 +89,8 @@ def bounded_interval(
     """Interval of the mean of values (n,) on a scale from `lowest` to `highest`; it never leaves the scale.
 
     Values beyond the ends widen the scale. With `clusters` whole clusters are weighed, so that items of one may be
-    alike, and what was not seen is a whole cluster, of the size of that in which an item lies on average. Raises ValueError for fewer than 2 items or
-    clusters.
+    alike, and what was not seen is a whole cluster, of the size of that in which an item lies on average. Raises
+    ValueError for fewer than 2 items or clusters.
     """
     numbers = number_clusters(clusters, values.size)
     sizes = np.bincount(numbers).astype(np.float64)
