@@ -125,6 +125,11 @@ def test_labels_are_taken_as_given_and_unknown_ones_are_unparsed(tmp_path: Path)
     assert [answer.text for answer in found] == ["Positive ", "mixed", ""]
 
 
+def test_numbers_are_outputs_as_a_table_would_write_them(tmp_path: Path) -> None:
+    rows = [{"id": "a", "output": 1}, {"id": "b", "output": 1.0}, {"id": "c", "output": -0.5}]
+    assert [answer.text for answer in answers_of(tmp_path, rows, "generate")] == ["1", "1", "-0.5"]
+
+
 def test_labels_are_read_from_written_answers_as_from_a_model_here(tmp_path: Path) -> None:
     found = answers_of(tmp_path, texts("It is positive.", "positive or negative", "POSITIVE"), "classify")
     assert [answer.predicted for answer in found] == ["positive", None, "positive"]
@@ -165,6 +170,15 @@ def test_likelihoods_give_the_likeliest_label(tmp_path: Path) -> None:
         assert found[0].log_probabilities == likelihoods
 
 
+def test_likelihoods_are_of_the_labels_that_their_names_are_but_for_case(tmp_path: Path) -> None:
+    rows = [{"id": item.id, "log_probabilities": {"Neutral": -1, "POSITIVE ": -2, "negative": -3}} for item in ITEMS]
+    assert answers_of(tmp_path, rows, "classify")[0].log_probabilities == {
+        "negative": -3,
+        "neutral": -1,
+        "positive": -2,
+    }
+
+
 def test_likelihoods_of_texts_are_read_with_the_bytes_of_the_item(tmp_path: Path) -> None:
     rows = [{"id": item.id, "nll_nats": 1.5, "nll_tokens": 2} for item in ITEMS]
     found = answers_of(tmp_path, rows, "perplexity")
@@ -198,6 +212,8 @@ def test_an_id_is_used_once(tmp_path: Path, second: Any) -> None:
         ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; there are id, text"),
         ([{"id": "a", "output": "x", "answer": "y"}], "generate", "output and answer could all be the model's outputs"),
         ([{"id": item.id, "output": None} for item in ITEMS], "generate", "jsonl:1: output must hold text, not None"),
+        ([{"id": item.id, "output": float("nan")} for item in ITEMS], "generate", "output must hold text, not nan"),
+        ([{"id": item.id, "output": True} for item in ITEMS], "generate", "output must hold text, not True"),
         ([{"id": item.id, "output": {"a": 1}} for item in ITEMS], "generate", "output must hold text, not {'a': 1}"),
         ([{"id": item.id, "output": "\ud83d"} for item in ITEMS], "generate", "output holds half a character"),
         ([{"id": item.id, "predicted": "positive"} for item in ITEMS], "generate", "needs a column output"),

@@ -14,7 +14,8 @@ class Answer:
     `nll_tokens` tokens of the item's own text, which spans `nll_bytes` bytes of UTF-8 (task perplexity).
     `generated_tokens`, `seconds` (the whole answer), `first_token_seconds` (time to first token) and
     `tokens_per_second` (decoding only) are measured where the model was run here. `finish` says why the text ended:
-    "stop", "length", "context", or "content_filter" from an endpoint.
+    "stop", "length", "context", or "content_filter" from an endpoint. `unanswered` says why an endpoint gives no answer
+    to this item however often it is asked; `text` is empty then, which every metric takes for what it is.
     """
 
     id: str
@@ -29,3 +30,9 @@ class Answer:
     first_token_seconds: float | None = None
     tokens_per_second: float | None = None
     finish: str | None = None
+    unanswered: str | None = None
+
+    @property
+    def written(self) -> str | None:
+        """What people are shown of the text: why there is none, of an unanswered item."""
+        return self.text if self.unanswered is None else f"(unanswered: {self.unanswered})"

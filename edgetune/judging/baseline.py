@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgetune import console
 from edgetune.errors import DataError
-from edgetune.judging.items import Item
+from edgetune.judging.evaluate import read_again
 from edgetune.judging.judgement import Evaluation
+from edgetune.judging.question import LABEL_READING_PART, Question
 
-REPORT_FORMAT = "edgetune judge report 2"
+REPORT_FORMAT = "edgetune judge report 3"
 """The mark that report.json carries, so that no other JSON file is taken for one."""
+
+_EARLIER_FORMAT = "edgetune judge report 2"
+"""Fingerprints of folders and runs covered their weights alone, and verdicts were read by other rules."""
 
 _REMEDY = "give a report.json that `edgetune judge --out` wrote, or the baseline model itself"
 
@@ -28,21 +33,24 @@ def is_report(reference: str) -> bool:
         return b'"edgetune judge report' in file.read(200)
 
 
-def read_baseline(report: Path, hashes: Mapping[str, str], items: Sequence[Item]) -> Evaluation:
-    """The evaluation of the model that `report` judged.
+def read_baseline(report: Path, question: Question) -> Evaluation:
+    """The evaluation of the model that `report` judged, its labels read from its answers as they are read today.
 
-    `hashes` are those of the present suite, its data, rubric and judges. Raises DataError when the file is no report of
-    `edgetune judge`, or naming what differs when it answered another question.
+    Of a report of the format before, the answers count: it comes without grades, which the judges give anew. Raises
+    DataError when the file is no report of `edgetune judge`, or naming what differs when it answered another question.
     """
     try:
         document: Any = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise DataError(f"cannot be read as a report ({problem})", where=report, remedy=_REMEDY) from None
-    if not isinstance(document, dict) or document.get("format") != REPORT_FORMAT:
+    written_as = document.get("format") if isinstance(document, dict) else None
+    if written_as not in (REPORT_FORMAT, _EARLIER_FORMAT):
         raise DataError("is not a report of edgetune judge, or of another version", where=report, remedy=_REMEDY)
-    recorded = document.get("hashes")
+    hashes, recorded = question.hashes, document.get("hashes")
     recorded = recorded if isinstance(recorded, dict) else {}
     different = [part for part in sorted({*hashes, *recorded}) if hashes.get(part) != recorded.get(part)]
+    if _kind_of(document) != "outputs":
+        different = [part for part in different if part != LABEL_READING_PART]
     if different:
         raise DataError(
             f"this baseline cannot be compared: it was judged with another {' and another '.join(different)}",
@@ -54,6 +62,27 @@ def read_baseline(report: Path, hashes: Mapping[str, str], items: Sequence[Item]
     except ValidationError as problem:
         field = ".".join(str(step) for step in problem.errors()[0]["loc"])
         raise DataError(f"the report is damaged at candidate.{field}", where=report, remedy=_REMEDY) from None
-    if [answer.id for answer in evaluation.answers] != [item.id for item in items]:
+    if [answer.id for answer in evaluation.answers] != [item.id for item in question.items]:
         raise DataError("the report is damaged: its items are not the suite's", where=report, remedy=_REMEDY)
-    return evaluation
+    if written_as == _EARLIER_FORMAT:
+        evaluation = _from_earlier(evaluation, report)
+    if evaluation.kind == "outputs":  # which may have named labels beside its texts
+        return evaluation
+    return replace(evaluation, answers=tuple(read_again(answer, question.suite) for answer in evaluation.answers))
+
+
+def _kind_of(document: dict[str, Any]) -> Any:
+    candidate = document.get("candidate")
+    return candidate.get("kind") if isinstance(candidate, dict) else None
+
+
+def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
+    """What still holds of a report of the earlier format, with a word on what does not."""
+    lost = []
+    if evaluation.kind in ("run", "folder"):
+        lost.append("its fingerprint covers weights alone, so that it proves of no model to be the same")
+    if evaluation.grades:
+        lost.append("its grades were read by other rules, so that its answers are graded anew")
+    if lost:
+        console.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
+    return replace(evaluation, grades=())

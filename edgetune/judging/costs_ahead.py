@@ -17,6 +17,7 @@ from edgetune.judging.grading.pairwise import pairwise_requests
 from edgetune.judging.grading.pointwise import pointwise_requests
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import Judge
+from edgetune.judging.judgement import control_name
 from edgetune.judging.question import Question, prepare
 from edgetune.judging.settings import Settings, opened_cache
 from edgetune.judging.subjects.registry import open_subject
@@ -39,7 +40,8 @@ class _Side:
     """A model's answers, and whether its grades are there already."""
 
     answers: tuple[Answer, ...]
-    fingerprint: str
+    control: str
+    """See `control_name`."""
     graded: bool = False
 
 
@@ -53,8 +55,8 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
         new, assumed = _answers(question, model, cache)
         old = None
         if baseline is not None and is_report(baseline):
-            stored = read_baseline(Path(baseline), question.hashes, question.items)
-            old = _Side(stored.answers, stored.fingerprint, graded=True)
+            stored = read_baseline(Path(baseline), question)
+            old = _Side(stored.answers, stored.fingerprint, graded=bool(stored.grades))
         elif baseline is not None:
             old, missing = _answers(question, baseline, cache)
             assumed += missing
@@ -73,12 +75,12 @@ def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -
             return []
         requests = pairwise_requests(items, new.answers, old.answers, rubric, repeats)
         drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
-        return requests + pairwise_requests(drawn, answers, answers, rubric, repeats, control=new.fingerprint)
+        return requests + pairwise_requests(drawn, answers, answers, rubric, repeats, control=new.control)
     requests = pointwise_requests(items, new.answers, rubric, repeats)
     if old is None:
         return requests
     drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
-    control = pointwise_requests(drawn, answers, rubric, repeats, control=new.fingerprint)
+    control = pointwise_requests(drawn, answers, rubric, repeats, control=new.control)
     return requests + control + ([] if old.graded else pointwise_requests(items, old.answers, rubric, repeats))
 
 
@@ -92,7 +94,8 @@ def _answers(question: Question, reference: str, cache: AnswerCache | None) -> t
             known = {answer.id: answer for answer in subject.answers(items, suite)}
         missing = [item for item in items if item.id not in known]
         assumed = _assume(missing, suite, reference)
-        return _Side(tuple(known.get(item.id) or assumed[item.id] for item in items), subject.fingerprint), len(missing)
+        answers = tuple(known.get(item.id) or assumed[item.id] for item in items)
+        return _Side(answers, control_name(subject.kind, subject.fingerprint, answers)), len(missing)
 
 
 def _assume(items: Sequence[Item], suite: Suite, reference: str) -> dict[str, Answer]:

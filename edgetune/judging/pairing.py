@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from edgetune.judging.measures import MEASURES, same_tokens
 from edgetune.judging.measures.measure import Measure
 from edgetune.judging.question import PREFERENCE, Question
 from edgetune.judging.statistics.evidence import measure_difference
+from edgetune.judging.unanswered import unanswered_items
 
 GRADE_MARGIN = 0.2
 """The smallest loss that matters of a criterion, in grades of the judge's scale, unless the suite says otherwise."""
@@ -29,9 +30,12 @@ def pair_metrics(
 ) -> tuple[Pairing, ...]:
     """One pairing for each metric of the gate. `preferences` are the mean ones, by item.
 
-    Items without a value on either side are left out; a metric that fewer than 2 items (or
-    clusters) have is left out itself.
+    Items without a value on either side are left out, and those that the baseline left unanswered; a metric that fewer
+    than 2 items (or clusters) have is left out itself.
     """
+    refused = unanswered_items(baseline)
+    baseline = _without_values(baseline, refused)
+    preferences = {item: value for item, value in preferences.items() if item not in refused}
     pairings = []
     for metric in question.gated:
         if metric == PREFERENCE:
@@ -48,9 +52,10 @@ def pair_metrics(
 def measure_differences(question: Question, candidate: Evaluation, baseline: Evaluation) -> tuple[Difference, ...]:
     """The differences of the metrics that both sides have and the gate does not compare, each with its interval.
 
-    A metric that fewer than 2 items (or clusters) have on both sides is left out, and so is perplexity where the two
-    models split texts into different tokens.
+    Items are left out as `pair_metrics` does. A metric that fewer than 2 items (or clusters) have on both sides is left
+    out, and so is perplexity where the two models split texts into different tokens.
     """
+    baseline = _without_values(baseline, unanswered_items(baseline))
     differences = []
     for metric in candidate.measures:
         if metric in question.gated or metric not in baseline.measures:
@@ -70,6 +75,18 @@ def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> bool:
     except DataError:
         return False
     return True
+
+
+def _without_values(evaluation: Evaluation, items: Set[str]) -> Evaluation:
+    """The evaluation in which these items have no value of any metric."""
+    if not items:
+        return evaluation
+    places = [answer.id in items for answer in evaluation.answers]
+    measures = {
+        name: replace(one, values=tuple(None if out else value for value, out in zip(one.values, places, strict=False)))
+        for name, one in evaluation.measures.items()
+    }
+    return replace(evaluation, measures=measures)
 
 
 def independent_units(items: int, clusters: Sequence[str] | None) -> int:
@@ -93,6 +110,7 @@ def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseli
     if measure.kind == "aggregate":
         # A metric that exists only over all items has no values by item.
         kept = _with_both(ours, theirs) if ours and theirs else range(len(items))
+        kept = [place for place in kept if baseline.answers[place].unanswered is None]
         return replace(
             empty,
             items=len(kept),

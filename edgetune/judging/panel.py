@@ -16,7 +16,7 @@ from edgetune.judging.grading.pairwise import compare_answers
 from edgetune.judging.grading.pointwise import grade_answers
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.items import Item
-from edgetune.judging.judgement import Costs, Evaluation
+from edgetune.judging.judgement import Costs, Evaluation, control_name
 from edgetune.judging.question import Question
 from edgetune.judging.suite import Gate
 
@@ -60,7 +60,7 @@ class Panel:
             self._gate,
             baseline=baseline.answers,
             baseline_grades=baseline.grades,
-            control=self._grade(items, answers, control=candidate.fingerprint),
+            control=self._grade(items, answers, control=_control_of(candidate)),
         )
 
     def check_preferences(
@@ -68,7 +68,7 @@ class Panel:
     ) -> Validity:
         """Whether the judges' preferences can be trusted; some of the baseline's answers meet themselves for it."""
         items, answers = control_sample(self._question.items, baseline.answers, self._gate.control)
-        control = self._compare(items, answers, answers, control=candidate.fingerprint)
+        control = self._compare(items, answers, answers, control=_control_of(candidate))
         return check_pairwise(candidate.answers, baseline.answers, preferences, self._gate, control=control)
 
     @property
@@ -108,3 +108,7 @@ class Panel:
                 control=control,
             )
         )
+
+
+def _control_of(candidate: Evaluation) -> str:
+    return control_name(candidate.kind, candidate.fingerprint, candidate.answers)

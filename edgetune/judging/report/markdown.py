@@ -148,6 +148,8 @@ def _table_of_items(
 def _label(answer: Answer) -> str:
     if answer.predicted is not None:
         return answer.predicted
+    if answer.unanswered is not None:
+        return f"unanswered: {answer.unanswered}"
     return "unparsed" if answer.text is None else f"unparsed: {answer.text}"
 
 
@@ -176,7 +178,7 @@ def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
     summary = _silenced(html.escape(f"{visible(item.id)}: {', '.join(moved)}: {heading}"))
     parts = [f"<details><summary>{summary}</summary>", "Asked:", _fenced(item.text)]
     for role, side in (("baseline", baseline), ("candidate", candidate)):
-        text = side.answers[place].text
+        text = side.answers[place].written
         if text is not None:
             parts += [f"The {role}:", _fenced(text)]
         parts += [_said(grade) for grade in side.grades if grade.item == item.id]

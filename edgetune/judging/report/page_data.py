@@ -70,6 +70,7 @@ class _Side:
         return _filled(
             label=None if answer.predicted is None else visible(answer.predicted),
             text=None if answer.text is None else _cut(answer.text),
+            unanswered=_said(answer.unanswered),
             finish=answer.finish if answer.finish not in (None, "stop") else None,
             values=values,
             grades=[_grade(grade) for grade in self.grades.get(answer.id, ())],

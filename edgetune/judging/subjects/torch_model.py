@@ -18,7 +18,7 @@ from edgetune.judging.items import Item
 from edgetune.judging.suite import Suite
 from edgetune.models.families import Kind
 from edgetune.models.load import resolve_dtype
-from edgetune.runtime.classify import parse_label
+from edgetune.runtime.label_reading import parse_label
 from edgetune.train.objectives.adapted import on_device_of
 from edgetune.train.objectives.classification_head import ClassificationHead
 from edgetune.train.objectives.language_model import LanguageModel
