@@ -34,7 +34,8 @@ class Pairing:
 
     `candidate` and `baseline` are (n,) for the kinds accuracy (0 or 1) and score; `candidate_aggregate` and
     `baseline_aggregate` are there for the kind aggregate. `clusters` names each item's cluster where the suite has
-    them. `margin` is the smallest loss that matters, in the metric's unit.
+    them. `margin` is the smallest loss that matters, in the metric's unit. `item_weight` says how many times its equal
+    share one item can move an aggregate: an item of a rare label weighs much in macro-F1.
     """
 
     metric: str
@@ -49,6 +50,7 @@ class Pairing:
     candidate_aggregate: Aggregate | None = None
     baseline_aggregate: Aggregate | None = None
     clusters: tuple[str, ...] | None = None
+    item_weight: float = 1.0
 
 
 class Outcome(StrEnum):

@@ -11,6 +11,7 @@ from edgetune.judging.comparison import SCALES, Unit
 from edgetune.judging.items import Item
 from edgetune.judging.judgement import Measured
 from edgetune.judging.measures.measure import Measure, Measurement
+from edgetune.judging.measures.rare_labels import largest_weight
 from edgetune.judging.pairing import clusters_of, independent_units
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
@@ -55,10 +56,12 @@ def measured(
         kept = [place for place, value in enumerate(values) if value is not None]
         items, answers = [items[place] for place in kept], [answers[place] for place in kept]
         found = measure.measure(items, answers, suite)
-    return Measured(found.value, _interval(found, measure, items, confidence), values)
+    return Measured(found.value, _interval(found, measure, items, suite, confidence), values)
 
 
-def _interval(found: Measurement, measure: Measure, items: Sequence[Item], confidence: float) -> Interval | None:
+def _interval(
+    found: Measurement, measure: Measure, items: Sequence[Item], suite: Suite, confidence: float
+) -> Interval | None:
     clusters = clusters_of(items)
     if measure.kind == "accuracy" and clusters is None:
         return wilson_interval(sum(value == 1 for value in found.values), len(items), confidence)
@@ -70,7 +73,9 @@ def _interval(found: Measurement, measure: Measure, items: Sequence[Item], confi
         if measure.unit not in SCALES:
             return interval
         lowest, highest = SCALES[measure.unit]
-        interval = hull(interval, bounded_interval(drawn.own_values, lowest, highest, None, confidence))
+        reach = largest_weight(measure, items, suite) * (highest - lowest)
+        ends = min(lowest, drawn.value - reach), max(highest, drawn.value + reach)
+        interval = hull(interval, bounded_interval(drawn.own_values, *ends, None, confidence))
         return Interval(max(lowest, interval.lower), min(highest, interval.upper), confidence)
     mean = measured_mean(found.values, items, measure.unit, confidence)
     return None if mean is None else mean.interval

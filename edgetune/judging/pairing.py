@@ -14,6 +14,7 @@ from edgetune.judging.items import Item
 from edgetune.judging.judgement import Evaluation
 from edgetune.judging.measures import MEASURES, same_tokens
 from edgetune.judging.measures.measure import Measure
+from edgetune.judging.measures.rare_labels import largest_weight
 from edgetune.judging.question import PREFERENCE, Question
 from edgetune.judging.statistics.evidence import measure_difference
 from edgetune.judging.unanswered import unanswered_items
@@ -117,6 +118,7 @@ def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseli
             candidate_aggregate=_aggregate(question, measure, candidate, kept),
             baseline_aggregate=_aggregate(question, measure, baseline, kept),
             clusters=clusters_of([items[place] for place in kept]),
+            item_weight=largest_weight(measure, [items[place] for place in kept], suite),
         )
     return _paired(empty, items, ours, theirs)
 

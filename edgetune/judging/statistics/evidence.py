@@ -233,11 +233,11 @@ def interval_of_aggregates(
 ) -> Interval:
     """The bootstrap's interval, and beside it that of a bounded mean of the items' own differences: always where the
     unit has ends, elsewhere where too few items (or clusters) differ. An item that was not seen may move the metric as
-    far as any that was: from the least to the largest influence on either side.
+    far as any that was, from the least to the largest influence on either side, and as far as its weight allows.
     """
     interval, reach = bootstrap_interval(difference, confidence), _reach(pairing.unit)
     if reach is not None:
-        ends = max(reach, float(np.ptp(candidate.influence)), float(np.ptp(baseline.influence)))
+        ends = max(pairing.item_weight * reach, float(np.ptp(candidate.influence)), float(np.ptp(baseline.influence)))
         interval = hull(interval, bounded_interval(difference.own_values, -ends, ends, None, confidence))
         return Interval(max(-reach, interval.lower), min(reach, interval.upper), confidence)
     if not too_few_differ(sum(differing_units(difference)), 1 - confidence):
