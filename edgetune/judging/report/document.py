@@ -64,6 +64,7 @@ def _document(judgement: Judgement) -> dict[str, Any]:
                 {**_fields(comparison), "explanation": explain(comparison)} for comparison in verdict.comparisons
             ],
         },
+        "differences": judgement.differences,
         "judges": judgement.judges,
         "costs": judgement.costs,
         "notes": judgement.notes,
