@@ -257,6 +257,8 @@ def test_tokens_of_reasoning_and_ends_that_are_not_in_the_text_shift_nothing() -
     found = read_probabilities(tokens, GRADES, '{"correctness": 5}')
     assert found["correctness"] == pytest.approx({"1": 0, "2": 0, "3": 0, "4": 0.1, "5": 0.9})
     assert read_probabilities(tokens, GRADES, '{"correctness": 4}') == {}
+    cut = read_probabilities(SCORE_5, GRADES, '{"correctness": 5, "reason": "fine"}')
+    assert cut["correctness"]["5"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("space", ["▁", "Ġ"])
@@ -353,6 +355,35 @@ def test_a_completion_without_usage_or_with_parts_is_still_one() -> None:
     body["choices"][0]["message"]["content"] = [{"type": "text", "text": "abcd"}, {"type": "text", "text": "efgh"}]
     read = read_completion(json.dumps(body).encode(), 11, None)
     assert (read.text, read.input_tokens, read.output_tokens) == ("abcdefgh", 11, 2)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": "Paris", "reasoning_content": "hm"}, "Paris", "hm"),
+        ({"content": "Paris", "reasoning": "hm", "reasoning_content": None}, "Paris", "hm"),
+        ({"content": None, "thinking": "hm"}, "", "hm"),
+        ({"content": "Paris", "reasoning": {"content": "hm"}}, "Paris", "hm"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "Paris"},
+                ]
+            },
+            "Paris",
+            "hm",
+        ),
+        ({"content": [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "Paris"}]}, "Paris", "hm"),
+        ({"content": "Paris", "reasoning": 7}, "Paris", ""),
+        ({"content": "<think>hm</think>Paris"}, "<think>hm</think>Paris", ""),
+    ],
+)
+def test_reasoning_that_an_endpoint_gives_apart_is_no_part_of_the_text(
+    message: dict, text: str, reasoning: str
+) -> None:
+    completion = read_completion(json.dumps({"choices": [{"message": message}]}).encode(), 5, None)
+    assert (completion.text, completion.reasoning) == (text, reasoning)
 
 
 def test_errors_of_all_kinds_of_servers_are_explained() -> None:

@@ -42,9 +42,8 @@ def read_probabilities(
     text = "".join(texts) if text is None else text
     places = parse_verdict(text, form).places
     marks = [_marks(piece) for piece in texts]
-    # Reasoning, and what the server has cut off both ends, may be among the tokens: the text is where it fits last.
-    begin = "".join(marks).rfind(_marks(text)) if places else -1
-    if begin < 0:
+    begin = _place_in("".join(marks), _marks(text))
+    if begin is None:
         return {}
     found = {}
     for name, place in places.items():
@@ -74,6 +73,17 @@ def _marks(text: str) -> str:
     characters that it splits into bytes.
     """
     return re.sub(r"[^!-~]+", "", text)
+
+
+def _place_in(tokens: str, text: str) -> int | None:
+    """Where the text begins in what the tokens come to, which may hold reasoning before it and an end behind it.
+
+    The last such place counts, for a draft may say the same. Some servers tell the tokens of the beginning only.
+    """
+    begin = tokens.rfind(text)
+    if begin >= 0:
+        return begin
+    return 0 if tokens and text.startswith(tokens) else None
 
 
 def _token_at(marks: Sequence[str], start: int) -> tuple[int, int] | None:
