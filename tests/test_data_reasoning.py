@@ -167,6 +167,12 @@ def test_a_prompt_that_opens_reasoning_says_so(end: str, opening: str, closing: 
         assert split_reasoning(opening + "hm" + closed_reasoning(prompt) + "Paris").answer == "Paris"
 
 
+def test_a_prompt_of_channels_is_led_to_the_answer() -> None:
+    prompt = "<|start|>user<|message|>Where?<|end|><|start|>assistant"
+    assert opened_reasoning(prompt) == ""
+    assert split_reasoning(closed_reasoning(prompt) + "Paris").answer == "Paris"
+
+
 PIECES = st.sampled_from(
     (
         *("<think>", "</think>", "[THINK]", "[/THINK]", "`", "```", '"', "\n", " ", "word", '{"a": 1}', "{", "<|end|>"),

@@ -144,7 +144,10 @@ def opened_reasoning(prompt: str) -> str:
 
 
 def closed_reasoning(prompt: str) -> str:
-    """What closes the reasoning that a prompt has opened; empty where it opens none."""
+    """What makes a prompt one that the answer itself follows: it closes reasoning that the prompt has opened, or names
+    the channel of answers. Empty for most prompts."""
+    if prompt.rstrip().endswith("<|start|>assistant"):
+        return "<|channel|>final<|message|>"
     opening = opened_reasoning(prompt).strip()
     if not opening:
         return ""

@@ -11,15 +11,14 @@ from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Estimate, estimate
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.baseline import is_report, read_baseline
-from edgetune.judging.checks import control_sample
 from edgetune.judging.evaluate import known_answers
-from edgetune.judging.grading.pairwise import pairwise_requests
-from edgetune.judging.grading.pointwise import pointwise_requests
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import Judge
+from edgetune.judging.panel import requests_ahead
 from edgetune.judging.question import Question, prepare
 from edgetune.judging.settings import Settings, opened_cache
 from edgetune.judging.subjects.registry import open_subject
+from edgetune.judging.subjects.written import read_again
 from edgetune.judging.suite import Suite
 
 CHARACTERS_PER_TOKEN = 4
@@ -54,7 +53,7 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
         old = None
         if baseline is not None and is_report(baseline):
             stored = read_baseline(Path(baseline), question.hashes, question.items)
-            old = _Side(stored.answers, stored.fingerprint, graded=True)
+            old = _Side(tuple(read_again(answer, suite) for answer in stored.answers), stored.fingerprint, graded=True)
         elif baseline is not None:
             old, missing = _answers(question, baseline, cache)
             assumed += missing
@@ -65,21 +64,14 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
 
 def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -> list[JudgeRequest]:
     """All that one judge would be asked."""
-    items, rubric, repeats = question.items, question.rubric, judge.repeats
-    if rubric is None:
-        return []
-    if question.suite.grading == "pairwise":
-        if old is None:
-            return []
-        requests = pairwise_requests(items, new.answers, old.answers, rubric, repeats)
-        drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
-        return requests + pairwise_requests(drawn, answers, answers, rubric, repeats, control=new.fingerprint)
-    requests = pointwise_requests(items, new.answers, rubric, repeats)
-    if old is None:
-        return requests
-    drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
-    control = pointwise_requests(drawn, answers, rubric, repeats, control=new.fingerprint)
-    return requests + control + ([] if old.graded else pointwise_requests(items, old.answers, rubric, repeats))
+    return requests_ahead(
+        question,
+        judge,
+        new.answers,
+        None if old is None else old.answers,
+        control=new.fingerprint,
+        graded=old is not None and old.graded,
+    )
 
 
 def _answers(question: Question, reference: str, cache: AnswerCache | None) -> tuple[_Side, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from edgetune import __version__, console
+from edgetune.errors import DataError
 from edgetune.judging.answer import Answer
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
@@ -23,6 +24,7 @@ from edgetune.judging.measures import MEASURES, find_measures
 from edgetune.judging.measures.classification import confusion_of
 from edgetune.judging.question import Question
 from edgetune.judging.subjects.subject import Subject
+from edgetune.judging.subjects.written import read_again
 from edgetune.judging.suite import Suite
 
 if TYPE_CHECKING:
@@ -58,8 +60,18 @@ def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) ->
 
 
 def measure_again(question: Question, stored: Evaluation) -> Evaluation:
-    """An evaluation of the past with the metrics of the present suite, which may be other ones."""
-    evaluation = replace(stored, measures=measure_answers(question, stored.answers))
+    """An evaluation of the past with the metrics of the present suite, which may be other ones.
+
+    Raises DataError where judges graded reasoning as part of the answers, as earlier versions let them.
+    """
+    answers = tuple(read_again(answer, question.suite) for answer in stored.answers)
+    if answers != stored.answers and stored.grades:
+        raise DataError(
+            "this baseline cannot be compared: its judges graded the model's reasoning together with its answers",
+            where=stored.model,
+            remedy="judge the baseline model again; reasoning is separated from answers now",
+        )
+    evaluation = replace(stored, answers=answers, measures=measure_answers(question, answers))
     return with_grades(question, evaluation, stored.grades)
 
 

@@ -10,6 +10,7 @@ from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.baseline import is_report, read_baseline
 from edgetune.judging.calibration.certificate import check_certificate
+from edgetune.judging.endings import find_silence, tell_endings
 from edgetune.judging.evaluate import evaluate, forget_answers, measure_again, with_grades
 from edgetune.judging.gate import Verdict, decide
 from edgetune.judging.grading.grades import Preference
@@ -85,6 +86,7 @@ def _judge(
     validity, costs, notes = Validity(), Costs(), []
     if question.rubric is not None:
         panel = Panel(question, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
+        panel.plan(new, old, graded=stored is not None)
         if suite.grading == "pointwise":
             if old is not None and stored is None:
                 old = with_grades(question, old, panel.grade(old.answers))
@@ -108,7 +110,7 @@ def _judge(
         verdict=_decide(question, new, old, preferences, validity),
         judges=tuple(judge.name for judge in question.judges),
         costs=costs,
-        notes=(*validity.notes, *notes, *_uncertified(question)),
+        notes=(*_endings(question, new, old), *validity.notes, *notes, *_uncertified(question)),
         details=_details(question),
     )
 
@@ -124,6 +126,7 @@ def _decide(
     gate, problems = question.suite.gate, list(validity.problems)
     if old is None:
         return decide((), gate, problems=problems) if problems else None
+    problems += find_silence(new.answers, old.answers, question.suite)
     pairings = pair_metrics(question, new, old, mean_preferences(preferences))
     compared = {pairing.metric for pairing in pairings}
     lost = [metric for metric in question.gated if metric not in compared]
@@ -142,6 +145,12 @@ def _evaluate(question: Question, reference: str, settings: Settings, cache: Ans
 def _details(question: Question) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
     return {name: dict(MEASURES[name].details) for name in question.measures if MEASURES[name].details}
+
+
+def _endings(question: Question, new: Evaluation, old: Evaluation | None) -> list[str]:
+    """What is to be said of answers that were cut off or empty, and of reasoning."""
+    sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
+    return [note for role, side in sides for note in tell_endings(role, side.answers, question.suite)]
 
 
 def _uncertified(question: Question) -> list[str]:

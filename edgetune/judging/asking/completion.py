@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetune.data.conversation import REASONING_KEYS
+from edgetune.judging.answer import finish_of
 from edgetune.judging.asking.cost import count_tokens
 
 MOST_CHARACTERS_OF_A_REASON = 500
@@ -62,7 +63,7 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     text = _text_of(message.get("content"))
     return Completion(
         text=text,
-        finish=str(choice.get("finish_reason") or "stop"),
+        finish=finish_of(str(choice.get("finish_reason") or "")),
         refusal=str(message.get("refusal") or ""),
         logprobs=tuple(token for token in logprobs if isinstance(token, dict)) if isinstance(logprobs, list) else (),
         input_tokens=_count_of(usage.get("prompt_tokens"), prompt_tokens),

@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from json.decoder import scanstring
 from typing import Any, NamedTuple
 
 from edgetune.data.reasoning import blank_reasoning
@@ -110,7 +109,7 @@ def _walk(text: str, place: int, found: list[list[_Member]]) -> tuple[Any, int]:
             break
         name = ""
         if keyed:
-            name, place = scanstring(text, place + 1, False)
+            name, place = _DECODER.raw_decode(text, place)
             place = _skip(text, _skip(text, place) + 1)
         value, end = _walk(text, place, found)
         members.append(_Member(name, value, place))

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgetune import __version__
 from edgetune.judging.baseline import REPORT_FORMAT
+from edgetune.judging.endings import count_endings
 from edgetune.judging.gate import explain
 from edgetune.judging.judgement import Judgement
 
@@ -44,6 +45,10 @@ def report_document(judgement: Judgement) -> dict[str, Any]:
         "items": [asdict(item) for item in judgement.items],
         "candidate": asdict(judgement.candidate),
         "baseline": None if judgement.baseline is None else asdict(judgement.baseline),
+        "endings": {
+            "candidate": asdict(count_endings(judgement.candidate.answers)),
+            "baseline": None if judgement.baseline is None else asdict(count_endings(judgement.baseline.answers)),
+        },
         "preferences": [asdict(preference) for preference in judgement.preferences],
     }
 

@@ -21,6 +21,9 @@ SHOWN_ITEMS = 3000
 SHOWN_CHARACTERS = 8000
 """Of one text. All of it is in report.json."""
 
+SHOWN_REASONING = 2000
+"""Characters of a model's reasoning: it is folded, and often many times as long as the answer."""
+
 
 def page_items(judgement: Judgement) -> dict[str, Any]:
     """The items, worst first, and the names of their metrics and sides.
@@ -70,6 +73,7 @@ class _Side:
         return _filled(
             label=None if answer.predicted is None else visible(answer.predicted),
             text=None if answer.text is None else _cut(answer.text),
+            reasoning=_cut(answer.reasoning or "", SHOWN_REASONING),
             finish=answer.finish if answer.finish not in (None, "stop") else None,
             values=values,
             grades=[_grade(grade) for grade in self.grades.get(answer.id, ())],
@@ -147,11 +151,11 @@ def _said(text: str | None) -> str | None:
     return None if text is None else _cut(text)
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = SHOWN_CHARACTERS) -> str:
     shown = visible(text)
-    if len(shown) <= SHOWN_CHARACTERS:
+    if len(shown) <= most:
         return shown
-    return f"{shown[:SHOWN_CHARACTERS]}… ({len(shown) - SHOWN_CHARACTERS:,} more characters are in report.json)"
+    return f"{shown[:most]}… ({len(shown) - most:,} more characters are in report.json)"
 
 
 def _filled(**values: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from edgetune.judging.asking.event_loop import EventLoop
 from edgetune.judging.identity import hash_value
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import EndpointJudge, load_judge
+from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Generation, Suite
-from edgetune.runtime.classify import parse_label
 
 _START = Dialect(form="text", alternatives=0, sampling="all")
 
@@ -131,13 +131,14 @@ def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
 
 
 def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
-    return Answer(
-        id=item.id,
-        text=completion.text,
-        predicted=parse_label(completion.text, suite.labels) if suite.task == "classify" else None,
+    return written_answer(
+        item.id,
+        completion.text,
+        suite,
+        reasoning=completion.reasoning,
+        finish=completion.finish,
         generated_tokens=completion.output_tokens,
         seconds=completion.seconds,
-        finish=completion.finish,
     )
 
 

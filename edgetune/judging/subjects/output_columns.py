@@ -4,7 +4,7 @@
 one that the output's text names, else the likeliest of `log_probabilities` (nats by label), else `label`: that goes
 last, because a file that was made by adding outputs to a data set still has the right labels there. Task perplexity
 reads `nll_nats`, with `nll_tokens` (without it there are only bits per byte) and `nll_bytes` (by default the bytes of
-the item's text).
+the item's text). Why a text ended is read from `finish_reason` or `finish`, where there is one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgetune.data.columns import check_unicode, shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
-from edgetune.judging.answer import Answer
+from edgetune.judging.answer import Answer, finish_of
 from edgetune.judging.items import Item
+from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
 
 ID = "id"
@@ -29,6 +30,7 @@ OUTPUT_COLUMNS = ("output", "answer", "response", "prediction", "completion", "g
 LABEL = "label"
 
 _PREDICTED, _LOG_PROBABILITIES = "predicted", "log_probabilities"
+_FINISH = ("finish_reason", "finish")
 _NUMBERS = ("nll_nats", "nll_tokens", "nll_bytes")
 
 
@@ -88,12 +90,10 @@ def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
         return _scored(row, item, fields)
     if columns.output is None:
         raise _lacks(row, "output", suite)
-    return Answer(item.id, text=fields["output"])
+    return written_answer(item.id, fields["output"], suite, finish=_finish(row))
 
 
 def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
-    from edgetune.runtime.classify import parse_label
-
     by_label: dict[str, float] | None = fields.get(_LOG_PROBABILITIES)
     if by_label is not None and set(by_label) != set(suite.labels):
         raise DataError(
@@ -102,16 +102,17 @@ def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Ans
         )
     given = fields.get("label")
     text = fields.get("output", given)
-    predicted: str | None
-    if given is not None:
-        predicted = _known_label(given, suite)
-    elif text is not None:
-        predicted = parse_label(text, suite.labels)
-    elif by_label is not None:
-        predicted = max(suite.labels, key=by_label.__getitem__)
-    else:
-        raise _lacks(row, _PREDICTED, suite)
-    return Answer(item.id, text=text, predicted=predicted, log_probabilities=by_label)
+    if text is None:
+        if by_label is None:
+            raise _lacks(row, _PREDICTED, suite)
+        return Answer(item.id, predicted=max(suite.labels, key=by_label.__getitem__), log_probabilities=by_label)
+    answer = written_answer(item.id, text, suite, finish=_finish(row), log_probabilities=by_label)
+    return answer if given is None else replace(answer, predicted=_known_label(given, suite))
+
+
+def _finish(row: Row) -> str | None:
+    given = next((row.values[column] for column in _FINISH if isinstance(row.values.get(column), str)), "")
+    return finish_of(given) if given.strip() else None
 
 
 def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
