@@ -216,10 +216,10 @@ def test_a_gguf_whose_template_begins_the_reasoning_has_no_answer_before_its_end
     tmp_path: Path, asked: tuple[Suite, list[Item]]
 ) -> None:
     template = TEMPLATE + "{% if add_generation_prompt %}<think>\n{% endif %}"
-    subject = open_gguf(str(write_parrot(tmp_path / "p.gguf", "x", template=template)), threads=1)
+    subject = open_gguf(str(write_parrot(tmp_path / "p.gguf", "hm", template=template)), threads=1)
     (answer,) = subject.answers(asked[1], asked[0])
     subject.close()
-    assert (answer.text, answer.reasoning, answer.finish) == ("", "xxx", "length")
+    assert (answer.text, answer.reasoning, answer.finish) == ("", "hmhmhm", "length")
     assert answer.is_cut_off
     assert answer.is_empty
 
