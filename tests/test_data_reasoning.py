@@ -33,6 +33,8 @@ HARMONY = (
         ("<thinking>hm</thinking>\nParis", "hm", "Paris"),
         ("<thought>hm</thought>\nParis", "hm", "Paris"),
         ("<reasoning>hm</reasoning>Paris", "hm", "Paris"),
+        ("<|im_start|>assistant\n<think>hm</think>Paris", "hm", "Paris"),
+        ("<|think|>hm<|/think|>Paris", "hm", "Paris"),
         ("<seed:think>hm<seed:cot_budget_reflect>so much</seed:cot_budget_reflect></seed:think>Paris", None, "Paris"),
         ("[THINK]hm[/THINK]Paris", "hm", "Paris"),
         ("hm[/THINK]Paris", "hm", "Paris"),
@@ -80,7 +82,7 @@ def test_reasoning_is_told_from_the_answer_in_the_marks_of_every_family(
         "<|channel|>analysis<|message|>Paris, or<|end|>",
         "<|channel|>analysis<|message|>Paris, or<|end|><|start|>assistant",
         "<think>a</think><think>Paris, or",
-        "analysisParis, or",
+        "analysisWe need Paris, or",
         '<think>\n{"correctness": 1}',
     ],
 )
@@ -109,8 +111,10 @@ def test_a_text_that_ended_inside_its_reasoning_has_no_answer(text: str) -> None
         '```json\n{"html": "<b>x</b>\\n</think>\\ny", "n": 1}\n```',
         "<p>An <b>HTML</b> page with <thought>s</thought></p>",
         "analysis of the data: finally, it rises.",
+        "analysisResult = compute()",
         "The format is <|channel|>final<|message|> says the manual"[:27],
         "In `<|channel|>final<|message|>x` the answer begins.",
+        "<|im_start|>assistant\nParis",
         "a < b and c > d; [think] about it",
     ],
 )
@@ -189,6 +193,6 @@ def test_any_text_has_its_two_parts(text: str) -> None:
     assert len(blank_reasoning(text)) == len(text)
 
 
-@pytest.mark.parametrize("piece", ["<think>", "`</think>`", "```a\n<think>\n", '{"a":[', '{"a": "</think>"} '])
+@pytest.mark.parametrize("piece", ["<think>", "<|x|>", "`</think>`", "```a\n<think>\n", '{"a":[', '{"a": "</think>"} '])
 def test_no_text_is_slow_to_split(piece: str) -> None:
     assert len(blank_reasoning(piece * (100_000 // len(piece)) + "a")) > 90_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from conftest import CommandResult
 from gguf import TokenType
 from judged import JUDGE, grades, judged_suite, put_judge, write_outputs, write_rows
 from parrot import TEMPLATE, write_parrot
-from stub_endpoint import StubEndpoint, chat_reply
+from stub_endpoint import StubEndpoint, chat_reply, token_logprob
 
 from edgetune.errors import DataError
 from edgetune.judging.answer import Answer
@@ -340,3 +341,30 @@ def test_a_limit_of_everything_stops_no_judge(tmp_path: Path, monkeypatch: pytes
     suite = judged_suite(tmp_path / "suite", items=12, gate={"max_unscored": 1.0}, judge=JUDGE)
     put_judge(monkeypatch, lambda identity: Failed("no"))
     assert judge_model(suite, answers_in(tmp_path, "new", 12), settings=FRESH).exit_code == 0
+
+
+def test_expected_grades_are_those_of_the_verdict_whatever_reasoning_and_reason_mention(tmp_path: Path) -> None:
+    suite, new = judged_suite(tmp_path / "suite", items=2), answers_in(tmp_path, "new", 2)
+    sure = {"5": math.log(0.9), "4": math.log(0.1)}
+    tokens = [
+        *(
+            token_logprob(piece, {piece: 0.0})
+            for piece in ("So", " right", ": ", "1", ", whole: 1", "</think>", "\n\n")
+        ),
+        token_logprob('{"right": ', {}),
+        token_logprob("5", sure),
+        token_logprob(', "whole": ', {}),
+        token_logprob("5", {"5": 0.0}),
+        *(
+            token_logprob(piece, {piece: 0.0})
+            for piece in (', "reason": "Gut – right', ": ", "1", ' needs an error."}')
+        ),
+        token_logprob("<|im_end|>", {}),
+    ]
+    text = '{"right": 5, "whole": 5, "reason": "Gut – right: 1 needs an error."}'
+    reply = chat_reply(text, logprobs=tokens)
+    reply["choices"][0]["message"]["reasoning_content"] = "So right: 1, whole: 1"
+    with StubEndpoint(lambda body: reply) as stub:
+        judgement = judge_model(suite, new, settings=Settings(judges_at(tmp_path, stub.url), use_cache=False))
+    assert judgement.candidate.grades[0].scores == pytest.approx({"right": 4.9, "whole": 5.0})
+    assert judgement.candidate.grades[0].expected

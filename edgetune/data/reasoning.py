@@ -22,7 +22,7 @@ from functools import lru_cache
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad", "seed:think")
 _PAIRS = (
-    *((rf"<\s?{name}\s?>", rf"<\s?/\s?{name}\s?>") for name in _NAMES),
+    *((rf"<[|\s]?{name}[|\s]?>", rf"<[|\s]?/\s?{name}[|\s]?>") for name in _NAMES),
     (r"\[think\]", r"\[/think\]"),
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     (r"<\|start_thinking\|>", r"<\|end_thinking\|>"),
@@ -53,10 +53,19 @@ _ANSWER_TAGS = [
 
 _HEADER = re.compile(r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
-_BARE_CHANNELS = re.compile(r"\s*analysis(?=[A-Z\"'*]|.*assistantfinal)(.*?)(?:assistantfinal(.*))?\Z", re.DOTALL)
-"""The same channels where whoever decoded the tokens has dropped the special ones: `analysisWe …assistantfinal4`."""
+_BARE_CHANNELS = re.compile(
+    r"\s*analysis(?=\S.*assistantfinal|(?:We|The|User|They|I|It|Let|Need|This|Okay|Just)\b[ ',.])"
+    r"(.*?)(?:assistantfinal(.*))?\Z",
+    re.DOTALL,
+)
+"""The same channels where whoever decoded the tokens has dropped the special ones: `analysisWe …assistantfinal4`. Where
+no answer came, the first word of the reasoning must tell it from a name such as `analysisResult`."""
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
+_TURN = re.compile(r"\s*<(?:[|｜][^<>|｜\n]{1,40}[|｜]|s|bos)>\s*(?:(?:assistant|model)\s)?\s*")
+"""What a template puts before an answer; in raw outputs it may stand there still."""
+_MOST_TURN_MARKS = 8
+
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“"}
 _NEAR = 200
 """Characters of a line that are looked at on each side of a tag."""
@@ -222,12 +231,17 @@ def _parts(text: str, reasons: list[str], start: int | None, end: int) -> Split:
 
 def _leading(text: str, start: int) -> tuple[int, re.Match[str]] | None:
     """The opening mark that comes first from here on, and its family."""
-    while start < len(text) and text[start].isspace():
-        start += 1
-    for family, pattern in enumerate(_OPENINGS):
-        mark = pattern.match(text, start)
-        if mark is not None and not _NAMED_AFTER.match(text, mark.end()):
-            return family, mark
+    for _ in range(_MOST_TURN_MARKS):
+        while start < len(text) and text[start].isspace():
+            start += 1
+        for family, pattern in enumerate(_OPENINGS):
+            mark = pattern.match(text, start)
+            if mark is not None and not _NAMED_AFTER.match(text, mark.end()):
+                return family, mark
+        turn = _TURN.match(text, start)
+        if turn is None:
+            return None
+        start = turn.end()
     return None
 
 
