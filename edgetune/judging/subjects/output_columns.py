@@ -4,7 +4,8 @@
 one that the output's text names, else the likeliest of `log_probabilities` (nats by label), else `label`: that goes
 last, because a file that was made by adding outputs to a data set still has the right labels there. Task perplexity
 reads `nll_nats`, with `nll_tokens` (without it there are only bits per byte) and `nll_bytes` (by default the bytes of
-the item's text). Why a text ended is read from `finish_reason` or `finish`, where there is one.
+the item's text). Why a text ended is read from `finish_reason` or `finish`, and reasoning that is not in
+the text from `reasoning_content`, where there are such columns.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LABEL = "label"
 
 _PREDICTED, _LOG_PROBABILITIES = "predicted", "log_probabilities"
 _FINISH = ("finish_reason", "finish")
+_REASONING = "reasoning_content"
 _NUMBERS = ("nll_nats", "nll_tokens", "nll_bytes")
 
 
@@ -90,7 +92,7 @@ def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
         return _scored(row, item, fields)
     if columns.output is None:
         raise _lacks(row, "output", suite)
-    return written_answer(item.id, fields["output"], suite, finish=_finish(row))
+    return written_answer(item.id, fields["output"], suite, **_circumstances(row))
 
 
 def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
@@ -106,13 +108,18 @@ def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Ans
         if by_label is None:
             raise _lacks(row, _PREDICTED, suite)
         return Answer(item.id, predicted=max(suite.labels, key=by_label.__getitem__), log_probabilities=by_label)
-    answer = written_answer(item.id, text, suite, finish=_finish(row), log_probabilities=by_label)
+    answer = written_answer(item.id, text, suite, log_probabilities=by_label, **_circumstances(row))
     return answer if given is None else replace(answer, predicted=_known_label(given, suite))
 
 
-def _finish(row: Row) -> str | None:
+def _circumstances(row: Row) -> dict[str, Any]:
+    """Why the text ended, and the reasoning before it, as far as the row says so."""
     given = next((row.values[column] for column in _FINISH if isinstance(row.values.get(column), str)), "")
-    return finish_of(given) if given.strip() else None
+    reasoning = row.values.get(_REASONING)
+    return {
+        "finish": finish_of(given) if given.strip() else None,
+        "reasoning": reasoning if isinstance(reasoning, str) else "",
+    }
 
 
 def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
