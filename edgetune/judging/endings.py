@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgetune.judging.answer import Answer
+from edgetune.judging.judgement import Evaluation
 from edgetune.judging.suite import Suite
 
 
@@ -36,16 +37,16 @@ def count_endings(answers: Sequence[Answer]) -> Endings:
     )
 
 
-def tell_endings(role: str, answers: Sequence[Answer], suite: Suite) -> tuple[str, ...]:
+def tell_endings(role: str, evaluation: Evaluation, suite: Suite) -> tuple[str, ...]:
     """What a reader should know of it, as sentences about the candidate or the baseline (`role`)."""
-    found = count_endings(answers)
+    found = count_endings(evaluation.answers)
     notes = []
     if found.cut_off:
         before = found.cut_off_and_empty
         silent = f", {before} of them before any answer" if before else ""
         notes.append(
             f"{role}: {_of(found.cut_off, found.answers, 'was', 'were')} cut off{silent}. They are measured as they "
-            f"are; generation.max_tokens is {suite.generation.max_tokens}, and more would let them end."
+            f"are; {_way_out(evaluation, suite)} would let them end."
         )
     if found.empty:
         notes.append(
@@ -60,19 +61,25 @@ def tell_endings(role: str, answers: Sequence[Answer], suite: Suite) -> tuple[st
     return tuple(notes)
 
 
-def find_silence(candidate: Sequence[Answer], baseline: Sequence[Answer], suite: Suite) -> tuple[str, ...]:
+def find_silence(candidate: Evaluation, baseline: Evaluation, suite: Suite) -> tuple[str, ...]:
     """Why a comparison says nothing: on most items both models were cut off before they answered.
 
     Two models that never come to an answer are equal on every item, and that must not pass.
     """
-    pairs = list(zip(candidate, baseline, strict=True))
+    pairs = list(zip(candidate.answers, baseline.answers, strict=True))
     silent = sum(all(answer.is_cut_off and answer.is_empty for answer in pair) for pair in pairs)
     if 2 * silent <= len(pairs):
         return ()
     return (
         f"On {silent} of {len(pairs)} items both models were cut off before any answer, so there is nothing to "
-        f"compare: raise generation.max_tokens ({suite.generation.max_tokens}).",
+        f"compare; {_way_out(candidate, suite)} would let them answer.",
     )
+
+
+def _way_out(evaluation: Evaluation, suite: Suite) -> str:
+    if evaluation.kind == "outputs":
+        return "outputs written with more tokens"
+    return f"a generation.max_tokens above {suite.generation.max_tokens}"
 
 
 def _of(count: int, answers: int, one: str, several: str) -> str:

@@ -126,7 +126,7 @@ def _decide(
     gate, problems = question.suite.gate, list(validity.problems)
     if old is None:
         return decide((), gate, problems=problems) if problems else None
-    problems += find_silence(new.answers, old.answers, question.suite)
+    problems += find_silence(new, old, question.suite)
     pairings = pair_metrics(question, new, old, mean_preferences(preferences))
     compared = {pairing.metric for pairing in pairings}
     lost = [metric for metric in question.gated if metric not in compared]
@@ -150,7 +150,7 @@ def _details(question: Question) -> dict[str, object]:
 def _endings(question: Question, new: Evaluation, old: Evaluation | None) -> list[str]:
     """What is to be said of answers that were cut off or empty, and of reasoning."""
     sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
-    return [note for role, side in sides for note in tell_endings(role, side.answers, question.suite)]
+    return [note for role, side in sides for note in tell_endings(role, side, question.suite)]
 
 
 def _uncertified(question: Question) -> list[str]:
