@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import subprocess
@@ -17,7 +18,6 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 LONGEST = (
     "end_to_end",
-    "plan_memory",
     "processes",
     "gguf_identity",
     "recipes_studies",
@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; pytest-xdist hands them out in this order (--no-loadscope-reorder)."""
     ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collections, which every training forces, pass over the libraries and tests that stay anyway."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -114,6 +120,12 @@ class CommandResult:
     exit_code: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings draw no plot, which takes as long as all else of a small one and has tests of its own."""
+    monkeypatch.setattr("edgetune.train.summary.plot_training", lambda *_, **__: None)
 
 
 @pytest.fixture

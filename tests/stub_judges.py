@@ -62,6 +62,11 @@ def longest_wins() -> StubJudge:
     return StubJudge(lambda judged: {"winner": _by_sign(len(judged["first answer"]) - len(judged["second answer"]))})
 
 
+def shortest_wins() -> StubJudge:
+    """Names the shorter answer."""
+    return StubJudge(lambda judged: {"winner": _by_sign(len(judged["second answer"]) - len(judged["first answer"]))})
+
+
 def at_random(seed: int) -> StubJudge:
     """Names an answer, or a tie, by chance."""
     generator = random.Random(seed)

@@ -11,6 +11,9 @@ import pytest
 from judged import CRITERIA, grades, judged_suite, winner, write_outputs, write_rows
 from stub_endpoint import StubEndpoint, error_reply
 
+from edgetune.errors import UsageError
+from edgetune.judging.settings import Settings
+
 Command = Callable[..., Any]
 
 SUITE = """\
@@ -52,6 +55,43 @@ def test_the_exit_code_is_the_verdict(
     assert f"baseline: right-{baseline}.jsonl" in result.stdout
     assert edgetune_command("judge", *models, "animals.yaml").exit_code == code
     assert "::" not in result.stdout
+
+
+@pytest.mark.parametrize(("policy", "code"), [("fail", 3), ("warn", 0), ("pass", 0)])
+def test_inconclusive_stops_a_release_unless_it_is_to_warn_or_to_pass(
+    edgetune_command: Command, folder: Path, policy: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = ("--model", "right-39.jsonl", "--baseline", "right-40.jsonl", "--inconclusive", policy)
+    result = edgetune_command("judge", "animals.yaml", *models, "--out", "out")
+    page = (folder / "out" / "report.html").read_text()
+    assert f"<dd>{code}{'' if code else f' (--inconclusive {policy})'}</dd>" in page
+    assert result.exit_code == code
+    assert "INCONCLUSIVE" in result.stdout
+    assert ("warning: " in result.stderr) == (policy == "warn")
+    document = json.loads(edgetune_command("judge", "animals.yaml", *models, "--json").stdout)
+    assert (document["exit_code"], document["inconclusive"]) == (code, policy)
+    assert document["verdict"]["outcome"] == "INCONCLUSIVE"
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    annotated = edgetune_command("judge", "animals.yaml", *models).stdout
+    assert f"\n::{'notice' if policy == 'pass' else 'warning'} title=INCONCLUSIVE" in annotated
+
+
+@pytest.mark.parametrize("policy", ["warn", "pass"])
+@pytest.mark.usefixtures("folder")
+def test_what_inconclusive_means_changes_no_other_verdict(edgetune_command: Command, policy: str) -> None:
+    for model, baseline, code in (("20", "40", 1), ("40", "20", 0)):
+        models = ("--model", f"right-{model}.jsonl", "--baseline", f"right-{baseline}.jsonl", "--inconclusive", policy)
+        result = edgetune_command("judge", "animals.yaml", *models)
+        assert result.exit_code == code
+        assert "warning" not in result.stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_another_word_for_inconclusive_is_refused(edgetune_command: Command) -> None:
+    models = ("--model", "right-39.jsonl", "--baseline", "right-40.jsonl", "--inconclusive", "ignore")
+    assert edgetune_command("judge", "animals.yaml", *models).exit_code == 2
+    with pytest.raises(UsageError, match="inconclusive is 'ignore'; give one of fail, warn, pass"):
+        Settings(inconclusive="ignore")  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("folder")
@@ -156,6 +196,16 @@ def test_what_no_call_can_get_past_ends_it_at_once_and_shows_no_key(
     assert words in result.stderr
     assert "sk-secret" not in result.stdout + result.stderr
     assert not (tmp_path / "r").exists()
+
+
+def test_a_judge_that_cannot_be_trusted_stays_invalid_whatever_inconclusive_means(
+    tmp_path: Path, edgetune_command: Command
+) -> None:
+    judged_suite(tmp_path / "suite", items=20)
+    new = write_outputs(tmp_path / "new.jsonl", [f"answer {number}" for number in range(20)])
+    with StubEndpoint(lambda body: "nothing that could be read") as stub:
+        command = ("judge", tmp_path / "suite" / "suite.yaml", "--model", new, "--judge", f"{stub.url}#stub")
+        assert edgetune_command(*command, "--baseline", new, "--inconclusive", "pass").exit_code == 4
 
 
 def test_calibrate_writes_a_certificate_that_a_gate_demands(tmp_path: Path, edgetune_command: Command) -> None:

@@ -26,6 +26,8 @@ from edgetune.train.frozen_layers import Products, bfloat16_layers, use_products
 from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "yes", "no, thanks"]
 BFLOAT16 = Products(bfloat16=True)
 PRECISION = 2**-8

@@ -48,6 +48,16 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value: str, seconds: float 
     assert asked_wait_seconds({"retry-after": value}, NOW) == seconds
 
 
+def test_milliseconds_go_before_seconds_and_a_limit_that_is_used_up_says_when_it_is_full_again() -> None:
+    assert asked_wait_seconds({"retry-after-ms": "250", "retry-after": "9"}) == 0.25
+    assert asked_wait_seconds({"retry-after-ms": "soon", "retry-after": "9"}) == 9
+    left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-remaining-tokens": "17"}
+    resets = {"x-ratelimit-reset-requests": "1m0.5s", "x-ratelimit-reset-tokens": "1h"}
+    assert asked_wait_seconds({**left, **resets}) == 60.5
+    assert asked_wait_seconds({**left, **resets, "retry-after": "2"}) == 2
+    assert asked_wait_seconds(resets) is None
+
+
 def test_backoff_doubles_and_is_spread() -> None:
     for attempt in range(1, 20):
         longest = min(0.5 * 2**attempt, 30.0)

@@ -92,6 +92,84 @@ def test_failed_questions_are_asked_again_next_time(tmp_path: Path) -> None:
         assert isinstance(ask_all([question(1)], judge, cache=cache)[0], Reply)
 
 
+GARBLED = ["<html>502 Bad Gateway</html>", "", '{"reason": "fi', "I grade it", '{"correctness": 9}', VERDICT[:-3]]
+
+
+@pytest.mark.parametrize("garbled", GARBLED)
+def test_a_verdict_that_cannot_be_read_is_asked_for_again_next_time(garbled: str, tmp_path: Path) -> None:
+    answers = iter([garbled, VERDICT])
+    with StubEndpoint(lambda body: next(answers)) as stub, AnswerCache(tmp_path / "cache") as cache:
+        judge = judge_at(stub.url, attempts=1)
+        ask_all([question(1)], judge, cache=cache)
+        assert cache.get(request_key(judge, question(1))) is None
+        assert estimate([question(1)], judge, cache).calls == 1
+        (reply,) = ask_all([question(1)], judge, cache=cache)
+        (again,) = ask_all([question(1)], judge, cache=cache)
+    assert isinstance(reply, Reply)
+    assert isinstance(again, Reply)
+    assert (reply.text, reply.cached) == (VERDICT, False)
+    assert (again.text, again.cached) == (VERDICT, True)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        json.dumps({"text": "<html>502 Bad Gateway</html>", "probabilities": {}}),
+        json.dumps({"text": VERDICT}),
+        json.dumps({"text": VERDICT, "probabilities": [1]}),
+        json.dumps({"text": None, "probabilities": {}}),
+        json.dumps(VERDICT),
+        "null",
+        "{broken",
+        b"\xff\xfe\xff",
+        "[" * 100_000,
+    ],
+)
+def test_a_row_that_is_no_verdict_is_asked_for_again_and_written_over(row: str | bytes, tmp_path: Path) -> None:
+    """What an earlier version kept, what another program wrote, what half a disk left."""
+    file = tmp_path / "cache"
+    with StubEndpoint(lambda body: VERDICT) as stub:
+        judge = judge_at(stub.url)
+        with AnswerCache(file) as cache:
+            cache.put(request_key(judge, question(1)), "")
+        with sqlite3.connect(file) as writer:
+            writer.execute("UPDATE answers SET value = CAST(? AS TEXT)", (row,))
+        writer.close()
+        with AnswerCache(file) as cache:
+            assert estimate([question(1)], judge, cache).calls == 1
+            ask_all([question(1)], judge, cache=cache)
+            (reply,) = ask_all([question(1)], judge, cache=cache)
+            assert cache.keeps
+        assert len(stub.requests) == 1
+    assert isinstance(reply, Reply)
+    assert reply.cached
+
+
+def test_a_judge_on_this_machine_is_its_bytes_and_what_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "judge.gguf"
+    file.write_bytes(b"one")
+    key = request_key(LocalJudge(name="here", model=str(file)), question(1))
+    moved = file.rename(tmp_path / "moved.gguf")
+    assert request_key(LocalJudge(name="here", model=str(moved)), question(1)) == key
+    monkeypatch.setattr("edgetune.judging.asking.cache.versions_of", lambda *names: dict.fromkeys(names, "0"))
+    assert request_key(LocalJudge(name="here", model=str(moved)), question(1)) != key
+
+
+def test_the_answers_of_the_last_run_end_where_nothing_was_kept_for_long(tmp_path: Path) -> None:
+    minutes_ago = {"a": 10, "b": 50, "c": 100, "d": 170, "e": 10_000}
+    with AnswerCache(tmp_path / "cache") as cache:
+        for key in minutes_ago:
+            cache.put(key, key)
+        assert cache.of_last_run(minutes_ago, 3600) == set(), "they are of this run"
+        assert cache._connection is not None
+        for key, minutes in minutes_ago.items():
+            cache._connection.execute("UPDATE answers SET stored = stored - 60 * ? WHERE key = ?", (minutes, key))
+    with AnswerCache(tmp_path / "cache") as cache:
+        assert cache.of_last_run([*minutes_ago, "f"], 3600) == {"a", "b", "c"}
+        assert cache.of_last_run("bcd", 3600) == {"b", "c"}
+        assert cache.of_last_run("cd", 3600) == set()
+
+
 def test_the_key_knows_everything_that_shapes_an_answer_and_nothing_else(tmp_path: Path) -> None:
     judge = judge_at("http://a/v1")
     key = request_key(judge, question(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import krippendorff
 import numpy as np
 import pytest
 from rich.console import Console
+from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
 
 from edgetune.errors import DataError, EdgetuneError, OutputError, UsageError
@@ -26,12 +28,23 @@ from edgetune.judging.calibration.certificate import (
     write_certificate,
 )
 from edgetune.judging.calibration.gold import GoldSet
+from edgetune.judging.calibration.length_preference import measure_length_preference, measure_length_taste
 from edgetune.judging.calibration.read import read_gold
 from edgetune.judging.calibration.terminal import render_calibration
 from edgetune.judging.grading.grades import Ask
 from edgetune.judging.judge_file import EndpointJudge
 from edgetune.judging.rubric import load_rubric
-from tests.stub_judges import ONE_CRITERION, StubJudge, always_first, at_random, grading, longest_wins, noisy_grading
+from edgetune.judging.statistics.agreement import Agreement
+from tests.stub_judges import (
+    ONE_CRITERION,
+    StubJudge,
+    always_first,
+    at_random,
+    grading,
+    longest_wins,
+    noisy_grading,
+    shortest_wins,
+)
 
 JUDGE = EndpointJudge(name="stub", model="stub", key=None)
 PLACES = {1.0: "first", -1.0: "second", 0.0: "tie"}
@@ -137,8 +150,13 @@ def test_published_data_is_recognized_and_counted(shared_data: Path) -> None:
 
 @pytest.mark.parametrize(
     ("judge", "complaint"),
-    [(at_random(0), "kappa"), (longest_wins(), "It prefers length"), (always_first(), "depends on the order")],
-    ids=["random", "longest wins", "always first"],
+    [
+        (at_random(0), "kappa"),
+        (longest_wins(), "It prefers longer answers"),
+        (shortest_wins(), "It prefers shorter answers"),
+        (always_first(), "depends on the order"),
+    ],
+    ids=["random", "longest wins", "shortest wins", "always first"],
 )
 def test_bad_judges_fail_on_published_data(shared_data: Path, judge: StubJudge, complaint: str) -> None:
     calibration = calibrated(read_gold(shared_data / "llmbar" / "natural.json"), judge)
@@ -249,10 +267,90 @@ def test_a_random_judge_that_is_sure_of_itself_fails_on_agreement_alone(tmp_path
     assert failure.startswith("Its agreement with people may be chance")
 
 
-def test_a_longest_wins_judge_fails_on_length(tmp_path: Path) -> None:
-    calibration = calibrated(votes(tmp_path), longest_wins())
-    assert any(failure.startswith("It prefers length") for failure in calibration.failures)
-    assert calibration.together.figures["length"].value == pytest.approx(0.5, abs=0.15)
+# A preference for length
+
+
+def flipping(share: float, seed: int = 0) -> StubJudge:
+    """Says what people say, and the opposite for a share of the pairs, in both orders alike."""
+
+    def rule(judged: dict[str, Any]) -> dict[str, str]:
+        texts = judged["first answer"], judged["second answer"]
+        wrong = random.Random(f"{seed} {sorted(texts)}").random() < share
+        return {"winner": "first" if texts[0].startswith("good") != wrong else "second"}
+
+    return StubJudge(rule)
+
+
+def length_of(calibration: Calibration) -> Agreement:
+    return calibration.together.figures["length"]
+
+
+@pytest.mark.parametrize(
+    ("judge", "value", "accused_of"),
+    [
+        (longest_wins(), 1, ["It prefers longer answers"]),
+        (shortest_wins(), -1, ["It prefers shorter answers"]),
+        (StubJudge(lambda judged: {"winner": "tie"}), 0, []),
+        (always_first(), 0, []),
+        (flipping(0), 0, []),
+    ],
+    ids=["longest", "shortest", "ties", "first", "people's own"],
+)
+def test_a_preference_for_length_is_1_for_the_longest_and_0_for_what_ignores_it(
+    tmp_path: Path, judge: StubJudge, value: float, accused_of: list[str]
+) -> None:
+    calibration = calibrated(votes(tmp_path), judge)
+    assert length_of(calibration).value == value
+    accused = [failure for failure in calibration.failures if failure.startswith("It prefers")]
+    assert [failure.split(":")[0] for failure in accused] == accused_of
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5], ids=["few mistakes", "many", "a coin"])
+def test_mistakes_by_chance_are_no_preference_for_length(share: float) -> None:
+    """People prefer the shorter answer in three pairs of four: there, whoever errs at random errs towards length."""
+    generator, golds, longer = np.random.default_rng(0), np.ones(120), np.repeat([-1.0, 1.0], (90, 30))
+    found = [
+        measure_length_preference(np.where(generator.random(120) < share, -1.0, 1.0), golds, longer) for _ in range(400)
+    ]
+    lengths = [each for each in found if each is not None]
+    assert len(lengths) == 400
+    assert float(np.mean([each.value for each in lengths])) == pytest.approx(0, abs=0.02)
+    assert sum(each.interval.lower > 0.1 or each.interval.upper < -0.1 for each in lengths) <= 8
+
+
+def test_a_judge_that_goes_by_length_in_half_of_the_pairs_is_found(tmp_path: Path) -> None:
+    def rule(judged: dict[str, Any]) -> Any:
+        texts = judged["first answer"], judged["second answer"]
+        by_length = random.Random(f"{sorted(texts)}").random() < 0.5
+        return (shortest_wins() if by_length else flipping(0)).rule(judged)
+
+    calibration = calibrated(votes(tmp_path), StubJudge(rule))
+    assert length_of(calibration).value == pytest.approx(-0.5, abs=0.2)
+    assert any(failure.startswith("It prefers shorter answers") for failure in calibration.failures)
+
+
+def test_the_preference_is_the_difference_of_two_error_rates_with_newcombes_interval() -> None:
+    """The reference is the first example of Newcombe (1998), table II: 56/70 less 48/80, from 0.0524 to 0.3339."""
+    golds = np.array([1.0] * 150 + [0.0] * 9 + [1.0] * 9)
+    longer = np.array([-1.0] * 70 + [1.0] * 80 + [1.0] * 9 + [0.0] * 9)
+    verdicts = golds.copy()
+    verdicts[:56] = verdicts[70:118] = -1.0
+    verdicts[150:] = -1.0  # where people call a tie, and where the lengths are the same
+    found = measure_length_preference(verdicts, golds, longer)
+    assert found is not None
+    assert (found.value, found.items) == (pytest.approx(0.2), 150)
+    assert (found.interval.lower, found.interval.upper) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_few_pairs_accuse_nobody_of_a_preference_for_length() -> None:
+    longer, golds = np.array([1.0] * 4 + [-1.0] * 40), np.ones(44)
+    assert measure_length_preference(-golds, golds, longer) is None
+    longer[4], verdicts = 1.0, golds.copy()
+    verdicts[:2] = -1.0, 0.0
+    found = measure_length_preference(verdicts, golds, longer)
+    assert found is not None
+    assert found.value == pytest.approx(-0.3)
+    assert found.interval.upper > -0.1, "a mistake and a tie among five are no proof"
 
 
 def test_a_judge_that_shares_peoples_taste_for_length_is_not_accused_of_it(tmp_path: Path) -> None:
@@ -264,7 +362,27 @@ def test_a_judge_that_shares_peoples_taste_for_length_is_not_accused_of_it(tmp_p
     ]
     calibration = calibrated(read_gold(write_rows(tmp_path / "votes.jsonl", rows)), longest_wins())
     assert calibration.passed
-    assert calibration.together.figures["length"].value == 0
+    assert "length" not in calibration.together.figures
+    assert re.search(r"preference for the longer answer .* not known", rendered(calibration))
+
+
+def test_grades_by_length_are_told_from_peoples_own_taste_and_from_noise() -> None:
+    """People like it short here, so that the grades of a coin go with length more than theirs do."""
+    generator = np.random.default_rng(0)
+    lengths = generator.integers(10, 500, 200).astype(float)
+    people = np.clip(np.round(3 - (lengths - 250) / 150 + generator.normal(0, 0.8, 200)), 1, 5)
+    noisy = np.clip(people + generator.integers(-1, 2, 200), 1, 5)
+    assert measure_length_taste(lengths, people, lengths).value == pytest.approx(1)
+    assert measure_length_taste(-lengths, people, lengths).value == pytest.approx(-1)
+    for ignoring in (people, np.full(200, 3.0)):
+        assert measure_length_taste(ignoring, people, lengths).value == 0
+    for noise in (noisy, generator.integers(1, 6, 200).astype(float)):
+        interval = measure_length_taste(noise, people, lengths).interval
+        assert interval.lower < 0.1
+        assert interval.upper > -0.1
+    inverse = np.linalg.inv(np.asarray(spearmanr(np.column_stack([noisy, people, lengths])).statistic))
+    partial = -inverse[0, 2] / np.sqrt(inverse[0, 0] * inverse[2, 2])
+    assert measure_length_taste(noisy, people, lengths).value == pytest.approx(partial)
 
 
 def test_an_always_first_judge_fails_on_order(tmp_path: Path) -> None:
@@ -346,7 +464,7 @@ def test_a_judge_that_grades_is_measured_on_pairs_by_which_answer_it_grades_high
     assert calibration.grading == "pointwise"
     assert "consistency" not in calibration.together.figures
     by_length = calibrated(sets, grading(lambda text: 1 + (len(text) > 25)), grading="pointwise")
-    assert any("It prefers length" in failure for failure in by_length.failures)
+    assert any("It prefers longer answers" in failure for failure in by_length.failures)
 
 
 def test_grades_are_measured_against_the_mean_of_peoples_grades(tmp_path: Path) -> None:
@@ -367,7 +485,7 @@ def test_grades_are_measured_against_the_mean_of_peoples_grades(tmp_path: Path) 
     random_grades = calibrated(sets, noisy_grading(2, lambda text: 3.0, spread=1.5))
     assert "may be chance" in random_grades.failures[0]
     by_length = calibrated(sets, grading(lambda text: min(5, 1 + len(text) // 25)))
-    assert any("It prefers length" in failure for failure in by_length.failures)
+    assert any("It prefers longer answers" in failure for failure in by_length.failures)
 
 
 def test_what_will_be_asked_is_known_before(tmp_path: Path) -> None:
@@ -446,7 +564,11 @@ def test_the_certificate_of_a_failed_calibration_says_why_and_is_refused(tmp_pat
         ("{", "cannot be read"),
         ("[]", "no certificate"),
         ('{"format": "something else"}', "no certificate"),
-        ('{"format": "edgetune judge certificate 1", "judge": "x"}', "damaged at judge_hash"),
+        ('{"format": "edgetune judge certificate 2", "judge": "x"}', "damaged at judge_hash"),
+        (
+            '{"format": "edgetune judge certificate 1", "judge": "x"}',
+            "of an older kind .*length.*calibrate .*again",
+        ),
         (None, "there is no such certificate"),
     ],
 )

@@ -115,6 +115,9 @@ def test_a_leaning_to_length_is_a_note() -> None:
     found = compared(leaning, ours, theirs)
     assert not found.problems
     assert "longer answers do better" in found.notes[0]
+    found = compared(by_quality(lambda text: -len(text)), ours, theirs)
+    assert not found.problems, "of answers that ramble on both sides the shorter may be the better"
+    assert "shorter answers do better" in found.notes[0]
 
 
 def test_a_judge_that_sees_no_differences_is_noted() -> None:

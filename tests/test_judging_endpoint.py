@@ -25,6 +25,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from asked import FORM, VERDICT, ask, items, judge_at, number_of, question, suite
 from children import free_port
 from stub_endpoint import StubEndpoint, StubReply, chat_reply, error_reply, token_logprob
 
@@ -32,15 +33,12 @@ from edgetune.data.example import Message
 from edgetune.errors import EdgetuneError, Interrupted, UsageError
 from edgetune.judging.asking import retry
 from edgetune.judging.asking.cost import Budget
-from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
+from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.asking.schedule import ask_all
 from edgetune.judging.items import Item
-from edgetune.judging.judge_file import EndpointJudge, LocalJudge
+from edgetune.judging.judge_file import LocalJudge
 from edgetune.judging.subjects.endpoint import open_endpoint, recognizes
-from edgetune.judging.suite import Suite
 
-FORM = VerdictForm({"correctness": (1, 2, 3, 4, 5)})
-VERDICT = '{"reason": "fine", "correctness": 4}'
 KEY = "hk-4815162342-very-secret"
 
 
@@ -49,26 +47,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Backoff in milliseconds, and no key in the environment but a test's own."""
     monkeypatch.setattr(retry, "FIRST_BACKOFF_SECONDS", 0.002)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-def question(number: int, words: str = "") -> JudgeRequest:
-    return JudgeRequest({"number": number}, lambda: (Message("user", f"{words}grade {number}"),), FORM)
-
-
-def judge_at(url: str, **settings: Any) -> EndpointJudge:
-    return EndpointJudge(**{"name": "stub", "model": "stub", "url": url, "key": None, "connections": 4, **settings})
-
-
-def ask(stub: StubEndpoint, number: int = 1, **settings: Any) -> tuple[list[Reply | Failed], list[str]]:
-    notes: list[str] = []
-    replies = ask_all(
-        [question(n) for n in range(number)], judge_at(stub.url, **settings), cache=None, on_note=notes.append
-    )
-    return replies, notes
-
-
-def number_of(body: dict[str, Any]) -> int:
-    return int(body["messages"][-1]["content"].split()[-1])
 
 
 def test_replies_come_in_order_over_as_many_connections_as_the_judge_says() -> None:
@@ -392,7 +370,8 @@ def test_retry_after_is_honoured_by_all_requests(kind: str) -> None:
 
 
 def test_a_server_that_asks_for_an_hour_is_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgetune.judging.asking.chat.LONGEST_WAIT_SECONDS", 0.05)
+    for module in ("chat", "retry"):
+        monkeypatch.setattr(f"edgetune.judging.asking.{module}.LONGEST_WAIT_SECONDS", 0.05)
     with StubEndpoint(lambda body: error_reply(429, "wait", headers={"retry-after": "3600"})) as stub:
         (reply,), notes = ask(stub, attempts=3)
     assert isinstance(reply, Failed)
@@ -503,15 +482,6 @@ def test_a_judge_on_this_machine_is_asked_one_by_one_and_kept_like_any_other(
             ask_all(requests, judge, cache=cache, budget=Budget(0.0), threads=3)
         replies = ask_all(requests, judge, cache=cache, budget=Budget(0.0), threads=3)
     assert [reply.cached for reply in replies if isinstance(reply, Reply)] == [True, True, False, False, False]
-
-
-def items(number: int) -> list[Item]:
-    return [Item(str(n), f"data.jsonl:{n}", f"q {n}", (Message("user", f"q {n}"),)) for n in range(number)]
-
-
-def suite(**settings: Any) -> Suite:
-    data = [{"source": "x.jsonl", "format": "prompt"}]
-    return Suite(**{"name": "s", "task": "generate", "data": data, **settings})
 
 
 CLASSIFY = {

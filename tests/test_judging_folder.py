@@ -22,6 +22,8 @@ from edgetune.recipe.load import load_recipe
 from edgetune.runtime.classify import parse_label
 from edgetune.train.run import train
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 QUESTIONS = ("the sun", "much rain of joy", "some cake")
 
 

@@ -24,13 +24,9 @@ from edgetune.train.batches import JointBatches
 from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "no, thanks"]
-
-
-@pytest.fixture(autouse=True)
-def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take as long as all else of a small training, and have tests of their own."""
-    monkeypatch.setattr("edgetune.train.summary.plot_training", lambda *_, **__: None)
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ family, local rows with the hub's columns, two updates.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -378,25 +377,14 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def shrunken(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -> Iterator[Callable[[str], Recipe]]:
-    """Loads a recipe shrunken.
-
-    While it is there, runs have no plot, which takes as long as all else and has tests of its own, and the trainer's
-    garbage collections pass over what was imported.
-    """
-    from edgetune.train import summary, trainer
-
-    assert trainer
+def shrunken(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -> Callable[[str], Recipe]:
+    """Loads a recipe shrunken."""
     rows = tmp_path_factory.mktemp("rows")
     write_hub_rows(rows)
-    gc.collect()
-    gc.freeze()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(summary, "plot_training", lambda *_, **__: None)
-        yield lambda name: shrink(name, bases, rows)
-    gc.unfreeze()
+    return lambda name: shrink(name, bases, rows)
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("name", STUDIED)
 def test_a_recipe_trains_shrunken(name: str, shrunken: Callable[[str], Recipe], bases: dict[str, Path], tmp_path: Path):
     from edgetune.train.run import train

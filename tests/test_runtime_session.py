@@ -244,7 +244,7 @@ def interrupt_after(seconds: float) -> threading.Timer:
 
 
 def test_ctrl_c_stops_a_long_prompt_inside_a_batch_and_corrupts_nothing(session: Session) -> None:
-    prompt = prompt_ids(session, "words " * 450)
+    prompt = prompt_ids(session, "words " * 180)
     session.feed(prompt[:1])
     started = time.perf_counter()
     session.feed(prompt)

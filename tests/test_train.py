@@ -23,6 +23,8 @@ from edgetune.train.objectives.supervised import supervised_nll
 from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 TEXTS = ["good", "bad news", "what a long and winding day", "fine by me", "never again", "so so", "yes", "no, thanks"]
 
 
@@ -180,7 +182,6 @@ def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
         json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
         == recipe.base.model
     )
-    assert (run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert f"{written['trainable_parameters']:,}" in (run / "README.md").read_text()
 
 

@@ -14,6 +14,8 @@ from edgetune.train.prepare import prepare
 from edgetune.train.run import train
 from edgetune.train.run_directory import RunDirectory
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 ROWS = [
     {"prompt": f"How is it{' really' * (number % 4)}, {name}?", "completion": f"It is {' so ' * (number % 3)} good."}
     for number, name in enumerate(["Ada", "Alonzo", "Kurt", "Emmy", "Haskell", "Grace", "Alan", "Edsger"])

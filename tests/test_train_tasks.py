@@ -27,12 +27,8 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def run_recipe(tmp_path: Path, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
-    """Trains a small recipe on one of the bases and gives its run directory and summary.
-
-    Runs have no plot, which takes as long as all else and has tests of its own.
-    """
-    monkeypatch.setattr("edgetune.train.summary.plot_training", lambda *_, **__: None)
+def run_recipe(tmp_path: Path, bases: dict[str, Path], no_plots: None):
+    """Trains a small recipe on one of the bases and gives its run directory and summary."""
 
     def run(family: str, task: str, out: str = "run", /, *, summaries: bool = False, **sections: Any):
         rows = write_rows(tmp_path / f"{task}.jsonl", summaries=summaries)

@@ -29,6 +29,8 @@ from edgetune.weights.merge import merge  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("no_plots")
+
 MOODS = ("glad", "sad", "so so")
 WORDS = ["the sun with much joy", "some rain"]
 

@@ -26,6 +26,14 @@ class Grading(StrEnum):
     POINTWISE = "pointwise"
 
 
+class Inconclusive(StrEnum):
+    """What INCONCLUSIVE does to the exit code."""
+
+    FAIL = "fail"
+    WARN = "warn"
+    PASS = "pass"
+
+
 MODEL_HELP = (
     "A GGUF, a run or model folder, a hub id, URL#MODEL of an OpenAI-compatible endpoint, or a file of outputs."
 )
@@ -60,6 +68,12 @@ def run(
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write report.html, report.md, report.json and junit.xml there."),
     ] = None,
+    inconclusive: Annotated[
+        Inconclusive,
+        typer.Option(
+            "--inconclusive", help="What too few items to tell mean: fail is exit code 3, warn is 0 with a warning."
+        ),
+    ] = Inconclusive.FAIL,
     dry_run: DryRunOption = False,
     max_cost: MaxCostOption = None,
     no_cache: CacheOption = False,
@@ -69,7 +83,7 @@ def run(
 ) -> None:
     """Judge a model on a suite, and decide whether it may replace its baseline.
 
-    Exit code 0 passed, 1 a regression, 3 too few items to tell, 4 the judge cannot be trusted.
+    Exit code 0 passed, 1 a regression, 3 too few items to tell (see --inconclusive), 4 the judge cannot be trusted.
 
     `edgetune judge calibrate --help`: measure a judge against people. `edgetune judge show --help`: look at answers.
     """
@@ -82,7 +96,13 @@ def run(
     from edgetune.judging.settings import Settings
     from edgetune.judging.suite import load_suite
 
-    settings = Settings(tuple(judges or ()), max_cost_usd=max_cost, use_cache=not no_cache, threads=threads)
+    settings = Settings(
+        tuple(judges or ()),
+        max_cost_usd=max_cost,
+        use_cache=not no_cache,
+        threads=threads,
+        inconclusive=inconclusive.value,
+    )
     if dry_run:
         ahead = estimate_costs(load_suite(suite), model, baseline, settings)
         for estimate in ahead.judges:
@@ -116,6 +136,8 @@ def _show(judgement: Judgement) -> None:
     for note in judgement.notes:
         console.note(note)
     console.result(render_verdict(judgement.verdict))
+    if judgement.tolerated and judgement.inconclusive == "warn":
+        console.warn("nothing was decided, and --inconclusive warn makes the exit code 0 all the same")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in github_annotations(judgement):
             console.verbatim(line)

@@ -28,6 +28,8 @@ class Answer:
     `generated_tokens`, `seconds` (the whole answer), `first_token_seconds` (time to first token) and
     `tokens_per_second` (decoding only) are measured where the model was run here. `finish` says why the text ended:
     "stop", "length", "context", "reasoning" (inside it, whatever ended it), or "content_filter" from an endpoint.
+    `unanswered` says why an endpoint gives no answer to this item however often it is asked; `text` is empty then,
+    which every metric takes for what it is.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Answer:
     tokens_per_second: float | None = None
     finish: str | None = None
     reasoning: str | None = None
+    unanswered: str | None = None
 
     @property
     def is_cut_off(self) -> bool:
@@ -53,3 +56,8 @@ class Answer:
     def is_empty(self) -> bool:
         """True for a text of nothing but white space."""
         return self.text is not None and not self.text.strip()
+
+    @property
+    def written(self) -> str | None:
+        """What people are shown of the text: why there is none, of an unanswered item."""
+        return self.text if self.unanswered is None else f"(unanswered: {self.unanswered})"

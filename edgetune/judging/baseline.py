@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from edgetune import console
 from edgetune.errors import DataError
-from edgetune.judging.items import Item
+from edgetune.judging.answer import Answer
 from edgetune.judging.judgement import Evaluation
+from edgetune.judging.question import Question
+from edgetune.judging.subjects.written import read_again
 
-REPORT_FORMAT = "edgetune judge report 2"
+REPORT_FORMAT = "edgetune judge report 3"
 """The mark that report.json carries, so that no other JSON file is taken for one."""
+
+_EARLIER_FORMAT = "edgetune judge report 2"
+"""Fingerprints of folders and runs covered their weights alone, and verdicts were read by other rules."""
 
 _REMEDY = "give a report.json that `edgetune judge --out` wrote, or the baseline model itself"
 
@@ -28,19 +34,20 @@ def is_report(reference: str) -> bool:
         return b'"edgetune judge report' in file.read(200)
 
 
-def read_baseline(report: Path, hashes: Mapping[str, str], items: Sequence[Item]) -> Evaluation:
-    """The evaluation of the model that `report` judged.
+def read_baseline(report: Path, question: Question) -> Evaluation:
+    """The evaluation of the model that `report` judged, its labels read from its answers as they are read today.
 
-    `hashes` are those of the present suite, its data, rubric and judges. Raises DataError when the file is no report of
-    `edgetune judge`, or naming what differs when it answered another question.
+    Of a report of the format before, the answers count: it comes without grades, which the judges give anew. Raises
+    DataError when the file is no report of `edgetune judge`, or naming what differs when it answered another question.
     """
     try:
         document: Any = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise DataError(f"cannot be read as a report ({problem})", where=report, remedy=_REMEDY) from None
-    if not isinstance(document, dict) or document.get("format") != REPORT_FORMAT:
+    written_as = document.get("format") if isinstance(document, dict) else None
+    if written_as not in (REPORT_FORMAT, _EARLIER_FORMAT):
         raise DataError("is not a report of edgetune judge, or of another version", where=report, remedy=_REMEDY)
-    recorded = document.get("hashes")
+    hashes, recorded = question.hashes, document.get("hashes")
     recorded = recorded if isinstance(recorded, dict) else {}
     different = [part for part in sorted({*hashes, *recorded}) if hashes.get(part) != recorded.get(part)]
     if different:
@@ -54,6 +61,39 @@ def read_baseline(report: Path, hashes: Mapping[str, str], items: Sequence[Item]
     except ValidationError as problem:
         field = ".".join(str(step) for step in problem.errors()[0]["loc"])
         raise DataError(f"the report is damaged at candidate.{field}", where=report, remedy=_REMEDY) from None
-    if [answer.id for answer in evaluation.answers] != [item.id for item in items]:
+    if [answer.id for answer in evaluation.answers] != [item.id for item in question.items]:
         raise DataError("the report is damaged: its items are not the suite's", where=report, remedy=_REMEDY)
-    return evaluation
+    if written_as == _EARLIER_FORMAT:
+        evaluation = _from_earlier(evaluation, report)
+    return replace(
+        evaluation, answers=tuple(_read_anew(answer, evaluation.kind, question) for answer in evaluation.answers)
+    )
+
+
+def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
+    """What still holds of a report of the earlier format, with a word on what does not."""
+    lost = []
+    if evaluation.kind in ("run", "folder"):
+        lost.append("its fingerprint covers weights alone, so that it proves of no model to be the same")
+    if evaluation.grades:
+        lost.append("its grades were read by other rules, so that its answers are graded anew")
+    if lost:
+        console.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
+    return replace(evaluation, grades=())
+
+
+def _read_anew(answer: Answer, kind: str, question: Question) -> Answer:
+    """The answer, apart from its reasoning, with the label that it names by the rules of today: both sides must be
+    read alike.
+
+    A file of outputs may have named its labels beside the texts, so they stay.
+    """
+    suite, given = question.suite, answer.predicted
+    answer = read_again(answer, suite)
+    if kind == "outputs" and given is not None:
+        return replace(answer, predicted=given)
+    if suite.task != "classify" or suite.scoring != "generate" or answer.text is None or kind == "outputs":
+        return answer
+    from edgetune.runtime.classify import parse_label
+
+    return replace(answer, predicted=parse_label(answer.text, suite.labels))

@@ -5,7 +5,6 @@ Every judge of a panel is checked by itself: a panel hides a judge that fails, b
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import fmean, pstdev
 from typing import TypeVar
@@ -28,6 +27,7 @@ from edgetune.judging.grading.validity import Validity
 from edgetune.judging.items import Item
 from edgetune.judging.statistics.sign_flip import sign_flip_p
 from edgetune.judging.suite import Gate
+from edgetune.judging.wording import commonest
 
 _Verdict = TypeVar("_Verdict", Grade, Preference)
 
@@ -120,7 +120,7 @@ def _check_degenerate(grades: Sequence[Grade], side: str) -> Validity:
     if not found:
         return Validity()
     return Validity(
-        notes=(f"{_answers(len(found))} of the {side} graded 1 without asking: {_commonest(found.values())}.",)
+        notes=(f"{_answers(len(found))} of the {side} graded 1 without asking: {commonest(found.values())}.",)
     )
 
 
@@ -129,7 +129,7 @@ def _check_decided(preferences: Sequence[Preference]) -> Validity:
     if not found:
         return Validity()
     pairs = "1 pair was" if len(found) == 1 else f"{len(found)} pairs were"
-    return Validity(notes=(f"{pairs} decided without asking: {_commonest(found.values())}.",))
+    return Validity(notes=(f"{pairs} decided without asking: {commonest(found.values())}.",))
 
 
 def _check_unscored(judge: str, verdicts: Sequence[Grade] | Sequence[Preference], gate: Gate) -> Validity:
@@ -138,11 +138,11 @@ def _check_unscored(judge: str, verdicts: Sequence[Grade] | Sequence[Preference]
         return Validity()
     problems = [each.problem for each in verdicts if each.problem is not None]
     told = [problem for problem in problems if not problem.startswith(NOT_ASKED)]
-    reasons = _commonest(told)
+    reasons = commonest(told)
     if len(told) < len(problems):
         spared = len(problems) - len(told)
         if len(told) / unscored.of <= gate.max_unscored:
-            return Validity(notes=(f"{judge}: {spared} of {unscored.of} verdicts were {_commonest(problems)}.",))
+            return Validity(notes=(f"{judge}: {spared} of {unscored.of} verdicts were {commonest(problems)}.",))
         return Validity(
             (
                 f"{judge}: {len(told)} of the first {unscored.of - spared} verdicts are unscored: {reasons}. At most "
@@ -239,10 +239,3 @@ def _score_differences(ours: Iterable[Grade], theirs: Iterable[Grade]) -> dict[s
 
 def _answers(count: int) -> str:
     return "1 answer" if count == 1 else f"{count} answers"
-
-
-def _commonest(reasons: Iterable[str]) -> str:
-    """The most frequent reasons, as many as a sentence can hold."""
-    counted = Counter(reason.rstrip(".") for reason in reasons).most_common()
-    told = "; ".join(f"{reason} ({count})" if len(counted) > 1 else reason for reason, count in counted[:3])
-    return told if len(counted) <= 3 else f"{told}; and others"

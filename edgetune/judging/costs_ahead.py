@@ -14,11 +14,11 @@ from edgetune.judging.baseline import is_report, read_baseline
 from edgetune.judging.evaluate import known_answers
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import Judge
+from edgetune.judging.judgement import control_name
 from edgetune.judging.panel import requests_ahead
 from edgetune.judging.question import Question, prepare
 from edgetune.judging.settings import Settings, opened_cache
 from edgetune.judging.subjects.registry import open_subject
-from edgetune.judging.subjects.written import read_again
 from edgetune.judging.suite import Suite
 
 CHARACTERS_PER_TOKEN = 4
@@ -38,7 +38,8 @@ class _Side:
     """A model's answers, and whether its grades are there already."""
 
     answers: tuple[Answer, ...]
-    fingerprint: str
+    control: str
+    """See `control_name`."""
     graded: bool = False
 
 
@@ -52,8 +53,8 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
         new, assumed = _answers(question, model, cache)
         old = None
         if baseline is not None and is_report(baseline):
-            stored = read_baseline(Path(baseline), question.hashes, question.items)
-            old = _Side(tuple(read_again(answer, suite) for answer in stored.answers), stored.fingerprint, graded=True)
+            stored = read_baseline(Path(baseline), question)
+            old = _Side(stored.answers, stored.fingerprint, graded=bool(stored.grades))
         elif baseline is not None:
             old, missing = _answers(question, baseline, cache)
             assumed += missing
@@ -69,7 +70,7 @@ def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -
         judge,
         new.answers,
         None if old is None else old.answers,
-        control=new.fingerprint,
+        control=new.control,
         graded=old is not None and old.graded,
     )
 
@@ -84,7 +85,8 @@ def _answers(question: Question, reference: str, cache: AnswerCache | None) -> t
             known = {answer.id: answer for answer in subject.answers(items, suite)}
         missing = [item for item in items if item.id not in known]
         assumed = _assume(missing, suite, reference)
-        return _Side(tuple(known.get(item.id) or assumed[item.id] for item in items), subject.fingerprint), len(missing)
+        answers = tuple(known.get(item.id) or assumed[item.id] for item in items)
+        return _Side(answers, control_name(subject.kind, subject.fingerprint, answers)), len(missing)
 
 
 def _assume(items: Sequence[Item], suite: Suite, reference: str) -> dict[str, Answer]:

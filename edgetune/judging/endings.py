@@ -12,7 +12,7 @@ from edgetune.judging.suite import Suite
 
 @dataclass(frozen=True)
 class Endings:
-    """Counts of one model's written `answers` (those that are no text are left out).
+    """Counts of one model's written `answers` (what is no text, or was left unanswered, is told elsewhere).
 
     `cut_off` ended at max_tokens, at the context's end or inside their reasoning; `empty` hold nothing but white space;
     `cut_off_and_empty` are both. `with_reasoning` had reasoning, which was told apart from them.
@@ -27,7 +27,7 @@ class Endings:
 
 def count_endings(answers: Sequence[Answer]) -> Endings:
     """How these answers ended."""
-    written = [answer for answer in answers if answer.text is not None]
+    written = [answer for answer in answers if answer.text is not None and answer.unanswered is None]
     return Endings(
         len(written),
         cut_off=sum(answer.is_cut_off for answer in written),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache as cached
-from importlib.metadata import version
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from edgetune import __version__, console
-from edgetune.errors import DataError
-from edgetune.judging.answer import Answer
+from edgetune.errors import EdgetuneError
+from edgetune.judging.answer import IN_REASONING, Answer
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
 from edgetune.judging.identity import hash_value
@@ -24,7 +22,6 @@ from edgetune.judging.measures import MEASURES, find_measures
 from edgetune.judging.measures.classification import confusion_of
 from edgetune.judging.question import Question
 from edgetune.judging.subjects.subject import Subject
-from edgetune.judging.subjects.written import read_again
 from edgetune.judging.suite import Suite
 
 if TYPE_CHECKING:
@@ -33,9 +30,16 @@ if TYPE_CHECKING:
 SPEED = ("tokens_per_second", "first_token_seconds")
 """Metrics that a suite need not name."""
 
-_ANSWER = TypeAdapter(Answer)
+ANSWER_FORMAT = "edgetune answer 3"
+"""Part of every key: whoever changes what an Answer holds, or how it is read from what a model wrote, counts on."""
 
-_TORCH = ("torch", "transformers", "peft")
+OWN_ENDS = (None, "stop", "length", "context", IN_REASONING)
+"""Why an answer ended that is the model's own. A filter, an error or an interrupt is somebody else's doing."""
+
+RESUMED_SECONDS = 3600.0
+"""So long after an interrupt an endpoint's answers are taken over: later, other weights may be behind its address."""
+
+_ANSWER = TypeAdapter(Answer)
 
 
 def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) -> Evaluation:
@@ -45,14 +49,16 @@ def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) ->
     interrupted evaluation goes on where it stopped. Raises ModelError, NumericalError and what a kind of model raises.
     """
     suite, items = question.suite, question.items
+    fingerprint = subject.fingerprint  # before its files are opened: they may be changed while it answers
     answers = ask_subject(suite, items, subject, cache)
-    taken = [answer.seconds for answer in answers if answer.seconds is not None]
+    answered = [answer for answer in answers if answer.unanswered is None]
+    taken = [answer.seconds for answer in answered if answer.seconds is not None]
     return Evaluation(
         model=subject.reference,
         kind=subject.kind,
-        fingerprint=subject.fingerprint,
+        fingerprint=fingerprint,
         size_bytes=subject.size_bytes,
-        seconds=sum(taken) if len(taken) == len(answers) else None,
+        seconds=sum(taken) if len(taken) == len(answered) else None,
         answers=answers,
         measures=measure_answers(question, answers),
         classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
@@ -60,18 +66,13 @@ def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) ->
 
 
 def measure_again(question: Question, stored: Evaluation) -> Evaluation:
-    """An evaluation of the past with the metrics of the present suite, which may be other ones.
-
-    Raises DataError where judges graded reasoning as part of the answers, as earlier versions let them.
-    """
-    answers = tuple(read_again(answer, question.suite) for answer in stored.answers)
-    if answers != stored.answers and stored.grades:
-        raise DataError(
-            "this baseline cannot be compared: its judges graded the model's reasoning together with its answers",
-            where=stored.model,
-            remedy="judge the baseline model again; reasoning is separated from answers now",
-        )
-    evaluation = replace(stored, answers=answers, measures=measure_answers(question, answers))
+    """An evaluation of the past with the metrics of the present suite, which may be other ones."""
+    suite, answers = question.suite, stored.answers
+    evaluation = replace(
+        stored,
+        measures=measure_answers(question, answers),
+        classification=confusion_of(question.items, answers, suite) if suite.task == "classify" else None,
+    )
     return with_grades(question, evaluation, stored.grades)
 
 
@@ -89,18 +90,34 @@ def with_grades(question: Question, evaluation: Evaluation, grades: tuple[Grade,
 
 
 def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
-    """The answers in the order of the items, those that the cache knows taken from there."""
+    """The answers in the order of the items, those that the cache knows taken from there.
+
+    What is no answer of the model's own (empty from an endpoint, filtered, cut by an error) is not remembered.
+    """
     known = known_answers(suite, items, subject, cache)
+    if known and subject.kind == "endpoint":
+        console.note(
+            f"{short_name(subject)}: {len(known)} answers are from a run that was interrupted within the last hour; "
+            "--no-cache asks for all of them anew"
+        )
     missing = [item for item in items if item.id not in known]
     if missing:
         with console.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
             progress.advance(len(known))
             for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
                 known[item.id] = answer
-                if cache is not None and subject.kind != "outputs":
-                    cache.put(answer_key(suite, item, subject.kind, subject.fingerprint), asdict(answer))
+                own = answer.unanswered is None and _is_its_own(answer, subject.kind)
+                if cache is not None and subject.kind != "outputs" and own:
+                    cache.put(_key(suite, item, subject), asdict(answer))
                 progress.advance()
-    return tuple(known[item.id] for item in items)
+    answers = tuple(known[item.id] for item in items)
+    if answers and all(answer.unanswered is not None for answer in answers):
+        raise EdgetuneError(
+            f"none of the {len(answers)} items has an answer ({answers[-1].unanswered})",
+            where=short_name(subject),
+            remedy="see what the endpoint refuses, or take other items",
+        )
+    return answers
 
 
 def known_answers(
@@ -109,8 +126,12 @@ def known_answers(
     """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
     if cache is None or subject.kind == "outputs":
         return {}
-    found = ((item, cache.get(answer_key(suite, item, subject.kind, subject.fingerprint))) for item in items)
-    return {item.id: _ANSWER.validate_python({**value, "id": item.id}) for item, value in found if value is not None}
+    keys = {item.id: _key(suite, item, subject) for item in items}
+    if subject.kind == "endpoint":
+        taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
+        keys = {name: key for name, key in keys.items() if key in taken}
+    found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
+    return {name: answer for name, answer in found.items() if answer is not None}
 
 
 def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCache | None) -> None:
@@ -121,27 +142,51 @@ def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCach
     """
     if cache is not None and evaluation.kind == "endpoint":
         suite, fingerprint = question.suite, evaluation.fingerprint
-        cache.forget(answer_key(suite, item, evaluation.kind, fingerprint) for item in question.items)
+        cache.forget(answer_key(suite, item, evaluation.kind, fingerprint, {}) for item in question.items)
 
 
-def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str) -> str:
-    """SHA-256 of everything that shapes an answer: the model, what runs it, the item and how it is asked."""
+def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str, runtime: Mapping[str, str]) -> str:
+    """SHA-256 of everything that shapes an answer: the model, what runs it, the item and how it is asked.
+
+    The kind of processor is no part of it: its rounding makes another answer of the same model now and then, never one
+    of another model.
+    """
     return hash_value(
         {
-            "runtime": _versions(kind),
+            "format": ANSWER_FORMAT,
+            "runtime": {"edgetune": __version__, **runtime},
             "model": [kind, fingerprint],
             "task": [suite.task, suite.scoring, suite.labels, suite.generation.model_dump(mode="json")],
             "messages": [[message.role, message.content] for message in item.messages],
             "text": item.text if suite.task == "perplexity" else None,
+            # An item's id draws its seed, so that equal questions are answered in different ways.
+            "id": item.id if suite.generation.temperature > 0 else None,
         }
     )
 
 
-@cached
-def _versions(kind: str) -> dict[str, str]:
-    """The versions of what runs a model of this kind: another one may answer otherwise."""
-    packages = {"gguf": ("llama-cpp-python",), "run": _TORCH, "folder": _TORCH}.get(kind, ())
-    return {"edgetune": __version__, **{package: version(package) for package in packages}}
+def _key(suite: Suite, item: Item, subject: Subject) -> str:
+    return answer_key(suite, item, subject.kind, subject.fingerprint, subject.runtime)
+
+
+def _read_answer(value: Any, name: str, kind: str) -> Answer | None:
+    """A remembered answer; None where it is none that this version would have kept."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        answer = _ANSWER.validate_python({**value, "id": name})
+    except ValidationError:
+        return None
+    return answer if _is_its_own(answer, kind) else None
+
+
+def _is_its_own(answer: Answer, kind: str) -> bool:
+    """Whether this is what the model itself made of an item. An endpoint's empty answer may be its gateway's."""
+    if answer.finish not in OWN_ENDS:
+        return False
+    if kind == "endpoint":
+        return bool((answer.text or "").strip() or answer.reasoning)
+    return any(made is not None for made in (answer.text, answer.predicted, answer.nll_nats))
 
 
 def measure_answers(question: Question, answers: Sequence[Answer]) -> dict[str, Measured]:

@@ -48,6 +48,8 @@ class Verdict:
     comparisons: tuple[Comparison, ...]
     problems: tuple[str, ...]
     same_model: bool
+    remarks: tuple[str, ...] = ()
+    """Sentences that belong to the verdict whatever it is: what else its reader must know."""
 
     @property
     def exit_code(self) -> int:
@@ -56,7 +58,11 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """The verdict explained in a few sentences, for people: what decides it first."""
+        """The verdict explained in a few sentences, for people: what decides it first, and the remarks last."""
+        return " ".join([self._explanation, *self.remarks])
+
+    @property
+    def _explanation(self) -> str:
         if self.outcome is Outcome.JUDGE_INVALID:
             losses = [explain(one) for one in self.comparisons if one.outcome is Outcome.REGRESSION]
             told = [*map(_sentence, self.problems), "No verdict rests on such a judge."]
@@ -69,12 +75,18 @@ class Verdict:
 
 
 def decide(
-    pairings: Sequence[Pairing], gate: Gate, *, same_model: bool = False, problems: Sequence[str] = ()
+    pairings: Sequence[Pairing],
+    gate: Gate,
+    *,
+    same_model: bool = False,
+    problems: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Verdict:
     """Judge a candidate against its baseline by one metric or several, each on the same items for both.
 
     `same_model` says that both are the same model. Where such a pair is equal on every item, the metric passes: it is
-    equal by definition, which no number of items could show. `problems` make the judge invalid. Raises ValueError
+    equal by definition, which no number of items could show. `problems` make the judge invalid. `remarks`
+    are told with the verdict, and change nothing. Raises ValueError
     without pairings (unless there are problems), and for a pairing of fewer than 2 items or clusters.
     """
     if not pairings and not problems:
@@ -92,7 +104,7 @@ def decide(
         outcome = Outcome.REGRESSION
     else:
         outcome = Outcome.INCONCLUSIVE if Outcome.INCONCLUSIVE in outcomes else Outcome.PASS
-    return Verdict(outcome, comparisons, tuple(problems), same_model)
+    return Verdict(outcome, comparisons, tuple(problems), same_model, tuple(remarks))
 
 
 def _compare(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from edgetune import assets
 from edgetune.errors import ModelError, UsageError
-from edgetune.judging.identity import hash_file, hash_value
+from edgetune.judging.asking.address import hide_secrets, is_azure, spell_url
+from edgetune.judging.identity import hash_gguf, hash_value
 from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
 from edgetune.recipe.load import find_named
@@ -20,6 +19,8 @@ from edgetune.recipe.yaml_input import read_mapping, validate
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The variable that the openai package, too, takes its key from."""
+AZURE_KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
+"""The one of Azure OpenAI there."""
 
 
 class Price(Section):
@@ -45,7 +46,7 @@ class EndpointJudge(_Judge):
 
     kind: Literal["endpoint"] = "endpoint"
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
-    url: str = Field("https://api.openai.com/v1", description="The base URL, with its /v1.")
+    url: str = Field("https://api.openai.com/v1", description="The base URL, with its /v1. A query is kept.")
     key: str | None = Field(
         KEY_VARIABLE,
         description="The variable that holds the key, in the environment or .env; null where none is needed.",
@@ -65,12 +66,7 @@ class EndpointJudge(_Judge):
     @field_validator("url")
     @classmethod
     def _url_is_one(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} must begin with http:// or https:// and name a host")
-        if parts.username or parts.password:
-            raise ValueError("it must hold no user or password; a key comes from the environment or .env")
-        return url.rstrip("/")
+        return spell_url(url)
 
 
 class LocalJudge(_Judge):
@@ -92,7 +88,6 @@ class LocalJudge(_Judge):
 Judge = EndpointJudge | LocalJudge
 
 
-@lru_cache
 def judge_hash(judge: Judge) -> str:
     """SHA-256 of what shapes its verdicts: model, where it is, temperature, form; not its limits and prices.
 
@@ -102,7 +97,7 @@ def judge_hash(judge: Judge) -> str:
     shaping |= {"reason_tokens", "context_tokens"}
     values = {key: value for key, value in judge.model_dump(mode="json").items() if key in shaping}
     if isinstance(judge, LocalJudge):
-        values["model"] = hash_file(judge.find_file())
+        values["model"] = hash_gguf(judge.find_file())
     return hash_value(values)
 
 
@@ -115,15 +110,20 @@ def load_judge(reference: str) -> Judge:
     """The judge behind a reference: a shipped name, a YAML file, a .gguf file, package:NAME, or URL#MODEL.
 
     An endpoint given as URL#MODEL takes the key in OPENAI_API_KEY where that is set, in the environment or .env, and
-    none otherwise. Raises RecipeError or UsageError.
+    none otherwise; one of Azure takes that in AZURE_OPENAI_API_KEY first. Raises RecipeError or UsageError.
     """
     if reference.startswith(("http://", "https://")):
         url, _, model = reference.partition("#")
         if not model:
-            remedy = f"write it behind a #: {reference}#MODEL"
-            raise UsageError("an endpoint needs the name of a model", where=reference, remedy=remedy)
-        key = KEY_VARIABLE if find_key(KEY_VARIABLE) else None
-        return validate(EndpointJudge, {"name": model, "model": model, "url": url, "key": key}, where=reference)
+            remedy = f"write it behind a #: {hide_secrets(url)}#MODEL"
+            raise UsageError("an endpoint needs the name of a model", where=hide_secrets(url), remedy=remedy)
+        if "?" in model:
+            what = "a query belongs to the address, and stands before the #"
+            raise UsageError(what, where=hide_secrets(url), remedy="write URL?api-version=VERSION#MODEL")
+        values = {"name": model, "model": model, "url": url, "key": None}
+        address = validate(EndpointJudge, values, where=hide_secrets(url))
+        variables = (AZURE_KEY_VARIABLE, KEY_VARIABLE) if is_azure(address.url) else (KEY_VARIABLE,)
+        return address.model_copy(update={"key": next(filter(find_key, variables), None)})
     if reference.startswith("package:") or reference.lower().endswith(".gguf"):
         return LocalJudge(name=Path(reference.removeprefix("package:")).stem, model=reference)
     shipped = shipped_judges()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Literal
 
 from edgetune.judging.answer import Answer
+from edgetune.judging.comparison import Outcome
 from edgetune.judging.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.identity import hash_value
 from edgetune.judging.items import Item
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
+
+Inconclusive = Literal["fail", "warn", "pass"]
+"""What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,16 @@ class Measured:
     values: tuple[float | None, ...]
 
 
+KNOWN_BY_FILES = ("gguf", "run", "folder")
+"""Kinds of models whose fingerprint covers everything that shapes an answer."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One model on one suite. `seconds` is the time for all items, without loading the model.
 
-    `kind` is gguf, run, folder, endpoint or outputs; `fingerprint` tells two models apart: the SHA-256 of the file or
-    the weights, of the outputs, or of the endpoint's address and model name.
+    `kind` is gguf, run, folder, endpoint or outputs; `fingerprint` tells two models apart: the SHA-256 of all files
+    that shape an answer, of the outputs, or of the endpoint's address and model name.
     """
 
     model: str
@@ -51,6 +61,21 @@ class Evaluation:
     def name(self) -> str:
         """The model's file name, or what stands for it."""
         return self.model if self.kind == "endpoint" else PurePath(self.model).name
+
+    def is_same_model(self, other: Evaluation) -> bool:
+        """Whether both are proven to be one model: by the files that each was made of.
+
+        Equal outputs prove nothing about what wrote them, and an address nothing about what is behind it.
+        """
+        return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
+
+
+def control_name(kind: str, fingerprint: str, answers: Sequence[Answer]) -> str:
+    """What makes the A/A control of a candidate its own, so that each new one has a fresh control.
+
+    An endpoint keeps its fingerprint when other weights are put behind it, so that its answers count too.
+    """
+    return hash_value([fingerprint, [answer.text for answer in answers]]) if kind == "endpoint" else fingerprint
 
 
 @dataclass(frozen=True)
@@ -99,11 +124,23 @@ class Judgement:
     """What the reader should know: fallbacks of an endpoint, warnings of checks."""
     details: dict[str, Any] = field(default_factory=dict)
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
+    inconclusive: Inconclusive = "fail"
 
     @property
     def exit_code(self) -> int:
-        """0 passed or not compared, 1 regression, 3 inconclusive, 4 judge invalid."""
-        return 0 if self.verdict is None else self.verdict.exit_code
+        """0 passed or not compared, 1 regression, 3 inconclusive (or 0, see `inconclusive`), 4 judge invalid."""
+        if self.verdict is None or self.tolerated:
+            return 0
+        return self.verdict.exit_code
+
+    @property
+    def tolerated(self) -> bool:
+        """True for INCONCLUSIVE where that is not to stop a release; the other verdicts always count."""
+        return (
+            self.verdict is not None
+            and self.verdict.outcome is Outcome.INCONCLUSIVE
+            and self.inconclusive in ("warn", "pass")
+        )
 
     @property
     def confidence(self) -> float:

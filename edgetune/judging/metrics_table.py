@@ -9,6 +9,7 @@ from edgetune.judging.comparison import Comparison, Kind, Unit
 from edgetune.judging.judgement import Evaluation, Judgement
 from edgetune.judging.measures import MEASURES
 from edgetune.judging.question import PREFERENCE
+from edgetune.judging.unanswered import unanswered_items
 from edgetune.judging.wording import (
     difference_text,
     megabytes,
@@ -75,6 +76,7 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
     if all(evaluation.classification is not None for evaluation in evaluations):
         rows += _classification_rows(evaluations)
     facts: list[tuple[str, Callable[[Evaluation], str]]] = [
+        ("Unanswered items", lambda e: f"{len(missing):,}" if (missing := unanswered_items(e)) else ""),
         ("File size", lambda e: "" if e.size_bytes is None else megabytes(e.size_bytes)),
         ("Seconds per item", lambda e: "" if e.seconds is None else f"{e.seconds / max(1, len(e.answers)):.3f}"),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from edgetune.judging.judgement import Evaluation
 from edgetune.judging.measures import MEASURES
 from edgetune.judging.measures.measure import Measure
 from edgetune.judging.question import PREFERENCE, Question
+from edgetune.judging.unanswered import unanswered_items
 
 GRADE_MARGIN = 0.2
 """The smallest loss that matters of a criterion, in grades of the judge's scale, unless the suite says otherwise."""
@@ -27,9 +28,12 @@ def pair_metrics(
 ) -> tuple[Pairing, ...]:
     """One pairing for each metric of the gate. `preferences` are the mean ones, by item.
 
-    Items without a value on either side are left out; a metric that fewer than 2 items (or
-    clusters) have is left out itself.
+    Items without a value on either side are left out, and those that the baseline left unanswered; a metric that fewer
+    than 2 items (or clusters) have is left out itself.
     """
+    refused = unanswered_items(baseline)
+    baseline = _without_values(baseline, refused)
+    preferences = {item: value for item, value in preferences.items() if item not in refused}
     pairings = []
     for metric in question.gated:
         if metric == PREFERENCE:
@@ -41,6 +45,18 @@ def pair_metrics(
         if independent_units(pairing.items, pairing.clusters) >= 2:
             pairings.append(pairing)
     return tuple(pairings)
+
+
+def _without_values(evaluation: Evaluation, items: Set[str]) -> Evaluation:
+    """The evaluation in which these items have no value of any metric."""
+    if not items:
+        return evaluation
+    places = [answer.id in items for answer in evaluation.answers]
+    measures = {
+        name: replace(one, values=tuple(None if out else value for value, out in zip(one.values, places, strict=False)))
+        for name, one in evaluation.measures.items()
+    }
+    return replace(evaluation, measures=measures)
 
 
 def independent_units(items: int, clusters: Sequence[str] | None) -> int:
@@ -66,6 +82,7 @@ def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseli
     if measure.kind == "aggregate":
         # A metric that exists only over all items has no values by item.
         kept = _with_both(ours, theirs) if ours and theirs else range(len(items))
+        kept = [place for place in kept if baseline.answers[place].unanswered is None]
         return replace(
             empty,
             items=len(kept),

@@ -20,7 +20,7 @@ from edgetune.judging.grading.summaries import unscored_share
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import Judge
-from edgetune.judging.judgement import Costs, Evaluation
+from edgetune.judging.judgement import Costs, Evaluation, control_name
 from edgetune.judging.question import Question
 from edgetune.judging.suite import Gate
 
@@ -67,21 +67,21 @@ class Panel:
             Asker(judge, cache=cache, budget=budget, threads=threads, stop=stop) for judge in question.judges
         ]
 
-    def plan(self, candidate: Evaluation, baseline: Evaluation | None, *, graded: bool) -> None:
+    def plan(self, candidate: Evaluation, baseline: Evaluation | None) -> None:
         """Count the verdicts that are ahead, so that a judge is not asked on when it is certain to be invalid.
 
-        `graded` says that the baseline's grades are there already; they count among the judge's verdicts.
+        Grades of the baseline that are there already count among the judge's verdicts.
         """
         for asker in self._askers:
-            there = [] if baseline is None else [each for each in baseline.grades if each.judge == asker.judge.name]
-            known = unscored_share(there if graded else [])
+            there = () if baseline is None or self._question.suite.grading == "pairwise" else baseline.grades
+            known = unscored_share(each for each in there if each.judge == asker.judge.name)
             ahead = requests_ahead(
                 self._question,
                 asker.judge,
                 candidate.answers,
                 None if baseline is None else baseline.answers,
-                control=candidate.fingerprint,
-                graded=graded,
+                control=_control_of(candidate),
+                graded=bool(there),
             )
             asker.allowance = Allowance(len(ahead) + known.of, self._gate.max_unscored, known.count)
 
@@ -114,7 +114,7 @@ class Panel:
             self._gate,
             baseline=baseline.answers,
             baseline_grades=baseline.grades,
-            control=self._grade(items, answers, control=candidate.fingerprint),
+            control=self._grade(items, answers, control=_control_of(candidate)),
         )
 
     def check_preferences(
@@ -122,7 +122,7 @@ class Panel:
     ) -> Validity:
         """Whether the judges' preferences can be trusted; some of the baseline's answers meet themselves for it."""
         items, answers = control_sample(self._question.items, baseline.answers, self._gate.control)
-        control = self._compare(items, answers, answers, control=candidate.fingerprint)
+        control = self._compare(items, answers, answers, control=_control_of(candidate))
         return check_pairwise(candidate.answers, baseline.answers, preferences, self._gate, control=control)
 
     @property
@@ -162,3 +162,7 @@ class Panel:
                 control=control,
             )
         )
+
+
+def _control_of(candidate: Evaluation) -> str:
+    return control_name(candidate.kind, candidate.fingerprint, candidate.answers)

@@ -25,6 +25,7 @@ from edgetune.judging.report import write_report
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.registry import open_subject
 from edgetune.judging.suite import Suite
+from edgetune.judging.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.outputs import check_target
 
 
@@ -54,7 +55,7 @@ def judge_model(
     if baseline is not None:
         check_comparable(question)
         if is_report(baseline):
-            stored = read_baseline(Path(baseline), question.hashes, question.items)
+            stored = read_baseline(Path(baseline), question)
     others = [] if baseline is None or stored is not None else [baseline]
     for reference in (model, *others):
         with open_subject(reference) as subject:
@@ -86,9 +87,9 @@ def _judge(
     validity, costs, notes = Validity(), Costs(), []
     if question.rubric is not None:
         panel = Panel(question, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
-        panel.plan(new, old, graded=stored is not None)
+        panel.plan(new, old)
         if suite.grading == "pointwise":
-            if old is not None and stored is None:
+            if old is not None and not old.grades:
                 old = with_grades(question, old, panel.grade(old.answers))
             new = with_grades(question, new, panel.grade(new.answers))
             validity = panel.check_grades(new, old)
@@ -110,8 +111,16 @@ def _judge(
         verdict=_decide(question, new, old, preferences, validity),
         judges=tuple(judge.name for judge in question.judges),
         costs=costs,
-        notes=(*_endings(question, new, old), *validity.notes, *notes, *_uncertified(question)),
+        notes=(
+            *unanswered_notes(new, old),
+            *_endings(question, new, old),
+            *_unproven(new, old),
+            *validity.notes,
+            *notes,
+            *_uncertified(question),
+        ),
         details=_details(question),
+        inconclusive=settings.inconclusive,
     )
 
 
@@ -132,9 +141,8 @@ def _decide(
     lost = [metric for metric in question.gated if metric not in compared]
     if lost:
         problems.append(f"Fewer than 2 items have a value of {', '.join(lost)} for both models.")
-    # Nobody knows whether what an address stood for then is what it stands for now.
-    same_model = new.fingerprint == old.fingerprint and new.kind != "endpoint"
-    return decide(pairings, gate, same_model=same_model, problems=problems)
+    remarks = unanswered_remarks(new, old)
+    return decide(pairings, gate, same_model=new.is_same_model(old), problems=problems, remarks=remarks)
 
 
 def _evaluate(question: Question, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:
@@ -151,6 +159,18 @@ def _endings(question: Question, new: Evaluation, old: Evaluation | None) -> lis
     """What is to be said of answers that were cut off or empty, and of reasoning."""
     sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
     return [note for role, side in sides for note in tell_endings(role, side, question.suite)]
+
+
+def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
+    """A word on two sides that look like one model without a proof of it."""
+    if old is None or new.fingerprint != old.fingerprint or new.is_same_model(old):
+        return []
+    seen = {
+        "outputs": "Candidate and baseline hold the same outputs. Equal outputs do not prove that one model wrote them",
+        "endpoint": "Candidate and baseline have the same address. It does not prove that one model answered for both",
+    }
+    told = seen.get(new.kind, "Nothing proves that candidate and baseline are one model")
+    return [f"{told}, so the gate treats them as two models: only enough items can show that nothing is lost."]
 
 
 def _uncertified(question: Question) -> list[str]:

@@ -5,21 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
+from edgetune.errors import UsageError
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import require_prices
 from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.judge_file import EndpointJudge, Judge
+from edgetune.judging.judgement import Inconclusive
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`judges` stand in for the suite's own; `threads` None are the physical cores."""
+    """`judges` stand in for the suite's own; `threads` None are the physical cores.
+
+    `inconclusive` says what exit code the verdict INCONCLUSIVE has: 3 (fail), 0 with a warning (warn), or 0 (pass).
+    Raises UsageError for another word there.
+    """
 
     judges: tuple[str, ...] = ()
     max_cost_usd: float | None = None
     use_cache: bool = True
     threads: int | None = None
+    inconclusive: Inconclusive = "fail"
+
+    def __post_init__(self) -> None:
+        known = get_args(Inconclusive)
+        if self.inconclusive not in known:
+            raise UsageError(f"inconclusive is {self.inconclusive!r}", remedy=f"give one of {', '.join(known)}")
 
 
 DEFAULTS = Settings()

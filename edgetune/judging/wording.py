@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 
 from edgetune.judging.comparison import Unit
 from edgetune.judging.statistics.intervals import Interval
@@ -48,6 +50,13 @@ def about(count: int) -> str:
 def megabytes(size_bytes: int) -> str:
     """91762336 -> `91.8 MB`."""
     return f"{size_bytes / 1e6:.1f} MB"
+
+
+def commonest(reasons: Iterable[str]) -> str:
+    """The most frequent reasons, as many as a sentence can hold."""
+    counted = Counter(reason.rstrip(".") for reason in reasons).most_common()
+    told = "; ".join(f"{reason} ({count})" if len(counted) > 1 else reason for reason, count in counted[:3])
+    return told if len(counted) <= 3 else f"{told}; and others"
 
 
 def value_text(value: float, unit: Unit) -> str:

@@ -38,6 +38,13 @@ def resolve_dtype(name: str) -> torch.dtype:
     return dtype
 
 
+def device_name() -> str:
+    """Where `load_model` puts a model: cuda where there is a GPU, cpu elsewhere."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_config(files: ModelFiles) -> PretrainedConfig:
     """The model's configuration without quantization marks.
 

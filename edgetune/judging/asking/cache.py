@@ -10,14 +10,18 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetune import console
+from pydantic import TypeAdapter, ValidationError
+
+from edgetune import __version__, console
 from edgetune.cache import cache_folder
 from edgetune.errors import DataError
-from edgetune.judging.asking.request import JudgeRequest
-from edgetune.judging.identity import hash_value
+from edgetune.judging.asking.request import JudgeRequest, Reply, VerdictForm
+from edgetune.judging.grading.verdict import parse_verdict
+from edgetune.judging.identity import hash_value, versions_of
 from edgetune.judging.judge_file import Judge, LocalJudge, judge_hash
 
 BUSY_SECONDS = 30.0
@@ -26,6 +30,9 @@ BUSY_SECONDS = 30.0
 _APPLICATION_ID = 0x65647475
 """SQLite's mark of whose file this is: "edtu"."""
 _LAYOUT = 1
+
+REPLY_FORMAT = "edgetune reply 3"
+"""Part of every key: whoever changes what is kept of a verdict, or how its probabilities are read, counts on."""
 
 
 class AnswerCache:
@@ -39,11 +46,14 @@ class AnswerCache:
         self.file = cache_folder() / "judge.sqlite" if file is None else file
         self._connection: sqlite3.Connection | None = None
         self._writable = True
+        self._opened_at = time.time()
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(
                 self.file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
             )
+            # Text as bytes: one row that is no UTF-8 is a row without an answer, not the end of the work.
+            self._connection.text_factory = bytes
             self._prepare(self._connection)
         except (OSError, sqlite3.OperationalError) as problem:
             self.close()
@@ -53,16 +63,39 @@ class AnswerCache:
             raise self._damaged(problem) from None
 
     def get(self, key: str) -> Any | None:
-        """The answer under this key, or None."""
+        """The answer under this key, or None; None too for a row that cannot be read, whose question is asked again."""
+        row = self._find("SELECT value FROM answers WHERE key = ?", key)
+        try:
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):
+            return None
+
+    def of_last_run(self, keys: Iterable[str], pause_seconds: float) -> set[str]:
+        """Of these keys, those whose answers one run has kept that ended at most `pause_seconds` before this one began.
+
+        A longer pause between two answers parts two runs. What was kept since this cache was opened does not count.
+        """
+        found = ((key, self._find("SELECT stored FROM answers WHERE key = ?", key)) for key in keys)
+        newest_first = sorted(((row[0], key) for key, row in found if row is not None), reverse=True)
+        last, taken = self._opened_at, set()
+        for stored, key in newest_first:
+            if stored > self._opened_at:
+                continue
+            if last - stored > pause_seconds:
+                break
+            last = stored
+            taken.add(key)
+        return taken
+
+    def _find(self, query: str, key: str) -> Any | None:
         if self._connection is None:
             return None
         try:
-            row = self._connection.execute("SELECT value FROM answers WHERE key = ?", (key,)).fetchone()
-            return None if row is None else json.loads(row[0])
+            return self._connection.execute(query, (key,)).fetchone()
         except sqlite3.OperationalError as problem:
             self._go_on_without(problem)
             return None
-        except (sqlite3.DatabaseError, ValueError) as problem:
+        except sqlite3.DatabaseError as problem:
             raise self._damaged(problem) from None
 
     def put(self, key: str, value: Any) -> None:
@@ -85,6 +118,8 @@ class AnswerCache:
             self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
         except sqlite3.OperationalError as problem:
             self._go_on_without(problem)
+        except sqlite3.DatabaseError as problem:
+            raise self._damaged(problem) from None
 
     def close(self) -> None:
         """Let the file go."""
@@ -142,7 +177,7 @@ class AnswerCache:
 def request_key(judge: Judge, request: JudgeRequest) -> str:
     """SHA-256 of everything that shapes the answer: the judge, what is asked, and the form of the verdict.
 
-    A judge on this machine is known by its file's path, size and time of change, too.
+    A judge on this machine is known by its file's bytes, and by the versions of what runs it.
     """
     return request_keys(judge, [request])[0]
 
@@ -150,20 +185,45 @@ def request_key(judge: Judge, request: JudgeRequest) -> str:
 def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
     """The keys of many requests to one judge."""
     # How often a question is asked does not shape an answer: the repeat's number is part of its identity.
-    shaping = [judge_hash(judge.model_copy(update={"repeats": 1})), _file_of(judge)]
+    shaping = [REPLY_FORMAT, judge_hash(judge.model_copy(update={"repeats": 1})), _runtime_of(judge)]
     return [
         hash_value([*shaping, request.identity, [[name, *choices] for name, choices in request.form.fields.items()]])
         for request in requests
     ]
 
 
-def _file_of(judge: Judge) -> list[str | int] | None:
+def find_reply(cache: AnswerCache | None, key: str, form: VerdictForm) -> Reply | None:
+    """The verdict that the cache knows; None where it has none, or one that cannot be read: that is asked for again."""
+    value = None if cache is None else cache.get(key)
+    try:
+        kept = _KEPT.validate_python(value)
+    except ValidationError:
+        return None
+    return Reply(kept.text, kept.probabilities, cached=True) if is_readable(kept.text, form) else None
+
+
+def keep_reply(cache: AnswerCache, key: str, reply: Reply) -> None:
+    """Remember a verdict, which can be read (`is_readable`)."""
+    cache.put(key, asdict(_Kept(reply.text, reply.probabilities)))
+
+
+def is_readable(text: str, form: VerdictForm) -> bool:
+    """Whether a judge's text holds a verdict. One that does not may be a gateway's page of today, and is not kept."""
+    return parse_verdict(text, form).values is not None
+
+
+def _runtime_of(judge: Judge) -> dict[str, str] | None:
     if not isinstance(judge, LocalJudge):
         return None
-    from edgetune.models.locate import locate_model
+    return {"edgetune": __version__, **versions_of("llama-cpp-python", "jinja2")}
 
-    file = locate_model(judge.model).gguf
-    if file is None:
-        return None
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns]
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is remembered of a reply."""
+
+    text: str
+    probabilities: dict[str, dict[str, float]]
+
+
+_KEPT = TypeAdapter(_Kept)

@@ -7,20 +7,30 @@ what is made of its answer, is the caller's.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgetune.data.example import Message
 from edgetune.errors import EdgetuneError
-from edgetune.judging.asking.completion import Completion, Unreadable, explain_error, hide_key, read_completion
+from edgetune.judging.asking.address import base_of, completions_url, hide_secrets, key_headers, lacks_api_version
+from edgetune.judging.asking.completion import (
+    Completion,
+    Unreadable,
+    error_status,
+    explain_error,
+    hide_key,
+    read_completion,
+)
 from edgetune.judging.asking.cost import Budget, cost_usd, estimate_prompt_tokens
 from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.asking.limits import Pace
-from edgetune.judging.asking.retry import LONGEST_WAIT_SECONDS, asked_wait_seconds, backoff_seconds, is_temporary
+from edgetune.judging.asking.refusal import Refused, find_cause, named_features, names_parameters
+from edgetune.judging.asking.retry import LONGEST_WAIT_SECONDS, asked_wait_seconds, is_temporary, wait_seconds
 from edgetune.judging.asking.transport import explain_failure, open_http_client
-from edgetune.judging.judge_file import EndpointJudge
+from edgetune.judging.judge_file import KEY_VARIABLE, EndpointJudge
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -33,15 +43,15 @@ LEAST_FAILURES_IN_ROW = 16
 
 
 class Unanswered(Exception):
-    """A request without an answer, after all attempts. The text says why, for people, and holds no key."""
+    """A request without an answer. The text says why, for people, and holds no key.
 
+    `for_good` tells that this prompt is refused however often it is asked; otherwise all attempts failed, and another
+    time may do better.
+    """
 
-class Refused(Exception):
-    """The endpoint does not take the request as it is. `parameter` and `code` are what the error's body names."""
-
-    def __init__(self, reason: str, parameter: str = "", code: str = "") -> None:
+    def __init__(self, reason: str, *, for_good: bool = False) -> None:
         super().__init__(reason)
-        self.parameter, self.code = parameter, code
+        self.for_good = for_good
 
 
 def to_json(messages: Iterable[Message]) -> list[dict[str, str]]:
@@ -92,22 +102,25 @@ class ChatEndpoint:
 
         self._client: AsyncOpenAI = openai.AsyncOpenAI(
             api_key=self._key or "none",
-            base_url=self._judge.url,
+            base_url=base_of(self._judge.url),
             max_retries=0,
             http_client=open_http_client(self._judge),
         )
-        if self._key is None:
-            self._options["headers"] = {"Authorization": openai.omit}
+        headers = key_headers(self._judge.url, self._key)
+        self._options["headers"] = {"Authorization": openai.omit, **headers}
+        # A redirect to another host takes every header along but Authorization.
+        self._options["follow_redirects"] = "api-key" not in headers
         return self
 
     async def __aexit__(self, *problem: object) -> None:
         await self._client.close()
 
-    async def complete(self, body: dict[str, Any], max_tokens: int) -> Completion:
+    async def complete(self, body: dict[str, Any], max_tokens: int, *, understood: bool = False) -> Completion:
         """The completion of a request to chat/completions, which writes at most `max_tokens`.
 
-        Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong key, no such
-        model, an empty account, nobody at the address).
+        `understood` tells that the endpoint has taken a request of this form before, so that a failure of the server is
+        none of the form. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong
+        key, no such model, an empty account, nobody at the address).
         """
         input_tokens = estimate_prompt_tokens([message["content"] for message in body["messages"]])
         # Twice the estimate: a prompt of rare words or digits has more tokens than its length tells.
@@ -116,7 +129,7 @@ class ChatEndpoint:
         for attempt in range(1, self._judge.attempts + 1):
             await self._pace.wait()
             try:
-                completion = await self._attempt(body, input_tokens, worst_usd)
+                completion = await self._attempt(body, input_tokens, worst_usd, understood=understood)
             except _Trouble as problem:
                 trouble = problem
             else:
@@ -130,14 +143,17 @@ class ChatEndpoint:
         self._count_failure(trouble)
         raise Unanswered(f"{trouble}, after {attempt} attempt{'s' * (attempt > 1)}")
 
-    async def _attempt(self, body: dict[str, Any], input_tokens: int, worst_usd: float) -> Completion:
+    async def _attempt(
+        self, body: dict[str, Any], input_tokens: int, worst_usd: float, *, understood: bool
+    ) -> Completion:
         """One try, with its worst case reserved while it lasts and what it took settled at its end."""
         await self._budget.reserve(worst_usd)
         spent_usd = worst_usd  # of an attempt whose end is not seen, for it may be billed
         try:
             started = time.perf_counter()
             try:
-                content = await self._post(body)
+                content = await self._post(body, understood=understood)
+                completion = self._read(content, input_tokens, understood=understood)
             except (Refused, EdgetuneError):
                 spent_usd = 0.0
                 raise
@@ -145,16 +161,23 @@ class ChatEndpoint:
                 spent_usd = worst_usd if trouble.billed else 0.0
                 raise
             seconds = time.perf_counter() - started
-            try:
-                completion = read_completion(content, input_tokens, self._key)
-            except Unreadable as problem:
-                raise _Trouble(str(problem), billed=True) from None
             spent_usd = cost_usd(self._judge.price, completion.input_tokens, completion.output_tokens)
             return replace(completion, cost_usd=spent_usd, seconds=seconds)
         finally:
             self._budget.settle(worst_usd, spent_usd)
 
-    async def _post(self, body: dict[str, Any]) -> bytes:
+    def _read(self, content: bytes, input_tokens: int, *, understood: bool) -> Completion:
+        """The completion in a good response, which may hold an error all the same."""
+        try:
+            return read_completion(content, input_tokens, self._key)
+        except Unreadable as problem:
+            status = error_status(content)
+            found = None if status is None else self._sort(status, {}, content, understood=understood)
+            if isinstance(found, Refused) and (found.cause or found.named):
+                raise found from None
+            raise _Trouble(str(problem), billed=True) from None
+
+    async def _post(self, body: dict[str, Any], *, understood: bool) -> bytes:
         """The body of a good response. Raises Refused, EdgetuneError or _Trouble."""
         import httpx2
         import openai
@@ -163,53 +186,82 @@ class ChatEndpoint:
             async with asyncio.timeout(self._judge.timeout_seconds):
                 # The raw response: building openai's objects from it takes longer than all the rest of a call.
                 response = await self._client.post(
-                    "/chat/completions", cast_to=httpx2.Response, body=body, options=self._options
+                    completions_url(self._judge.url), cast_to=httpx2.Response, body=body, options=self._options
                 )
         except openai.APIStatusError as problem:
             self._reached = True
-            raise self._sort(problem.response.status_code, problem.response.headers, problem.response.content) from None
+            response = problem.response
+            raise self._sort(response.status_code, response.headers, response.content, understood=understood) from None
         except (TimeoutError, openai.APIConnectionError) as problem:
             reason, connected = explain_failure(problem, self._judge.timeout_seconds)
             raise _Trouble(hide_key(reason, self._key), connected=connected, billed=connected) from None
         self._reached = True
         return response.content
 
-    def _sort(self, status: int, headers: Any, content: bytes) -> Exception:
+    def _sort(self, status: int, headers: Mapping[str, str], content: bytes, *, understood: bool) -> Exception:
         """What an error's status and body mean: hopeless for all requests, for this one, or only for now."""
         message, parameter, code = explain_error(content, self._key)
         reason = f"HTTP {status}: {message}" if message else f"HTTP {status}"
-        if status in (401, 403):
-            key = self._judge.key
-            remedy = f"check the key in {key}" if self._key else "name the variable that holds a key, as its key"
-            refused = "the key" if self._key else "a call without a key"
-            return self.hopeless(f"the endpoint refuses {refused} ({reason})", remedy)
+        said = f"{parameter} {code} {message}"
         if status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached"):
             return self.hopeless(f"the account cannot pay ({reason})", "see to its billing, then run the same again")
-        if status in (404, 405) or code == "model_not_found":
-            what = f"there is no model {self._judge.model} at {self._judge.url} ({reason})"
-            return self.hopeless(what, "check the model's name and the URL, which mostly ends in /v1")
-        if status >= 500 and any(word in message for word in ("logprobs", "response_format", "json_schema")):
-            return Refused(reason, parameter, code)
+        cause = None if status == 401 else find_cause(said, status)
+        named = named_features(said, status)
+        if cause is not None:
+            return Refused(reason, named, cause=cause)
+        if status == 400 and re.search(r"(?i)invalid[ _]api[ _]?key|api[ _]?key (?:is )?(?:not valid|invalid)", said):
+            status = 401
+        if status == 403 and (headers.get("retry-after") or "rate limit" in said.casefold()):
+            status = 429  # a gateway's limit; it passes, as one of a key does not
+        last = self._explain_hopeless(status, headers, code, reason)
+        if last is not None:
+            # Some gateways refuse a parameter with the status of a wrong key or address.
+            about_form = named or (status >= 403 and names_parameters(said) and not understood)
+            return Refused(reason, named, last=last) if about_form else last
+        if status >= 500 and named and not understood:
+            return Refused(reason, named, for_good=status == 501)
         if is_temporary(status):
-            crowded = status in (429, 503)
-            return _Trouble(reason, wait_seconds=asked_wait_seconds(headers) if crowded else None, crowded=crowded)
-        return Refused(reason, parameter, code)
+            return _Trouble(reason, wait_seconds=asked_wait_seconds(headers), crowded=status in (429, 503, 529))
+        return Refused(reason, named)
+
+    def _explain_hopeless(
+        self, status: int, headers: Mapping[str, str], code: str, reason: str
+    ) -> EdgetuneError | None:
+        """The error of a status that no other request would get past; None for all others."""
+        judge = self._judge
+        if 300 <= status < 400:
+            where = f" to {hide_secrets(headers['location'])}" if headers.get("location") else ""
+            what = f"the endpoint sends all requests on{where} ({reason})"
+            return self.hopeless(what, "give that address as its URL")
+        if status in (404, 405) or code == "model_not_found":
+            remedy = "check the model's name and the URL, which mostly ends in /v1"
+            if lacks_api_version(judge.url):
+                remedy = "write the URL as .../openai/deployments/DEPLOYMENT?api-version=VERSION, or .../openai/v1"
+            return self.hopeless(f"there is no model {judge.model} at {judge.url} ({reason})", remedy)
+        if status not in (401, 403):
+            return None
+        if self._key is None:
+            remedy = f"name a key's variable in the judge's file (key: NAME), or set {KEY_VARIABLE} for URL#MODEL"
+            return self.hopeless(f"the endpoint refuses a call without a key ({reason})", remedy)
+        if status == 401:
+            return self.hopeless(f"the endpoint refuses the key ({reason})", f"check the key in {judge.key}")
+        remedy = f"see what the key in {judge.key} may do there, and from where"
+        return self.hopeless(f"the endpoint does not permit this with the key ({reason})", remedy)
 
     async def _wait_after(self, trouble: _Trouble, attempt: int) -> None:
-        """Wait as long as the server asks for, which holds all requests back, or as long as backoff says."""
-        if trouble.wait_seconds is None:
-            seconds = backoff_seconds(attempt)
-            if trouble.crowded:
-                self._pace.pause(seconds)
-            await asyncio.sleep(seconds)
-            return
-        if trouble.wait_seconds > LONGEST_WAIT_SECONDS and not self._told_of_long_wait:
+        """Wait before the next attempt; where the server takes no more from anyone, all requests wait."""
+        asked = trouble.wait_seconds
+        if asked is not None and asked > LONGEST_WAIT_SECONDS and not self._told_of_long_wait:
             self._told_of_long_wait = True
             self._note(
-                f"{self._judge.name} asks to wait for {trouble.wait_seconds:.0f} s; "
+                f"{self._judge.name} asks to wait for {asked:.0f} s; "
                 f"{LONGEST_WAIT_SECONDS:.0f} s is the longest that is waited before each try"
             )
-        self._pace.pause(min(trouble.wait_seconds, LONGEST_WAIT_SECONDS))
+        seconds = wait_seconds(asked, attempt)
+        if trouble.crowded:
+            self._pace.pause(seconds)
+        else:
+            await asyncio.sleep(seconds)
 
     def _count_failure(self, trouble: _Trouble) -> None:
         self._failures_in_row += 1

@@ -14,6 +14,9 @@ from edgetune.judging.asking.cost import count_tokens
 
 MOST_CHARACTERS_OF_A_REASON = 500
 
+_FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "blocklist", "recitation")
+"""Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
+
 
 class Unreadable(Exception):
     """A body that is no chat completion. The text says what it is instead."""
@@ -40,6 +43,11 @@ class Completion:
     seconds: float = 0.0
     reasoning: str = ""
 
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter held the answer back, or the rest of it."""
+        return self.finish.casefold() in _FILTERS
+
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:
     """The first choice of a chat completion; the prompt has about `prompt_tokens`.
@@ -58,6 +66,9 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
         raise Unreadable("the answer's first choice holds no message")
+    if choice.get("error"):
+        problem = explain_error(json.dumps({"error": choice["error"]}).encode(), key)[0]
+        raise Unreadable(f"the answer broke off: {problem}")
     usage = _mapping(body.get("usage"))
     logprobs = _mapping(choice.get("logprobs")).get("content")
     text = _text_of(message.get("content"))
@@ -75,7 +86,8 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
 def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
     """An error's message for people, the parameter that it names, and its code; the last two may be empty.
 
-    The key is hidden in all three. Understands OpenAI's {"error": {...}}, FastAPI's {"detail": ...} and plain text.
+    The key is hidden in all three. Understands OpenAI's and Azure's {"error": {...}}, FastAPI's {"detail": ...} and
+    plain text.
     """
     text = content.decode(errors="replace")
     try:
@@ -86,9 +98,23 @@ def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
     if not isinstance(error, dict):
         return _show(error if isinstance(error, str) else text, key), "", ""
     message = error.get("message") or error.get("detail") or text
-    message = message if isinstance(message, str) else json.dumps(message)
     parameter, code = error.get("param") or "", error.get("code") or error.get("type") or ""
-    return _show(message, key), _show(str(parameter), key), _show(str(code), key)
+    inner = _mapping(error.get("innererror")).get("code") or ""  # Azure's own code stands behind a general one
+    code = f"{code} {inner}" if inner and inner != code else code
+    return _show(_words_of(message), key), _show(str(parameter), key), _show(str(code), key)
+
+
+def error_status(content: bytes) -> int | None:
+    """The HTTP status that an error inside a good response names; 400 for an error that names none."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    if not error:
+        return None
+    code = _mapping(error).get("code")
+    return code if isinstance(code, int) and 400 <= code < 600 else 400
 
 
 def hide_key(text: str, key: str | None) -> str:
@@ -97,6 +123,17 @@ def hide_key(text: str, key: str | None) -> str:
         text = text.replace(key, "[key]")
     text = re.sub(r"(?i)\bbearer\s+[^\s\"',;}]+", "Bearer [key]", text)
     return re.sub(r"\b[sp]k-[\w*.-]{4,}", "[key]", text)
+
+
+def _words_of(message: Any) -> str:
+    """An error's message. FastAPI's is a list of places and what is wrong there, beside the whole input: the request
+    itself, which would name every parameter, is left out."""
+    if isinstance(message, str):
+        return message
+    found = [each for each in message if isinstance(each, dict) and "msg" in each] if isinstance(message, list) else []
+    places = [".".join(map(str, each["loc"])) if isinstance(each.get("loc"), list) else "" for each in found]
+    told = [f"{place}: {each['msg']}".removeprefix(": ") for place, each in zip(places, found, strict=True)]
+    return "; ".join(told) or json.dumps(message)
 
 
 def _text_of(content: Any) -> str:

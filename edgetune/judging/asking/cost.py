@@ -90,10 +90,14 @@ class Estimate:
 
 def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None = None) -> Estimate:
     """What asking a judge would take, without asking it anything."""
-    from edgetune.judging.asking.cache import request_keys
+    from edgetune.judging.asking.cache import find_reply, request_keys
 
     keys = request_keys(judge, requests)
-    new = {key: request for key, request in zip(keys, requests, strict=True) if cache is None or cache.get(key) is None}
+    new = {
+        key: request
+        for key, request in zip(keys, requests, strict=True)
+        if find_reply(cache, key, request.form) is None
+    }
     calls = len(new)
     cached = sum(key not in new for key in keys)
     prompts = [[message.content for message in request.messages()] for request in new.values()]

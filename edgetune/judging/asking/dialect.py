@@ -2,21 +2,24 @@
 
 OpenAI-compatible endpoints differ in how the form of an answer is asked for, in whether they tell token probabilities,
 in the name of the token limit, and in whether they take a temperature. The strictest way is tried first; when a request
-is refused, weaker ways are tried until one is taken.
+is refused, weaker ways are tried until one is taken. Only where none is left does a refusal mean what its status says:
+a key without permission, or a model that is not there.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from edgetune.judging.asking.chat import ChatEndpoint, Refused, Unanswered
+from edgetune.errors import EdgetuneError
+from edgetune.judging.asking.chat import ChatEndpoint, Unanswered
 from edgetune.judging.asking.completion import Completion
+from edgetune.judging.asking.refusal import ADVICE, Cause, Feature, Refused
 
 Form = Literal["json_schema", "json_object with schema", "json_object", "text"]
-Feature = Literal["form", "alternatives", "limit", "sampling"]
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,15 @@ _LADDERS: dict[Feature, tuple[Any, ...]] = {
     "limit": ("max_tokens", "max_completion_tokens"),
     "sampling": ("all", "temperature", "own"),
 }
-_WORDS: dict[Feature, tuple[str, ...]] = {
-    "alternatives": ("logprobs",),
-    "form": ("response_format", "json_schema", "json_object", "structured output"),
-    "limit": ("max_tokens", "max_completion_tokens"),
-    "sampling": ("temperature", "top_p", "seed"),
-}
-"""How an error names each feature."""
-
-_ABOUT_THE_PROMPT = (
-    *("context_length", "context length", "context window", "maximum context", "prompt is too long", "too many tokens"),
-    *("content_filter", "content_policy", "json_validate_failed"),
-)
-"""Words of errors that other prompts would not meet."""
 
 MOST_REFUSALS = 5
-"""So many requests may be refused in every way, with none taken before, until the endpoint is given up."""
+"""So many requests may be refused in every way, with none taken before, until a plain prompt is tried."""
+
+MOST_PROMPTS_REFUSED = 16
+"""The same for prompts that are refused for what they are."""
+
+_PLAIN_PROMPT = [{"role": "user", "content": "Hello"}]
+"""A prompt that no filter stops and that fits every context: it tells bad prompts from an endpoint that takes none."""
 
 
 class Dialogue:
@@ -75,7 +71,8 @@ class Dialogue:
         self._settled = False
         self._in_line = True
         self._line = asyncio.Lock()
-        self._refusals = 0
+        self._refusals: Counter[Cause | None] = Counter()
+        self._unexplained_in_row = 0
 
     async def complete(self, build: Callable[[Dialect], dict[str, Any]], max_tokens: int) -> Completion:
         """The completion of the request that `build` makes in a dialect. Raises as ChatEndpoint does, but no Refused.
@@ -86,11 +83,12 @@ class Dialogue:
         if self._settled or not self._in_line:
             dialect, settled = self._dialect, self._settled
             try:
-                completion = await self._chat.complete(build(dialect), max_tokens)
+                completion = await self._chat.complete(build(dialect), max_tokens, understood=settled)
             except Refused as refusal:
                 if settled:
-                    raise Unanswered(str(refusal)) from None
+                    return await self._ask_otherwise(build, max_tokens, dialect, refusal)
             else:
+                self._unexplained_in_row = 0
                 self._settle(dialect, completion)
                 return completion
         async with self._line:
@@ -98,30 +96,86 @@ class Dialogue:
                 return await self._find_out(build, max_tokens)
         return await self.complete(build, max_tokens)
 
+    async def _ask_otherwise(
+        self, build: Callable[[Dialect], dict[str, Any]], max_tokens: int, dialect: Dialect, refusal: Refused
+    ) -> Completion:
+        """A request that is refused where others were taken. Behind a gateway may be several servers, of which some do
+        not take what the others take; so what the refusal names is left out, of this request alone."""
+        if not refusal.named:
+            self._unexplained_in_row += refusal.cause is None
+            if self._unexplained_in_row >= MOST_PROMPTS_REFUSED:
+                what = f"{self._unexplained_in_row} requests were refused one after the other, the last with: {refusal}"
+                raise self._chat.hopeless(what, "see what has changed there, then run the same again")
+            raise Unanswered(str(refusal), for_good=True)
+        try:
+            return (await self._ask_weaker(build, max_tokens, self._next(dialect, refusal, {dialect}), refusal))[1]
+        except Refused as problem:
+            raise problem.last or Unanswered(str(problem), for_good=True) from None
+
     async def _find_out(self, build: Callable[[Dialect], dict[str, Any]], max_tokens: int) -> Completion:
+        try:
+            dialect, completion = await self._ask_weaker(build, max_tokens, self._dialect)
+        except Refused as refusal:
+            await self._count(refusal, build, max_tokens)
+            raise Unanswered(str(refusal), for_good=refusal.for_good) from None
+        except Unanswered:
+            self._in_line = False
+            raise
+        self._settle(dialect, completion)
+        return completion
+
+    async def _ask_weaker(
+        self,
+        build: Callable[[Dialect], dict[str, Any]],
+        max_tokens: int,
+        dialect: Dialect | None,
+        refusal: Refused | None = None,
+    ) -> tuple[Dialect, Completion]:
+        """The first dialect that is taken, from this one on, and its completion.
+
+        Raises the first Refused where none is taken; but the last where that tells of a key or an address.
+        """
         tried: set[Dialect] = set()
-        dialect: Dialect | None = self._dialect
-        first: Refused | None = None
+        first = refusal
         while dialect is not None:
             tried.add(dialect)
             try:
-                completion = await self._chat.complete(build(dialect), max_tokens)
-            except Refused as refusal:
-                first = first or refusal
-                dialect = self._next(dialect, refusal, tried)
-            except Unanswered:
-                self._in_line = False
-                raise
-            else:
-                self._settle(dialect, completion)
-                return completion
-        self._refusals += 1
-        if self._refusals >= MOST_REFUSALS:
-            raise self._chat.hopeless(
-                f"the endpoint refuses every request, however it is asked ({first})",
-                "ask it something with another program, to see what it needs",
+                return dialect, await self._chat.complete(build(dialect), max_tokens)
+            except Refused as problem:
+                refusal = problem
+                first = first or problem
+                dialect = self._next(dialect, problem, tried)
+        assert first is not None
+        assert refusal is not None
+        raise first if refusal.last is None else refusal
+
+    async def _count(self, refusal: Refused, build: Callable[[Dialect], dict[str, Any]], max_tokens: int) -> None:
+        """Raise EdgetuneError when an endpoint that took nothing before has refused enough to be given up.
+
+        Before it is, a plain prompt is tried. If that is taken, the endpoint is settled: the others were bad prompts.
+        """
+        if refusal.last is not None:
+            raise refusal.last
+        self._refusals[refusal.cause] += 1
+        refused = self._refusals[refusal.cause]
+        if refused % (MOST_REFUSALS if refusal.cause is None else MOST_PROMPTS_REFUSED):
+            return
+        try:
+            plain = await self._ask_weaker(
+                lambda dialect: {**build(dialect), "messages": _PLAIN_PROMPT}, max_tokens, self._dialect
             )
-        raise Unanswered(str(first))
+        except Refused as problem:
+            raise problem.last or self._explain(refusal, refused) from None
+        self._settle(*plain)
+
+    def _explain(self, refusal: Refused, refused: int) -> EdgetuneError:
+        if refusal.cause is not None:
+            what = f"the endpoint refuses the first {refused} prompts, and a plain one too ({refusal})"
+            return self._chat.hopeless(what, ADVICE[refusal.cause])
+        remedy = "ask it something with another program, to see what it needs"
+        if refusal.named == ("limit",):
+            remedy = "set another max_tokens: in the judge's file, or under generation in the suite"
+        return self._chat.hopeless(f"the endpoint refuses every request, however it is asked ({refusal})", remedy)
 
     def _settle(self, dialect: Dialect, completion: Completion) -> None:
         if not self._settled:
@@ -130,11 +184,10 @@ class Dialogue:
 
     def _next(self, dialect: Dialect, refusal: Refused, tried: set[Dialect]) -> Dialect | None:
         """What to try after a refusal: what it names made weaker, else this and that."""
-        said = f"{refusal.parameter} {refusal.code} {refusal}".casefold()
-        if any(words in said for words in _ABOUT_THE_PROMPT):
+        if refusal.cause is not None and not (refusal.cause == "filter" and refusal.named):
             return None
-        named = [feature for feature, words in _WORDS.items() if any(word in said for word in words)]
-        if named == ["form"] and "form" not in self._features and dialect.form != "text":
+        named = refusal.named
+        if named == ("form",) and "form" not in self._features and dialect.form != "text" and not self._settled:
             raise self._chat.hopeless(
                 f"the endpoint does not take structured: {dialect.form} ({refusal})",
                 "write structured: auto into the judge's file, or leave it out",

@@ -8,8 +8,9 @@ from typing import Any
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
 from edgetune.judging.asking.cost import Budget
-from edgetune.judging.asking.dialect import Dialect, Dialogue, Feature
+from edgetune.judging.asking.dialect import Dialect, Dialogue
 from edgetune.judging.asking.probabilities import read_probabilities
+from edgetune.judging.asking.refusal import Feature
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
 from edgetune.judging.judge_file import EndpointJudge
 
@@ -75,7 +76,7 @@ class EndpointClient:
     def _find_fault(self, completion: Completion) -> str | None:
         if completion.finish == "length":
             return f"the verdict was cut off after {self._judge.max_tokens} tokens; raise the judge's max_tokens"
-        if completion.finish == "content_filter":
+        if completion.filtered:
             return "the endpoint's content filter held the verdict back"
         if completion.refusal and not completion.text:
             return f"the judge declined: {completion.refusal}"

@@ -1,8 +1,10 @@
-"""When a request is tried again, and how long to wait before: what the server asks for, or exponential backoff."""
+"""When a request is tried again, and how long to wait before: as the server asks, and never less than own backoff."""
 
 from __future__ import annotations
 
+import math
 import random
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,28 +22,70 @@ def is_temporary(status: int) -> bool:
     return status in _TEMPORARY or (status >= 500 and status != 501)
 
 
-def asked_wait_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """What Retry-After asks for: seconds, or the time until an HTTP date (RFC 9110, 10.2.3); None without one.
+def wait_seconds(asked_seconds: float | None, attempt: int) -> float:
+    """How long to wait after the failed attempt of this number (from 1): the longer of what the server asks for, cut to
+    LONGEST_WAIT_SECONDS, and the own backoff.
 
-    `headers` must find names in lower case. A date that has passed is 0.
+    A server that asks for no wait at all (`Retry-After: 0`) is as busy as one that says nothing.
     """
+    return max(min(asked_seconds or 0.0, LONGEST_WAIT_SECONDS), backoff_seconds(attempt))
+
+
+def asked_wait_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """What a server asks for, in seconds from 0 up; None where it asks for nothing that can be read.
+
+    The first that is there: `retry-after-ms` (Azure), Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3), and
+    `x-ratelimit-reset-requests` or `-tokens` (OpenAI) of a limit of which nothing remains. `headers` must find names in
+    lower case. A date that has passed is 0.
+    """
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
     value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
+    seconds = _number(value)
+    if seconds is None and value:
+        seconds = _seconds_until(value, now or datetime.now(UTC))
+    return seconds if seconds is not None else _seconds_to_reset(headers)
+
+
+def _number(text: str) -> float | None:
     try:
-        seconds = float(value)
+        number = float(text)
     except ValueError:
-        try:
-            date = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        seconds = (date - (now or datetime.now(UTC))).total_seconds()
-    return max(0.0, seconds) if seconds < float("inf") else None
+        return None
+    return max(0.0, number) if math.isfinite(number) else None
+
+
+def _seconds_until(text: str, now: datetime) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _seconds_to_reset(headers: Mapping[str, str]) -> float | None:
+    """The longest time, such as 1s, 6m0s or 20ms, until a limit that is used up is full again."""
+    times = [
+        _read_duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
+        for limit in ("requests", "tokens")
+        if headers.get(f"x-ratelimit-remaining-{limit}", "").strip() == "0"
+    ]
+    return max((seconds for seconds in times if seconds is not None), default=None)
+
+
+def _read_duration(text: str) -> float | None:
+    if not re.fullmatch(r"(?:\d+(?:\.\d+)?(?:ms|[hms]))+", text):
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[hms])", text)
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def backoff_seconds(attempt: int) -> float:
-    """How long to wait after the failed attempt of this number (from 0): doubled each time, half of it by chance.
+    """How long to wait on one's own account: doubled with each attempt, half of it by chance.
 
     The chance keeps requests that failed together from coming back together.
     """

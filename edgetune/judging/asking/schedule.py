@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from edgetune import console
 from edgetune.errors import EdgetuneError, Interrupted
-from edgetune.judging.asking.cache import AnswerCache, request_keys
+from edgetune.judging.asking.cache import AnswerCache, find_reply, is_readable, keep_reply, request_keys
 from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_prices
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.event_loop import EventLoop
@@ -29,10 +29,10 @@ def ask_all(
     """A judge's answers in the order of the requests, with progress on stderr.
 
     An endpoint is asked over as many connections as the judge says; a judge on this machine is asked one by one, with
-    `threads` threads. Each reply is in the cache as soon as it is there; failed ones are not kept, so that they are
-    asked again next time. Of equal requests one is asked, and the others count as cached. `on_note` hears once what
-    the judge does not give. `enough` hears each new answer with the number of questions that it answers; when it says
-    True no more are asked, and those that are left have failed without being asked.
+    `threads` threads. Each reply is in the cache as soon as it is there; failed and unreadable ones are not kept, so
+    that they are asked again next time. Of equal requests one is asked, and the others count as cached. `on_note` hears
+    once what the judge does not give. `enough` hears each new answer with the number of questions that it answers; when
+    it says True no more are asked, and those that are left have failed without being asked.
 
     Raises UsageError (no key, or a cap and no price), EdgetuneError (no request can succeed, or the budget's cap is
     reached: what is done is in the cache), Interrupted.
@@ -80,11 +80,13 @@ class _Asking:
         self.capped = False
         self.progress: console.ProgressHandle | None = None
         for key, request in zip(self._keys, requests, strict=True):
-            known = None if cache is None or key in self._answers or key in self.open else cache.get(key)
-            if known is not None:
-                self._answers[key] = Reply(known["text"], known["probabilities"], cached=True)
-            elif key not in self._answers:
-                self.open.setdefault(key, request)
+            if key in self._answers or key in self.open:
+                continue
+            known = find_reply(cache, key, request.form)
+            if known is None:
+                self.open[key] = request
+            else:
+                self._answers[key] = known
         self._found = len(self._answers)
         self._failed = 0
 
@@ -142,10 +144,10 @@ class _Asking:
 
     def _take(self, key: str, answer: Reply | Failed) -> None:
         self._answers[key] = answer
-        if isinstance(answer, Failed):
+        if isinstance(answer, Failed) or not is_readable(answer.text, self.open[key].form):
             self._failed += 1
         elif self._cache is not None:
-            self._cache.put(key, {"text": answer.text, "probabilities": answer.probabilities})
+            keep_reply(self._cache, key, answer)
         if self._enough is not None and self._enough(self.open[key], answer, self._times[key]):
             self._stopped = True
         if self.progress is not None:

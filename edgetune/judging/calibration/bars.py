@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgetune.judging.calibration.figures import SetReport
 from edgetune.judging.calibration.gold import GoldKind
+from edgetune.judging.statistics.agreement import Agreement
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Bars:
     consistency: float = 0.6
     """At least: the share of pairs with the same verdict in both orders."""
     length: float = 0.1
-    """At most: the lower bound of how much oftener than people the judge prefers what is longer."""
+    """At most: how far from 0, to either side, the interval of the preference for length begins."""
     unscored: float = 0.05
     """At most: the share of verdicts that cannot be read."""
     items: int = 30
@@ -44,13 +46,24 @@ def find_failures(report: SetReport, kind: GoldKind, bars: Bars) -> tuple[str, .
             f"Its verdict depends on the order: the same in both on {consistency.value:.0%} of the pairs, below "
             f"{bars.consistency:.0%}."
         )
-    length = figures.get("length")
-    if length is not None and length.interval.lower > bars.length:
-        failures.append(
-            f"It prefers length: by {length.value:.2f} more than people do (at least {length.interval.lower:.2f}, "
-            f"above {bars.length:g})."
-        )
+    failures += _length_failures(figures, kind, bars)
     unscored = figures.get("unscored")
     if unscored is not None and unscored.value > bars.unscored:
         failures.append(f"{unscored.value:.1%} of its verdicts cannot be read, above {bars.unscored:.0%}.")
     return tuple(failures)
+
+
+def _length_failures(figures: Mapping[str, Agreement], kind: GoldKind, bars: Bars) -> list[str]:
+    """What is wrong with a judge whose interval leaves out every preference for length that is allowed."""
+    length = figures.get("length")
+    if length is None:
+        return []
+    least = max(length.interval.lower, -length.interval.upper)
+    if least <= bars.length:
+        return []
+    liked, other = ("longer", "shorter") if length.value > 0 else ("shorter", "longer")
+    if kind == "pairs":
+        found = f"it errs more often, by {abs(length.value):.2f}, where people prefer the {other} one"
+    else:
+        found = f"of answers that people grade alike, the {liked} get higher grades (correlation {length.value:.2f})"
+    return [f"It prefers {liked} answers: {found}; at least {least:.2f}, above {bars.length:g}."]

@@ -16,7 +16,12 @@ from edgetune.judging.judge_file import Judge, judge_hash
 from edgetune.judging.rubric import Rubric
 from edgetune.outputs import write_text
 
-CERTIFICATE_FORMAT = "edgetune judge certificate 1"
+CERTIFICATE_FORMAT = "edgetune judge certificate 2"
+
+_OLDER_FORMATS = {
+    "edgetune judge certificate 1": "its measure of length accused noise, and passed judges that like short answers"
+}
+"""What was wrong with certificates that are taken no longer."""
 
 
 def certificate_document(calibration: Calibration) -> dict[str, Any]:
@@ -38,7 +43,12 @@ def read_certificate(file: Path) -> Calibration:
         raise DataError("there is no such certificate", where=file, remedy=_CALIBRATE) from None
     except (OSError, ValueError) as problem:
         raise DataError(f"the certificate cannot be read ({problem})", where=file, remedy=_CALIBRATE) from None
-    if not isinstance(document, dict) or document.pop("format", None) != CERTIFICATE_FORMAT:
+    written_as = document.pop("format", None) if isinstance(document, dict) else None
+    if isinstance(written_as, str) and written_as in _OLDER_FORMATS:
+        what = f"the certificate is of an older kind ({_OLDER_FORMATS[written_as]})"
+        remedy = "calibrate the judge again, which asks nothing that is in the cache"
+        raise DataError(what, where=file, remedy=remedy)
+    if not isinstance(document, dict) or written_as != CERTIFICATE_FORMAT:
         raise DataError("this is no certificate of a judge that this version wrote", where=file, remedy=_CALIBRATE)
     document.pop("passed", None)
     try:

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from edgetune.judging.calibration.gold import GoldItem
-from edgetune.judging.comparison import Aggregate
+from edgetune.judging.calibration.length_preference import measure_length_preference, measure_length_taste
 from edgetune.judging.rubric import SCALE
 from edgetune.judging.statistics.agreement import Agreement, measure_accuracy, measure_alpha, measure_kappa
 from edgetune.judging.statistics.agreement import measure_spearman as measure_rank_correlation
 from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
-from edgetune.judging.statistics.intervals import Interval
 
 FEWEST_ITEMS = 2
 """A figure over fewer items is left out."""
@@ -31,7 +29,7 @@ TITLES = {
     "rank_correlation": "Spearman's correlation with people's grades",
     "consistency": "pairs with the same verdict in both orders",
     "position": "preference for the first place (-1 to 1)",
-    "length": "preference for length beyond people's",
+    "length": "preference for the longer answer (-1 to 1)",
     "unscored": "verdicts that could not be read",
 }
 """What each figure is, for people; in the order in which they are shown."""
@@ -68,7 +66,7 @@ def pair_figures(judged: Sequence[JudgedItem]) -> dict[str, Agreement]:
 
     `accuracy` gives half a point where one side says tie and the other names a winner. `kappa` counts three categories
     (first, second, tie), of which a tie is as wrong as any other; `weighted_kappa` has it half way between. `length` is
-    how much oftener, on the same pairs, the judge prefers the longer answer than people do, ties counting half.
+    as in `measure_length_preference`.
     """
     scored = [(each.gold, each.verdict) for each in judged if each.verdict is not None]
     if len(scored) < FEWEST_ITEMS:
@@ -87,19 +85,15 @@ def pair_figures(judged: Sequence[JudgedItem]) -> dict[str, Agreement]:
     positions = np.array([each.position for each in judged if each.position is not None])
     if positions.size >= FEWEST_ITEMS:
         figures["position"] = _mean(positions)
-    longer = np.array(
-        [math.copysign(1, difference) if (difference := _length_difference(item)) else 0.0 for item, _ in scored]
-    )
-    if np.count_nonzero(longer) >= FEWEST_ITEMS:
-        figures["length"] = _mean(((verdicts - golds) * longer / 2)[longer != 0])
-    return figures
+    longer = np.sign([float(len(item.answers[0]) - len(item.answers[1])) for item, _ in scored])
+    length = measure_length_preference(verdicts, golds, longer)
+    return figures if length is None else {**figures, "length": length}
 
 
 def grade_figures(judged: Sequence[JudgedItem]) -> dict[str, Agreement]:
     """Figures of single answers' grades. `exact` and the kappas round both sides to whole grades.
 
-    `weighted_kappa` is quadratic. `length` is the rank correlation of the judge's grades with the length of the answers
-    less that of people's grades with it.
+    `weighted_kappa` is quadratic. `length` is as in `measure_length_taste`.
     """
     scored = [(each.gold, each.verdict) for each in judged if each.verdict is not None]
     if len(scored) < FEWEST_ITEMS:
@@ -115,9 +109,8 @@ def grade_figures(judged: Sequence[JudgedItem]) -> dict[str, Agreement]:
     }
     if _have_several_votes(scored):
         figures["people_alpha"] = measure_alpha(_ratings([item.votes for item, _ in scored]), level="interval")
-    lengths = np.array([float(len(item.answers[0])) for item, _ in scored])
-    figures["length"] = _resampled(_correlation_gap(np.array(verdicts), np.array(golds), lengths), len(scored))
-    return figures
+    lengths = [float(len(item.answers[0])) for item, _ in scored]
+    return {**figures, "length": measure_length_taste(verdicts, golds, lengths)}
 
 
 def _gold(item: GoldItem) -> float:
@@ -127,10 +120,6 @@ def _gold(item: GoldItem) -> float:
 
 def _whole(grade: float) -> int:
     return math.floor(grade + 0.5)
-
-
-def _length_difference(item: GoldItem) -> int:
-    return len(item.answers[0]) - len(item.answers[1])
 
 
 def _have_several_votes(scored: Sequence[tuple[GoldItem, float]]) -> bool:
@@ -146,26 +135,5 @@ def _ratings(rows: Sequence[Sequence[float]]) -> NDArray[np.float64]:
 
 
 def _mean(values: NDArray[np.float64]) -> Agreement:
-    return _resampled(lambda counts: counts @ values / counts.sum(axis=1), values.size)
-
-
-def _correlation_gap(
-    verdicts: NDArray[np.float64], golds: NDArray[np.float64], lengths: NDArray[np.float64]
-) -> Aggregate:
-    """Rank correlation with length, the judge's less people's; ranks are those among all items."""
-    ours, theirs, long = (rankdata(values) for values in (verdicts, golds, lengths))
-
-    def correlate(counts: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-        total = counts.sum(axis=1)
-        x, y = counts @ values / total, counts @ long / total
-        covariance = counts @ (values * long) / total - x * y
-        spread = (counts @ values**2 / total - x**2) * (counts @ long**2 / total - y**2)
-        return np.where(spread > 1e-12, covariance / np.sqrt(np.where(spread > 1e-12, spread, 1)), 0.0)
-
-    return lambda counts: correlate(counts, ours) - correlate(counts, theirs)
-
-
-def _resampled(aggregate: Aggregate, items: int) -> Agreement:
-    bootstrap = resample(aggregate, items)
-    interval: Interval = bootstrap_interval(bootstrap)
-    return Agreement(bootstrap.value, interval, items)
+    bootstrap = resample(lambda counts: counts @ values / counts.sum(axis=1), values.size)
+    return Agreement(bootstrap.value, bootstrap_interval(bootstrap), values.size)

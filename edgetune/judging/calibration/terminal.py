@@ -9,6 +9,7 @@ from rich.text import Text
 
 from edgetune.judging.calibration.calibrate import Calibration
 from edgetune.judging.calibration.figures import TITLES, SetReport
+from edgetune.judging.calibration.length_preference import FEWEST_PAIRS
 
 _OF_EACH_SET = ("accuracy", "kappa", "weighted_kappa", "consistency")
 """What is shown of every set by itself, where there are several."""
@@ -38,6 +39,8 @@ def _all_figures(calibration: Calibration) -> RenderableType:
         if name in report.figures:
             interval = report.figures[name].interval
             table.add_row(title, _value(report, name), f"{interval.lower:.2f} to {interval.upper:.2f}")
+        elif name == "length":
+            table.add_row(title, "not known", f"it takes {FEWEST_PAIRS} pairs where people prefer either length")
     return table
 
 

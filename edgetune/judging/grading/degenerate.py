@@ -17,6 +17,8 @@ from edgetune.judging.answer import Answer
 from edgetune.judging.grading.prompt import references_of
 from edgetune.judging.items import Item
 
+NO_ANSWER = "the endpoint gave no answer"
+
 CONSTANT_ITEMS, CONSTANT_SHARE = 5, 0.2
 """An answer is constant when so many items with different questions have it, and this share of all items."""
 
@@ -63,7 +65,7 @@ def find_degenerate(items: Sequence[Item], answers: Sequence[Answer]) -> dict[st
     for item, answer in zip(items, answers, strict=True):
         if item.id != answer.id:
             raise ValueError(f"the answer to {answer.id} stands where the one to {item.id} belongs")
-        problem = find_degenerate_answer(item, text_of(answer))
+        problem = NO_ANSWER if answer.unanswered is not None else find_degenerate_answer(item, text_of(answer))
         if problem is not None:
             found[item.id] = problem
     return {**_constant(items, answers), **found}

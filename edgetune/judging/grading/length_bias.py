@@ -1,5 +1,9 @@
 """Do verdicts follow the length of the answers? The best known bias of judges, and one that any model can play to.
 
+Verdicts that are ties or noise follow no length, and are not accused. A judge that prefers what is shorter is noted but
+not accused: small models ramble, and of two answers the one that does not is then the shorter and the better one on
+both sides. Only votes of people tell the two apart (calibration/length_preference.py).
+
 Zheng et al. (2023), "Judging LLM-as-a-judge with MT-bench and Chatbot Arena", arXiv:2306.05685, section 3.3; Dubois et
 al. (2024), "Length-controlled AlpacaEval", arXiv:2404.04475.
 """
@@ -21,7 +25,7 @@ LENGTH_PAIRS, LENGTH_SHARE = 10, 0.95
 is the baseline's, with at least so many pairs of each kind: quality that comes with length shows on one side."""
 
 LENGTH_CORRELATION, LENGTH_NOTE_PAIRS = 0.5, 20
-"""From this rank correlation of length and verdict on, over so many pairs, there is a note."""
+"""From this rank correlation of length and verdict on, to either side, over so many pairs, there is a note."""
 
 LENGTH_ALPHA = 0.01
 """Its level of significance."""
@@ -30,7 +34,10 @@ LENGTH_ALPHA = 0.01
 def check_length(
     judge: str, candidate: Sequence[Answer], baseline: Sequence[Answer], values: Mapping[str, float]
 ) -> Validity:
-    """Whether the longer answer wins. `values` by item are positive where the candidate's is the better one."""
+    """Whether the longer answer wins. `values` by item are positive where the candidate's is the better one.
+
+    Lengths are Unicode code points; answers of one length say nothing.
+    """
     lengths = {answer.id: len(text_of(answer)) for answer in candidate}
     others = {answer.id: len(text_of(answer)) for answer in baseline}
     pairs = [
@@ -47,14 +54,15 @@ def check_length(
                 f"where it was the candidate's, and {sum(theirs)} of the {len(theirs)} where it was the baseline's.",
             )
         )
-    if len(pairs) < LENGTH_NOTE_PAIRS or len({value for _, value in pairs}) < 2:
+    if len(pairs) < LENGTH_NOTE_PAIRS or len({value for _, value in pairs}) < 2 or len({size for size, _ in pairs}) < 2:
         return Validity()
     correlation, p_value = spearmanr(*zip(*pairs, strict=True))
-    if correlation < LENGTH_CORRELATION or p_value >= LENGTH_ALPHA:
+    if abs(correlation) < LENGTH_CORRELATION or p_value >= LENGTH_ALPHA:
         return Validity()
+    liked = "longer" if correlation > 0 else "shorter"
     return Validity(
         notes=(
-            f"{judge}: longer answers do better (rank correlation {correlation:.2f} over {len(pairs)} items). That may "
-            "be quality, or a judge that likes length; a calibration tells which.",
+            f"{judge}: {liked} answers do better (rank correlation with length {correlation:.2f} over {len(pairs)} "
+            "items). That may be quality, or a judge that goes by length; a calibration tells which.",
         )
     )

@@ -8,17 +8,17 @@ from edgetune.judging.answer import Answer
 from edgetune.judging.items import Item
 from edgetune.judging.measures.aggregates import measure_mean
 from edgetune.judging.measures.measure import Measure, Measurement
-from edgetune.judging.measures.texts import texts_of
+from edgetune.judging.measures.texts import lengths_of
 from edgetune.judging.suite import Suite
 from edgetune.metrics.length import count_characters, count_words
 
 
 def _words(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-    return measure_mean([float(count_words(text)) for text in texts_of(answers)], "there is no answer")
+    return measure_mean(lengths_of(answers, count_words), "there is no answer")
 
 
 def _characters(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-    return measure_mean([float(count_characters(text)) for text in texts_of(answers)], "there is no answer")
+    return measure_mean(lengths_of(answers, count_characters), "there is no answer")
 
 
 def _tokens(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:

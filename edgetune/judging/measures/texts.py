@@ -23,6 +23,15 @@ def texts_of(answers: Sequence[Answer]) -> list[str]:
 def by_reference(
     items: Sequence[Item], answers: Sequence[Answer], score: Callable[[str, Sequence[str]], float]
 ) -> list[float | None]:
-    """The score of each answer against its item's references; None where an item has none."""
-    pairs = zip(texts_of(answers), items, strict=True)
-    return [score(text, item.references) if item.references else None for text, item in pairs]
+    """The score of each answer against its item's references; None where an item has none, 0 where nobody answered."""
+    unanswered = [answer.unanswered is not None for answer in answers]
+    return [
+        None if not item.references else 0.0 if nobody else score(text, item.references)
+        for text, item, nobody in zip(texts_of(answers), items, unanswered, strict=True)
+    ]
+
+
+def lengths_of(answers: Sequence[Answer], count: Callable[[str], int]) -> list[float | None]:
+    """How long each answer is; None where nobody answered."""
+    texts = zip(texts_of(answers), answers, strict=True)
+    return [float(count(text)) if answer.unanswered is None else None for text, answer in texts]

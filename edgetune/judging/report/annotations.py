@@ -30,8 +30,9 @@ def github_annotations(judgement: Judgement) -> tuple[str, ...]:
     if verdict is None:
         return (_command("notice", f"edgetune judge: {where}", NO_VERDICT),)
     told = [(_LEVELS[Outcome.JUDGE_INVALID], f"JUDGE INVALID: {where}", problem) for problem in verdict.problems]
+    levels = {**_LEVELS, Outcome.INCONCLUSIVE: "notice"} if judgement.inconclusive == "pass" else _LEVELS
     told += [
-        (_LEVELS[one.outcome], f"{one.outcome}: {one.title} of {where}", explain(one))
+        (levels[one.outcome], f"{one.outcome}: {one.title} of {where}", explain(one))
         for one in sorted(verdict.comparisons, key=_severity)
     ]
     lines = []

@@ -29,6 +29,7 @@ def report_document(judgement: Judgement) -> dict[str, Any]:
         "suite": judgement.suite.model_dump(mode="json", exclude={"data"}),
         "hashes": judgement.hashes,
         "exit_code": judgement.exit_code,
+        "inconclusive": judgement.inconclusive,
         "verdict": None
         if verdict is None
         else {

@@ -2,7 +2,8 @@
 
 Each comparison is a test case, and so is the judge where there is one. REGRESSION is a failure. JUDGE INVALID is an
 error of the judge's case, and what rests on its verdicts is skipped. INCONCLUSIVE is skipped, as a test is whose
-assumptions were not met: it neither passed nor failed. Whether CI stops on it is up to the exit code (3).
+assumptions were not met: it neither passed nor failed. Whether CI stops on it is up to the exit code (3, or 0 where
+--inconclusive says so).
 """
 
 from __future__ import annotations

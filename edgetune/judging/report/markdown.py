@@ -148,6 +148,8 @@ def _table_of_items(
 def _label(answer: Answer) -> str:
     if answer.predicted is not None:
         return answer.predicted
+    if answer.unanswered is not None:
+        return f"unanswered: {answer.unanswered}"
     return "unparsed" if answer.text is None else f"unparsed: {answer.text}"
 
 
@@ -177,8 +179,8 @@ def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
     parts = [f"<details><summary>{summary}</summary>", "Asked:", _fenced(item.text)]
     for role, side in (("baseline", baseline), ("candidate", candidate)):
         answer = side.answers[place]
-        if answer.text is not None:
-            parts += [_heading(role, answer), _fenced(answer.text)]
+        if answer.written is not None:
+            parts += [_heading(role, answer), _fenced(answer.written)]
         parts += [_said(grade) for grade in side.grades if grade.item == item.id]
     parts += [_said(preference) for preference in compared]
     return "\n\n".join([*parts, "</details>"])

@@ -74,6 +74,7 @@ class _Side:
             label=None if answer.predicted is None else visible(answer.predicted),
             text=None if answer.text is None else _cut(answer.text),
             reasoning=_cut(answer.reasoning or "", SHOWN_REASONING),
+            unanswered=_said(answer.unanswered),
             finish=answer.finish if answer.finish not in (None, "stop") else None,
             values=values,
             grades=[_grade(grade) for grade in self.grades.get(answer.id, ())],

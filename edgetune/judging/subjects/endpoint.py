@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from edgetune import console
@@ -48,6 +49,7 @@ class EndpointSubject:
     def __init__(self, reference: str, address: EndpointJudge) -> None:
         self.reference = reference
         self.fingerprint = hash_value([address.url, address.model])
+        self.runtime: Mapping[str, str] = {}
         self._address = address
 
     def check(self, items: Sequence[Item], suite: Suite) -> None:
@@ -68,7 +70,8 @@ class EndpointSubject:
     def answers(self, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
         """The answers in the order of the items, each as soon as it is there.
 
-        Raises EdgetuneError when an item has no answer after all attempts, for without it nothing can be judged.
+        A prompt that the endpoint refuses for good is unanswered, with the reason. Raises EdgetuneError when an item
+        has no answer after all attempts, for another time may do better.
         """
         with EventLoop() as loop:
             stream = self._stream(items, suite)
@@ -87,21 +90,23 @@ class EndpointSubject:
 
             async def answer(item: Item) -> Answer:
                 body = self._body(item, suite.generation)
-                return _to_answer(await self._ask(dialogue, item, body), item, suite)
+                try:
+                    return _to_answer(await dialogue.complete(partial(_say, body), body["max_tokens"]), item, suite)
+                except Unanswered as problem:
+                    if problem.for_good:
+                        return _unanswered(item, str(problem))
+                    raise self._failed(item, problem) from None
 
             async with aclosing(work_through(items, answer, self._address.connections)) as answered:
                 async for each in answered:
                     yield each
 
-    async def _ask(self, dialogue: Dialogue, item: Item, body: dict[str, Any]) -> Completion:
-        try:
-            return await dialogue.complete(lambda dialect: _say(body, dialect), body["max_tokens"])
-        except Unanswered as problem:
-            raise EdgetuneError(
-                f"there is no answer to {item.where} ({problem})",
-                where=self.reference,
-                remedy="run the same command again when the endpoint works: the answers that are there are kept",
-            ) from None
+    def _failed(self, item: Item, problem: Unanswered) -> EdgetuneError:
+        return EdgetuneError(
+            f"there is no answer to {item.where} ({problem})",
+            where=self.reference,
+            remedy="run the same command again when the endpoint works: the answers that are there are kept",
+        )
 
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
         """The request with all that shapes the answer."""
@@ -131,6 +136,10 @@ def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
 
 
 def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
+    if completion.filtered:
+        return _unanswered(item, "the endpoint's content filter held the answer back", completion)
+    if completion.refusal and not completion.text.strip():
+        return _unanswered(item, f"the model declined: {completion.refusal}", completion)
     return written_answer(
         item.id,
         completion.text,
@@ -140,6 +149,11 @@ def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
         generated_tokens=completion.output_tokens,
         seconds=completion.seconds,
     )
+
+
+def _unanswered(item: Item, reason: str, completion: Completion | None = None) -> Answer:
+    finish, seconds = (None, None) if completion is None else (completion.finish, completion.seconds)
+    return Answer(id=item.id, text="", seconds=seconds, finish=finish, unanswered=reason)
 
 
 async def _next(stream: AsyncGenerator[Answer, None]) -> Answer | None:

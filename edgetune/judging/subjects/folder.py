@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import UsageError
 from edgetune.judging.answer import Answer
+from edgetune.judging.identity import hash_gguf, hash_value, versions_of
 from edgetune.judging.items import Item
+from edgetune.judging.subjects.folder_files import hash_adapter_folder, hash_model_folder
 from edgetune.judging.suite import Suite
-from edgetune.models.checkpoint import weight_files
 from edgetune.models.config import read_config
 from edgetune.models.families import Kind, kind_of
+from edgetune.models.load import device_name, resolve_dtype
+from edgetune.recipe.schema import Base
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.source import Source, resolve_source
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 ITEMS_AT_ONCE = 32
 """So many items are answered before their answers are handed on (and remembered)."""
+
+_BASE = Base.model_fields
 
 
 class FolderSubject:
@@ -43,15 +47,30 @@ class FolderSubject:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the base's weights and the adapter's."""
-        digest = hashlib.sha256()
-        files = self._source.base
-        weights = [files.gguf] if files.gguf else weight_files(files.folder)
-        adapter = [] if self._source.adapter is None else [self._source.adapter.weights]
-        for file in [*weights, *adapter]:
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        return digest.hexdigest()
+        """SHA-256 over what shapes the answers: the base's files, the adapter's, and how the recipe loads the base.
+
+        A run and a copy of its adapter on the same base have the same one where the recipe asks for nothing special.
+        Raises ModelError when a file cannot be read.
+        """
+        base, adapter = self._source.base, self._source.adapter
+        return hash_value(
+            {
+                "base": hash_gguf(base.gguf) if base.gguf else hash_model_folder(base.folder),
+                "adapter": None if adapter is None else hash_adapter_folder(adapter.folder),
+                "recipe": self._special_settings(),
+            }
+        )
+
+    @cached_property
+    def runtime(self) -> Mapping[str, str]:
+        """The libraries that render, read and compute, where, and in which type."""
+        settings = self._base_settings
+        packages = ["torch", "transformers", "tokenizers", "jinja2"]
+        packages += ["peft"] if self._source.adapter is not None else []
+        packages += ["gguf"] if self._source.base.gguf is not None else []
+        packages += ["bitsandbytes"] if settings.get("quantize", "none") != "none" else []
+        dtype = str(resolve_dtype(settings.get("dtype", "auto")))
+        return {"device": device_name(), "dtype": dtype, **versions_of(*packages)}
 
     def check(self, items: Sequence[Item], suite: Suite) -> None:
         """Raise UsageError where this kind of model cannot do the suite's task, or not in the suite's way."""
@@ -93,8 +112,8 @@ class FolderSubject:
     @property
     def head_labels(self) -> tuple[str, ...]:
         """The labels of a classification head, in the order of its scores; empty for a model without one."""
-        base, data = self._recipe.get("base"), self._recipe.get("data")
-        if isinstance(base, dict) and isinstance(data, dict) and base.get("head") == "classification":
+        data = self._recipe.get("data")
+        if isinstance(data, dict) and self._base_settings.get("head") == "classification":
             return tuple(data["labels"])
         architectures = self._config.get("architectures") or []
         if not any(name.endswith("ForSequenceClassification") for name in architectures):
@@ -102,15 +121,35 @@ class FolderSubject:
         numbered: dict[str, str] = self._config.get("id2label") or {}
         return tuple(label for _, label in sorted(numbered.items(), key=lambda pair: int(pair[0])))
 
+    @property
+    def _base_settings(self) -> Mapping[str, Any]:
+        """The recipe's base section; empty where there is none."""
+        recorded = self._recipe.get("base")
+        return recorded if isinstance(recorded, dict) else {}
+
+    def _special_settings(self) -> dict[str, Any]:
+        """What the recipe says about answering beyond the defaults. Which base it is, its files say."""
+        special = {
+            name: value
+            for name, value in self._base_settings.items()
+            if name not in ("model", "revision") and (name not in _BASE or value != _BASE[name].default)
+        }
+        data = self._recipe.get("data")
+        asked = data if isinstance(data, dict) else {}
+        if special.get("head") == "classification":
+            special["labels"] = [str(label) for label in asked.get("labels") or ()]
+        if asked.get("template", "chat") != "chat":
+            special["template"] = str(asked["template"])
+        return special
+
     def _load(self, suite: Suite) -> TorchModel:
         if self._model is None:
             from edgetune.judging.subjects.torch_model import TorchModel
 
-            recorded: Any = self._recipe.get("base")
             self._model = TorchModel.load(
                 self._source,
                 self._family,
-                settings=recorded if isinstance(recorded, dict) else {},
+                settings=self._base_settings,
                 head_labels=self.head_labels,
                 longest_tokens=self._config.get("max_position_embeddings"),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.judging.answer import Answer
-from edgetune.judging.identity import hash_file
+from edgetune.judging.identity import gguf_parts, hash_gguf, versions_of
 from edgetune.judging.items import Item
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
@@ -72,12 +72,20 @@ class GgufSubject:
         self.reference = reference
         self._file, self._threads = file, threads
         self._opened: Session | None = None
-        self.size_bytes: int | None = file.stat().st_size
+        self.size_bytes: int | None = sum(part.stat().st_size for part in gguf_parts(file))
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the file."""
-        return hash_file(self._file)
+        """SHA-256 of the file, which holds the tokenizer and the chat template too; of a split one, of all its parts.
+
+        Raises ModelError when one cannot be read.
+        """
+        return hash_gguf(self._file)
+
+    @property
+    def runtime(self) -> Mapping[str, str]:
+        """The libraries that render the prompt and compute."""
+        return versions_of("llama-cpp-python", "jinja2")
 
     def check(self, items: Sequence[Item], suite: Suite) -> None:
         """Raise ModelError when the file cannot be opened, or lacks the chat template that these items need."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edgetune import console
@@ -30,6 +30,7 @@ class OutputsFile:
         self.reference = reference
         self.kind = "outputs"
         self.size_bytes: int | None = None
+        self.runtime: Mapping[str, str] = {}
         self._by_id = _rows_by_id(rows, reference)
         self._rows = list(self._by_id.values()) if self._by_id else list(rows)
         self._columns = find_columns([row.values for row in rows], reference)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from edgetune.judging.answer import Answer
@@ -13,8 +13,9 @@ from edgetune.judging.suite import Suite
 class Subject(Protocol):
     """A model under test, or outputs that one has written elsewhere.
 
-    `reference` is how the user named it, `kind` one of gguf, run, folder, endpoint, outputs. `fingerprint` is the same
-    for the same model and for no other (SHA-256). `size_bytes` is None where it has none.
+    `reference` is how the user named it, `kind` one of gguf, run, folder, endpoint, outputs. `fingerprint` is a SHA-256
+    over everything of the model that shapes its answers, as far as it can be known (see `Evaluation`). `runtime` is
+    what runs it here: versions of libraries, the device, the type of numbers. `size_bytes` is None where it has none.
     """
 
     @property
@@ -25,6 +26,9 @@ class Subject(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def runtime(self) -> Mapping[str, str]: ...
 
     @property
     def size_bytes(self) -> int | None: ...

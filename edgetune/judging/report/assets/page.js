@@ -90,6 +90,7 @@
     }
     if (side.label !== undefined) box.append(...block("", side.label, "text predicted"));
     if (side.text !== undefined) box.append(...block("", side.text || "(empty)"));
+    else if (side.unanswered) box.append(make("p", "label", "unanswered: " + side.unanswered));
     else if (side.label === undefined && data.labelled) box.append(...block("", "unparsed", "text predicted"));
     if (side.finish) box.append(make("p", "label", "ended by: " + side.finish));
     for (const grade of side.grades || []) box.append(opinion(grade));
