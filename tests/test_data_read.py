@@ -83,6 +83,28 @@ def test_a_tsv_takes_quotes_as_they_are(tmp_path: Path) -> None:
     ]
 
 
+def test_a_tsv_whose_quotes_hold_line_breaks_and_tabs_is_read_as_its_writer_wrote_it(tmp_path: Path) -> None:
+    texts = ["one\ntwo", 'he said "no"\tand went', "plain", "", 'a "b"']
+    for header in (["id", "output"], ["output"]):
+        rows = [{"id": str(number), "output": text} for number, text in enumerate(texts)]
+        rows = [{name: row[name] for name in header} for row in rows]
+        path = tmp_path / "a.tsv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, header, dialect="excel-tab")
+            writer.writeheader()
+            writer.writerows(rows)
+        read = read_rows(source(path))
+        assert [row.values for row in read] == rows
+    assert read[1].where == f"{path}:4"
+
+
+def test_a_tsv_whose_quotes_are_all_doubled_inside_is_read_as_its_writer_wrote_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", 'id\ttext\n0\t"say ""hi"""\n1\tfine\n')
+    assert [row.values["text"] for row in read_rows(source(path))] == ['say "hi"', "fine"]
+    path = write(tmp_path / "b.tsv", 'id\ttext\n0\t"say ""hi"""\n1\tsix" wide\n2\t"quoted"\n')
+    assert [row.values["text"] for row in read_rows(source(path))] == ['"say ""hi"""', 'six" wide', '"quoted"']
+
+
 def test_a_csv_field_may_be_longer_than_the_csv_modules_default_limit(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", f"text\n{'x' * 200_000}\n")
     assert len(read_rows(source(path))[0].values["text"]) == 200_000
@@ -146,6 +168,7 @@ def test_a_split_that_is_not_understood_is_refused_with_an_example(tmp_path: Pat
         ("a.csv", "text,text\na,b\n", ["a.csv:1", "twice", "text"]),
         ("a.csv", "text,label\n", ["a.csv", "no rows"]),
         ("a.tsv", "text\tlabel\nwithout a tab\n", ["a.tsv:2", "1 fields", "2 (text, label)"]),
+        ("a.tsv", 'id\ttext\n0\t"never closed\nmore\n1\tfine\n', ["a.tsv:3", "1 fields", "2 (id, text)"]),
         ("a.parquet", "this is text", ["a.parquet", "parquet"]),
         ("a.jsonl", "", ["a.jsonl", "empty"]),
         ("a.parquet", "", ["a.parquet", "empty"]),

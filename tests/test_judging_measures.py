@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import accuracy_score, f1_score
+from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
@@ -66,6 +66,9 @@ def test_label_metrics_agree_with_scikit_learn(pairs: list[tuple[str, str | None
         assert measure(name, items, answers, suite).value == pytest.approx(expected, abs=1e-12)
         table = confusion_of(items, answers, suite)
         assert getattr(table, name) == pytest.approx(expected, abs=1e-12)
+    recall = recall_score(gold, named, labels=LABELS, average="macro", zero_division=0)
+    assert measure("macro_recall", items, answers, suite).value == pytest.approx(recall, abs=1e-12)
+    assert confusion_of(items, answers, suite).macro_recall == pytest.approx(recall, abs=1e-12)
 
 
 @given(label_pairs, weighted)
@@ -77,7 +80,7 @@ def test_weights_of_label_metrics_are_items_counted_so_often(
     if not repeated:
         return
     suite = suite_of("classify")
-    for name in ("accuracy", "macro_f1", "weighted_f1"):
+    for name in ("accuracy", "macro_f1", "weighted_f1", "macro_recall"):
         once = measure(name, *labelled(pairs), suite)
         again = measure(name, *labelled(repeated), suite)
         assert once.aggregate(np.array([counts], dtype=float)) == pytest.approx([again.value], abs=1e-12)
@@ -133,7 +136,7 @@ def test_rouge_by_item_is_rouge_scores_best_reference_in_points() -> None:
         found = measure(name, items, answers, suite_of("summarize"))
         assert found.values == pytest.approx(expected)
         assert found.value == pytest.approx(sum(expected) / 2)
-        assert "rouge-score" in MEASURES[name].details["library"]
+        assert "rouge-score" in MEASURES[name].all_details(items)["library"]
 
 
 def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
@@ -171,12 +174,24 @@ def test_what_a_metric_lacks_is_said(name: str, answer: Answer, words: str) -> N
 
 
 def test_rouge_refuses_references_that_it_cannot_read_instead_of_finding_all_models_equal() -> None:
-    items = [item_of(1, references=["猫は寝ている。"]), item_of(2, references=["犬"]), item_of(3, references=["a dog"])]
-    answers = [Answer(str(number), text="犬") for number in (1, 2, 3)]
-    with pytest.raises(DataError, match=r"the references of 2 of 3 items.*token_f1"):
+    items = [item_of(1, references=["🎉🎉"]), item_of(2, references=["→"]), item_of(3, references=["a dog"])]
+    answers = [Answer(str(number), text="🎉🎉") for number in (1, 2, 3)]
+    with pytest.raises(DataError, match=r"the references of 2 of 3 items.*exact_match"):
         measure("rougeL", items, answers, GENERATE)
     assert measure("rougeL", items[1:], answers[1:], GENERATE).value == 0
-    assert measure("exact_match", items, answers, GENERATE).values == (0, 1, 0)
+    assert measure("exact_match", items, answers, GENERATE).values == (1, 0, 0)
+
+
+def test_an_unrelated_russian_sentence_of_the_same_year_scores_low_and_the_report_names_the_words() -> None:
+    items = [item_of(year, references=[f"Открытие музея состоялось летом {year} года"]) for year in range(1100, 2000)]
+    answers = [Answer(item.id, text=f"Кошка спит на тёплой крыше, {item.id}") for item in items]
+    right = [Answer(item.id, text=item.references[0].upper() + "!") for item in items]
+    for name, value in (("rouge1", 100 / 6), ("rouge2", 0), ("rougeL", 100 / 6), ("token_f1", 1 / 6)):
+        assert measure(name, items, answers, GENERATE).value == pytest.approx(value)  # one word of six is the year
+        assert measure(name, items, right, GENERATE).value == pytest.approx(1 if name == "token_f1" else 100)
+    assert "Unicode's letters" in MEASURES["rougeL"].all_details(items)["words"]
+    english = [item_of(1, references=["A dog sits in the street, as ever. " * 20 + "Café."])]
+    assert "a-z and 0-9" in MEASURES["rougeL"].all_details(english)["words"]
 
 
 def test_json_answers_are_right_or_wrong() -> None:
@@ -257,6 +272,7 @@ def test_defaults_fit_task_and_data(
     ("task", "metrics", "main"),
     [
         ("classify", ["macro_f1"], "macro_f1"),
+        ("classify", ["macro_recall", "macro_f1"], "macro_recall"),
         ("classify", ["macro_f1", "accuracy"], "accuracy"),
         ("summarize", ["rouge1", "rougeL"], "rougeL"),
         ("generate", ["length_words", "json_valid"], "json_valid"),

@@ -92,6 +92,17 @@ def test_columns_of_a_servers_log_tell_why_a_text_ended_and_its_reasoning(tmp_pa
     ]
 
 
+def test_the_reasoning_in_a_conversation_is_no_part_of_its_output(tmp_path: Path) -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    rows = [
+        {"id": "a", "messages": [{"role": "assistant", "content": "A", "reasoning_content": "hm"}]},
+        {"id": "b", "messages": [{"role": "assistant", "content": [thinking, {"type": "text", "text": "B"}]}]},
+        {"id": "c", "messages": [{"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "C"}]}]},
+    ]
+    found = answers_of(tmp_path, rows, "generate")
+    assert [(each.text, each.reasoning) for each in found] == [("A", "hm"), ("B", "hm"), ("C", "hm")]
+
+
 def test_without_ids_the_order_is_the_suites(tmp_path: Path) -> None:
     rows = [{"response": text} for text in ("A", "B", "C")]
     assert [answer.text for answer in answers_of(tmp_path, rows, "generate")] == ["A", "B", "C"]
@@ -139,6 +150,11 @@ def test_labels_are_taken_as_given_and_unknown_ones_are_unparsed(tmp_path: Path)
     assert [answer.text for answer in found] == ["Positive ", "mixed", ""]
 
 
+def test_numbers_are_outputs_as_a_table_would_write_them(tmp_path: Path) -> None:
+    rows = [{"id": "a", "output": 1}, {"id": "b", "output": 1.0}, {"id": "c", "output": -0.5}]
+    assert [answer.text for answer in answers_of(tmp_path, rows, "generate")] == ["1", "1", "-0.5"]
+
+
 def test_labels_are_read_from_written_answers_as_from_a_model_here(tmp_path: Path) -> None:
     found = answers_of(tmp_path, texts("It is positive.", "positive or negative", "POSITIVE"), "classify")
     assert [answer.predicted for answer in found] == ["positive", None, "positive"]
@@ -179,6 +195,15 @@ def test_likelihoods_give_the_likeliest_label(tmp_path: Path) -> None:
         assert found[0].log_probabilities == likelihoods
 
 
+def test_likelihoods_are_of_the_labels_that_their_names_are_but_for_case(tmp_path: Path) -> None:
+    rows = [{"id": item.id, "log_probabilities": {"Neutral": -1, "POSITIVE ": -2, "negative": -3}} for item in ITEMS]
+    assert answers_of(tmp_path, rows, "classify")[0].log_probabilities == {
+        "negative": -3,
+        "neutral": -1,
+        "positive": -2,
+    }
+
+
 def test_likelihoods_of_texts_are_read_with_the_bytes_of_the_item(tmp_path: Path) -> None:
     rows = [{"id": item.id, "nll_nats": 1.5, "nll_tokens": 2} for item in ITEMS]
     found = answers_of(tmp_path, rows, "perplexity")
@@ -212,6 +237,8 @@ def test_an_id_is_used_once(tmp_path: Path, second: Any) -> None:
         ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; there are id, text"),
         ([{"id": "a", "output": "x", "answer": "y"}], "generate", "output and answer could all be the model's outputs"),
         ([{"id": item.id, "output": None} for item in ITEMS], "generate", "jsonl:1: output must hold text, not None"),
+        ([{"id": item.id, "output": float("nan")} for item in ITEMS], "generate", "output must hold text, not nan"),
+        ([{"id": item.id, "output": True} for item in ITEMS], "generate", "output must hold text, not True"),
         ([{"id": item.id, "output": {"a": 1}} for item in ITEMS], "generate", "output must hold text, not {'a': 1}"),
         ([{"id": item.id, "output": "\ud83d"} for item in ITEMS], "generate", "output holds half a character"),
         ([{"id": item.id, "predicted": "positive"} for item in ITEMS], "generate", "needs a column output"),

@@ -130,10 +130,16 @@ def test_an_endpoint_goes_on_after_an_interrupt_of_this_hour_and_says_so(
 
 @pytest.mark.parametrize("bad", [chat_reply(""), chat_reply(" \n"), chat_reply("su", finish="content_filter")])
 def test_what_a_gateway_held_back_is_asked_for_again(tmp_path: Path, bad: Any) -> None:
-    with StubEndpoint(lambda body: bad) as stub:
+    asked: list[Any] = []
+
+    def answer(body: Any) -> Any:
+        asked.append(body["messages"])
+        return chat_reply("sun") if body["messages"] == asked[0] else bad
+
+    with StubEndpoint(answer) as stub:
         answers_of(stub.url, tmp_path / "cache")
         answers_of(stub.url, tmp_path / "cache")
-        assert len(stub.requests) == 8
+        assert len(stub.requests) == 4 + 3
 
 
 def test_a_judge_that_is_well_again_is_asked_again_by_the_same_command(tmp_path: Path) -> None:

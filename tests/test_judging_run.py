@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,9 @@ from rich.console import Console
 
 from edgetune.errors import DataError, EdgetuneError, ModelError, OutputError
 from edgetune.judging.confusion import panels_of
+from edgetune.judging.evaluate import known_answers
 from edgetune.judging.gate import Outcome
+from edgetune.judging.items import read_items
 from edgetune.judging.run import judge_model
 from edgetune.judging.suite import Suite, load_suite
 from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
@@ -202,6 +205,45 @@ def test_a_report_of_another_suite_is_refused_as_baseline(
     other = write_suite(tmp_path, **changes)
     message = complaint(DataError, other, model("new", always_right), tmp_path / "old" / "report.json")
     assert different in message
+
+
+def test_a_report_whose_labels_were_read_by_other_rules_is_refused_as_baseline(
+    tmp_path: Path, suite: Suite, model: Any
+) -> None:
+    judge_model(suite, model("old", always_right), out=tmp_path / "old")
+    report = tmp_path / "old" / "report.json"
+    document = json.loads(report.read_text())
+    del document["hashes"]["reading of labels"]
+    report.write_text(json.dumps(document))
+    message = complaint(DataError, suite, model("new", always_right), report)
+    assert "judged with another reading of labels" in message
+
+
+def test_figures_of_an_earlier_report_are_measured_again_from_its_answers(tmp_path: Path) -> None:
+    texts = ["Кошка спит на крыше", "Собака бежит по лесу"] * 2
+    rows = [{"id": place, "prompt": "Что?", "reference": text} for place, text in enumerate(texts)]
+    write_rows(tmp_path / "items.jsonl", rows)
+    values = {"name": "x", "task": "generate", "data": [{"source": "items.jsonl", "format": "prompt"}]}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({**values, "metrics": ["rougeL", "token_f1"]}))
+    suite = load_suite(str(tmp_path / "suite.yaml"))
+    write_rows(tmp_path / "outputs.jsonl", [{"id": row["id"], "output": row["reference"]} for row in rows])
+    outputs = tmp_path / "outputs.jsonl"
+    judge_model(suite, outputs, out=tmp_path / "old")
+    report = tmp_path / "old" / "report.json"
+    document = json.loads(report.read_text())
+    document["candidate"]["measures"]["rougeL"]["value"] = 0.0  # what words of a to z saw of these texts
+    report.write_text(json.dumps(document))
+    judgement = judge_model(suite, outputs, report)
+    assert judgement.baseline is not None
+    assert judgement.baseline.measures["rougeL"].value == 100
+
+
+def test_a_remembered_answer_has_the_label_that_its_text_has_now(suite: Suite) -> None:
+    items = read_items(suite)
+    remembered = {"id": "?", "text": "not negative", "predicted": "negative"}
+    cache = SimpleNamespace(get=lambda key: remembered)
+    known = known_answers(suite, items, SimpleNamespace(kind="gguf", fingerprint="0", runtime={}), cache)  # type: ignore[arg-type]
+    assert {(answer.text, answer.predicted) for answer in known.values()} == {("not negative", None)}
 
 
 def test_a_renamed_suite_with_another_gate_can_use_an_earlier_report(tmp_path: Path, suite: Suite, model: Any) -> None:

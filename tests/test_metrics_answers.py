@@ -20,7 +20,7 @@ from edgetune.metrics.json_text import is_json, parse_json
 from edgetune.metrics.length import count_characters, count_words
 from edgetune.metrics.likelihood import bits_per_byte, log_perplexity
 from edgetune.metrics.squad import normalize_answer
-from edgetune.metrics.token_f1 import token_f1
+from edgetune.metrics.token_f1 import answer_words, token_f1
 
 PERSON = {
     "type": "object",
@@ -62,6 +62,28 @@ def test_token_f1_by_hand() -> None:
     assert token_f1("yes yes yes", ["yes"]) == pytest.approx(0.5)
     assert token_f1("", ["The"]) == 1
     assert token_f1("", ["something"]) == token_f1("something", [""]) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "f1"),
+    [
+        ("“Иван Грозный”", "«Иван Грозный»", 1),
+        ("Иван Грозный, царь", "Иван Васильевич", 2 / 5),
+        ("北京大学。", "北京大學", 3 / 4),  # 3 of 4 characters on both sides
+        ("2020年", "2020 年", 1),
+        ("¿El niño?", "el nin\u0303o", 1),
+        ("यह सच है।", "यह सच नहीं है", 2 * 3 / 7),
+        ("القاهرة، مصر", "القاهرة", 2 / 3),
+        ("ภาษา", "ภาษี", 2 * 2 / 7),  # ภ า ษ า and ภ า ษี: a mark belongs to its letter
+    ],
+)
+def test_token_f1_reads_every_script(text: str, reference: str, f1: float) -> None:
+    assert token_f1(text, [reference]) == pytest.approx(f1)
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=127), max_size=40))
+def test_the_words_of_ascii_are_squads(text: str) -> None:
+    assert answer_words(text) == normalize_answer(text).split()
 
 
 def test_the_best_of_several_references_counts() -> None:

@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
 from edgetune.metrics.rouge import has_rouge_words, measure_rouge, rouge_settings, score_rouge
@@ -18,6 +20,8 @@ REFERENCES = [
     ["An answer was expected."],
 ]
 NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+ascii_texts = st.text(alphabet="ab sing ran_ning's.\n1-TheX", max_size=40)
 
 
 def test_scores_are_the_mean_f1_of_rouge_score_in_percent() -> None:
@@ -83,14 +87,76 @@ def test_sentences_are_lines_so_that_order_of_lines_matters_less_to_lsum_than_to
     assert on_one_line["rougeL"] == on_one_line["rougeLsum"]
 
 
-def test_the_settings_name_versions_stemmer_and_sentences() -> None:
-    settings = rouge_settings()
-    assert settings["library"] == f"rouge-score {version('rouge-score')}"
-    assert "Porter" in settings["stemmer"]
-    assert "lines" in settings["sentences"]
+def test_the_settings_name_versions_stemmer_sentences_and_words() -> None:
+    found = rouge_settings([["A cat."]])
+    assert found["library"] == f"rouge-score {version('rouge-score')}"
+    assert "Porter" in found["stemmer"]
+    assert "lines" in found["sentences"]
+    assert found["words"].startswith("rouge-score's")
+    assert "Unicode" in rouge_settings([["Кот."], ["A cat."]])["words"]
 
 
-def test_scripts_that_rouge_cannot_read_are_known() -> None:
-    assert not has_rouge_words("猫は寝ている。")
-    assert score_rouge(["猫は寝ている。"], [["猫は寝ている。"]], ["rouge1"])["rouge1"] == [0]
-    assert has_rouge_words("NATO 猫")
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(ascii_texts, ascii_texts), min_size=1, max_size=4))
+def test_texts_of_ascii_score_as_rouge_score_has_it_in_the_company_of_any_language(
+    pairs: list[tuple[str, str]],
+) -> None:
+    scorer = RougeScorer(NAMES, use_stemmer=True)
+    for company in ([], [("кот", "кот")]):
+        texts = [*pairs, *company]
+        scores = score_rouge([text for text, _ in texts], [[reference] for _, reference in texts], NAMES)
+        for place, (text, reference) in enumerate(pairs):
+            expected = scorer.score(reference, text)
+            assert [scores[name][place] for name in NAMES] == [100 * expected[name].fmeasure for name in NAMES]
+
+
+def test_english_with_few_accents_scores_as_rouge_score_has_it() -> None:
+    filler = "The committee of the house has met on many days of the week to speak about schools. " * 20
+    texts = [filler + "Beyoncé sang in a naïve café.", "A naive Beyonce sang."]
+    references = ["A naïve Beyoncé sang in the café. " + filler, "A naïve Beyoncé sang."]
+    scorer = RougeScorer(NAMES, use_stemmer=True)
+    scores = score_rouge(texts, [[reference] for reference in references], NAMES)
+    for place, (text, reference) in enumerate(zip(texts, references, strict=True)):
+        assert {name: scores[name][place] for name in NAMES} == {
+            name: 100 * score.fmeasure for name, score in scorer.score(reference, text).items()
+        }
+
+
+def test_an_answer_in_another_script_is_read_in_full_beside_english_references() -> None:
+    scores = score_rouge(["Кошка родилась в 1987 году"], [["born in 1987"]], ["rouge1"])
+    assert scores["rouge1"] == [pytest.approx(100 * 2 / 8)]  # 1 of 5 words, 1 of 3; rouge-score sees the year alone
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "rouge1", "rouge2"),
+    [
+        # 3 of 4 words, 2 of 3 pairs
+        ("Кошка спит на крыше", "кошка спит на диване", 75, 200 / 3),
+        # 5 of 6 characters on both sides, 4 of 5 pairs; punctuation is none
+        ("猫在沙发睡。", "猫在沙发上睡", 100 * 10 / 11, 100 * 6 / 9),
+        # whole words with their accents: 2 of 4, where rouge-score would read d, lib, r and ration as words
+        ("La délibération de l'été", "la fédération de l'été", 80, 50),
+        ("STRASSE", "Straße", 100, 0),
+        # one form of Unicode, marks stay in their words, joiners of no width are none
+        ("é", "e\u0301", 100, 0),
+        ("नमस्ते दुनिया", "नमस्ते", 200 / 3, 0),
+        ("می\u200cخواهم", "میخواهم", 100, 0),
+        ("مُحَمَّد", "مُحَمَّد", 100, 0),
+        # letters of Thai by themselves, each with its marks: ที่ and นี้
+        ("ที่", "นี้", 0, 0),
+        ("ที่นี้", "ที่", 200 / 3, 0),
+        ("２０２４年", "2024 年", 100, 100),
+    ],
+)
+def test_every_script_is_read_word_by_word_or_letter_by_letter(
+    text: str, reference: str, rouge1: float, rouge2: float
+) -> None:
+    scores = score_rouge([text], [[reference]], ["rouge1", "rouge2"])
+    assert scores["rouge1"] == [pytest.approx(rouge1)]
+    assert scores["rouge2"] == [pytest.approx(rouge2)]
+
+
+def test_texts_without_letters_and_digits_are_known() -> None:
+    assert not has_rouge_words("🎉 —!")
+    assert has_rouge_words("猫は寝ている。")
+    assert has_rouge_words("7")

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
@@ -17,8 +15,8 @@ from edgetune.runtime.classify import (
     classify_by_generation,
     classify_by_likelihood,
     label_question,
-    parse_label,
 )
+from edgetune.runtime.label_reading import parse_label
 from edgetune.runtime.session import Session
 
 LABELS = ["negative", "neutral", "positive"]
@@ -101,38 +99,3 @@ def test_generation_gives_the_text_that_the_label_was_read_from(session: Session
     assert prediction.text
     assert prediction.log_probabilities is None
     assert prediction.label == parse_label(prediction.text, LABELS)
-
-
-@pytest.mark.parametrize(
-    ("text", "label"),
-    [
-        ("positive", "positive"),
-        (" Positive.\n", "positive"),
-        ("**NEGATIVE**", "negative"),
-        ("The sentiment is neutral.", "neutral"),
-        ("neutral, clearly neutral", "neutral"),
-        ("It is positive, not negative", None),
-        ("positively", None),
-        ("non-negative?", "negative"),
-        ("", None),
-        ("I cannot say", None),
-    ],
-)
-def test_an_answer_is_read_as_a_label_or_as_none(text: str, label: str | None) -> None:
-    assert parse_label(text, LABELS) == label
-
-
-def test_a_longer_label_is_not_taken_for_the_shorter_one_in_it() -> None:
-    labels = ["positive", "very positive", "C++", "a"]
-    assert parse_label("That is very positive!", labels) == "very positive"
-    assert parse_label("Clearly c++ code", labels) == "C++"
-
-
-@given(st.sampled_from(LABELS), st.sampled_from(["", " ", "\n", ".", "!", '"', "*"]), st.booleans())
-def test_a_label_is_read_whatever_stands_around_it(label: str, around: str, upper: bool) -> None:
-    assert parse_label(around + (label.upper() if upper else label) + around, LABELS) == label
-
-
-@given(st.text(max_size=30))
-def test_no_text_fails(text: str) -> None:
-    assert parse_label(text, LABELS) in (*LABELS, None)

@@ -16,9 +16,12 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
+
+from edgetune.data.conversation import REASONING_KEYS
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad", "seed:think")
 _PAIRS = (
@@ -101,6 +104,30 @@ class Split:
     answer: str
     complete: bool = True
     start: int = 0
+
+
+def given_reasoning(message: Mapping[str, Any]) -> str:
+    """What a message gives as reasoning apart from its text: under one of the usual names, as text or in parts."""
+    given = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
+    content = message.get("content", message.get("parts"))
+    if given is None and isinstance(content, list):
+        given = [part for part in content if isinstance(part, dict) and is_reasoning(part)]
+    return _flattened(given)
+
+
+def is_reasoning(part: Mapping[str, Any]) -> bool:
+    """Whether a part of a message holds reasoning: of type `thinking` (Mistral, Anthropic) or `reasoning`, or a
+    `thought` (Gemini)."""
+    return str(part.get("type", "")).startswith(("thinking", "reasoning")) or part.get("thought") is True
+
+
+def _flattened(value: Any) -> str:
+    """The text in a text, in a part, or in a list of either."""
+    if isinstance(value, list):
+        return "".join(map(_flattened, value))
+    if isinstance(value, dict):
+        return _flattened(next((value[key] for key in ("text", "content", *REASONING_KEYS) if value.get(key)), None))
+    return value if isinstance(value, str) else ""
 
 
 def split_reasoning(text: str, given: str = "") -> Split:

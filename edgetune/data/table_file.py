@@ -1,4 +1,4 @@
-"""Tables as text: .csv with quoting, .tsv without."""
+"""Tables as text: .csv with quoting, .tsv without, unless only quoting makes sense of it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,14 @@ NumberedRecord = tuple[int, dict[str, str]]
 """The line that a record begins on, and its fields by the header's names."""
 
 
+class _BadQuotesError(ValueError):
+    """Quotes that cannot be read, with the line that their record begins on."""
+
+    def __init__(self, problem: str, line: int) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
 def read_csv(path: Path) -> Iterator[NumberedRecord]:
     """The records of a comma-separated file with a header, as in RFC 4180.
 
@@ -37,31 +45,64 @@ def read_tsv(path: Path) -> Iterator[NumberedRecord]:
     """The records of a tab-separated file with a header, literally, as IANA registers text/tab-separated-values.
 
     A record is a line, a field ends at a tab, and a quote is a character like any other: texts begin with quotes that
-    nothing closes, and a reader that honours quotes swallows the lines up to the next one. Raises DataError naming the
-    line of rows with fewer or more fields than the header.
+    nothing closes, and a reader that honours quotes swallows the lines up to the next one. Quotes are read as in .csv
+    where the file leaves no other reading: lines break records (or there is one column, and quotes reach over lines)
+    and quoted fields mend all of them; or each field that has a quote is quoted from end to end, some with doubled
+    quotes inside. Raises DataError naming the line of rows with fewer or more fields than the header.
     """
-    return _named(path, _split_at_tabs(path))
+    literal = list(_split_at_tabs(path))
+    return _named(path, iter(_quoted_instead(path, literal) or literal))
+
+
+def _quoted_instead(path: Path, literal: list[NumberedFields]) -> list[NumberedFields] | None:
+    """The records with quotes read as in .csv; None where they are to be taken literally."""
+    text = read_text(path)
+    if '"' not in text:
+        return None
+    try:
+        quoted = list(_read_quoted(text, "\t"))
+    except _BadQuotesError:
+        return None
+    if not _is_even(quoted):
+        return None
+    broken = any("\n" in field for _, fields in quoted for field in fields)
+    if not _is_even(literal) or (broken and len(quoted[0][1]) == 1):
+        return quoted
+    fields = [field for _, record in literal for field in record if '"' in field]
+    whole = all(re.fullmatch(r'"(?:[^"]|"")*"', field) for field in fields)
+    return quoted if whole and any('""' in field[1:-1] for field in fields) else None
+
+
+def _is_even(records: list[NumberedFields]) -> bool:
+    """True where every record has the fields of the first, and nothing behind them."""
+    count = len(records[0][1]) if records else 0
+    return all(len(fields) >= count and not any(fields[count:]) for _, fields in records)
 
 
 def _split_quoted(path: Path) -> Iterator[NumberedFields]:
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)  # the default of 131,072 is less than a long document
     text = read_text(path)
     told = re.match(r"sep=(.)\r?\n", text)
     delimiter = _delimiter(text) if told is None else told[1]
-    line = 1 if told is None else 2
+    try:
+        yield from _read_quoted(text, delimiter) if told is None else _read_quoted(text[told.end() :], delimiter, 2)
+    except _BadQuotesError as problem:
+        raise DataError(
+            f"is not valid CSV ({problem})", where=f"{path}:{problem.line}", remedy="check the quotes of this row"
+        ) from None
+
+
+def _read_quoted(text: str, delimiter: str, line: int = 1) -> Iterator[NumberedFields]:
+    """The records of a text that begins on `line`. Raises _BadQuotesError."""
+    csv.field_size_limit(_MAX_FIELD_CHARACTERS)  # the default of 131,072 is less than a long document
     before = line - 1
-    reader = csv.reader(
-        io.StringIO(text if told is None else text[told.end() :], newline="\n"), strict=True, delimiter=delimiter
-    )
+    reader = csv.reader(io.StringIO(text, newline="\n"), strict=True, delimiter=delimiter)
     try:
         for fields in reader:
             if fields:
                 yield line, fields
             line = before + reader.line_num + 1
     except csv.Error as problem:
-        raise DataError(
-            f"is not valid CSV ({problem})", where=f"{path}:{line}", remedy="check the quotes of this row"
-        ) from None
+        raise _BadQuotesError(str(problem), line) from None
 
 
 def _delimiter(text: str) -> str:

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgetune import console
 from edgetune.errors import DataError
-from edgetune.judging.answer import Answer
+from edgetune.judging.evaluate import read_again
 from edgetune.judging.judgement import Evaluation
-from edgetune.judging.question import Question
-from edgetune.judging.subjects.written import read_again
+from edgetune.judging.question import LABEL_READING_PART, Question
+from edgetune.judging.subjects.written import separated
 
 REPORT_FORMAT = "edgetune judge report 3"
 """The mark that report.json carries, so that no other JSON file is taken for one."""
@@ -50,6 +50,8 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
     hashes, recorded = question.hashes, document.get("hashes")
     recorded = recorded if isinstance(recorded, dict) else {}
     different = [part for part in sorted({*hashes, *recorded}) if hashes.get(part) != recorded.get(part)]
+    if _kind_of(document) != "outputs":
+        different = [part for part in different if part != LABEL_READING_PART]
     if different:
         raise DataError(
             f"this baseline cannot be compared: it was judged with another {' and another '.join(different)}",
@@ -65,9 +67,14 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
         raise DataError("the report is damaged: its items are not the suite's", where=report, remedy=_REMEDY)
     if written_as == _EARLIER_FORMAT:
         evaluation = _from_earlier(evaluation, report)
-    return replace(
-        evaluation, answers=tuple(_read_anew(answer, evaluation.kind, question) for answer in evaluation.answers)
-    )
+    if evaluation.kind == "outputs":  # which may have named labels beside its texts
+        return replace(evaluation, answers=tuple(map(separated, evaluation.answers)))
+    return replace(evaluation, answers=tuple(read_again(answer, question.suite) for answer in evaluation.answers))
+
+
+def _kind_of(document: dict[str, Any]) -> Any:
+    candidate = document.get("candidate")
+    return candidate.get("kind") if isinstance(candidate, dict) else None
 
 
 def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
@@ -80,20 +87,3 @@ def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
     if lost:
         console.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
     return replace(evaluation, grades=())
-
-
-def _read_anew(answer: Answer, kind: str, question: Question) -> Answer:
-    """The answer, apart from its reasoning, with the label that it names by the rules of today: both sides must be
-    read alike.
-
-    A file of outputs may have named its labels beside the texts, so they stay.
-    """
-    suite, given = question.suite, answer.predicted
-    answer = read_again(answer, suite)
-    if kind == "outputs" and given is not None:
-        return replace(answer, predicted=given)
-    if suite.task != "classify" or suite.scoring != "generate" or answer.text is None or kind == "outputs":
-        return answer
-    from edgetune.runtime.classify import parse_label
-
-    return replace(answer, predicted=parse_label(answer.text, suite.labels))

@@ -22,7 +22,9 @@ from edgetune.judging.measures import MEASURES, find_measures
 from edgetune.judging.measures.classification import confusion_of
 from edgetune.judging.question import Question
 from edgetune.judging.subjects.subject import Subject
+from edgetune.judging.subjects.written import separated
 from edgetune.judging.suite import Suite
+from edgetune.runtime.label_reading import parse_label
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache
@@ -131,7 +133,15 @@ def known_answers(
         taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
         keys = {name: key for name, key in keys.items() if key in taken}
     found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
-    return {name: answer for name, answer in found.items() if answer is not None}
+    return {name: read_again(answer, suite) for name, answer in found.items() if answer is not None}
+
+
+def read_again(answer: Answer, suite: Suite) -> Answer:
+    """An answer of the past, its reasoning apart, with the label that it names by the present rules."""
+    answer = separated(answer)
+    if suite.task != "classify" or answer.text is None or answer.log_probabilities is not None:
+        return answer
+    return replace(answer, predicted=parse_label(answer.text, suite.labels))
 
 
 def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCache | None) -> None:

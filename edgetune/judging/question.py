@@ -14,6 +14,10 @@ from edgetune.judging.measures import MEASURES, default_measures, find_measures,
 from edgetune.judging.rubric import Rubric, load_rubric
 from edgetune.judging.suite import Suite
 from edgetune.recipe.yaml_input import nearest
+from edgetune.runtime.label_reading import LABEL_READING
+
+LABEL_READING_PART = "reading of labels"
+"""The hash of the rules by which labels are read. Stored answers are read again, but for those of a file of outputs."""
 
 PREFERENCE = "preference"
 """The metric of pairwise judging: the mean over items of +1 (candidate preferred), 0 (tie) and -1."""
@@ -35,6 +39,8 @@ class Question:
     def hashes(self) -> dict[str, str]:
         """SHA-256 of each part that shapes the results. Two evaluations are comparable when these are equal."""
         hashes = {**self.suite.hashes(), "data": hash_items(self.items)}
+        if self.suite.task == "classify":
+            hashes[LABEL_READING_PART] = hash_value(LABEL_READING)
         if self.rubric is not None:
             judges = sorted(judge_hash(judge) for judge in self.judges)
             hashes |= {"rubric": hash_value([PROMPT_VERSION, self.rubric.sha256()]), "judge": hash_value(judges)}

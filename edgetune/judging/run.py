@@ -152,7 +152,8 @@ def _evaluate(question: Question, reference: str, settings: Settings, cache: Ans
 
 def _details(question: Question) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
-    return {name: dict(MEASURES[name].details) for name in question.measures if MEASURES[name].details}
+    details = {name: dict(MEASURES[name].all_details(question.items)) for name in question.measures}
+    return {name: values for name, values in details.items() if values}
 
 
 def _endings(question: Question, new: Evaluation, old: Evaluation | None) -> list[str]:

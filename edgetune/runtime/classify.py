@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgetune.data.example import Message
 from edgetune.data.reasoning import opened_reasoning, split_reasoning
 from edgetune.errors import DataError, UsageError
+from edgetune.runtime.label_reading import parse_label
 from edgetune.runtime.label_scoring import Scorable, score_all
 from edgetune.runtime.sampling import GREEDY
 from edgetune.runtime.session import Session
@@ -96,28 +95,6 @@ def classify_by_generation(
     pieces = session.generate(prompt, sampling=GREEDY, max_tokens=max_tokens, reproducible=True, marks=True)
     answer = split_reasoning(opened_reasoning(rendered) + "".join(pieces)).answer
     return Prediction(parse_label(answer, labels), None, answer)
-
-
-def parse_label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that `text` is, but for case and punctuation around it; else the only one that it has as a word."""
-    bare = text.strip(string.whitespace + string.punctuation)
-    if bare in labels:
-        return bare
-    same = [label for label in labels if label.casefold() == bare.casefold()]
-    if len(same) == 1:
-        return same[0]
-    contained = _contained(text, labels)
-    return contained[0] if len(contained) == 1 else None
-
-
-def _contained(text: str, labels: Sequence[str]) -> list[str]:
-    """The labels that occur as whole words. Longer ones are looked for first: "very positive" is no "positive"."""
-    found = []
-    for label in sorted(labels, key=len, reverse=True):
-        text, count = re.subn(rf"(?<!\w){re.escape(label)}(?!\w)", "\0", text, flags=re.IGNORECASE)
-        if count:
-            found.append(label)
-    return found
 
 
 def _split_answer(session: Session, messages: Sequence[Message], answer: str) -> tuple[tuple[str, ...], str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgetune.data.conversation import REASONING_KEYS
+from edgetune.data.reasoning import given_reasoning, is_reasoning
 from edgetune.judging.answer import finish_of
 from edgetune.judging.asking.cost import count_tokens
 
@@ -79,7 +79,7 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
         logprobs=tuple(token for token in logprobs if isinstance(token, dict)) if isinstance(logprobs, list) else (),
         input_tokens=_count_of(usage.get("prompt_tokens"), prompt_tokens),
         output_tokens=_count_of(usage.get("completion_tokens"), count_tokens(text)),
-        reasoning=_reasoning_of(message),
+        reasoning=given_reasoning(message),
     )
 
 
@@ -139,31 +139,9 @@ def _words_of(message: Any) -> str:
 def _text_of(content: Any) -> str:
     """A message's content, which some endpoints give as a list of parts; those of reasoning are left out."""
     if isinstance(content, list):
-        parts = (part for part in content if isinstance(part, dict) and not _is_reasoning(part))
+        parts = (part for part in content if isinstance(part, dict) and not is_reasoning(part))
         return "".join(str(part.get("text", "")) for part in parts)
     return content if isinstance(content, str) else ""
-
-
-def _is_reasoning(part: Mapping[str, Any]) -> bool:
-    """Whether a part of a message holds reasoning: `thinking` (Mistral, Anthropic), `reasoning` and the like."""
-    return str(part.get("type", "")).startswith(("thinking", "reasoning"))
-
-
-def _reasoning_of(message: Mapping[str, Any]) -> str:
-    """What an endpoint gives as reasoning, under one of its names, as text or in parts."""
-    given = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
-    if given is None and isinstance(message.get("content"), list):
-        given = [part for part in message["content"] if isinstance(part, dict) and _is_reasoning(part)]
-    return _flattened(given)
-
-
-def _flattened(value: Any) -> str:
-    """The text in a text, in a part, or in a list of either."""
-    if isinstance(value, list):
-        return "".join(map(_flattened, value))
-    if isinstance(value, dict):
-        return _flattened(next((value[key] for key in ("text", "content", *REASONING_KEYS) if value.get(key)), None))
-    return value if isinstance(value, str) else ""
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -59,6 +59,18 @@ def f1_over_labels(
     return aggregate
 
 
+def recall_over_labels(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> Aggregate:
+    """Plain mean of the labels' recalls, as in scikit-learn with zero_division=0: 0 for a label that no item has."""
+    true = _one_hot(gold, labels)
+    found = true * _one_hot(predicted, labels)
+
+    def aggregate(weights: Floats) -> Floats:
+        support = weights @ true
+        return np.divide(weights @ found, support, out=np.zeros_like(support), where=support > 0).mean(axis=1)
+
+    return aggregate
+
+
 def value_of(aggregate: Aggregate, items: int) -> float:
     """The metric when each item counts once."""
     return float(aggregate(np.ones((1, items)))[0])

@@ -1,4 +1,4 @@
-"""Right labels: the share of them, and F1 over the labels."""
+"""Right labels: the share of them, and F1 and recall over the labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from edgetune.errors import DataError
 from edgetune.judging.answer import Answer
 from edgetune.judging.items import Item
-from edgetune.judging.measures.aggregates import f1_over_labels, measure_mean, value_of
+from edgetune.judging.measures.aggregates import f1_over_labels, measure_mean, recall_over_labels, value_of
 from edgetune.judging.measures.measure import Measure, Measurement
 from edgetune.judging.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics, measure_classification
@@ -49,6 +49,11 @@ def _f1(*, weighted: bool) -> Callable[[Sequence[Item], Sequence[Answer], Suite]
     return measure
 
 
+def _macro_recall(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+    aggregate = recall_over_labels(_gold(items), [answer.predicted for answer in answers], suite.labels)
+    return Measurement(value_of(aggregate, len(items)), (), aggregate)
+
+
 ACCURACY = Measure(
     "accuracy",
     "Accuracy",
@@ -71,6 +76,18 @@ MACRO_F1 = Measure(
     measure=_f1(weighted=False),
     tasks=("classify",),
     details={"labels": "plain mean over all labels of the suite; one that nobody names counts as 0"},
+)
+
+MACRO_RECALL = Measure(
+    "macro_recall",
+    "Macro recall",
+    kind="aggregate",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    measure=_macro_recall,
+    tasks=("classify",),
+    details={"labels": "plain mean over all labels of the suite; one that no item has counts as 0"},
 )
 
 WEIGHTED_F1 = Measure(

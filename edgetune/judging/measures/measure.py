@@ -39,3 +39,9 @@ class Measure:
     tasks: tuple[str, ...] = ("generate", "summarize")
     details: dict[str, Any] = field(default_factory=dict)
     """What a reader needs to get the same numbers (stemmer, splitter, library and version)."""
+    details_of_items: Callable[[Sequence[Item]], dict[str, Any]] | None = None
+    """The rest of them, where they go by the items."""
+
+    def all_details(self, items: Sequence[Item]) -> dict[str, Any]:
+        """What a reader needs to get the same numbers on these items."""
+        return self.details if self.details_of_items is None else {**self.details, **self.details_of_items(items)}

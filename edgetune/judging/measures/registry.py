@@ -17,6 +17,7 @@ MEASURES: dict[str, Measure] = {
         classification.ACCURACY,
         classification.MACRO_F1,
         classification.WEIGHTED_F1,
+        classification.MACRO_RECALL,
         json_answers.JSON_VALID,
         json_answers.JSON_SCHEMA,
         short_answers.EXACT_MATCH,

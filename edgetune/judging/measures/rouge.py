@@ -28,9 +28,9 @@ def _measure(name: RougeName) -> Callable[[Sequence[Item], Sequence[Answer], Sui
         unread = sum(not any(map(has_rouge_words, item.references)) for _, item in pairs)
         if unread > _MOST_UNREAD * len(pairs):
             raise DataError(
-                f"ROUGE reads only the letters a to z and digits, and the references of {unread} of {len(pairs)} items "
-                "have none",
-                remedy="measure token_f1 or exact_match, or let a judge grade",
+                f"ROUGE compares words, and the references of {unread} of {len(pairs)} items have neither letters nor "
+                "digits",
+                remedy="measure exact_match, or let a judge grade",
             )
         scores = score_rouge([text for text, _ in pairs], [item.references for _, item in pairs], [name])[name]
         found = iter(scores)
@@ -48,7 +48,7 @@ ROUGE = tuple(
         higher_is_better=True,
         default_margin=1.0,
         measure=_measure(name),
-        details=rouge_settings(),
+        details_of_items=lambda items: rouge_settings([item.references for item in items]),
     )
     for name in ROUGE_NAMES
 )

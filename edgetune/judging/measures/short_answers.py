@@ -12,11 +12,11 @@ from edgetune.judging.measures.texts import by_reference
 from edgetune.judging.suite import Suite
 from edgetune.metrics.exact_match import exact_match
 from edgetune.metrics.squad import NORMALIZATION
-from edgetune.metrics.token_f1 import token_f1
+from edgetune.metrics.token_f1 import WORDS, token_f1
 
 NO_REFERENCES = "no item has a reference to compare answers with"
 
-_DETAILS = {"normalization": NORMALIZATION, "references": "the best of several"}
+_BEST = "the best of several"
 
 
 def _exact_match(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
@@ -35,7 +35,7 @@ EXACT_MATCH = Measure(
     higher_is_better=True,
     default_margin=0.02,
     measure=_exact_match,
-    details=_DETAILS,
+    details={"normalization": NORMALIZATION, "references": _BEST},
 )
 
 TOKEN_F1 = Measure(
@@ -46,5 +46,5 @@ TOKEN_F1 = Measure(
     higher_is_better=True,
     default_margin=0.02,
     measure=_token_f1,
-    details=_DETAILS,
+    details={"words": WORDS, "references": _BEST},
 )

@@ -4,8 +4,10 @@
 one that the output's text names, else the likeliest of `log_probabilities` (nats by label), else `label`: that goes
 last, because a file that was made by adding outputs to a data set still has the right labels there. Task perplexity
 reads `nll_nats`, with `nll_tokens` (without it there are only bits per byte) and `nll_bytes` (by default the bytes of
-the item's text). Why a text ended is read from `finish_reason` or `finish`, and reasoning that is not in
-the text from `reasoning_content`, where there are such columns.
+the item's text). `finish` (or `finish_reason`) says why an output ended, and `reasoning_content` what the model said to
+itself before it, where that is not in the output.
+
+Conversations and completions (`chat_outputs`) and sample files (`lm_eval_samples`) are made such rows first.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ from edgetune.data.read import Row
 from edgetune.errors import DataError
 from edgetune.judging.answer import Answer, finish_of
 from edgetune.judging.items import Item
+from edgetune.judging.subjects.chat_outputs import FINISH, REASONING
+from edgetune.judging.subjects.lm_eval_samples import CHOICES
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
+from edgetune.runtime.label_reading import match_label
 
 ID = "id"
 
@@ -31,8 +36,7 @@ OUTPUT_COLUMNS = ("output", "answer", "response", "prediction", "completion", "g
 LABEL = "label"
 
 _PREDICTED, _LOG_PROBABILITIES = "predicted", "log_probabilities"
-_FINISH = ("finish_reason", "finish")
-_REASONING = "reasoning_content"
+_FINISHES = (FINISH, "finish_reason")
 _NUMBERS = ("nll_nats", "nll_tokens", "nll_bytes")
 
 
@@ -78,6 +82,11 @@ def read_fields(row: Row, columns: Columns) -> dict[str, Any]:
     for column in _NUMBERS:
         if row.values.get(column) not in (None, ""):
             fields[column] = _number(row.values[column], column, row.where, whole=column != "nll_nats")
+    finish = next((row.values[column] for column in _FINISHES if row.values.get(column)), None)
+    if isinstance(finish, str):
+        fields[FINISH] = finish_of(finish)
+    if CHOICES in row.values and _is_choices(row.values[CHOICES]):
+        fields[CHOICES] = row.values[CHOICES]
     if row.values.get(_LOG_PROBABILITIES) not in (None, ""):
         fields[_LOG_PROBABILITIES] = _log_probabilities(row)
     return fields
@@ -92,34 +101,65 @@ def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
         return _scored(row, item, fields)
     if columns.output is None:
         raise _lacks(row, "output", suite)
-    return written_answer(item.id, fields["output"], suite, **_circumstances(row))
+    return written_answer(item.id, fields["output"], suite, **_circumstances(row, fields))
 
 
 def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
     by_label: dict[str, float] | None = fields.get(_LOG_PROBABILITIES)
-    if by_label is not None and set(by_label) != set(suite.labels):
+    named = None if by_label is None else {match_label(name, suite.labels): nats for name, nats in by_label.items()}
+    if by_label is not None and named is not None and (set(named) != set(suite.labels) or len(named) < len(by_label)):
         raise DataError(
             f"{_LOG_PROBABILITIES} are of {', '.join(by_label)}, and the suite's labels are {', '.join(suite.labels)}",
             where=row.where,
         )
+    if named is not None:
+        by_label = {label: named[label] for label in suite.labels}
+    if CHOICES in fields:
+        return _chosen(row, item, suite, fields[CHOICES])
     given = fields.get("label")
     text = fields.get("output", given)
     if text is None:
         if by_label is None:
             raise _lacks(row, _PREDICTED, suite)
-        return Answer(item.id, predicted=max(suite.labels, key=by_label.__getitem__), log_probabilities=by_label)
-    answer = written_answer(item.id, text, suite, log_probabilities=by_label, **_circumstances(row))
-    return answer if given is None else replace(answer, predicted=_known_label(given, suite))
+        predicted = max(suite.labels, key=by_label.__getitem__)
+        return Answer(item.id, predicted=predicted, log_probabilities=by_label, finish=fields.get(FINISH))
+    answer = written_answer(item.id, text, suite, log_probabilities=by_label, **_circumstances(row, fields))
+    return answer if given is None else replace(answer, predicted=match_label(given, suite.labels))
 
 
-def _circumstances(row: Row) -> dict[str, Any]:
+def _circumstances(row: Row, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Why the text ended, and the reasoning before it, as far as the row says so."""
-    given = next((row.values[column] for column in _FINISH if isinstance(row.values.get(column), str)), "")
-    reasoning = row.values.get(_REASONING)
-    return {
-        "finish": finish_of(given) if given.strip() else None,
-        "reasoning": reasoning if isinstance(reasoning, str) else "",
-    }
+    reasoning = row.values.get(REASONING)
+    return {"finish": fields.get(FINISH), "reasoning": reasoning if isinstance(reasoning, str) else ""}
+
+
+def _chosen(row: Row, item: Item, suite: Suite, choices: Sequence[tuple[str, float]]) -> Answer:
+    """The likeliest of the continuations that were compared: labels themselves, or the texts of numbered options."""
+    labels = [match_label(text, suite.labels) for text, _ in choices]
+    if None in labels or len(set(labels)) < len(labels):
+        if len(choices) > len(suite.labels) or not _are_places(suite.labels):
+            raise DataError(
+                f"the continuations are {', '.join(text for text, _ in choices)[:80]}, and the suite's labels are "
+                f"{', '.join(suite.labels)}",
+                where=row.where,
+                remedy="give the suite the continuations as labels, or letters (A, B, ...) or numbers of options",
+            )
+        labels = list(suite.labels[: len(choices)])
+    scores = {label: nats for label, (_, nats) in zip(labels, choices, strict=True) if label is not None}
+    best = max(scores, key=scores.__getitem__)
+    whole = {label: scores[label] for label in suite.labels} if len(scores) == len(suite.labels) else None
+    return Answer(item.id, text=choices[labels.index(best)][0], predicted=best, log_probabilities=whole)
+
+
+def _are_places(labels: Sequence[str]) -> bool:
+    """True for labels that number options: A, B, C ... or 0, 1, 2 ... or 1, 2, 3 ..."""
+    letters = [chr(ord("A") + place) for place in range(len(labels))]
+    numbers = [[str(place + first) for place in range(len(labels))] for first in (0, 1)]
+    return [label.upper() for label in labels] == letters or list(labels) in numbers
+
+
+def _is_choices(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(pair, tuple) for pair in value)
 
 
 def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
@@ -137,28 +177,26 @@ def _scored(row: Row, item: Item, fields: dict[str, Any]) -> Answer:
     return Answer(item.id, nll_nats=fields["nll_nats"], nll_tokens=fields.get("nll_tokens"), nll_bytes=size)
 
 
-def _known_label(text: str, suite: Suite) -> str | None:
-    """The suite's label of this name, also in other case; None for any other word."""
-    bare = text.strip()
-    if bare in suite.labels:
-        return bare
-    same = [label for label in suite.labels if label.casefold() == bare.casefold()]
-    return same[0] if len(same) == 1 else None
-
-
 def _label_text(row: Row, column: str) -> str:
     if column not in row.values:
         raise DataError(f"this row has no {column}, and others have", where=row.where)
-    value = row.values[column]
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    value = _written_number(row.values[column])
     if value is not None and not isinstance(value, str | int | float):
         raise DataError(f"{column} must hold a label, not {shown(value)}", where=row.where)
     return "" if value is None else check_unicode(str(value), column, row.where)
 
 
+def _written_number(value: Any) -> Any:
+    """A number as text, a whole one without a point: 1 and 1.0 are what a table writes as 1. Others as they are."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return value
+    return str(value)
+
+
 def _text(row: Row, column: str) -> str:
-    value = row.values.get(column)
+    value = _written_number(row.values.get(column))
     if not isinstance(value, str):
         raise DataError(
             f"{column} must hold text, not {shown(value)}",

@@ -13,7 +13,9 @@ from edgetune.errors import DataError, ModelError
 from edgetune.judging.answer import Answer
 from edgetune.judging.identity import hash_value
 from edgetune.judging.items import Item, name_of
-from edgetune.judging.subjects.output_columns import ID, LABEL, find_columns, read_fields, to_answer
+from edgetune.judging.subjects.chat_outputs import unpack_chats
+from edgetune.judging.subjects.lm_eval_samples import are_samples, match_samples, read_samples
+from edgetune.judging.subjects.output_columns import ID, LABEL, OUTPUT_COLUMNS, find_columns, read_fields, to_answer
 from edgetune.judging.suite import Suite
 from edgetune.recipe.data import DATA_SUFFIXES, DataSource
 
@@ -22,8 +24,9 @@ class OutputsFile:
     """Outputs by item: a .jsonl, .json, .csv, .tsv or .parquet file, whose columns `output_columns` describes.
 
     Rows belong to items by their `id`; a file without that column has one row per item, in the suite's order. Rows of
-    other items are passed over with a note. `fingerprint` is the SHA-256 of the outputs by id, whatever kind of file
-    holds them and in what order; rows without ids have their numbers there, as a suite's items have.
+    other items are passed over with a note. Samples of lm-evaluation-harness are matched as `lm_eval_samples` says.
+    `fingerprint` is the SHA-256 of the outputs by id, whatever kind of file holds them and in what order; rows without
+    ids have their numbers there, as a suite's items have.
     """
 
     def __init__(self, reference: str, rows: Sequence[Row]) -> None:
@@ -31,6 +34,8 @@ class OutputsFile:
         self.kind = "outputs"
         self.size_bytes: int | None = None
         self.runtime: Mapping[str, str] = {}
+        self._are_samples = are_samples(rows)
+        rows = read_samples(rows, reference) if self._are_samples else unpack_chats(rows, OUTPUT_COLUMNS)
         self._by_id = _rows_by_id(rows, reference)
         self._rows = list(self._by_id.values()) if self._by_id else list(rows)
         self._columns = find_columns([row.values for row in rows], reference)
@@ -68,6 +73,8 @@ class OutputsFile:
 
     def _matched(self, items: Sequence[Item]) -> list[Row]:
         """Each item's row."""
+        if self._are_samples:
+            return match_samples(self._rows, items, self.reference)
         if not self._by_id:
             if len(self._rows) != len(items):
                 raise DataError(

@@ -8,6 +8,7 @@ from typing import Any
 from edgetune.data.reasoning import split_reasoning
 from edgetune.judging.answer import IN_REASONING, Answer
 from edgetune.judging.suite import Suite
+from edgetune.runtime.label_reading import parse_label
 
 
 def written_answer(
@@ -18,8 +19,6 @@ def written_answer(
     `text` is all that the model wrote, `reasoning` what an endpoint gave apart from it, `finish` why the text ended and
     `measured` what it took, as fields of Answer. An answer whose text ended inside its reasoning is empty.
     """
-    from edgetune.runtime.classify import parse_label
-
     split = split_reasoning(text, reasoning)
     if not split.complete and finish not in ("length", "context"):
         finish = IN_REASONING
@@ -33,9 +32,10 @@ def written_answer(
     )
 
 
-def read_again(answer: Answer, suite: Suite) -> Answer:
-    """An answer that an earlier version has stored, with its reasoning told apart where it still holds some."""
-    if answer.text is None or answer.reasoning is not None or split_reasoning(answer.text).reasoning is None:
+def separated(answer: Answer) -> Answer:
+    """An answer that was stored before reasoning was told apart, without it; any other as it is."""
+    if answer.text is None or answer.reasoning is not None:
         return answer
-    read = written_answer(answer.id, answer.text, suite, finish=answer.finish)
-    return replace(answer, text=read.text, predicted=read.predicted, reasoning=read.reasoning, finish=read.finish)
+    split = split_reasoning(answer.text)
+    finish = answer.finish if split.complete or answer.is_cut_off else IN_REASONING
+    return replace(answer, text=split.answer, reasoning=split.reasoning, finish=finish)
