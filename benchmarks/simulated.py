@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.comparison import Aggregate, Pairing
+from edgetune.judging.comparison import Aggregate, Pairing, Unit
 from edgetune.judging.pairing import GRADE_MARGIN
 
 ACCURACY_MARGIN = 0.02
@@ -43,8 +43,37 @@ def draw_right(generator: np.random.Generator, items: int, differing: float, los
     return candidate, baseline
 
 
-def draw_clusters(generator: np.random.Generator, kind: str, clusters: int) -> Pairing:
-    sizes = generator.integers(1, 10, clusters)
+def draw_lost_answers(generator: np.random.Generator, items: int) -> Pairing:
+    """Right answers that become wrong, and none the other way: the margin is lost."""
+    return pairing_of("accuracy", np.where(generator.random(items) < ACCURACY_MARGIN, 0.0, 1.0), np.ones(items))
+
+
+def draw_collapse(generator: np.random.Generator, items: int, noisy: float) -> Pairing:
+    """As many answers fall from grade 5 to 1 as make up the margin; of the others a share moves by one grade."""
+    baseline = np.where(generator.random(items) < noisy, 4.0, 5.0)
+    moves = np.where(baseline == 4, generator.choice([-1.0, 1.0], items), 0.0)
+    fallen = generator.random(items) < GRADE_MARGIN / 4
+    return pairing_of("score", np.where(fallen, 1.0, baseline + moves), np.where(fallen, 5.0, baseline))
+
+
+def draw_fallen_clusters(generator: np.random.Generator, clusters: int) -> Pairing:
+    """Clusters of 1 to 30 items of which as many fall whole from grade 5 to 1 as make up the margin; of the other items
+    30 % move by one grade."""
+    sizes = generator.integers(1, 31, clusters)
+    fallen = np.repeat(generator.random(clusters) < GRADE_MARGIN / 4, sizes)
+    moves = generator.choice([-1.0, 1.0], fallen.size) * (generator.random(fallen.size) < 0.3)
+    baseline = np.where(moves != 0, 4.0, 5.0)
+    names = tuple(str(number) for number in np.repeat(np.arange(clusters), sizes))
+    return pairing_of("score", np.where(fallen, 1.0, baseline + moves), np.where(fallen, 5.0, baseline), names)
+
+
+def draw_skewed(generator: np.random.Generator, items: int) -> NDArray[np.float64]:
+    """Grades of one model: nearly all 5, one in twenty 1. Their mean is 4.8."""
+    return np.where(generator.random(items) < 0.05, 1.0, 5.0)
+
+
+def draw_clusters(generator: np.random.Generator, kind: str, clusters: int, largest: int = 9) -> Pairing:
+    sizes = generator.integers(1, largest + 1, clusters)
     shared, own = np.repeat(generator.normal(0, 1, clusters), sizes), generator.normal(0, 1, int(sizes.sum()))
     if kind == "score":
         candidate, baseline = np.round(0.7 * shared + 0.7 * own, 2), np.zeros(shared.size)
@@ -72,13 +101,6 @@ def draw_f1(generator: np.random.Generator, items: int, accuracy: float) -> Side
     return f1_of(gold, candidate), f1_of(gold, baseline)
 
 
-def draw_rouge(generator: np.random.Generator, items: int, collapse: float) -> Sides:
-    easy = 60 * generator.beta(1.5, 3, items)
-    candidate, baseline = (np.clip(easy + generator.normal(0, 12, items), 0, 100) for _ in range(2))
-    candidate[generator.random(items) < collapse] = 0
-    return mean_of(candidate), mean_of(baseline)
-
-
 def draw_perplexity(generator: np.random.Generator, items: int) -> Sides:
     """Texts of very different lengths; in nats by token."""
     tokens = np.ceil(generator.lognormal(3.5, 0.8, items))
@@ -103,12 +125,14 @@ def f1_of(gold: NDArray[np.int64], predicted: NDArray[np.int64]) -> Aggregate:
     return macro_f1
 
 
-def mean_of(values: NDArray[np.float64]) -> Aggregate:
-    return lambda counts: counts @ values / counts.sum(axis=1)
-
-
 def ratio_of(above: NDArray[np.float64], below: NDArray[np.float64]) -> Aggregate:
     return lambda counts: counts @ above / (counts @ below)
+
+
+def aggregates_of(unit: Unit, candidate: Aggregate, baseline: Aggregate, items: int) -> Pairing:
+    return Pairing(
+        "aggregate", "aggregate", "aggregate", unit, True, 0.02, items, None, None, candidate, baseline, None
+    )
 
 
 def score_of(differences: NDArray[np.float64]) -> Pairing:

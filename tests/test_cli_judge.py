@@ -161,16 +161,16 @@ def stub_judge(body: Any) -> str:
 def test_a_judge_behind_an_endpoint_grades_and_a_dry_run_asks_it_nothing(
     tmp_path: Path, edgetune_command: Command
 ) -> None:
-    judged_suite(tmp_path / "suite", items=30)
-    new = write_outputs(tmp_path / "new.jsonl", [f"answer {number}" for number in range(30)])
+    judged_suite(tmp_path / "suite", items=80)
+    new = write_outputs(tmp_path / "new.jsonl", [f"answer {number}" for number in range(80)])
     with StubEndpoint(stub_judge) as stub:
         command = ("judge", tmp_path / "suite" / "suite.yaml", "--model", new, "--judge", f"{stub.url}#stub")
         ahead = edgetune_command(*command, "--baseline", new, "--dry-run")
         assert ahead.exit_code == 0
-        assert "stub: 50 calls" in ahead.stdout  # the answers are the same, and 20 are asked about again
+        assert "stub: 100 calls" in ahead.stdout  # the answers are the same, and 20 are asked about again
         assert not stub.requests
         result = edgetune_command(*command, "--baseline", new)
-        assert len(stub.requests) == 50
+        assert len(stub.requests) == 100
     assert result.exit_code == 0
     assert "PASS" in result.stdout
     assert all(name.capitalize() in result.stdout for name in CRITERIA)

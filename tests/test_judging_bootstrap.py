@@ -12,16 +12,17 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from edgetune.judging.comparison import Aggregate
+from edgetune.judging.comparison import Aggregate, Pairing, Unit
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,
     bca_interval,
     bootstrap_interval,
     bootstrap_p,
-    cautious_interval,
     differing_units,
     resample,
 )
+from edgetune.judging.statistics.evidence import interval_of_aggregates
+from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import largest_share, measure_mean
 
 
@@ -112,11 +113,36 @@ def test_the_p_value_is_below_alpha_just_when_the_interval_leaves_zero_out(shift
         assert (interval.lower > 0 or interval.upper < 0) == (p_value < alpha)
 
 
+def interval_between(candidate: Bootstrap, baseline: Bootstrap, unit: Unit) -> Interval:
+    items = candidate.units
+    pairing = Pairing("m", "m", "aggregate", unit, True, 0.02, items)
+    return interval_of_aggregates(pairing, candidate, baseline, candidate.minus(baseline), 0.95)
+
+
 def test_without_a_difference_there_is_no_evidence_and_the_interval_still_has_a_width() -> None:
     nothing = resample(mean_of(np.zeros(20)), 20)
     assert bootstrap_p(nothing) == 1
-    interval = cautious_interval(nothing, step=1.0)
-    assert interval.upper == -interval.lower == largest_share(0, 20, 0.95)
+    for unit in ("share", "log"):
+        interval = interval_between(nothing, nothing, unit)
+        assert interval.upper == -interval.lower == pytest.approx(largest_share(0, 20, 0.95))
+
+
+def test_a_metric_with_ends_has_an_interval_between_them_that_allows_for_losses_that_were_not_seen() -> None:
+    gold = np.repeat([0, 1, 2], 7)
+    candidate, baseline = (resample(f1_of(gold, given, 3), 21) for given in (np.roll(gold, 7), gold))
+    found = interval_between(candidate, baseline, "share")
+    assert found.lower == pytest.approx(-1)
+    assert -1 < found.upper < 0
+    same = interval_between(baseline, baseline, "share")
+    assert same.lower == pytest.approx(-largest_share(0, 21, 0.95))
+
+
+def test_one_right_answer_of_a_rare_label_counts_as_much_unseen_as_seen() -> None:
+    # Of 2 items of a label one is wrong: one more would move the macro-F1 by far more than one of 100 items of a mean.
+    gold = np.repeat([0, 1], [98, 2])
+    given = np.r_[np.zeros(98, dtype=int), 0, 1]
+    bootstrap = resample(f1_of(gold, given, 2), 100)
+    assert interval_between(bootstrap, bootstrap, "share").lower < -2 * largest_share(0, 100, 0.95)
 
 
 def test_five_items_that_make_the_whole_difference_are_too_few_and_six_are_not() -> None:
@@ -176,7 +202,7 @@ def test_of_two_equal_models_the_interval_holds_zero_about_as_often_as_it_says(
     for _ in range(runs):
         candidate, baseline = (resample(side, items, resamples=400) for side in draw(generator, items))
         difference: Bootstrap = candidate.minus(baseline)
-        interval = cautious_interval(difference, step=2 * float(candidate.influence.std()))
+        interval = interval_between(candidate, baseline, "number")
         held += interval.lower <= 0 <= interval.upper
         alarms += bootstrap_p(difference) < 0.05
     # Three standard errors of 200 runs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 
 from edgetune.judging.comparison import Outcome, Pairing
 from edgetune.judging.gate import EXIT_CODES, Verdict, decide, explain
@@ -91,10 +92,11 @@ def test_a_loss_of_exactly_the_margin_counts_as_one_of_at_least_the_margin() -> 
     [
         ([-1.0, 0.0] * 20, Outcome.REGRESSION),
         ([-1.0, -1.0, 1.0, -1.0, -1.0], Outcome.INCONCLUSIVE),  # 0.6 grades, but 5 items are too few for any sign
-        ([-0.1] * 30, Outcome.PASS),  # every item lost, but less than the margin
+        ([-0.1] * 100, Outcome.PASS),  # every item lost, but less than the margin
+        ([-0.1] * 30, Outcome.INCONCLUSIVE),  # one item in ten may fall to the worst grade, and none be among 30
         ([0.5, -0.5] * 40, Outcome.PASS),
         ([2.0, -2.0] * 10, Outcome.INCONCLUSIVE),
-        ([1.0] * 12, Outcome.PASS),
+        ([1.0] * 20, Outcome.PASS),
     ],
 )
 def test_scores_are_judged_by_the_size_and_the_spread_of_their_differences(
@@ -128,9 +130,14 @@ def test_the_same_answers_from_another_model_do_not_pass_when_the_items_are_too_
     assert outcome_of(items=1000, gained=0, lost=0) == Outcome.PASS
 
 
-def test_equal_grades_from_another_model_pass_from_twenty_items_on_and_not_with_two() -> None:
-    assert decide([score(np.zeros(2))], GATE).outcome is Outcome.INCONCLUSIVE
-    assert decide([score(np.zeros(20), margin=0.2)], GATE).outcome is Outcome.PASS
+@pytest.mark.parametrize(("items", "passes"), [(2, False), (50, False), (71, False), (72, True), (100, True)])
+def test_equal_grades_from_another_model_pass_once_so_many_items_would_show_the_rarest_collapse(
+    items: int, passes: bool
+) -> None:
+    # Of none in 72 items 4.99 % may fall by 4 grades, which is less than 0.2 grades (Clopper and Pearson).
+    assert (binomtest(0, items).proportion_ci(0.95, method="exact").high * 4 < 0.2) is passes
+    outcome = decide([score(np.zeros(items), margin=0.2)], GATE).outcome
+    assert outcome is (Outcome.PASS if passes else Outcome.INCONCLUSIVE)
 
 
 @pytest.mark.parametrize("pairing", [accuracy(2, 0, 0), score(np.zeros(2)), perplexity(0, noise=0, items=2)])
@@ -174,6 +181,60 @@ def test_a_problem_of_the_judge_leads_and_a_regression_is_still_told() -> None:
     assert decide([], GATE, problems=["the judge picks at random"]).reason.startswith("The judge picks at random.")
 
 
+@pytest.mark.parametrize(
+    "pairing",
+    [
+        accuracy(90, 4, 6),
+        accuracy(90, 0, 0),
+        score([0.5, -1.0, 0.0] * 20),
+        score([0.0] * 20),
+        replace(score([3.0, -4.0, 0.0] * 20), unit="points", margin=1.0),
+        perplexity(0.019, noise=0.02),
+        accuracy(90, 5, 5, margin=0),
+    ],
+)
+def test_an_inconclusive_verdict_names_the_smallest_margin_that_would_pass(pairing: Pairing) -> None:
+    comparison = decide([pairing], GATE).comparisons[0]
+    told = re.search(
+        r"The smallest margin that these items would pass is ([\d.]+) (points?|grades|%)", explain(comparison)
+    )
+    assert told is not None
+    size = float(told[1]) / (100 if pairing.unit in ("share", "log") else 1)
+    assert decide([replace(pairing, margin=size)], GATE).outcome is Outcome.PASS
+    step = 0.01 if pairing.unit == "grade" else 0.1 if pairing.unit == "points" else 0.001
+    assert comparison.smallest_margin == pytest.approx(size, abs=step)
+    assert decide([replace(pairing, margin=comparison.smallest_margin)], GATE).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("pairing", "told"),
+    [
+        (score(np.zeros(50)), "A fall of 4 grades in fewer than 6 % of the answers would not show in 50 items."),
+        (score(np.zeros(100), 0.2), "A fall of 4 grades in fewer than 3 % of the answers would not show in 100 items."),
+        (
+            replace(score(np.zeros(60)), clusters=tuple(str(place // 3) for place in range(60))),
+            "A fall of 4 grades in fewer than 14 % of the clusters would not show in 20 clusters.",
+        ),
+        (
+            replace(score([5.0, -5.0] * 100), unit="points", margin=1.0),
+            "A fall of 100 points in fewer than 1.5 % of the answers would not show in 200 items.",
+        ),
+    ],
+)
+def test_a_verdict_says_what_so_few_items_may_not_show(pairing: Pairing, told: str) -> None:
+    # With that share of falls, one set of so many units in twenty holds none of them.
+    comparison = decide([pairing], GATE).comparisons[0]
+    units = comparison.clusters or comparison.items
+    assert binom.pmf(0, units, comparison.unseen_share) == pytest.approx(0.05)
+    assert told in explain(comparison)
+
+
+def test_what_may_not_show_is_left_out_where_it_is_small_beside_the_margin_or_all_that_was_asked() -> None:
+    assert "would not show" not in decide([score([0.5, -0.5] * 300)], GATE).reason
+    assert "would not show" not in decide([accuracy(50, 1, 1)], GATE).reason
+    assert decide([accuracy(50, 1, 1)], GATE).comparisons[0].unseen_share is None
+
+
 def test_an_inconclusive_verdict_tells_what_could_be_seen_and_how_many_items_would_decide() -> None:
     verdict = decide([accuracy(90, 4, 6)], GATE)
     assert verdict.outcome is Outcome.INCONCLUSIVE
@@ -188,7 +249,7 @@ def test_a_verdict_says_the_difference_in_its_unit_with_its_interval() -> None:
     assert "0 items better, 6 worse, of 90" in verdict.reason
     assert "p = 0.016" in verdict.reason
     grades = decide([score([-1.0, 0.0] * 20)], GATE).reason
-    assert grades.startswith("Correctness changed by −0.50 grades (95 % interval −0.66 to −0.34; 40 items).")
+    assert grades.startswith("Correctness changed by −0.50 grades (95 % interval −0.81 to −0.10; 40 items).")
     more = decide([perplexity(0.05, noise=0.02)], GATE).reason
     assert more.startswith("Perplexity changed by +5.")
     assert "The rise is at least the margin of 2 %" in more
@@ -203,7 +264,7 @@ def test_several_metrics_are_summed_up_before_the_one_that_decides() -> None:
 def test_a_margin_of_nothing_is_not_spoken_of() -> None:
     for pairing in (accuracy(90, 0, 6, 0.0), accuracy(90, 5, 5, 0.0), accuracy(90, 0, 4, 0.0), accuracy(90, 9, 0, 0.0)):
         assert "0 points or" not in decide([pairing], GATE).reason
-        assert "margin" not in decide([pairing], GATE).reason
+        assert "margin of" not in decide([pairing], GATE).reason
 
 
 def test_clusters_that_are_alike_say_less_than_as_many_items_alone() -> None:
@@ -324,6 +385,43 @@ def test_a_candidate_that_lost_the_margin_rarely_passes(discordance: float) -> N
     assert share_of(Outcome.PASS, items, (discordance - margin) / 2, (discordance + margin) / 2) < 0.026
 
 
+@pytest.mark.parametrize("items", [60, 100, 150, 200, 300, 447])
+@pytest.mark.parametrize("margin", [0.02, 0.05])
+def test_a_candidate_that_lost_the_margin_and_gained_nothing_rarely_passes(items: int, margin: float) -> None:
+    passing = [lost for lost in range(12) if outcome_of(items, 0, lost, margin) is Outcome.PASS]
+    assert sum(binom.pmf(passing, items, margin)) < 0.025
+
+
+@pytest.mark.parametrize("items", [50, 75, 100, 150, 200])
+@pytest.mark.parametrize("fall", [4.0, 3.0, 2.0])
+def test_a_candidate_whose_rare_collapse_makes_up_the_margin_rarely_passes(items: int, fall: float) -> None:
+    margin, passed = 0.2, 0.0
+    for fallen in range(items):
+        differences = np.repeat([-fall, 0.0], [fallen, items - fallen])
+        if decide([score(differences, margin)], GATE).outcome is not Outcome.PASS:
+            break
+        passed += binom.pmf(fallen, items, margin / fall)
+    assert passed < 0.03
+
+
+@pytest.mark.parametrize("items", [50, 100])
+@pytest.mark.parametrize("noisy", [0.3, 0.6])
+def test_a_rare_collapse_under_noise_rarely_passes(items: int, noisy: float) -> None:
+    generator, runs, passed = np.random.default_rng(5), 300, 0
+    for _ in range(runs):
+        differences = generator.choice([-1.0, 1.0], items) * (generator.random(items) < noisy)
+        differences[generator.random(items) < 0.05] = -4
+        passed += decide([score(differences, 0.2)], GATE).outcome is Outcome.PASS
+    assert passed / runs < 0.03 + 3 * np.sqrt(0.03 * 0.97 / runs)
+
+
+@pytest.mark.parametrize(("spread", "wanted"), [(0.5, 0.75), (0.7, 0.6)])
+def test_a_hundred_items_let_an_equal_model_pass_more_often_than_not(spread: float, wanted: float) -> None:
+    generator = np.random.default_rng(6)
+    runs = [np.round(generator.normal(0, spread, 100) * 4) / 4 for _ in range(200)]
+    assert np.mean([decide([score(run, 0.2)], GATE).outcome is Outcome.PASS for run in runs]) > wanted
+
+
 @pytest.mark.parametrize(("items", "discordance"), [(50, 0.3), (90, 0.05), (200, 0.2), (500, 0.0)])
 def test_a_loss_of_the_smallest_visible_size_is_found_about_four_times_in_five(items: int, discordance: float) -> None:
     either = round(items * discordance / 2)
@@ -381,6 +479,20 @@ def test_as_many_items_as_are_said_to_decide_mostly_decide(differences: list[flo
     runs = [generator.choice(differences, needed) for _ in range(100)]
     decided = [decide([score(run)], GATE).outcome is not Outcome.INCONCLUSIVE for run in runs]
     assert np.mean(decided) > 0.7
+
+
+def test_as_many_items_as_are_said_to_decide_are_not_far_too_many() -> None:
+    generator, share, items = np.random.default_rng(3), 0.05, 300
+
+    def drawn(count: int) -> Pairing:
+        changed = generator.random(count) < share
+        gained = int((generator.random(count)[changed] < 0.5).sum())
+        return accuracy(count, gained, int(changed.sum()) - gained)
+
+    plans = [decide([drawn(items)], GATE).comparisons[0] for _ in range(60)]
+    needed = [one.items_to_decide for one in plans if abs(one.difference) < 0.004 and one.items_to_decide]
+    passed = [decide([drawn(int(np.median(needed)))], GATE).outcome is Outcome.PASS for _ in range(150)]
+    assert 0.68 < np.mean(passed) < 0.9
 
 
 @pytest.mark.parametrize("spread", [1.0, 1.5])

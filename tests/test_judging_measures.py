@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.answer import Answer
+from edgetune.judging.comparison import Outcome, Pairing
+from edgetune.judging.gate import decide
 from edgetune.judging.items import Item
+from edgetune.judging.measured import measured
 from edgetune.judging.measures import MEASURES, default_measures, find_measures, main_measure, same_tokens
 from edgetune.judging.measures.classification import confusion_of
 from edgetune.judging.measures.measure import Measurement
-from edgetune.judging.suite import Suite
+from edgetune.judging.measures.rare_labels import largest_weight
+from edgetune.judging.suite import Gate, Suite
 
 LABELS = ["bad", "fine", "good"]
 FORMATS = {"classify": "text-label", "generate": "prompt", "summarize": "text-summary", "perplexity": "text"}
@@ -335,3 +340,39 @@ def test_rouge_of_scitldr_leads_is_what_rouge_score_finds(shared_data: Path) -> 
     found = measure("rougeLsum", items, answers, suite)
     assert found.value == pytest.approx(100 * sum(expected) / 30, abs=1e-9)
     assert found.value > 10
+
+
+def test_an_item_of_a_rare_label_weighs_as_much_as_its_labels_share_in_the_metric() -> None:
+    gold = ["bad"] * 150 + ["fine"] * 40 + ["good"] * 10
+    items, right = labelled([(label, label) for label in gold])
+    suite = suite_of("classify")
+    weights = {name: largest_weight(MEASURES[name], items, suite) for name in ("macro_recall", "macro_f1", "accuracy")}
+    # Of 3 labels that of 10 items: its recall falls by a tenth.
+    assert weights["macro_recall"] == pytest.approx(200 / (3 * 10))
+    assert weights["accuracy"] == 1
+    falls = []
+    for wrong, names in ((199, "fine"), (0, "good"), (150, "good")):
+        answers = [replace(answer, predicted=names) if place == wrong else answer for place, answer in enumerate(right)]
+        falls.append(200 * (1 - measure("macro_f1", items, answers, suite).value))
+    assert weights["macro_f1"] == pytest.approx(max(falls))
+    assert largest_weight(MEASURES["perplexity"], [item_of(1)], suite_of("perplexity")) == 1
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05])
+def test_a_rare_label_that_fell_unseen_lets_no_macro_recall_pass(margin: float) -> None:
+    # All right on both sides. With 3 margins of its 10 items wrong, the rare label alone would lose the margin, and in
+    # 54 and 20 % of the samples none of the 10 would show it.
+    pairs = [(label, label) for label in ["bad"] * 150 + ["fine"] * 40 + ["good"] * 10]
+    items, answers = labelled(pairs)
+    recall, suite = MEASURES["macro_recall"], suite_of("classify")
+    aggregate = recall.measure(items, answers, suite).aggregate
+    weight = largest_weight(recall, items, suite)
+    equal = Pairing(
+        "macro_recall", "Macro recall", "aggregate", "share", True, margin, 200, None, None, aggregate, aggregate
+    )
+    assert decide([equal], Gate()).outcome is Outcome.PASS
+    assert decide([replace(equal, item_weight=weight)], Gate()).outcome is Outcome.INCONCLUSIVE
+    alone = measured(recall, items, answers, suite, 0.95).interval
+    assert alone is not None
+    assert alone.lower < 1 - margin
+    assert alone.upper == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,14 @@ import pytest
 import yaml
 from judged import write_outputs, write_rows
 from rich.console import Console
+from scipy.stats import binomtest
 
 from edgetune.errors import DataError, EdgetuneError, ModelError, OutputError
 from edgetune.judging.confusion import panels_of
 from edgetune.judging.evaluate import known_answers
 from edgetune.judging.gate import Outcome
 from edgetune.judging.items import read_items
+from edgetune.judging.metrics_table import metrics_rows
 from edgetune.judging.run import judge_model
 from edgetune.judging.suite import Suite, load_suite
 from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
@@ -175,6 +178,74 @@ def test_the_report_holds_verdict_metrics_matrices_and_what_got_worse(tmp_path: 
     assert "−16.7" in markdown
 
 
+def test_metrics_that_the_gate_does_not_compare_have_intervals_of_their_differences_too(
+    tmp_path: Path, suite: Suite, model: Any
+) -> None:
+    judgement = judge_model(suite, model("new", wrong_on(*range(9))), model("old", wrong_on(1)), tmp_path / "report")
+    assert [comparison.metric for comparison in judgement.verdict.comparisons] == ["accuracy"]
+    found = {difference.metric: difference for difference in judgement.differences}
+    assert list(found) == ["macro_f1", "weighted_f1"]
+    for name, difference in found.items():
+        sides = [side.measures[name].value for side in (judgement.candidate, judgement.baseline)]
+        assert difference.difference == pytest.approx(sides[0] - sides[1])
+        assert -1 <= difference.interval.lower < difference.difference < difference.interval.upper <= 1
+        assert difference.items == 60
+    rows = metrics_rows(judgement)
+    for title in ("Macro-F1", "Weighted F1"):
+        place = next(number for number, row in enumerate(rows) if row[0] == title)
+        assert re.fullmatch(r"−\d+\.\d to [−+]?\d+\.\d", rows[place + 1][-1])
+    stored = json.loads((tmp_path / "report" / "report.json").read_text())["differences"]
+    assert [one["metric"] for one in stored] == ["macro_f1", "weighted_f1"]
+
+
+def test_a_report_from_before_differences_had_intervals_is_a_baseline_still(
+    tmp_path: Path, suite: Suite, model: Any
+) -> None:
+    old, new = model("old", wrong_on(1)), model("new", wrong_on(*range(9)))
+    judge_model(suite, old, model("older", wrong_on(2)), tmp_path / "old")
+    file = tmp_path / "old" / "report.json"
+    document = json.loads(file.read_text())
+    del document["differences"]
+    for comparison in document["verdict"]["comparisons"]:
+        del comparison["smallest_margin"], comparison["unseen_share"]
+    file.write_text(json.dumps(document))
+    assert judge_model(suite, new, file).differences == judge_model(suite, new, old).differences
+
+
+def test_an_inconclusive_verdict_tells_the_smallest_margin_everywhere(tmp_path: Path, suite: Suite, model: Any) -> None:
+    out = tmp_path / "report"
+    judgement = judge_model(suite, model("new", wrong_on(3)), model("old", wrong_on(1)), out)
+    assert judgement.verdict.outcome is Outcome.INCONCLUSIVE
+    told = "The smallest margin that these items would pass is 7.4 points."
+    assert told in " ".join(shown(render_verdict(judgement.verdict)).split())
+    assert told in (out / "report.md").read_text()
+    comparison = json.loads((out / "report.json").read_text())["verdict"]["comparisons"][0]
+    assert comparison["smallest_margin"] == pytest.approx(judgement.verdict.comparisons[0].smallest_margin)
+    assert 0.0730 < comparison["smallest_margin"] < 0.0740
+    patient = write_suite(tmp_path, gate={"margin": 0.074})
+    assert judge_model(patient, model("new", wrong_on(3)), model("old", wrong_on(1))).exit_code == 0
+
+
+def test_a_skewed_mean_has_an_interval_on_its_scale(tmp_path: Path) -> None:
+    write_rows(tmp_path / "items.jsonl", [{"prompt": f"q {n}", "reference": "yes it is"} for n in range(20)])
+    values = {
+        "name": "short",
+        "task": "generate",
+        "data": [{"source": "items.jsonl", "format": "prompt"}],
+        "metrics": ["token_f1", "rougeL", "length_words"],
+    }
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(values))
+    outputs = write_outputs(tmp_path / "outputs.jsonl", ["no"] + ["yes it is"] * 19)
+    judgement = judge_model(load_suite(str(tmp_path / "suite.yaml")), outputs)
+    for name, highest in (("token_f1", 1), ("rougeL", 100)):
+        interval = judgement.candidate.measures[name].interval
+        # Clopper and Pearson's, of 19 in 20.
+        expected = binomtest(19, 20).proportion_ci(0.95, method="exact")
+        assert interval.lower == pytest.approx(expected.low * highest, abs=1e-6)
+        assert interval.upper == pytest.approx(expected.high * highest, abs=1e-6)
+    assert judgement.candidate.measures["length_words"].interval.upper > 3
+
+
 def test_an_earlier_report_is_as_good_as_the_baseline_itself(tmp_path: Path, suite: Suite, model: Any) -> None:
     old, new = model("old", wrong_on(1, 2)), model("new", wrong_on(*range(20)))
     fresh = judge_model(suite, new, old)
@@ -329,6 +400,10 @@ def test_perplexities_of_other_tokens_are_not_compared(tmp_path: Path) -> None:
     assert judge_model(suite, old, worse).exit_code == 0
     message = complaint(DataError, suite, likelihoods("other.jsonl", 6.0, 4), old)
     assert "bits_per_byte" in message
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump({**values, "gate": {"metric": "bits_per_byte"}}))
+    by_bytes = load_suite(str(tmp_path / "suite.yaml"))
+    assert [one.metric for one in judge_model(by_bytes, worse, old).differences] == ["perplexity"]
+    assert judge_model(by_bytes, likelihoods("other.jsonl", 6.0, 4), old).differences == ()
 
 
 @pytest.mark.parametrize("scoring", ["likelihood", "generate"])

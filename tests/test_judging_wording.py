@@ -11,8 +11,10 @@ from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.wording import (
     about,
     difference_text,
+    margin_text,
     probability,
     range_text,
+    share_text,
     size_text,
     value_range_text,
     value_text,
@@ -101,3 +103,28 @@ def test_p_values_and_rough_numbers_have_no_more_digits_than_they_are_worth() ->
     assert probability(0.03906) == "p = 0.039"
     assert probability(0.0004) == "p < 0.001"
     assert [about(count) for count in (7, 95, 123, 1234, 98765)] == ["7", "95", "130", "1,300", "99,000"]
+
+
+@pytest.mark.parametrize(
+    ("size", "unit", "text"),
+    [
+        (0.1449, "grade", "0.15 grades"),
+        (0.15, "grade", "0.16 grades"),
+        (0.0402, "share", "4.1 points"),
+        (0.0, "share", "0.1 points"),
+        (1.23, "points", "1.3 points"),
+        (0.0198, "log", "2 %"),
+        (0.02, "log", "2.1 %"),
+        (0.0123, "number", "0.013"),
+        (12.34, "number", "12.4"),
+    ],
+)
+def test_the_smallest_margin_that_passes_is_rounded_up(size: float, unit: Unit, text: str) -> None:
+    assert margin_text(size, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.258, "26 %"), (0.0582, "6 %"), (0.0149, "1.5 %"), (0.00149, "0.1 %"), (0.00006, "0.01 %")]
+)
+def test_a_rough_share_has_one_or_two_digits(share: float, text: str) -> None:
+    assert share_text(share) == text

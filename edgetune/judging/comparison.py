@@ -20,6 +20,10 @@ Unit = Literal["share", "points", "grade", "log", "number"]
 """How values are written: share 0.02 is 2 points; points are already of 100 (ROUGE); grade is on the judge's scale; log
 is the natural logarithm of what is shown (perplexity: a difference of 0.02 is 2 % more); number is as it is."""
 
+SCALES: dict[Unit, tuple[float, float]] = {"share": (0.0, 1.0), "points": (0.0, 100.0), "grade": (1.0, 5.0)}
+"""Both ends of the units that have ends. A difference of two values lies between minus and plus the distance of both;
+preferences, whose baseline is 0, lie there too."""
+
 Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """How often each item counts, (b, n) -> the metric's value of each of the b resamples, (b,)."""
 
@@ -30,7 +34,8 @@ class Pairing:
 
     `candidate` and `baseline` are (n,) for the kinds accuracy (0 or 1) and score; `candidate_aggregate` and
     `baseline_aggregate` are there for the kind aggregate. `clusters` names each item's cluster where the suite has
-    them. `margin` is the smallest loss that matters, in the metric's unit.
+    them. `margin` is the smallest loss that matters, in the metric's unit. `item_weight` says how many times its equal
+    share one item can move an aggregate: an item of a rare label weighs much in macro-F1.
     """
 
     metric: str
@@ -45,6 +50,7 @@ class Pairing:
     candidate_aggregate: Aggregate | None = None
     baseline_aggregate: Aggregate | None = None
     clusters: tuple[str, ...] | None = None
+    item_weight: float = 1.0
 
 
 class Outcome(StrEnum):
@@ -64,6 +70,9 @@ class Comparison:
     gate. `test` and `interval_method` name the methods for people. `gained` and `lost` count the items that only the
     candidate, or only the baseline, gets right (kind accuracy). `smallest_visible_loss` is what this many items would
     show four times in five; `items_to_decide` about how many would decide (None: decided, or no number would).
+    `smallest_margin` is the limit above which these items pass any margin. `unseen_share` is for judged criteria,
+    preferences and other means on a scale: were a smaller share of all items (clusters) to fall from one end of the
+    scale to the other, a set of so many would with a chance of `alpha` or more hold none of them.
     """
 
     metric: str
@@ -90,3 +99,16 @@ class Comparison:
     lost: int | None = None
     equal: bool = False
     """True where both sides are the same on every item, and known to be the same model."""
+    smallest_margin: float | None = None
+    unseen_share: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Candidate - baseline of a metric that the gate does not compare, in the metric's unit, with its interval."""
+
+    metric: str
+    items: int
+    difference: float
+    interval: Interval
+    interval_method: str

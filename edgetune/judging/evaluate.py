@@ -85,7 +85,7 @@ def with_grades(question: Question, evaluation: Evaluation, grades: tuple[Grade,
     criteria = {}
     for name in question.criteria:
         values = [by_item.get(item.id, {}).get(name) for item in question.items]
-        mean = measured_mean(values, question.items, confidence)
+        mean = measured_mean(values, question.items, "grade", confidence)
         if mean is not None:
             criteria[name] = mean
     return replace(evaluation, measures={**evaluation.measures, **criteria}, grades=grades)

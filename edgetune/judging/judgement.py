@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from edgetune.judging.answer import Answer
-from edgetune.judging.comparison import Outcome
+from edgetune.judging.comparison import Difference, Outcome
 from edgetune.judging.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.identity import hash_value
@@ -118,6 +118,8 @@ class Judgement:
     baseline: Evaluation | None = None
     preferences: tuple[Preference, ...] = ()
     verdict: Verdict | None = None
+    differences: tuple[Difference, ...] = ()
+    """Of the metrics that both have and the gate does not compare."""
     judges: tuple[str, ...] = ()
     costs: Costs = Costs()
     notes: tuple[str, ...] = ()

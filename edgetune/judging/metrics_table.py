@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.comparison import Comparison, Kind, Unit
+from edgetune.judging.comparison import Comparison, Difference, Kind, Unit
 from edgetune.judging.judgement import Evaluation, Judgement
 from edgetune.judging.measures import MEASURES
 from edgetune.judging.question import PREFERENCE
@@ -69,7 +69,8 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
     candidate, baseline = judgement.candidate, judgement.baseline
     evaluations = [candidate] if baseline is None else [baseline, candidate]
     comparisons = judgement.verdict.comparisons if judgement.verdict else ()
-    compared = {comparison.metric: comparison for comparison in comparisons}
+    compared: dict[str, Comparison | Difference] = {one.metric: one for one in judgement.differences}
+    compared |= {one.metric: one for one in comparisons}
     rows = []
     for name in dict.fromkeys((*candidate.measures, *compared)):
         rows += _metric_rows(name, evaluations, compared.get(name), judgement.confidence)
@@ -88,7 +89,7 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
 
 
 def _metric_rows(
-    name: str, evaluations: Sequence[Evaluation], comparison: Comparison | None, confidence: float
+    name: str, evaluations: Sequence[Evaluation], comparison: Comparison | Difference | None, confidence: float
 ) -> list[list[str]]:
     facts = metric_facts(name)
     measured = [evaluation.measures.get(name) for evaluation in evaluations]

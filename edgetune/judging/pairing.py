@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.comparison import Aggregate, Pairing
+from edgetune.errors import DataError
+from edgetune.judging.comparison import Aggregate, Difference, Pairing
 from edgetune.judging.items import Item
 from edgetune.judging.judgement import Evaluation
-from edgetune.judging.measures import MEASURES
+from edgetune.judging.measures import MEASURES, same_tokens
 from edgetune.judging.measures.measure import Measure
+from edgetune.judging.measures.rare_labels import largest_weight
 from edgetune.judging.question import PREFERENCE, Question
+from edgetune.judging.statistics.evidence import measure_difference
 from edgetune.judging.unanswered import unanswered_items
 
 GRADE_MARGIN = 0.2
@@ -47,6 +50,34 @@ def pair_metrics(
     return tuple(pairings)
 
 
+def measure_differences(question: Question, candidate: Evaluation, baseline: Evaluation) -> tuple[Difference, ...]:
+    """The differences of the metrics that both sides have and the gate does not compare, each with its interval.
+
+    Items are left out as `pair_metrics` does. A metric that fewer than 2 items (or clusters) have on both sides is left
+    out, and so is perplexity where the two models split texts into different tokens.
+    """
+    baseline = _without_values(baseline, unanswered_items(baseline))
+    differences = []
+    for metric in candidate.measures:
+        if metric in question.gated or metric not in baseline.measures:
+            continue
+        if metric == "perplexity" and not _same_tokens(candidate, baseline):
+            continue
+        pair = _pair_measure if metric in MEASURES else _pair_criterion
+        pairing = pair(question, metric, candidate, baseline)
+        if independent_units(pairing.items, pairing.clusters) >= 2:
+            differences.append(measure_difference(pairing, 1 - question.suite.gate.alpha))
+    return tuple(differences)
+
+
+def _same_tokens(candidate: Evaluation, baseline: Evaluation) -> bool:
+    try:
+        same_tokens(candidate.answers, baseline.answers)
+    except DataError:
+        return False
+    return True
+
+
 def _without_values(evaluation: Evaluation, items: Set[str]) -> Evaluation:
     """The evaluation in which these items have no value of any metric."""
     if not items:
@@ -66,16 +97,14 @@ def independent_units(items: int, clusters: Sequence[str] | None) -> int:
 
 def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
     suite, items, measure = question.suite, question.items, MEASURES[metric]
-    assert measure.higher_is_better is not None
-    assert measure.default_margin is not None
-    margin = suite.gate.margin_of(metric)
+    margin = suite.gate.margin_of(metric) if metric in question.gated else None
     empty = Pairing(
         metric,
         measure.title,
         measure.kind,
         measure.unit,
-        measure.higher_is_better,
-        measure.default_margin if margin is None else margin,
+        measure.higher_is_better is not False,
+        (measure.default_margin or 0.0) if margin is None else margin,
         items=0,
     )
     ours, theirs = candidate.measures[metric].values, baseline.measures[metric].values
@@ -89,6 +118,7 @@ def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseli
             candidate_aggregate=_aggregate(question, measure, candidate, kept),
             baseline_aggregate=_aggregate(question, measure, baseline, kept),
             clusters=clusters_of([items[place] for place in kept]),
+            item_weight=largest_weight(measure, [items[place] for place in kept], suite),
         )
     return _paired(empty, items, ours, theirs)
 

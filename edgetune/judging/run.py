@@ -18,7 +18,7 @@ from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.judgement import Costs, Evaluation, Judgement
 from edgetune.judging.measures import MEASURES, same_tokens
-from edgetune.judging.pairing import pair_metrics
+from edgetune.judging.pairing import measure_differences, pair_metrics
 from edgetune.judging.panel import Panel
 from edgetune.judging.question import Question, check_comparable, prepare
 from edgetune.judging.report import write_report
@@ -109,6 +109,7 @@ def _judge(
         baseline=old,
         preferences=preferences,
         verdict=_decide(question, new, old, preferences, validity),
+        differences=() if old is None else measure_differences(question, new, old),
         judges=tuple(judge.name for judge in question.judges),
         costs=costs,
         notes=(

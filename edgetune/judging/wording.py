@@ -112,6 +112,29 @@ def size_text(size: float, unit: Unit) -> str:
             return _number_text(size)
 
 
+def margin_text(size: float, unit: Unit) -> str:
+    """`size_text` of the next larger size that can be written so: a margin that lies above `size` as it stands there.
+
+    grade 0.1449 -> `0.15 grades`, share 0.02 -> `2.1 points`, log 0.02 -> `2.1 %`.
+    """
+    match unit:
+        case "share":
+            return size_text(_next_above(size, 3), unit)
+        case "points":
+            return size_text(_next_above(size, 1), unit)
+        case "grade":
+            return size_text(_next_above(size, 2), unit)
+        case "log":
+            return size_text(math.log1p(_next_above(_percent_more(size), 1) / 100), unit)
+        case "number":
+            return size_text(_next_above(size, _decimals(size)), unit)
+
+
+def share_text(share: float) -> str:
+    """A rough share, in whole percent from 2 on: 0.0582 -> `6 %`, 0.0149 -> `1.5 %`."""
+    return f"{share * 100:.{0 if share >= 0.02 else 1 if share >= 0.001 else 2}f} %"
+
+
 _ENDINGS: dict[Unit, str] = {"share": " points", "points": " points", "grade": " grades", "log": " %", "number": ""}
 
 
@@ -134,6 +157,11 @@ def _signed(value: float, decimals: int) -> str:
     if float(text) == 0:
         return text
     return f"−{text}" if value < 0 else f"+{text}"
+
+
+def _next_above(size: float, decimals: int) -> float:
+    """The smallest number of so many decimals that is larger than `size`; rounding errors aside."""
+    return (math.floor(round(size * 10**decimals, 6)) + 1) / 10**decimals
 
 
 def _number_text(value: float) -> str:

@@ -43,7 +43,7 @@ ROUGE = tuple(
     Measure(
         name,
         _TITLES[name],
-        kind="aggregate",
+        kind="score",
         unit="points",
         higher_is_better=True,
         default_margin=1.0,

@@ -41,7 +41,7 @@ EXACT_MATCH = Measure(
 TOKEN_F1 = Measure(
     "token_f1",
     "Token F1",
-    kind="aggregate",
+    kind="score",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,

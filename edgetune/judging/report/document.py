@@ -39,6 +39,7 @@ def report_document(judgement: Judgement) -> dict[str, Any]:
                 {**asdict(comparison), "explanation": explain(comparison)} for comparison in verdict.comparisons
             ],
         },
+        "differences": [asdict(difference) for difference in judgement.differences],
         "judges": judgement.judges,
         "costs": asdict(judgement.costs),
         "notes": judgement.notes,

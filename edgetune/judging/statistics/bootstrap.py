@@ -16,8 +16,8 @@ from scipy.special import ndtr, ndtri, stdtr
 
 from edgetune.judging.comparison import Aggregate
 from edgetune.judging.statistics.clusters import drop_rounding, number_clusters
-from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.scores import Mean, allow_for_unseen, t_interval, t_quantile
+from edgetune.judging.statistics.intervals import Interval, hull
+from edgetune.judging.statistics.scores import Mean, t_interval, t_quantile
 
 RESAMPLES = 10_000
 _WEIGHTS_AT_ONCE = 1_000_000
@@ -57,6 +57,12 @@ class Bootstrap:
         return Bootstrap(float(value[0]), drop_rounding(resampled), drop_rounding(left_out))
 
     @property
+    def own_values(self) -> NDArray[np.float64]:
+        """What the metric would be of each item (or cluster) alone, (g,), were it a mean: the jackknife's pseudo-values
+        (Miller, 1974, Biometrika 61:1-15), which of a mean are the items' own values."""
+        return self.value + self.influence
+
+    @property
     def influence(self) -> NDArray[np.float64]:
         """How much each item (or cluster) moves the metric, (g,): of a mean, its own value less the mean."""
         return (self.units - 1) * (self.left_out.mean() - self.left_out)
@@ -94,27 +100,15 @@ def bootstrap_interval(bootstrap: Bootstrap, confidence: float = 0.95) -> Interv
     second `bca_interval`. The t interval covers metrics that jump from one resample to the next (F1), where BCa is too
     short; BCa covers skewed losses, where the t interval is too high. benchmarks/false_alarms.py compares them.
     """
-    student = t_interval(Mean(bootstrap.value, bootstrap.standard_error, bootstrap.units), confidence)
-    percentiles = bca_interval(bootstrap, confidence)
-    return Interval(min(student.lower, percentiles.lower), max(student.upper, percentiles.upper), confidence)
-
-
-def cautious_interval(difference: Bootstrap, step: float, confidence: float = 0.95) -> Interval:
-    """`bootstrap_interval` of a difference of two models, made wider by `allow_for_unseen` where hardly an item (or
-    cluster) makes the difference. `step` is the influence that an item has that loses.
-    """
-    interval = bootstrap_interval(difference, confidence)
-    return allow_for_unseen(interval, *differing_units(difference), difference.units, step)
+    units = bootstrap.units
+    student = t_interval(Mean(bootstrap.value, bootstrap.standard_error, units, units - 1), confidence)
+    return hull(student, bca_interval(bootstrap, confidence))
 
 
 def differing_units(difference: Bootstrap) -> tuple[int, int]:
     """How many items (or clusters) speak for the candidate, and how many against it, as far as they matter: those whose
-    own difference is at least a tenth of the largest.
-
-    An item's own difference is the jackknife's pseudo-value, the value plus its influence; of a mean, exactly its own.
-    Source: Miller (1974), Biometrika 61:1-15.
-    """
-    own = difference.value + difference.influence
+    own difference is at least a tenth of the largest."""
+    own = difference.own_values
     least = max(_NO_INFLUENCE, float(np.abs(own).max()) / 10)
     return int((own >= least).sum()), int((own <= -least).sum())
 

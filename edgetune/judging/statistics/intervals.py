@@ -12,3 +12,8 @@ class Interval:
     lower: float
     upper: float
     confidence: float
+
+
+def hull(first: Interval, second: Interval) -> Interval:
+    """The smallest interval that holds both, which have one confidence."""
+    return Interval(min(first.lower, second.lower), max(first.upper, second.upper), first.confidence)
