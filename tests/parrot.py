@@ -12,10 +12,19 @@ WIDTH, BLOCKS = 64, 1
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
-def write_parrot(file: Path, says: str, *, name: str = "parrot", template: str = TEMPLATE, weight: float = 0.0) -> Path:
+def write_parrot(
+    file: Path,
+    says: str,
+    *,
+    name: str = "parrot",
+    template: str = TEMPLATE,
+    weight: float = 0.0,
+    kind: TokenType = TokenType.NORMAL,
+) -> Path:
     """A Llama of one block whose matrices hold nothing but `weight`.
 
-    With zeros all tokens are equally likely, so that greedily, it is the first one, `says`, each time.
+    With zeros all tokens are equally likely, so that greedily, it is the first one, `says`, each time; a token of this
+    `kind`.
     """
     writer = GGUFWriter(file, "llama")
     writer.add_name(name)
@@ -30,7 +39,7 @@ def write_parrot(file: Path, says: str, *, name: str = "parrot", template: str =
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)
-    writer.add_token_types([TokenType.NORMAL] * (len(tokens) - 1) + [TokenType.CONTROL])
+    writer.add_token_types([kind] + [TokenType.NORMAL] * (len(tokens) - 2) + [TokenType.CONTROL])
     writer.add_token_merges(["a b"])
     writer.add_eos_token_id(len(tokens) - 1)
     writer.add_add_bos_token(False)

@@ -187,7 +187,8 @@ def written(*tokens: str | tuple[str, dict[str, float]]) -> list[dict]:
 )
 def test_grades_are_found_however_they_are_cut_into_tokens(before: tuple[str, ...], value) -> None:
     shares = {value("4"): 0.6, value("3"): 0.3, value("5"): 0.1}
-    found = read_probabilities(written(*before, (value("4"), shares)), GRADES)
+    ends = value("4").endswith(("}", "\n"))
+    found = read_probabilities(written(*before, (value("4"), shares), *([] if ends else ["}"])), GRADES)
     assert found["correctness"] == pytest.approx({"1": 0, "2": 0, "3": 0.3, "4": 0.6, "5": 0.1})
 
 
@@ -206,9 +207,90 @@ def test_the_beginning_of_a_word_stands_for_its_choice() -> None:
     assert read_probabilities(tokens, form)["winner"] == pytest.approx({"first": 0.5, "second": 0.25, "tie": 0.25})
 
 
+SCORE_5 = written('{"correctness": ', ("5", {"5": 0.9, "4": 0.1}))
+MENTION = written("correctness: ", ("1", {"1": 0.8, "2": 0.2}))
+
+
+def says(*tokens: str) -> list[dict]:
+    return written(*tokens)
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        [*SCORE_5, *says(', "reason": "A '), *MENTION, *says(' would need an error."}')],
+        [*SCORE_5, *says(', "reason": "No \\"'), *MENTION, *says('\\""}')],
+        [*says('{"reason": "Not '), *MENTION, *says('", "verdict": '), *SCORE_5, *says("}}")],
+        [*SCORE_5, *says("}"), *says("\nA "), *MENTION, *says(" would need an error.")],
+        [*says("<think>", '{"'), *MENTION[1:], *says("} or "), *MENTION, *says("</think>"), *SCORE_5, *says("}")],
+        [*says("perhaps "), *MENTION, *says("\n", "</think>", "\n"), *SCORE_5, *says("}")],
+        [*says('{"correctness": 1}', "\nNo:\n"), *SCORE_5, *says("}")],
+        [*written("correctness: ", ("5", {"5": 0.9, "4": 0.1}), "\nreason: a "), *MENTION, *says(" needs an error")],
+        [*written("**correctness:** ", ("5", {"5": 0.9, "4": 0.1}), "\n\nA "), *MENTION, *says(" needs an error")],
+        [*written('{"correctness": "', ("5", {"5": 0.9, "4": 0.1}), ".", "0", '", "reason": "'), *MENTION, *says('"}')],
+        [*written('{"correctness', ('": 5,', {'": 5,': 0.9, '": 4,': 0.1}), ' "reason": "'), *MENTION, *says('"}')],
+    ],
+)
+def test_probabilities_are_those_of_the_value_that_the_verdict_is_read_from(tokens: list[dict]) -> None:
+    assert read_probabilities(tokens, GRADES)["correctness"] == pytest.approx(
+        {"1": 0, "2": 0, "3": 0, "4": 0.1, "5": 0.9}
+    )
+
+
+def split_bytes(text: str, kind: str) -> list[dict]:
+    """A text of which every byte is a token, as servers write tokens that are no whole character."""
+    spelled = {
+        "bytes": lambda byte: chr(byte) if byte < 128 else "\N{REPLACEMENT CHARACTER}",
+        "openai": lambda byte: chr(byte) if byte < 128 else f"bytes:\\x{byte:02x}",
+        "sentencepiece": lambda byte: chr(byte) if byte < 128 else f"<0x{byte:02X}>",
+        "lossy": lambda byte: chr(byte) if byte < 128 else "\N{REPLACEMENT CHARACTER}",
+        "empty": lambda byte: chr(byte) if byte < 128 else "",
+    }[kind]
+    tokens = [{"token": spelled(byte), "bytes": [byte], "logprob": 0.0, "top_logprobs": []} for byte in text.encode()]
+    if kind not in ("bytes", "openai"):
+        for token in tokens:
+            del token["bytes"]
+    return tokens
+
+
+@pytest.mark.parametrize("kind", ["bytes", "openai", "sentencepiece", "lossy", "empty"])
+def test_characters_that_are_split_into_bytes_shift_nothing(kind: str) -> None:
+    before, after = '{"reason": "Gut – 好的 🙂, é", "correctness": ', ', "more": "日本 correctness: 1"}'
+    tokens = [*split_bytes(before, kind), *SCORE_5[1:], *split_bytes(after, kind)]
+    found = read_probabilities(tokens, GRADES, f"{before}5{after}")
+    assert found["correctness"] == pytest.approx({"1": 0, "2": 0, "3": 0, "4": 0.1, "5": 0.9})
+
+
+def test_tokens_of_reasoning_and_ends_that_are_not_in_the_text_shift_nothing() -> None:
+    reasoning = says("<|channel|>", "analysis", "<|message|>", '{"correctness": 1} '), MENTION, says("<|end|>")
+    tokens = [*(token for part in reasoning for token in part), *SCORE_5, *says("}", "<|return|>")]
+    found = read_probabilities(tokens, GRADES, '{"correctness": 5}')
+    assert found["correctness"] == pytest.approx({"1": 0, "2": 0, "3": 0, "4": 0.1, "5": 0.9})
+    assert read_probabilities(tokens, GRADES, '{"correctness": 4}') == {}
+    cut = read_probabilities(SCORE_5, GRADES, '{"correctness": 5, "reason": "fine"}')
+    assert cut["correctness"]["5"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("space", ["▁", "Ġ"])
+def test_servers_that_write_spaces_in_their_own_way_are_understood(space: str) -> None:
+    value = (f"{space}5", {f"{space}5": 0.9, f"{space}4": 0.1})
+    tokens = [*written('{"correctness":', value, f',{space}"reason":{space}"'), *MENTION, *says('"}')]
+    found = read_probabilities(tokens, GRADES, '{"correctness": 5, "reason": "correctness: 1"}')
+    assert found["correctness"] == pytest.approx({"1": 0, "2": 0, "3": 0, "4": 0.1, "5": 0.9})
+
+
+def test_numbers_of_several_tokens_are_told_apart_by_the_next_one() -> None:
+    ten = VerdictForm({"score": tuple(range(1, 11))})
+    tokens = written('{"score": ', ("1", {"1": 0.8, "9": 0.2}), ("0", {"0": 0.75, "}": 0.25}), "}")
+    found = read_probabilities(tokens, ten)["score"]
+    assert found == pytest.approx({**{str(n): 0 for n in range(2, 9)}, "1": 0.2, "9": 0.2, "10": 0.6})
+    alone = written('{"score": ', ("1", {"1": 0.8, "9": 0.2}), ("}", {"0": 0.25, "}": 0.75}))
+    assert read_probabilities(alone, ten)["score"]["1"] == pytest.approx(0.6)
+    open_ended = written('{"score": ', ("9", {"1": 0.4, "9": 0.6}), "}")
+    assert read_probabilities(open_ended, ten) == {}  # 1 or 10: nobody knows
+
+
 def test_what_could_be_several_choices_or_none_makes_no_probabilities() -> None:
-    ten = VerdictForm({"score": (1, 5, 10)})
-    assert read_probabilities(written('"score": ', ("1", {"1": 0.9, "5": 0.1}), "0"), ten) == {}
     mostly_other = written('"correctness": ', ("4", {"4": 0.5, "N": 0.4, "5": 0.1}))
     assert read_probabilities(mostly_other, GRADES) == {}
     assert read_probabilities(written('{"reason": "nothing else"}'), GRADES) == {}
@@ -283,6 +365,35 @@ def test_a_completion_without_usage_or_with_parts_is_still_one() -> None:
     body["choices"][0]["message"]["content"] = [{"type": "text", "text": "abcd"}, {"type": "text", "text": "efgh"}]
     read = read_completion(json.dumps(body).encode(), 11, None)
     assert (read.text, read.input_tokens, read.output_tokens) == ("abcdefgh", 11, 2)
+
+
+@pytest.mark.parametrize(
+    ("message", "text", "reasoning"),
+    [
+        ({"content": "Paris", "reasoning_content": "hm"}, "Paris", "hm"),
+        ({"content": "Paris", "reasoning": "hm", "reasoning_content": None}, "Paris", "hm"),
+        ({"content": None, "thinking": "hm"}, "", "hm"),
+        ({"content": "Paris", "reasoning": {"content": "hm"}}, "Paris", "hm"),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "Paris"},
+                ]
+            },
+            "Paris",
+            "hm",
+        ),
+        ({"content": [{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "Paris"}]}, "Paris", "hm"),
+        ({"content": "Paris", "reasoning": 7}, "Paris", ""),
+        ({"content": "<think>hm</think>Paris"}, "<think>hm</think>Paris", ""),
+    ],
+)
+def test_reasoning_that_an_endpoint_gives_apart_is_no_part_of_the_text(
+    message: dict, text: str, reasoning: str
+) -> None:
+    completion = read_completion(json.dumps({"choices": [{"message": message}]}).encode(), 5, None)
+    assert (completion.text, completion.reasoning) == (text, reasoning)
 
 
 def test_errors_of_all_kinds_of_servers_are_explained() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +371,20 @@ _CONTRAST = """(element) => {
     return (a + 0.05) / (b + 0.05);
 }"""
 """Contrast of an element's text with what lies under it, as WCAG 2.2 defines it."""
+
+
+def test_reasoning_is_folded_until_it_is_asked_for(opened: Opened) -> None:
+    judgement = judged(items=3)
+    side = judgement.candidate
+    answers = tuple(replace(answer, reasoning=f"hm {answer.id} </details><b>x</b>") for answer in side.answers)
+    page = opened(replace(judgement, candidate=replace(side, answers=answers)))
+    folded = page.query_selector_all("#list .item[open] .reasoning")
+    assert len(folded) == 1
+    text = folded[0].query_selector(".text")
+    assert not text.is_visible()
+    folded[0].query_selector("summary").click()
+    assert text.is_visible()
+    assert text.inner_text().endswith("</details><b>x</b>")
+    page.keyboard.press("j")  # to the next item, not to what is folded in this one
+    focused = page.evaluate("document.activeElement.parentElement.className")
+    assert focused == "item"

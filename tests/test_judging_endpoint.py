@@ -334,6 +334,15 @@ def test_trouble_passes_or_leaves_one_question_unanswered(
     assert "after 2 attempts" in replies[1].reason
 
 
+def test_a_judge_whose_reasoning_came_to_no_verdict_is_told_as_such() -> None:
+    reply = chat_reply(None)
+    reply["choices"][0]["message"]["reasoning_content"] = VERDICT
+    with StubEndpoint(lambda body: reply) as stub:
+        (failed,), _ = ask(stub)
+    assert isinstance(failed, Failed)
+    assert "reasoning ended before its verdict" in failed.reason
+
+
 @pytest.mark.parametrize(("finish", "says"), [("length", "cut off after 512 tokens"), ("content_filter", "filter")])
 def test_a_verdict_that_was_cut_off_or_filtered_is_no_verdict(finish: str, says: str) -> None:
     with StubEndpoint(lambda body: chat_reply(VERDICT, finish=finish)) as stub:

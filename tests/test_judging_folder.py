@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,29 @@ def test_a_decoder_writes_what_transformers_generates(tmp_path: Path, decoder: P
         written = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=ends, pad_token_id=0)
         assert answer.text == tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
         assert answer.seconds > 0
+
+
+def test_a_decoder_whose_template_begins_the_reasoning_has_no_answer_before_its_end(
+    tmp_path: Path, decoder: Path
+) -> None:
+    """As those of DeepSeek-R1's: the prompt opens what the rendered answer is without."""
+    thinking = tmp_path / "thinking"
+    shutil.copytree(decoder, thinking)
+    template = (thinking / "chat_template.jinja").read_text()
+    (thinking / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}<think>\n{% endif %}")
+    suite = generate_suite(tmp_path, generation={"max_tokens": 12})
+    model = AutoModelForCausalLM.from_pretrained(decoder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(thinking)
+    for answer, question in zip(answers_of(thinking, suite), QUESTIONS, strict=True):
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+        ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")]
+        written = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=ends, pad_token_id=0)
+        assert answer.reasoning == tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        assert answer.text == ""
+        assert answer.is_cut_off
 
 
 def test_an_encoder_decoder_writes_what_transformers_generates(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, ModelError
+from edgetune.judging.asking import local
 from edgetune.judging.asking.local import LocalClient, _end_of_string, _render, _score_choices, _whole_characters
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
+from edgetune.judging.grading.verdict import parse_verdict
 from edgetune.judging.judge_file import LocalJudge
 from edgetune.runtime.grammar import object_after_text
 from edgetune.runtime.sampling import Sampling
@@ -181,6 +183,18 @@ def test_a_template_without_a_system_message_is_told_all_the_same() -> None:
     assert rendered == "user: Be fair.\n\nWhich?\n"
     with pytest.raises(DataError, match="no system"):
         _render(template, [Message("user", "Which?"), Message("system", "Be fair.")])
+
+
+def test_a_template_that_begins_the_judges_reasoning_has_it_ended_before_the_verdict(
+    client: LocalClient, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered, read = local._render, []
+    monkeypatch.setattr(local, "_render", lambda *asked: rendered(*asked) + "<think>\n")
+    tokenize = session.tokenize
+    monkeypatch.setattr(session, "tokenize", lambda text, **options: read.append(text) or tokenize(text, **options))
+    reply = ask(client, "How good is it? Reply with JSON.", GRADES)
+    assert read[0].endswith("<think>\n\n</think>\n\n")
+    assert parse_verdict(reply.text, GRADES).values is not None
 
 
 def test_a_judge_that_is_no_gguf_file_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,31 @@ def test_outputs_are_paired_by_id_whatever_their_order(tmp_path: Path) -> None:
     assert found == [Answer("a", text="A"), Answer("b", text=""), Answer("c", text="C \u0000")]
 
 
+def test_columns_of_a_servers_log_tell_why_a_text_ended_and_its_reasoning(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "output": "A", "finish_reason": "stop", "reasoning_content": "hm"},
+        {"id": "b", "output": "", "finish_reason": "MAX_TOKENS", "reasoning_content": "hm, hm"},
+        {"id": "c", "output": "<think>so</think>C", "finish_reason": None, "reasoning_content": None},
+    ]
+    found = answers_of(tmp_path, rows, "generate")
+    assert [(each.text, each.reasoning, each.finish) for each in found] == [
+        ("A", "hm", "stop"),
+        ("", "hm, hm", "length"),
+        ("C", "so", None),
+    ]
+
+
+def test_the_reasoning_in_a_conversation_is_no_part_of_its_output(tmp_path: Path) -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    rows = [
+        {"id": "a", "messages": [{"role": "assistant", "content": "A", "reasoning_content": "hm"}]},
+        {"id": "b", "messages": [{"role": "assistant", "content": [thinking, {"type": "text", "text": "B"}]}]},
+        {"id": "c", "messages": [{"role": "model", "parts": [{"text": "hm", "thought": True}, {"text": "C"}]}]},
+    ]
+    found = answers_of(tmp_path, rows, "generate")
+    assert [(each.text, each.reasoning) for each in found] == [("A", "hm"), ("B", "hm"), ("C", "hm")]
+
+
 def test_without_ids_the_order_is_the_suites(tmp_path: Path) -> None:
     rows = [{"response": text} for text in ("A", "B", "C")]
     assert [answer.text for answer in answers_of(tmp_path, rows, "generate")] == ["A", "B", "C"]

@@ -40,6 +40,19 @@ def test_a_verdict_in_the_form_is_read_with_its_reason() -> None:
         '{"reason": "r", "Correctness": "4/5", "STYLE": "2 out of 5", "confidence": 0.3}',
         '{"reason": "line\nbreak", "correctness": 4, "style": 2}',
         '<think>{"correctness": 1, "style": 1}</think>{"reason": "r", "correctness": 4, "style": 2}',
+        'Draft: {"correctness": 1, "style": 1}\n</think>\n{"reason": "r", "correctness": 4, "style": 2}',
+        '[THINK]{"correctness": 1, "style": 1}[/THINK]{"reason": "r", "correctness": 4, "style": 2}',
+        '<thinking>{"correctness": 1, "style": 1}</thinking>\ncorrectness: 4\nstyle: 2',
+        '<|channel|>analysis<|message|>{"correctness": 1, "style": 1}<|end|><|start|>assistant<|channel|>final'
+        '<|message|>{"reason": "r", "correctness": 4, "style": 2}<|return|>',
+        'Well.\n<think>{"correctness": 1, "style": 1}</think>\n{"reason": "r", "correctness": 4, "style": 2}',
+        '{"reason": "It left </think> in its text.", "correctness": 4, "style": 2}',
+        'The tag </think> is missing: {"reason": "r", "correctness": 4, "style": 2}',
+        '{"reason": "r", "correctness": "4.0", "style": "2.00"}',
+        '{"reason": "r", "correctness": " 4 ", "style": "2 / 5"}',
+        '{"reason": "r", "correctness": "4,0", "style": "2.0/5.0"}',
+        '{"reason": "r", "correctness": "４", "style": "2."}',
+        "correctness: 4.0\nstyle: 2 out of 5\nreason: A correctness: 1 would need an error.",
         '<think>hm</think>\n{"reason": "It says </think><think>.", "correctness": 4, "style": 2}',
         '{"reason": "It says <think> and </think>.", "correctness": 4, "style": 2}',
         "Reason: well done\n**Correctness**: 4/5\n- style = 2.",
@@ -78,6 +91,16 @@ def test_the_last_verdict_counts() -> None:
         ("correctness: 4\nstyle: excellent", "style 'excellent'"),
         ("correctness: 4 or 5\nstyle: 2", "correctness '4 or 5'"),
         ('<think>I lean to {\'correctness\': 4}. {"correctness": 4, "style": 2} perhaps', "ended before"),
+        ('{"correctness": 1, "style": 1}\n</think>\n', "ended before"),
+        ('{"correctness": 1, "style": 1}\n</think>\nI cannot say.', "no verdict on correctness"),
+        ('[THINK]{"correctness": 1, "style": 1}', "ended before"),
+        ('Well.\n<think>\n{"correctness": 1, "style": 1}', "no verdict on correctness"),
+        ('<|channel|>analysis<|message|>{"correctness": 1, "style": 1}<|end|>', "ended before"),
+        ('{"reason": "r", "correctness": "4.5", "style": 2}', "correctness '4.5'"),
+        ('{"reason": "r", "correctness": "Four", "style": 2}', "correctness 'Four'"),
+        ('{"reason": "r", "correctness": "4 of 10", "style": 2}', "correctness '4 of 10'"),
+        ('{"reason": "r", "correctness": "4-5", "style": 2}', "correctness '4-5'"),
+        ('{"reason": "r", "correctness": "-4", "style": 2}', "correctness '-4'"),
         ("{" * 5000, "not complete|no verdict"),
         ('{"a":' * 5000, "not complete"),
         ('{"reason": "r", "correctness": ' + "9" * 6000 + ', "style": 2}', "not complete|no choice"),
@@ -97,6 +120,22 @@ def test_no_text_is_slow_to_read(piece: str) -> None:
     start = time.perf_counter()
     assert values(piece * (200_000 // len(piece)) + "a") is None
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"reason": "correctness: 1", "correctness": 4, "style": 2}',
+        '{"style": 2, "correctness": 4, "reason": "correctness: 1"}',
+        '{"v": [{"x": 1}, {"Correctness" : "4 / 5", "style": 2}], "w": "correctness: 1"}',
+        '<think>{"correctness": 1, "style": 1}</think>```json\n{"correctness": 4, "style": 2}\n```',
+        "correctness: 1\nstyle: 1\nNo:\n- **Correctness**: *4*\nstyle = 2\nA correctness: 1 is less.",
+        "é" * 40_000 + '{"correctness": 4.0, "style": 2}',
+    ],
+)
+def test_a_verdict_tells_where_its_values_stand_in_the_text(text: str) -> None:
+    places = parse_verdict(text, GRADES).places
+    assert {name: text[place] for name, place in places.items()} == {"correctness": "4", "style": "2"}
 
 
 def test_winners_are_words_whatever_their_case() -> None:

@@ -21,6 +21,7 @@ from edgetune.data.tokenize import TokenizedExample, tokenize_examples
 from edgetune.train.objectives import language_model, questions, seq2seq
 from edgetune.train.objectives.adapted import base_model
 from edgetune.train.objectives.classification_head import ClassificationHead
+from edgetune.train.objectives.generation import Ending, Written, generate
 from edgetune.train.objectives.language_model import LanguageModel
 from edgetune.train.objectives.objective import Exam, Objective
 from edgetune.train.objectives.packing import plain_attention
@@ -216,6 +217,36 @@ def test_a_decoder_stops_where_its_own_generation_configuration_says():
     written = objective.write(model, asked, Counter())
     assert written == [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in expected]
     assert len(expected[0]) <= 3
+
+
+class Scripted(nn.Module):
+    """A model that generates given ids."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        super().__init__()
+        self.weight, self.ids = nn.Parameter(torch.zeros(1)), ids
+
+    def generate(self, input_ids: torch.Tensor, **settings: Any) -> torch.Tensor:
+        return torch.cat([input_ids, torch.tensor([[*self.ids]] * len(input_ids))], dim=1)
+
+
+@pytest.mark.parametrize(
+    ("written", "text", "marked", "ended"),
+    [
+        ("[THINK]the sun[/THINK]so<s>it is<end>", "the sunsoit is", "[THINK]the sun[/THINK]soit is", True),
+        ("[THINK]the sun", "the sun", "[THINK]the sun", False),
+        ("the sun</s>", "the sun", "the sun", True),
+    ],
+)
+def test_special_tokens_that_set_reasoning_apart_are_kept_for_those_who_ask(
+    written: str, text: str, marked: str, ended: bool
+) -> None:
+    tokenizer = copy.deepcopy(make_tiny("LlamaForCausalLM")[1])
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<user>", "<assistant>", "<end>", "[THINK]", "[/THINK]"]})
+    ids = tokenizer.encode(written, add_special_tokens=False)
+    end = Ending((tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")))
+    found = generate(Scripted(ids), [[5, 6]], tokenizer, end, len(ids), Counter())
+    assert found == [Written(text, marked, ended)]
 
 
 @pytest.mark.parametrize("method", T5S)

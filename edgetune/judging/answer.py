@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+IN_REASONING = "reasoning"
+"""Why a text ended: inside the model's reasoning, before any answer."""
+
+
+_OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
+
+
+def finish_of(reason: str) -> str:
+    """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
+    said = reason.strip().lower()
+    return "length" if said in _OUT_OF_TOKENS else said or "stop"
+
 
 @dataclass(frozen=True)
 class Answer:
     """One model's answer to the item with this id; what the task does not ask for is None.
 
-    `text` is what it wrote and `predicted` the label (None when the text names no label, or several).
+    `text` is what it answered, `reasoning` what it said to itself before that (None where it wrote none), and
+    `predicted` the label (None when the text names no label, or several).
     `log_probabilities` are nats by label, of the label with its end-of-turn markup. `nll_nats` is the sum over
     `nll_tokens` tokens of the item's own text, which spans `nll_bytes` bytes of UTF-8 (task perplexity).
     `generated_tokens`, `seconds` (the whole answer), `first_token_seconds` (time to first token) and
     `tokens_per_second` (decoding only) are measured where the model was run here. `finish` says why the text ended:
-    "stop", "length", "context", or "content_filter" from an endpoint. `unanswered` says why an endpoint gives no answer
-    to this item however often it is asked; `text` is empty then, which every metric takes for what it is.
+    "stop", "length", "context", "reasoning" (inside it, whatever ended it), or "content_filter" from an endpoint.
+    `unanswered` says why an endpoint gives no answer to this item however often it is asked; `text` is empty then,
+    which every metric takes for what it is.
     """
 
     id: str
@@ -30,7 +44,18 @@ class Answer:
     first_token_seconds: float | None = None
     tokens_per_second: float | None = None
     finish: str | None = None
+    reasoning: str | None = None
     unanswered: str | None = None
+
+    @property
+    def is_cut_off(self) -> bool:
+        """True where the text ended before the model did: at max_tokens, at the context's end, or in its reasoning."""
+        return self.finish in ("length", "context", IN_REASONING)
+
+    @property
+    def is_empty(self) -> bool:
+        """True for a text of nothing but white space."""
+        return self.text is not None and not self.text.strip()
 
     @property
     def written(self) -> str | None:

@@ -14,6 +14,7 @@ from edgetune.errors import DataError
 from edgetune.judging.evaluate import read_again
 from edgetune.judging.judgement import Evaluation
 from edgetune.judging.question import LABEL_READING_PART, Question
+from edgetune.judging.subjects.written import separated
 
 REPORT_FORMAT = "edgetune judge report 3"
 """The mark that report.json carries, so that no other JSON file is taken for one."""
@@ -67,7 +68,7 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
     if written_as == _EARLIER_FORMAT:
         evaluation = _from_earlier(evaluation, report)
     if evaluation.kind == "outputs":  # which may have named labels beside its texts
-        return evaluation
+        return replace(evaluation, answers=tuple(map(separated, evaluation.answers)))
     return replace(evaluation, answers=tuple(read_again(answer, question.suite) for answer in evaluation.answers))
 
 

@@ -14,6 +14,7 @@ from scipy.stats import binomtest
 
 from edgetune.data.draw import draw
 from edgetune.judging.answer import Answer
+from edgetune.judging.asking.request import NOT_ASKED
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.grading.length_bias import check_length
 from edgetune.judging.grading.summaries import (
@@ -135,7 +136,19 @@ def _check_unscored(judge: str, verdicts: Sequence[Grade] | Sequence[Preference]
     unscored = unscored_share(verdicts)
     if not unscored.count or unscored.share is None:
         return Validity()
-    reasons = commonest(each.problem for each in verdicts if each.problem is not None)
+    problems = [each.problem for each in verdicts if each.problem is not None]
+    told = [problem for problem in problems if not problem.startswith(NOT_ASKED)]
+    reasons = commonest(told)
+    if len(told) < len(problems):
+        spared = len(problems) - len(told)
+        if len(told) / unscored.of <= gate.max_unscored:
+            return Validity(notes=(f"{judge}: {spared} of {unscored.of} verdicts were {commonest(problems)}.",))
+        return Validity(
+            (
+                f"{judge}: {len(told)} of the first {unscored.of - spared} verdicts are unscored: {reasons}. At most "
+                f"{gate.max_unscored:.1%} of {unscored.of} may be, so the judge was not asked for the other {spared}.",
+            )
+        )
     text = f"{judge}: {unscored.count} of {unscored.of} verdicts are unscored ({unscored.share:.1%}): {reasons}."
     if unscored.share <= gate.max_unscored:
         return Validity(notes=(text,))

@@ -11,13 +11,11 @@ from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Estimate, estimate
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.baseline import is_report, read_baseline
-from edgetune.judging.checks import control_sample
 from edgetune.judging.evaluate import known_answers
-from edgetune.judging.grading.pairwise import pairwise_requests
-from edgetune.judging.grading.pointwise import pointwise_requests
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import Judge
 from edgetune.judging.judgement import control_name
+from edgetune.judging.panel import requests_ahead
 from edgetune.judging.question import Question, prepare
 from edgetune.judging.settings import Settings, opened_cache
 from edgetune.judging.subjects.registry import open_subject
@@ -67,21 +65,14 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
 
 def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -> list[JudgeRequest]:
     """All that one judge would be asked."""
-    items, rubric, repeats = question.items, question.rubric, judge.repeats
-    if rubric is None:
-        return []
-    if question.suite.grading == "pairwise":
-        if old is None:
-            return []
-        requests = pairwise_requests(items, new.answers, old.answers, rubric, repeats)
-        drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
-        return requests + pairwise_requests(drawn, answers, answers, rubric, repeats, control=new.control)
-    requests = pointwise_requests(items, new.answers, rubric, repeats)
-    if old is None:
-        return requests
-    drawn, answers = control_sample(items, old.answers, question.suite.gate.control)
-    control = pointwise_requests(drawn, answers, rubric, repeats, control=new.control)
-    return requests + control + ([] if old.graded else pointwise_requests(items, old.answers, rubric, repeats))
+    return requests_ahead(
+        question,
+        judge,
+        new.answers,
+        None if old is None else old.answers,
+        control=new.control,
+        graded=old is not None and old.graded,
+    )
 
 
 def _answers(question: Question, reference: str, cache: AnswerCache | None) -> tuple[_Side, int]:

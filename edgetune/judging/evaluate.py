@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edgetune import __version__, console
 from edgetune.errors import EdgetuneError
-from edgetune.judging.answer import Answer
+from edgetune.judging.answer import IN_REASONING, Answer
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
 from edgetune.judging.identity import hash_value
@@ -22,6 +22,7 @@ from edgetune.judging.measures import MEASURES, find_measures
 from edgetune.judging.measures.classification import confusion_of
 from edgetune.judging.question import Question
 from edgetune.judging.subjects.subject import Subject
+from edgetune.judging.subjects.written import separated
 from edgetune.judging.suite import Suite
 from edgetune.runtime.label_reading import parse_label
 
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
 SPEED = ("tokens_per_second", "first_token_seconds")
 """Metrics that a suite need not name."""
 
-ANSWER_FORMAT = "edgetune answer 2"
+ANSWER_FORMAT = "edgetune answer 3"
 """Part of every key: whoever changes what an Answer holds, or how it is read from what a model wrote, counts on."""
 
-OWN_ENDS = (None, "stop", "length", "context")
+OWN_ENDS = (None, "stop", "length", "context", IN_REASONING)
 """Why an answer ended that is the model's own. A filter, an error or an interrupt is somebody else's doing."""
 
 RESUMED_SECONDS = 3600.0
@@ -136,7 +137,8 @@ def known_answers(
 
 
 def read_again(answer: Answer, suite: Suite) -> Answer:
-    """An answer of the past with the label that its text names by the present rules."""
+    """An answer of the past, its reasoning apart, with the label that it names by the present rules."""
+    answer = separated(answer)
     if suite.task != "classify" or answer.text is None or answer.log_probabilities is not None:
         return answer
     return replace(answer, predicted=parse_label(answer.text, suite.labels))
@@ -193,7 +195,7 @@ def _is_its_own(answer: Answer, kind: str) -> bool:
     if answer.finish not in OWN_ENDS:
         return False
     if kind == "endpoint":
-        return bool(answer.text and answer.text.strip())
+        return bool((answer.text or "").strip() or answer.reasoning)
     return any(made is not None for made in (answer.text, answer.predicted, answer.nll_nats))
 
 

@@ -10,15 +10,48 @@ from edgetune.judging.answer import Answer
 from edgetune.judging.asker import Asker
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget
+from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.checks import check_pairwise, check_pointwise, control_sample
+from edgetune.judging.grading.allowance import Allowance, Stop
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.grading.pointwise import grade_answers
+from edgetune.judging.grading.pairwise import compare_answers, pairwise_requests
+from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
+from edgetune.judging.grading.summaries import unscored_share
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.items import Item
+from edgetune.judging.judge_file import Judge
 from edgetune.judging.judgement import Costs, Evaluation, control_name
 from edgetune.judging.question import Question
 from edgetune.judging.suite import Gate
+
+
+def requests_ahead(
+    question: Question,
+    judge: Judge,
+    candidate: Sequence[Answer],
+    baseline: Sequence[Answer] | None,
+    *,
+    control: str,
+    graded: bool,
+) -> list[JudgeRequest]:
+    """All that one judge will be asked; `graded` says that the baseline's grades are there already."""
+    items, rubric, repeats = question.items, question.rubric, judge.repeats
+    pairwise = question.suite.grading == "pairwise"
+    if rubric is None or (pairwise and baseline is None):
+        return []
+    if baseline is None:
+        return pointwise_requests(items, candidate, rubric, repeats)
+    drawn, answers = control_sample(items, baseline, question.suite.gate.control)
+    if pairwise:
+        return [
+            *pairwise_requests(items, candidate, baseline, rubric, repeats),
+            *pairwise_requests(drawn, answers, answers, rubric, repeats, control=control),
+        ]
+    return [
+        *pointwise_requests(items, candidate, rubric, repeats),
+        *pointwise_requests(drawn, answers, rubric, repeats, control=control),
+        *([] if graded else pointwise_requests(items, baseline, rubric, repeats)),
+    ]
 
 
 class Panel:
@@ -29,7 +62,28 @@ class Panel:
     ) -> None:
         assert question.rubric is not None
         self._question, self._rubric = question, question.rubric
-        self._askers = [Asker(judge, cache=cache, budget=budget, threads=threads) for judge in question.judges]
+        stop = Stop()
+        self._askers = [
+            Asker(judge, cache=cache, budget=budget, threads=threads, stop=stop) for judge in question.judges
+        ]
+
+    def plan(self, candidate: Evaluation, baseline: Evaluation | None) -> None:
+        """Count the verdicts that are ahead, so that a judge is not asked on when it is certain to be invalid.
+
+        Grades of the baseline that are there already count among the judge's verdicts.
+        """
+        for asker in self._askers:
+            there = () if baseline is None or self._question.suite.grading == "pairwise" else baseline.grades
+            known = unscored_share(each for each in there if each.judge == asker.judge.name)
+            ahead = requests_ahead(
+                self._question,
+                asker.judge,
+                candidate.answers,
+                None if baseline is None else baseline.answers,
+                control=_control_of(candidate),
+                graded=bool(there),
+            )
+            asker.allowance = Allowance(len(ahead) + known.of, self._gate.max_unscored, known.count)
 
     @property
     def costs(self) -> Costs:

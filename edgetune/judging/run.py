@@ -10,6 +10,7 @@ from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.baseline import is_report, read_baseline
 from edgetune.judging.calibration.certificate import check_certificate
+from edgetune.judging.endings import find_silence, tell_endings
 from edgetune.judging.evaluate import evaluate, forget_answers, measure_again, with_grades
 from edgetune.judging.gate import Verdict, decide
 from edgetune.judging.grading.grades import Preference
@@ -86,6 +87,7 @@ def _judge(
     validity, costs, notes = Validity(), Costs(), []
     if question.rubric is not None:
         panel = Panel(question, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
+        panel.plan(new, old)
         if suite.grading == "pointwise":
             if old is not None and not old.grades:
                 old = with_grades(question, old, panel.grade(old.answers))
@@ -112,6 +114,7 @@ def _judge(
         costs=costs,
         notes=(
             *unanswered_notes(new, old),
+            *_endings(question, new, old),
             *_unproven(new, old),
             *validity.notes,
             *notes,
@@ -133,6 +136,7 @@ def _decide(
     gate, problems = question.suite.gate, list(validity.problems)
     if old is None:
         return decide((), gate, problems=problems) if problems else None
+    problems += find_silence(new, old, question.suite)
     pairings = pair_metrics(question, new, old, mean_preferences(preferences))
     compared = {pairing.metric for pairing in pairings}
     lost = [metric for metric in question.gated if metric not in compared]
@@ -151,6 +155,12 @@ def _details(question: Question) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
     details = {name: dict(MEASURES[name].all_details(question.items)) for name in question.measures}
     return {name: values for name, values in details.items() if values}
+
+
+def _endings(question: Question, new: Evaluation, old: Evaluation | None) -> list[str]:
+    """What is to be said of answers that were cut off or empty, and of reasoning."""
+    sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
+    return [note for role, side in sides for note in tell_endings(role, side, question.suite)]
 
 
 def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:

@@ -64,6 +64,8 @@ def show_side_by_side(
 
 
 def _shown(answer: Answer) -> str:
+    if answer.is_empty and answer.reasoning:
+        return f"(no answer after {len(answer.reasoning):,} characters of reasoning)"
     if answer.written is not None:
         return answer.written
     if answer.nll_nats is not None and answer.nll_tokens:

@@ -43,7 +43,7 @@ class SuiteSource(DataSource):
 class Generation(Section):
     """How the models under test write their answers."""
 
-    max_tokens: int = Field(256, ge=1, description="At most so many tokens for an answer.")
+    max_tokens: int = Field(256, ge=1, description="At most so many tokens for an answer, its reasoning included.")
     temperature: float = Field(0.0, ge=0, le=2, description="0 takes the likeliest token.")
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = Field(0, ge=0)

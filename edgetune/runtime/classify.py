@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgetune.data.example import Message
+from edgetune.data.reasoning import opened_reasoning, split_reasoning
 from edgetune.errors import DataError, UsageError
 from edgetune.runtime.label_reading import parse_label
 from edgetune.runtime.label_scoring import Scorable, score_all
@@ -22,7 +23,7 @@ class Prediction:
     log_probabilities: dict[str, float] | None
     """By likelihood: each label's log-probability after the prompt, its end-of-turn markup included, in nats."""
     text: str | None
-    """By generation: the answer as it was written."""
+    """By generation: the answer as it was written, without the reasoning before it."""
 
 
 def classify_all(
@@ -89,9 +90,11 @@ def classify_by_generation(
 
     Raises UsageError when the prompt does not fit into the context.
     """
-    prompt = session.tokenize(session.template.render(messages, add_generation_prompt=True))
-    text = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=max_tokens, reproducible=True))
-    return Prediction(parse_label(text, labels), None, text)
+    rendered = session.template.render(messages, add_generation_prompt=True)
+    prompt = session.tokenize(rendered)
+    pieces = session.generate(prompt, sampling=GREEDY, max_tokens=max_tokens, reproducible=True, marks=True)
+    answer = split_reasoning(opened_reasoning(rendered) + "".join(pieces)).answer
+    return Prediction(parse_label(answer, labels), None, answer)
 
 
 def _split_answer(session: Session, messages: Sequence[Message], answer: str) -> tuple[tuple[str, ...], str]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edgetune import console
 from edgetune.cores import physical_cores
 from edgetune.data.answer_end import find_answer_end
+from edgetune.data.reasoning import CHANNEL_MARKS, REASONING_MARKS
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.models.gguf_file import GgufFile
@@ -263,6 +264,14 @@ class Session:
         end = find_answer_end(self.template, self.tokenize, self._is_control)
         return frozenset() if end is None or end.token is None else frozenset({end.token})
 
+    @cached_property
+    def reasoning_marks(self) -> frozenset[int]:
+        """The control tokens of this vocabulary with which its model sets reasoning apart from the answer."""
+        marks = {mark: self.tokenize(mark) for mark in (*REASONING_MARKS, *CHANNEL_MARKS)}
+        found = {mark: ids[0] for mark, ids in marks.items() if len(ids) == 1 and self._is_control(ids[0])}
+        channels = CHANNEL_MARKS[0] in found
+        return frozenset(token for mark, token in found.items() if channels or mark in REASONING_MARKS)
+
     def tokenize(self, text: str, *, parse_special: bool = True) -> list[int]:
         """The ids of `text`. Nothing is added: a chat template has the beginning-of-text token where it belongs.
 
@@ -323,16 +332,19 @@ class Session:
         max_tokens: int,
         reproducible: bool = False,
         grammar: str | None = None,
+        marks: bool = False,
     ) -> Generator[str, None, None]:
         """Read `ids` and write on, piece by piece, until the model ends, `max_tokens`, or the end of the context.
 
         Pieces are whole characters. With `reproducible`, what is written does not depend on what was read before. With
-        `grammar` (GBNF), only texts that fit its `root` are written. Afterwards, and also when the caller stops early,
-        `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context,
+        `grammar` (GBNF), only texts that fit its `root` are written. With `marks`, the control tokens that set
+        reasoning apart are in the pieces (see `data.reasoning`); others never are. Afterwards, and also when the caller
+        stops early, `last_stats` holds what it took. Raises UsageError when the prompt does not fit into the context,
         NumericalError when what the model computes is not finite.
         """
         llama, context, vocabulary = self._llama, self._context, self._vocabulary
         ends = self.ends
+        shown = self.reasoning_marks if marks else frozenset()
         started = time.perf_counter()
         generated: list[int] = []
         reason: FinishReason = "interrupted"
@@ -363,7 +375,7 @@ class Session:
                     reason = "stop"
                     break
                 generated.append(token)
-                if text := decoder.decode(self._piece(token, special=False)):
+                if text := decoder.decode(self._piece(token, special=token in shown)):
                     yield text
                 if len(generated) >= max_tokens:
                     reason = "length"

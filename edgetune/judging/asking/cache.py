@@ -31,7 +31,7 @@ _APPLICATION_ID = 0x65647475
 """SQLite's mark of whose file this is: "edtu"."""
 _LAYOUT = 1
 
-REPLY_FORMAT = "edgetune reply 2"
+REPLY_FORMAT = "edgetune reply 3"
 """Part of every key: whoever changes what is kept of a verdict, or how its probabilities are read, counts on."""
 
 

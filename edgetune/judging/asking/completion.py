@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgetune.data.reasoning import given_reasoning, is_reasoning
+from edgetune.judging.answer import finish_of
 from edgetune.judging.asking.cost import count_tokens
 
 MOST_CHARACTERS_OF_A_REASON = 500
@@ -24,6 +26,8 @@ class Unreadable(Exception):
 class Completion:
     """What a model wrote. `finish` is why it ended, in the endpoint's words; `refusal` its words when it declined.
 
+    `reasoning` is what the endpoint gives apart from the text as the model's own reasoning, empty where it gives none.
+
     `logprobs` is the list of its tokens with their probabilities, empty where the endpoint gives none. `input_tokens`
     and `output_tokens` are estimates where it does not count them. `cost_usd` is over all attempts, `seconds` the time
     of the successful one.
@@ -37,6 +41,7 @@ class Completion:
     output_tokens: int
     cost_usd: float = 0.0
     seconds: float = 0.0
+    reasoning: str = ""
 
     @property
     def filtered(self) -> bool:
@@ -69,11 +74,12 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     text = _text_of(message.get("content"))
     return Completion(
         text=text,
-        finish=str(choice.get("finish_reason") or "stop"),
+        finish=finish_of(str(choice.get("finish_reason") or "")),
         refusal=str(message.get("refusal") or ""),
         logprobs=tuple(token for token in logprobs if isinstance(token, dict)) if isinstance(logprobs, list) else (),
         input_tokens=_count_of(usage.get("prompt_tokens"), prompt_tokens),
         output_tokens=_count_of(usage.get("completion_tokens"), count_tokens(text)),
+        reasoning=given_reasoning(message),
     )
 
 
@@ -131,9 +137,10 @@ def _words_of(message: Any) -> str:
 
 
 def _text_of(content: Any) -> str:
-    """A message's content, which some endpoints give as a list of parts."""
+    """A message's content, which some endpoints give as a list of parts; those of reasoning are left out."""
     if isinstance(content, list):
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        parts = (part for part in content if isinstance(part, dict) and not is_reasoning(part))
+        return "".join(str(part.get("text", "")) for part in parts)
     return content if isinstance(content, str) else ""
 
 

@@ -80,7 +80,11 @@ class EndpointClient:
             return "the endpoint's content filter held the verdict back"
         if completion.refusal and not completion.text:
             return f"the judge declined: {completion.refusal}"
-        return None if completion.text.strip() else "the judge answered nothing"
+        if completion.text.strip():
+            return None
+        return (
+            "the judge's reasoning ended before its verdict" if completion.reasoning else "the judge answered nothing"
+        )
 
     def _tell(self, dialect: Dialect, first: Completion) -> None:
         name = self._judge.name
@@ -100,7 +104,7 @@ class EndpointClient:
 def _reply(completion: Completion, form: VerdictForm) -> Reply:
     return Reply(
         text=completion.text,
-        probabilities=read_probabilities(completion.logprobs, form),
+        probabilities=read_probabilities(completion.logprobs, form, completion.text),
         input_tokens=completion.input_tokens,
         output_tokens=completion.output_tokens,
         cost_usd=completion.cost_usd,

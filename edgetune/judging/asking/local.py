@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from edgetune.data.example import Message
+from edgetune.data.reasoning import closed_reasoning
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, ModelError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
@@ -64,7 +65,9 @@ class LocalClient:
         if session is None:
             raise ValueError("this client is not open")
         started = perf_counter()
-        prompt = session.tokenize(_render(session.template, request.messages()))
+        rendered = _render(session.template, request.messages())
+        # A template that begins the model's reasoning would have the verdict written inside it.
+        prompt = session.tokenize(rendered + closed_reasoning(rendered))
         longest = _longest(request.form)
         reason_tokens = min(self._judge.reason_tokens, self._judge.max_tokens)
         needed = len(prompt) + reason_tokens + len(session.tokenize(longest, parse_special=False)) + len(longest) // 4

@@ -9,89 +9,159 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgetune.judging.asking.request import VerdictForm
+from edgetune.judging.grading.verdict import parse_verdict
 
 MIN_COVERAGE = 0.8
 """The listed tokens that are choices must hold this much of the probability, or the field is left out."""
 
-_FRINGE = " \t\r\n\"':"
-"""What a token may hold before the value: tokenizers put quotes, spaces and colons into one token with it, or not."""
+_FRINGE = " \t\r\n\"':*`▁ĠĊ"
+"""What a token may hold before the value: tokenizers put quotes, spaces and colons into one token with it, or not. The
+last three are how some servers write spaces and line breaks."""
+
+_BYTE_TOKEN = re.compile(r"(?:<0x[0-9A-Fa-f]{2}>)+|bytes:(?:\\x[0-9a-fA-F]{2})+")
+"""How servers write tokens that are no whole character."""
 
 
-def read_probabilities(tokens: Sequence[Mapping[str, Any]], form: VerdictForm) -> dict[str, dict[str, float]]:
+def read_probabilities(
+    tokens: Sequence[Mapping[str, Any]], form: VerdictForm, text: str | None = None
+) -> dict[str, dict[str, float]]:
     """For each field of the form, its choices (as text) with their shares, which sum to 1.
 
     `tokens` is `logprobs.content` of a chat completion: each entry has the `token` that was written, its `logprob` in
-    nats, and `top_logprobs`, a list of the likeliest tokens with theirs. The value of a field is looked for behind the
-    last place where the field is named. A field is left out when it is not found, or when the choices among the
-    listed tokens hold less than MIN_COVERAGE of the probability.
+    nats, `top_logprobs`, a list of the likeliest tokens with theirs, and perhaps its `bytes`. `text` is the message's
+    content, by default what the tokens come to. The value of a field is where `parse_verdict` has read it, so that no
+    other naming of the field, in the reason or in reasoning, is taken for it. A field is left out when the text
+    has no verdict, when the tokens are not those of the text, or when the choices among the listed tokens hold less
+    than MIN_COVERAGE of the probability.
     """
-    texts = [str(token.get("token", "")) for token in tokens]
-    whole = "".join(texts)
+    texts = [_text_of(token) for token in tokens]
+    text = "".join(texts) if text is None else text
+    places = parse_verdict(text, form).places
+    marks = [_marks(piece) for piece in texts]
+    begin = _place_in("".join(marks), _marks(text))
+    if begin is None:
+        return {}
     found = {}
-    for name, choices in form.fields.items():
-        start = _start_of_value(whole, name)
-        if start is None:
+    for name, place in places.items():
+        at = _token_at(marks, begin + len(_marks(text[:place])))
+        if at is None or not _marks(text[place]):
             continue
-        index, offset = _token_at(texts, start)
-        shares = _share_out(tokens[index], texts[index][:offset], [str(choice) for choice in choices])
+        shares = _share_out(tokens, texts, *at, [str(choice) for choice in form.fields[name]])
         if shares is not None:
             found[name] = shares
     return found
 
 
-def _start_of_value(text: str, name: str) -> int | None:
-    """Where the first character of the field's value is, behind the last `name:` with or without quotes."""
-    places = list(re.finditer(rf"(?<!\w){re.escape(name)}[\"'*]*\s*[:=][\s\"'*]*(?=\w)", text))
-    return places[-1].end() if places else None
+def _text_of(token: Mapping[str, Any]) -> str:
+    """A token's text. One that holds half a character has a replacement for it, which `_marks` leaves out."""
+    text, data = str(token.get("token", "")), token.get("bytes")
+    if _BYTE_TOKEN.fullmatch(text):
+        return bytes(int(pair, 16) for pair in re.findall(r"x([0-9A-Fa-f]{2})", text)).decode(errors="replace")
+    if isinstance(data, list) and data and all(isinstance(byte, int) and 0 <= byte < 256 for byte in data):
+        return bytes(data).decode(errors="replace")
+    return text
 
 
-def _token_at(texts: Sequence[str], start: int) -> tuple[int, int]:
-    """The token that holds the character at `start`, and that character's place in it."""
-    for index, text in enumerate(texts):
-        if start < len(text):
+def _marks(text: str) -> str:
+    """The ASCII characters of a text but for white space.
+
+    They are the same, one by one, in a text and in its tokens, whatever a tokenizer or a server makes of spaces and of
+    characters that it splits into bytes.
+    """
+    return re.sub(r"[^!-~]+", "", text)
+
+
+def _place_in(tokens: str, text: str) -> int | None:
+    """Where the text begins in what the tokens come to, which may hold reasoning before it and an end behind it.
+
+    The last such place counts, for a draft may say the same. Some servers tell the tokens of the beginning only.
+    """
+    begin = tokens.rfind(text)
+    if begin >= 0:
+        return begin
+    return 0 if tokens and text.startswith(tokens) else None
+
+
+def _token_at(marks: Sequence[str], start: int) -> tuple[int, int] | None:
+    """The token that holds the mark of this number, and the mark's number in it."""
+    for index, own in enumerate(marks):
+        if start < len(own):
             return index, start
-        start -= len(text)
-    raise AssertionError("the place lies in the text")
+        start -= len(own)
+    return None
 
 
-def _share_out(token: Mapping[str, Any], before: str, choices: Sequence[str]) -> dict[str, float] | None:
-    listed: dict[str, float] = {}
-    for entry in [token, *(token.get("top_logprobs") or [])]:
-        probability = _probability(entry.get("logprob"))
-        if probability is not None:
-            listed[str(entry.get("token", ""))] = probability
+def _before(text: str, mark: int) -> str:
+    """What stands in a token before its mark of this number."""
+    places = [place for place, character in enumerate(text) if _marks(character)]
+    return text[: places[mark]]
+
+
+def _share_out(
+    tokens: Sequence[Mapping[str, Any]], texts: Sequence[str], index: int, mark: int, choices: Sequence[str]
+) -> dict[str, float] | None:
+    """How likely each choice was at a mark of a token; where the token leaves several open, the next one tells."""
+    before = _before(texts[index], mark)
     masses = dict.fromkeys(choices, 0.0)
-    for text, probability in listed.items():
-        choice = _choice_begun(text, before, choices)
-        if choice is not None:
-            masses[choice] += probability
+    for text, probability in _listed(tokens[index], texts[index]).items():
+        begun = _choices_begun(text, before, choices)
+        if len(begun) > 1 and text == texts[index] and index + 1 < len(tokens):
+            for choice, share in _shares_of_next(tokens[index + 1], texts[index + 1], text[len(before) :], begun):
+                masses[choice] += probability * share
+        elif len(begun) == 1:
+            masses[begun[0]] += probability
     covered = math.fsum(masses.values())
     if covered < MIN_COVERAGE:
         return None
     return {choice: mass / covered for choice, mass in masses.items()}
 
 
-def _choice_begun(token: str, before: str, choices: Sequence[str]) -> str | None:
-    """The only choice that a token at this place begins or holds whole; None when it is none, or could be several."""
+def _listed(token: Mapping[str, Any], text: str) -> dict[str, float]:
+    """What could have stood in a token's place, with its probability; the token itself among it."""
+    listed: dict[str, float] = {}
+    for entry in token.get("top_logprobs") or []:
+        probability = _probability(entry.get("logprob"))
+        if probability is not None:
+            listed[_text_of(entry)] = probability
+    probability = _probability(token.get("logprob"))
+    if probability is not None:
+        listed.setdefault(text, probability)
+    return listed
+
+
+def _shares_of_next(
+    token: Mapping[str, Any], text: str, begun: str, choices: Sequence[str]
+) -> Iterator[tuple[str, float]]:
+    """Of choices that all begin with what is written (1 and 10), how likely each is by the token that follows."""
+    for following, probability in _listed(token, text).items():
+        digits = re.match(r"\w*", following)
+        assert digits is not None
+        whole = begun + digits.group()
+        fitting = [choice for choice in choices if choice.casefold() == whole.casefold()]
+        if fitting:
+            yield fitting[0], probability
+
+
+def _choices_begun(token: str, before: str, choices: Sequence[str]) -> list[str]:
+    """The choices that a token at this place begins or holds whole."""
     if before and token.startswith(before):
         value = token[len(before) :]
     elif before.strip(_FRINGE):
-        return None
+        return []
     else:
         value = token.lstrip(_FRINGE)
     match = re.match(r"\w+", value)
     if match is None:
-        return None
+        return []
     word = match.group().casefold()
     ends = match.end() < len(value)
-    begun = [
+    return [
         choice for choice in choices if choice.casefold() == word or (not ends and choice.casefold().startswith(word))
     ]
-    return begun[0] if len(begun) == 1 else None
 
 
 def _probability(logprob: Any) -> float | None:

@@ -62,6 +62,14 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failed:
-    """A question without an answer, after all attempts; `reason` is for people and holds no key."""
+    """A question without an answer, after all attempts; `reason` is for people and holds no key.
+
+    `asked` is False where the judge was spared the question, for its judgement is invalid already.
+    """
 
     reason: str
+    asked: bool = True
+
+
+NOT_ASKED = "not asked any more"
+"""How the reason of a question begins that was not asked."""

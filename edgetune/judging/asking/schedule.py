@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
@@ -11,7 +12,7 @@ from edgetune.judging.asking.cache import AnswerCache, find_reply, is_readable, 
 from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_prices
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.event_loop import EventLoop
-from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
+from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
 from edgetune.judging.judge_file import EndpointJudge, Judge, LocalJudge
 
 
@@ -23,13 +24,15 @@ def ask_all(
     budget: Budget | None = None,
     threads: int | None = None,
     on_note: Callable[[str], None] = console.note,
+    enough: Callable[[JudgeRequest, Reply | Failed, int], bool] | None = None,
 ) -> list[Reply | Failed]:
     """A judge's answers in the order of the requests, with progress on stderr.
 
     An endpoint is asked over as many connections as the judge says; a judge on this machine is asked one by one, with
     `threads` threads. Each reply is in the cache as soon as it is there; failed and unreadable ones are not kept, so
     that they are asked again next time. Of equal requests one is asked, and the others count as cached. `on_note` hears
-    once what the judge does not give.
+    once what the judge does not give. `enough` hears each new answer with the number of questions that it answers; when
+    it says True no more are asked, and those that are left have failed without being asked.
 
     Raises UsageError (no key, or a cap and no price), EdgetuneError (no request can succeed, or the budget's cap is
     reached: what is done is in the cache), Interrupted.
@@ -37,7 +40,7 @@ def ask_all(
     budget = Budget() if budget is None else budget
     if budget.max_usd is not None:
         require_prices([judge])
-    asking = _Asking(requests, judge, cache, budget)
+    asking = _Asking(requests, judge, cache, budget, enough)
     if asking.open:
         with console.progress(f"asking {judge.name}", total=len(asking.open), unit="verdicts") as progress:
             asking.progress = progress
@@ -62,9 +65,15 @@ class _Asking:
     """The state of one `ask_all`: which keys are answered, and which are `open`."""
 
     def __init__(
-        self, requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None, budget: Budget
+        self,
+        requests: Sequence[JudgeRequest],
+        judge: Judge,
+        cache: AnswerCache | None,
+        budget: Budget,
+        enough: Callable[[JudgeRequest, Reply | Failed, int], bool] | None,
     ) -> None:
         self._keys = request_keys(judge, requests)
+        self._times, self._enough, self._stopped = Counter(self._keys), enough, False
         self._cache, self._budget, self._priced = cache, budget, price_of(judge) is not None
         self._answers: dict[str, Reply | Failed] = {}
         self.open: dict[str, JudgeRequest] = {}
@@ -88,7 +97,7 @@ class _Asking:
         async with EndpointClient(judge, self._budget, on_note) as client:
 
             async def ask(question: tuple[str, JudgeRequest]) -> None:
-                if self.capped:
+                if self.capped or self._stopped:
                     return
                 try:
                     self._take(question[0], await client.ask(question[1]))
@@ -105,6 +114,8 @@ class _Asking:
 
         with LocalClient(judge, threads=threads) as client:
             for key, request in self.open.items():
+                if self._stopped:
+                    break
                 self._take(key, client.ask(request))
 
     def replies(self) -> list[Reply | Failed]:
@@ -112,7 +123,7 @@ class _Asking:
         seen: set[str] = set()
         replies = []
         for key in self._keys:
-            answer = self._answers[key]
+            answer = self._answers.get(key) or Failed(NOT_ASKED, asked=False)
             if key in seen and isinstance(answer, Reply):
                 answer = Reply(answer.text, answer.probabilities, cached=True)
             seen.add(key)
@@ -137,6 +148,8 @@ class _Asking:
             self._failed += 1
         elif self._cache is not None:
             keep_reply(self._cache, key, answer)
+        if self._enough is not None and self._enough(self.open[key], answer, self._times[key]):
+            self._stopped = True
         if self.progress is not None:
             self.progress.advance(text=self._text())
 

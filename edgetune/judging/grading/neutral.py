@@ -74,8 +74,13 @@ _MARKUP = (
     # [INST], [/INST], <<SYS>>, [SYSTEM_PROMPT]
     ("[", r"\[(?P<cut>)/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"),
     ("<", r"<(?P<cut>)<\s*(?:/\s*)?SYS\s*>>"),
-    # Gemma's turns, sentence marks, role tags, hidden thoughts
-    ("<", r"<(?P<cut>)/?(?:start_of_turn|end_of_turn|s|bos|eos|pad|unk|system|user|assistant|human|think|data)>"),
+    # Gemma's turns, sentence marks, role tags
+    ("<", r"<(?P<cut>)/?(?:start_of_turn|end_of_turn|s|bos|eos|pad|unk|system|user|assistant|human|data)>"),
+    # Hidden thoughts: a judge that repeats such a mark would hide its verdict with it
+    ("<", r"<(?P<cut>)\s?/?\s?(?:think(?:ing)?|thoughts?|reasoning|scratchpad|seed:think)\s?>"),
+    ("<", r"<(?P<cut>)\|?channel\|?>"),
+    ("think]", r"\[(?P<cut>)/?THINK\]"),
+    ("think▷", r"◁(?P<cut>)/?think▷"),
     # Alpaca's and Vicuna's headings
     ("###", r"#(?P<cut>)##\s*(?:system|instruction|input|response|human|user|assistant)\s*:"),
     # A quoted key with escaped letters, which JSON reads as plain ones

@@ -10,6 +10,7 @@ from typing import Any
 
 from edgetune import __version__
 from edgetune.judging.baseline import REPORT_FORMAT
+from edgetune.judging.endings import count_endings
 from edgetune.judging.gate import explain
 from edgetune.judging.judgement import Judgement
 
@@ -72,6 +73,10 @@ def _document(judgement: Judgement) -> dict[str, Any]:
         "items": judgement.items,
         "candidate": judgement.candidate,
         "baseline": judgement.baseline,
+        "endings": {
+            "candidate": count_endings(judgement.candidate.answers),
+            "baseline": None if judgement.baseline is None else count_endings(judgement.baseline.answers),
+        },
         "preferences": judgement.preferences,
     }
 

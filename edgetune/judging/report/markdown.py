@@ -203,12 +203,20 @@ def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
     summary = _silenced(html.escape(f"{visible(item.id)}: {', '.join(moved)}: {heading}"))
     parts = [f"<details><summary>{summary}</summary>", "Asked:", _fenced(item.text)]
     for role, side in (("baseline", baseline), ("candidate", candidate)):
-        text = side.answers[place].written
-        if text is not None:
-            parts += [f"The {role}:", _fenced(text)]
+        answer = side.answers[place]
+        if answer.written is not None:
+            parts += [_heading(role, answer), _fenced(answer.written)]
         parts += [_said(grade) for grade in side.grades if grade.item == item.id]
     parts += [_said(preference) for preference in compared]
     return "\n\n".join([*parts, "</details>"])
+
+
+def _heading(role: str, answer: Answer) -> str:
+    """Whose answer follows, and what is not seen of it."""
+    facts = [f"after {len(answer.reasoning):,} characters of reasoning"] if answer.reasoning else []
+    facts += ["cut off"] if answer.is_cut_off else []
+    told = f" ({', '.join(facts)})" if facts else ""
+    return f"The {role}{told}:"
 
 
 def _said(verdict: Grade | Preference) -> str:

@@ -24,6 +24,9 @@ SHOWN_CHARACTERS = 8000
 SHOWN_CHARACTERS_IN_ALL = 15_000_000
 """Of all items together: what a phone opens in a few seconds."""
 
+SHOWN_REASONING = 2000
+"""Characters of a model's reasoning: it is folded, and often many times as long as the answer."""
+
 
 def page_items(judgement: Judgement) -> dict[str, Any]:
     """The items, worst first, and the names of their metrics and sides.
@@ -96,6 +99,7 @@ class _Side:
         return _filled(
             label=None if answer.predicted is None else visible(answer.predicted),
             text=None if answer.text is None else _cut(answer.text),
+            reasoning=_cut(answer.reasoning or "", SHOWN_REASONING),
             unanswered=_said(answer.unanswered),
             finish=answer.finish if answer.finish not in (None, "stop") else None,
             values=values,
@@ -174,11 +178,11 @@ def _said(text: str | None) -> str | None:
     return None if text is None else _cut(text)
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, most: int = SHOWN_CHARACTERS) -> str:
     shown = visible(text)
-    if len(shown) <= SHOWN_CHARACTERS:
+    if len(shown) <= most:
         return shown
-    return f"{shown[:SHOWN_CHARACTERS]}… ({len(shown) - SHOWN_CHARACTERS:,} more characters are in report.json)"
+    return f"{shown[:most]}… ({len(shown) - most:,} more characters are in report.json)"
 
 
 def _filled(**values: Any) -> dict[str, Any]:

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgetune.data.columns import shown
 from edgetune.data.read import Row
+from edgetune.data.reasoning import given_reasoning, is_reasoning
 from edgetune.errors import DataError
 
 FINISH = "finish"
 """The column of why an output ended, as `Answer.finish` has it."""
+
+REASONING = "reasoning_content"
+"""The column of what the model said to itself before the output."""
 
 _CONVERSATIONS = ("messages", "conversation", "conversations")
 _CARRIERS = ("choices", "response", "result", "candidates")
@@ -46,10 +50,11 @@ _FILTERED = ("content_filter", "content_policy_violation", "responsible_ai_polic
 
 @dataclass(frozen=True)
 class Written:
-    """What a model wrote, and why it ended where that is said."""
+    """What a model wrote, why it ended where that is said, and the reasoning that stands apart from it."""
 
     text: str
     finish: str | None = None
+    reasoning: str = ""
 
 
 def unpack_chats(rows: Sequence[Row], output_columns: Sequence[str]) -> list[Row]:
@@ -82,6 +87,8 @@ def _with_text(values: Mapping[str, Any], column: str, written: Written) -> dict
     kept["output"] = written.text
     if written.finish is not None:
         kept[FINISH] = written.finish
+    if written.reasoning:
+        kept[REASONING] = written.reasoning
     return kept
 
 
@@ -107,9 +114,11 @@ def _read(value: Any, where: str) -> Written | None:
     inner = next((value[name] for name in _INSIDE if isinstance(value.get(name), list | dict)), None)
     if inner is not None:
         written = _read(inner, where)
-        return None if written is None else Written(written.text, written.finish or _finish(value))
+        return None if written is None else replace(written, finish=written.finish or _finish(value))
     content = next((name for name in _CONTENT if name in value), None)
-    return None if content is None else Written(_content(value[content], value, where), _finish(value))
+    if content is None:
+        return None
+    return Written(_content(value[content], value, where), _finish(value), given_reasoning(value))
 
 
 def _problem(value: Mapping[str, Any]) -> Any:
@@ -144,7 +153,8 @@ def _content(content: Any, message: Mapping[str, Any], where: str) -> str:
     if isinstance(content, dict):
         content = content.get("parts", content.get("text"))
     if isinstance(content, list):
-        parts = [part.get("text", part.get("refusal")) if isinstance(part, dict) else part for part in content]
+        answer = (part for part in content if not (isinstance(part, dict) and is_reasoning(part)))
+        parts = [part.get("text", part.get("refusal")) if isinstance(part, dict) else part for part in answer]
         content = "".join(part for part in parts if isinstance(part, str))
     if content is None:
         content = message.get("refusal") or ""

@@ -19,8 +19,8 @@ from edgetune.judging.asking.event_loop import EventLoop
 from edgetune.judging.identity import hash_value
 from edgetune.judging.items import Item
 from edgetune.judging.judge_file import EndpointJudge, load_judge
+from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Generation, Suite
-from edgetune.runtime.label_reading import parse_label
 
 _START = Dialect(form="text", alternatives=0, sampling="all")
 
@@ -140,13 +140,14 @@ def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
         return _unanswered(item, "the endpoint's content filter held the answer back", completion)
     if completion.refusal and not completion.text.strip():
         return _unanswered(item, f"the model declined: {completion.refusal}", completion)
-    return Answer(
-        id=item.id,
-        text=completion.text,
-        predicted=parse_label(completion.text, suite.labels) if suite.task == "classify" else None,
+    return written_answer(
+        item.id,
+        completion.text,
+        suite,
+        reasoning=completion.reasoning,
+        finish=completion.finish,
         generated_tokens=completion.output_tokens,
         seconds=completion.seconds,
-        finish=completion.finish,
     )
 
 

@@ -10,14 +10,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from edgetune.data.reasoning import opened_reasoning
 from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.judging.answer import Answer
 from edgetune.judging.identity import gguf_parts, hash_gguf, versions_of
 from edgetune.judging.items import Item
+from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
 from edgetune.models.locate import PACKAGE_PREFIX, locate_model
 from edgetune.runtime.classify import label_question, predict_all, require_fit
-from edgetune.runtime.label_reading import parse_label
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood
 from edgetune.runtime.sampling import Sampling
 
@@ -130,26 +131,27 @@ class GgufSubject:
             yield Answer(item.id, predicted=prediction.label, log_probabilities=scores, seconds=answered - before)
 
     def _written(self, session: Session, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
-        prompts = [
-            session.tokenize(session.template.render(item.messages, add_generation_prompt=True)) for item in items
-        ]
+        rendered = [session.template.render(item.messages, add_generation_prompt=True) for item in items]
+        prompts = [session.tokenize(prompt) for prompt in rendered]
         settings = suite.generation
         session.make_room(max((len(prompt) for prompt in prompts), default=0) + settings.max_tokens)
         _make_room(session, items, [len(prompt) for prompt in prompts])
-        for item, prompt in zip(items, prompts, strict=True):
+        for item, whole, prompt in zip(items, rendered, prompts, strict=True):
             # A seed of the item's own: whatever else is asked, and in which order, it is answered alike.
             seed = (settings.seed + zlib.crc32(item.id.encode("utf-8", "replace"))) % SEEDS
             sampling = Sampling(settings.temperature, top_k=0, top_p=settings.top_p, min_p=0.0, seed=seed)
             started = perf_counter()
-            pieces = session.generate(prompt, sampling=sampling, max_tokens=settings.max_tokens, reproducible=True)
-            text = "".join(pieces)
+            pieces = session.generate(
+                prompt, sampling=sampling, max_tokens=settings.max_tokens, reproducible=True, marks=True
+            )
+            text = opened_reasoning(whole) + "".join(pieces)
             seconds = perf_counter() - started
             stats = session.last_stats
             assert stats is not None
-            yield Answer(
+            yield written_answer(
                 item.id,
-                text=text,
-                predicted=parse_label(text, suite.labels) if suite.task == "classify" else None,
+                text,
+                suite,
                 generated_tokens=stats.generated_tokens,
                 seconds=seconds,
                 first_token_seconds=stats.time_to_first_token,

@@ -4,7 +4,8 @@
 one that the output's text names, else the likeliest of `log_probabilities` (nats by label), else `label`: that goes
 last, because a file that was made by adding outputs to a data set still has the right labels there. Task perplexity
 reads `nll_nats`, with `nll_tokens` (without it there are only bits per byte) and `nll_bytes` (by default the bytes of
-the item's text). `finish` (or `finish_reason`) says why an output ended.
+the item's text). `finish` (or `finish_reason`) says why an output ended, and `reasoning_content` what the model said to
+itself before it, where that is not in the output.
 
 Conversations and completions (`chat_outputs`) and sample files (`lm_eval_samples`) are made such rows first.
 """
@@ -14,18 +15,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgetune.data.columns import check_unicode, shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
-from edgetune.judging.answer import Answer
+from edgetune.judging.answer import Answer, finish_of
 from edgetune.judging.items import Item
-from edgetune.judging.subjects.chat_outputs import FINISH
+from edgetune.judging.subjects.chat_outputs import FINISH, REASONING
 from edgetune.judging.subjects.lm_eval_samples import CHOICES
+from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
-from edgetune.runtime.label_reading import match_label, parse_label
+from edgetune.runtime.label_reading import match_label
 
 ID = "id"
 
@@ -82,7 +84,7 @@ def read_fields(row: Row, columns: Columns) -> dict[str, Any]:
             fields[column] = _number(row.values[column], column, row.where, whole=column != "nll_nats")
     finish = next((row.values[column] for column in _FINISHES if row.values.get(column)), None)
     if isinstance(finish, str):
-        fields[FINISH] = finish
+        fields[FINISH] = finish_of(finish)
     if CHOICES in row.values and _is_choices(row.values[CHOICES]):
         fields[CHOICES] = row.values[CHOICES]
     if row.values.get(_LOG_PROBABILITIES) not in (None, ""):
@@ -99,7 +101,7 @@ def to_answer(row: Row, item: Item, suite: Suite, columns: Columns) -> Answer:
         return _scored(row, item, fields)
     if columns.output is None:
         raise _lacks(row, "output", suite)
-    return Answer(item.id, text=fields["output"], finish=fields.get(FINISH))
+    return written_answer(item.id, fields["output"], suite, **_circumstances(row, fields))
 
 
 def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Answer:
@@ -116,16 +118,19 @@ def _labelled(row: Row, item: Item, suite: Suite, fields: dict[str, Any]) -> Ans
         return _chosen(row, item, suite, fields[CHOICES])
     given = fields.get("label")
     text = fields.get("output", given)
-    predicted: str | None
-    if given is not None:
-        predicted = match_label(given, suite.labels)
-    elif text is not None:
-        predicted = parse_label(text, suite.labels)
-    elif by_label is not None:
+    if text is None:
+        if by_label is None:
+            raise _lacks(row, _PREDICTED, suite)
         predicted = max(suite.labels, key=by_label.__getitem__)
-    else:
-        raise _lacks(row, _PREDICTED, suite)
-    return Answer(item.id, text=text, predicted=predicted, log_probabilities=by_label, finish=fields.get(FINISH))
+        return Answer(item.id, predicted=predicted, log_probabilities=by_label, finish=fields.get(FINISH))
+    answer = written_answer(item.id, text, suite, log_probabilities=by_label, **_circumstances(row, fields))
+    return answer if given is None else replace(answer, predicted=match_label(given, suite.labels))
+
+
+def _circumstances(row: Row, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Why the text ended, and the reasoning before it, as far as the row says so."""
+    reasoning = row.values.get(REASONING)
+    return {"finish": fields.get(FINISH), "reasoning": reasoning if isinstance(reasoning, str) else ""}
 
 
 def _chosen(row: Row, item: Item, suite: Suite, choices: Sequence[tuple[str, float]]) -> Answer:

@@ -9,16 +9,17 @@ from typing import Any
 
 from edgetune.console import SILENT_PROGRESS
 from edgetune.data.example import Example, Message
+from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import NumericalError
 from edgetune.judging.answer import Answer
 from edgetune.judging.items import Item
+from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
 from edgetune.models.families import Kind
 from edgetune.models.load import resolve_dtype
-from edgetune.runtime.label_reading import parse_label
 from edgetune.train.objectives.adapted import on_device_of
 from edgetune.train.objectives.classification_head import ClassificationHead
 from edgetune.train.objectives.language_model import LanguageModel
@@ -80,10 +81,15 @@ class TorchModel:
                 stand_in = (self.head_labels or tuple(suite.labels))[0]
                 chosen = objective.choose(self.model, _examples(items, stand_in), SILENT_PROGRESS)
                 return [Answer(item.id, predicted=label) for item, label in zip(items, chosen, strict=True)]
-            texts = objective.write(self.model, _examples(items, NO_ANSWER), SILENT_PROGRESS)
+            answers = objective.answer(self.model, _examples(items, NO_ANSWER), SILENT_PROGRESS)
         return [
-            Answer(item.id, text=text, predicted=parse_label(text, suite.labels) if suite.labels else None)
-            for item, text in zip(items, texts, strict=True)
+            written_answer(
+                item.id,
+                self._opened(item) + written.marked,
+                suite,
+                finish="stop" if written.ended else "length",
+            )
+            for item, written in zip(items, answers, strict=True)
         ]
 
     def _objective(self, suite: Suite) -> Objective:
@@ -106,6 +112,12 @@ class TorchModel:
         # A likelihood is computed from ids, which `_ids` makes.
         template = _UNUSED if suite.task == "perplexity" else self._template()
         return LanguageModel(exam, tokenizer, template)
+
+    def _opened(self, item: Item) -> str:
+        """The mark with which the chat template has begun the model's reasoning for it."""
+        if self.family == "encoder-decoder":
+            return ""
+        return opened_reasoning(self._template().render(item.messages, add_generation_prompt=True))
 
     def _template(self) -> ChatTemplate:
         return load_template(

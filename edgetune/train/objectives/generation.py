@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from edgetune.console import ProgressHandle
+from edgetune.data.reasoning import CHANNEL_MARKS, REASONING_MARKS
 from edgetune.train.objectives.adapted import base_model, has_virtual_tokens, on_device_of
 from edgetune.train.objectives.padding import attention_mask, pad_rows
 from edgetune.train.objectives.questions import in_batches
@@ -40,6 +41,19 @@ class Ending:
     text: str = ""
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a model wrote, without special tokens and white space around it.
+
+    In `marked` the special tokens stay that set reasoning apart (see `data.reasoning`). `ended` is False where the
+    model was cut off.
+    """
+
+    text: str
+    marked: str
+    ended: bool
+
+
 def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
@@ -49,15 +63,16 @@ def generate(
     progress: ProgressHandle,
     *,
     encodes: bool = False,
-) -> list[str]:
-    """The answer to each prompt (ids) as text without special tokens; `progress` counts them.
+) -> list[Written]:
+    """The answer to each prompt (ids); `progress` counts them.
 
     With `encodes`, an encoder reads the prompts. Otherwise answers go on where they end, so they are padded in front.
     """
 
     ends = {*ending.tokens, *_recorded_ends(model)}
+    dropped = {*tokenizer.all_special_ids} - _marks_of_reasoning(tokenizer)
 
-    def write(places: Sequence[int]) -> list[str]:
+    def write(places: Sequence[int]) -> list[Written]:
         asked = [prompts[place] for place in places]
         inputs = {
             "input_ids": pad_rows(asked, tokenizer.pad_token_id, left=not encodes),
@@ -76,15 +91,26 @@ def generate(
         begins = 1 if encodes else inputs["input_ids"].shape[1]  # a decoder behind an encoder begins with a start token
         return [read(answer[begins:]) for answer in output.tolist()]
 
-    def read(ids: Sequence[int]) -> str:
-        written = takewhile(lambda token: token not in ends, ids)
-        text: str = tokenizer.decode([*written], skip_special_tokens=True)
-        return (text.partition(ending.text)[0] if ending.text else text).strip()
+    def read(ids: Sequence[int]) -> Written:
+        written = [*takewhile(lambda token: token not in ends, ids)]
+        text: str = tokenizer.decode(written, skip_special_tokens=True)
+        marked: str = tokenizer.decode([token for token in written if token not in dropped])
+        if not ending.text:
+            return Written(text.strip(), marked.strip(), len(written) < len(ids))
+        ended = len(written) < len(ids) or ending.text in text
+        return Written(text.partition(ending.text)[0].strip(), marked.partition(ending.text)[0].strip(), ended)
 
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     # PEFT puts virtual tokens before the padding, from where they would be further away in a padded prompt.
     alike = not encodes and has_virtual_tokens(model)
     return in_batches(lengths, write, progress, limit=TOKENS_PER_BATCH, alike=alike)
+
+
+def _marks_of_reasoning(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The special tokens with which the tokenizer's model sets reasoning apart from the answer."""
+    known = {tokenizer.decode([token]): token for token in tokenizer.all_special_ids}
+    marks = REASONING_MARKS if CHANNEL_MARKS[0] not in known else (*REASONING_MARKS, *CHANNEL_MARKS)
+    return {known[mark] for mark in marks if mark in known}
 
 
 def _recorded_ends(model: nn.Module) -> tuple[int, ...]:

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from edgetune.console import ProgressHandle
 from edgetune.data.example import Example, Message
+from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
+from edgetune.errors import DataError
 from edgetune.train.objectives.adapted import base_model, has_dropout, has_virtual_tokens, on_device_of
-from edgetune.train.objectives.generation import Ending, generate
+from edgetune.train.objectives.generation import Ending, Written, generate
 from edgetune.train.objectives.objective import Exam, Objective
 from edgetune.train.objectives.packing import (
     LanguageBatch,
@@ -71,15 +73,29 @@ class LanguageModel(Objective):
 
         return in_batches([self._row_tokens(question) for question in questions], choose, progress)
 
-    def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[Written]:
         """What the model writes after each prompt, up to its end-of-turn markup."""
         if not examples:
             return []
-        prompts = [ask(example, ["…"], self._template, self._encode).prompt for example in examples]
+        prompts = [self._prompt(example) for example in examples]
         with plain_attention(base_model(model)):
             return generate(
                 model, prompts, self._tokenizer, self._ending(examples[0]), self.exam.max_new_tokens, progress
             )
+
+    def _prompt(self, example: Example) -> tuple[int, ...]:
+        """The ids of training before the answer.
+
+        Where the template begins the model's reasoning, and drops it from what was answered, no training could begin
+        so, and the prompt is the one that inference sends.
+        """
+        try:
+            return ask(example, ["…"], self._template, self._encode).prompt
+        except DataError:
+            prompt = self._template.render(example.messages[:-1], add_generation_prompt=True)
+            if not opened_reasoning(prompt):
+                raise
+            return tuple(self._encode(prompt))
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
@@ -107,8 +123,12 @@ class LanguageModel(Objective):
     def _ending(self, example: Example) -> Ending:
         """The model's own end of text, and the markup that the template puts behind an answer."""
         answer = "…"
-        segments = self._template.segments([*example.messages[:-1], Message("assistant", answer)])
-        markup = next(segment.text for segment in reversed(segments) if segment.supervised).rpartition(answer)[2]
+        answered = [*example.messages[:-1], Message("assistant", answer)]
+        try:
+            segments = self._template.segments(answered)
+            markup = next(segment.text for segment in reversed(segments) if segment.supervised).rpartition(answer)[2]
+        except DataError:  # as in `_prompt`
+            markup = self._template.render(answered).rpartition(answer)[2]
         ids = self._encode(markup.strip())
         text = [*takewhile(lambda token: token not in self._tokenizer.added_tokens_decoder, ids)]
         if text:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.train.objectives.generation import Written
 from edgetune.train.objectives.rest import at_rest
 from edgetune.train.objectives.scores import Scores, score_labels, score_summaries
 
@@ -79,6 +80,10 @@ class Objective(ABC):
         """The label that the model, at rest, finds likeliest for each example."""
 
     def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """The texts of `answer`."""
+        return [written.text for written in self.answer(model, examples, progress)]
+
+    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[Written]:
         """The own answer of the model, at rest, to each example, greedily decoded. Only models that write have one."""
         raise NotImplementedError
 

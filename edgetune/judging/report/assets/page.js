@@ -48,7 +48,7 @@
     const parts = [item.id, item.where, item.text, item.gold, item.cluster, ...(item.references || [])];
     for (const [role, text] of item.context || []) parts.push(role, text);
     for (const side of item.sides) {
-      parts.push(side.label, side.text);
+      parts.push(side.label, side.text, side.reasoning);
       for (const grade of side.grades || []) parts.push(grade.judge, grade.reason, grade.problem, grade.spared);
     }
     for (const one of item.preferences || []) parts.push(one.judge, one.reason, one.problem, one.spared);
@@ -91,6 +91,9 @@
     });
     if (data.metrics.length) box.append(scores);
     if (new Set((side.grades || []).map((grade) => grade.judge)).size > 1) box.append(make("p", "label", "The grades are means over all verdicts; those of each judge are below."));
+    if (side.reasoning) {
+      box.append(make("details", "reasoning", make("summary", "label", "reasoning"), ...block("", side.reasoning)));
+    }
     if (side.label !== undefined) box.append(...block("", side.label, "text predicted"));
     if (side.text !== undefined) box.append(...block("", side.text || "(empty)"));
     else if (side.unanswered) box.append(make("p", "label", "unanswered: " + side.unanswered));
@@ -162,7 +165,7 @@
   }
 
   function step(by) {
-    const summaries = [...list.querySelectorAll("summary")];
+    const summaries = [...list.querySelectorAll(".item > summary")];
     const here = summaries.findIndex((summary) => summary.parentElement.contains(document.activeElement));
     const next = here < 0 ? 0 : here + by;
     if (next >= summaries.length && state.shown < state.matched.length) {

@@ -1,0 +1,41 @@
+"""What a model wrote -> its answer, for every kind of model under test: the reasoning apart, and the label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from edgetune.data.reasoning import split_reasoning
+from edgetune.judging.answer import IN_REASONING, Answer
+from edgetune.judging.suite import Suite
+from edgetune.runtime.label_reading import parse_label
+
+
+def written_answer(
+    item: str, text: str, suite: Suite, *, reasoning: str = "", finish: str | None = None, **measured: Any
+) -> Answer:
+    """The answer to the item with this id. Metrics and judges see what stands behind the reasoning, and it alone.
+
+    `text` is all that the model wrote, `reasoning` what an endpoint gave apart from it, `finish` why the text ended and
+    `measured` what it took, as fields of Answer. An answer whose text ended inside its reasoning is empty.
+    """
+    split = split_reasoning(text, reasoning)
+    if not split.complete and finish not in ("length", "context"):
+        finish = IN_REASONING
+    return Answer(
+        id=item,
+        text=split.answer,
+        predicted=parse_label(split.answer, suite.labels) if suite.task == "classify" else None,
+        reasoning=split.reasoning,
+        finish=finish,
+        **measured,
+    )
+
+
+def separated(answer: Answer) -> Answer:
+    """An answer that was stored before reasoning was told apart, without it; any other as it is."""
+    if answer.text is None or answer.reasoning is not None:
+        return answer
+    split = split_reasoning(answer.text)
+    finish = answer.finish if split.complete or answer.is_cut_off else IN_REASONING
+    return replace(answer, text=split.answer, reasoning=split.reasoning, finish=finish)
