@@ -2,7 +2,7 @@
 
 EdgetuneError
 ├── InputError (2)              what the user gave cannot be used
-│   ├── UsageError              a command line that cannot be meant
+│   ├── UsageError              an invalid command line
 │   ├── RecipeError             a recipe or suite: unknown key, wrong type, impossible combination
 │   ├── DataError               a data file, a row, a column, a label
 │   ├── ModelError              a base model or GGUF that is missing, truncated or of an unknown kind
@@ -45,7 +45,7 @@ class InputError(EdgetuneError):
 
 
 class UsageError(InputError):
-    """A command line that cannot be meant."""
+    """An invalid command line."""
 
 
 class RecipeError(InputError):

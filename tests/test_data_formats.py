@@ -384,4 +384,4 @@ def test_texts_with_summaries_calibrate_as_texts(tmp_path: Path, smollm2_gguf: P
 def test_half_a_character_is_refused_because_no_tokenizer_reads_it(form: str, values: dict[str, Any]):
     message = refusal(form, values)
     assert message.startswith("rows.jsonl:7: ")
-    assert "holds half a character (\\ud" in message
+    assert "contains an unpaired surrogate (\\ud" in message

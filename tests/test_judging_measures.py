@@ -161,7 +161,7 @@ def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
         ("exact_match", Answer("1", text="x"), "no item has a reference"),
         ("rougeL", Answer("1", text="x"), "no item has a reference"),
         ("length_words", Answer("1"), "1 of 1 answers have no text, such as that to 1"),
-        ("length_tokens", Answer("1", text="x"), "nobody counted the tokens"),
+        ("length_tokens", Answer("1", text="x"), "token counts are missing"),
         ("tokens_per_second", Answer("1", text="x"), "nobody measured the speed"),
         ("first_token_seconds", Answer("1", text="x"), "nobody measured the speed"),
         ("accuracy", Answer("1", predicted="good"), "1 of 1 items have no right label"),

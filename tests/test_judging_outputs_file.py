@@ -240,7 +240,7 @@ def test_an_id_is_used_once(tmp_path: Path, second: Any) -> None:
         ([{"id": item.id, "output": float("nan")} for item in ITEMS], "generate", "output must hold text, not nan"),
         ([{"id": item.id, "output": True} for item in ITEMS], "generate", "output must hold text, not True"),
         ([{"id": item.id, "output": {"a": 1}} for item in ITEMS], "generate", "output must hold text, not {'a': 1}"),
-        ([{"id": item.id, "output": "\ud83d"} for item in ITEMS], "generate", "output holds half a character"),
+        ([{"id": item.id, "output": "\ud83d"} for item in ITEMS], "generate", "output contains an unpaired surrogate"),
         ([{"id": item.id, "predicted": "positive"} for item in ITEMS], "generate", "needs a column output"),
         (
             [{"id": "a", "predicted": "positive", "label": "neutral"}, {"id": "b", "label": "neutral"}, {"id": "c"}],

@@ -58,21 +58,21 @@ def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -
     to.command(rich_help_panel=panel)(run)
 
 
-_register(train.train, "The way of a model")
-_register(merge.merge, "The way of a model")
-_register(export.export, "The way of a model")
-_register(chat.chat, "The way of a model")
-app.add_typer(judge.app, name="judge", rich_help_panel="The way of a model")
+_register(train.train, "Workflow")
+_register(merge.merge, "Workflow")
+_register(export.export, "Workflow")
+_register(chat.chat, "Workflow")
+app.add_typer(judge.app, name="judge", rich_help_panel="Workflow")
 _register(judge.run, "Commands", judge.app)
 _register(judge.calibrate, "Commands", judge.app)
 _register(judge.show, "Commands", judge.app)
-_register(plan.plan, "Around it")
-_register(recipes.recipes, "Around it")
-_register(inspect.inspect, "Around it")
-_register(verify.verify, "Around it")
-app.add_typer(data.app, name="data", rich_help_panel="Around it")
+_register(plan.plan, "Utilities")
+_register(recipes.recipes, "Utilities")
+_register(inspect.inspect, "Utilities")
+_register(verify.verify, "Utilities")
+app.add_typer(data.app, name="data", rich_help_panel="Utilities")
 _register(data.check, "Commands", data.app)
-_register(demo.demo, "Around it")
+_register(demo.demo, "Utilities")
 
 
 def _missing_package(problem: BaseException | None) -> str:

@@ -63,7 +63,7 @@ def export(
         typer.Option(
             "--outtype",
             metavar="TYPE",
-            help=f"What weights pass through before they are quantized, as in llama.cpp's converter: "
+            help=f"Intermediate float type before quantization, as in llama.cpp's converter: "
             f"{', '.join(_OUTTYPES)} (auto: the base's own 16-bit type, else f16).",
         ),
     ] = "auto",
@@ -211,7 +211,7 @@ def _check_word(option: str, given: str, known: tuple[str, ...]) -> None:
         from edgetune.recipe.yaml_input import nearest
 
         raise UsageError(
-            f"there is no such word{nearest(given, known)}",
+            f"invalid value{nearest(given, known)}",
             where=f"{option} {given}",
-            remedy=f"it is one of {', '.join(known)}",
+            remedy=f"use one of {', '.join(known)}",
         )

@@ -61,7 +61,7 @@ def run(
     model: Annotated[str, typer.Option("--model", metavar="MODEL", help=f"The candidate. {MODEL_HELP}")],
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="MODEL", help="What it may replace: the same, or an earlier report.json."),
+        typer.Option("--baseline", metavar="MODEL", help="A model like --model, or report.json of an earlier run."),
     ] = None,
     judges: JudgesOption = None,
     out: Annotated[
@@ -71,7 +71,7 @@ def run(
     inconclusive: Annotated[
         Inconclusive,
         typer.Option(
-            "--inconclusive", help="What too few items to tell mean: fail is exit code 3, warn is 0 with a warning."
+            "--inconclusive", help="Exit code of INCONCLUSIVE: fail is 3, warn is 0 with a warning, pass is 0."
         ),
     ] = Inconclusive.FAIL,
     dry_run: DryRunOption = False,
@@ -110,7 +110,7 @@ def run(
         if not ahead.judges:
             console.result("no judge is asked: the suite has no rubric")
         if ahead.assumed:
-            console.note(f"{ahead.assumed} answers are not there yet, and assumed to be as long as the suite allows")
+            console.note(f"{ahead.assumed} answers are not generated yet; their maximum length is assumed")
         console.document(asdict(ahead))
         return
     judgement = judge_model(load_suite(suite), model, baseline, out, settings=settings, force=force)
@@ -198,7 +198,7 @@ def calibrate(
 ) -> None:
     """Measure a judge against people, and write the certificate that a gate can demand.
 
-    Exit code 0: it may judge; 4: it may not, and why.
+    Exit code 0: the judge passed calibration, 4: it failed.
     """
     console.configure(json_mode=json)
     from dataclasses import asdict

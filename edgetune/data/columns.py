@@ -71,7 +71,9 @@ def check_unicode(text: str, column: str, where: str) -> str:
     except UnicodeEncodeError as problem:
         half = ord(text[problem.start])
         raise DataError(
-            f"{column} holds half a character (\\u{half:04x})", where=where, remedy="write the whole one, or remove it"
+            f"{column} contains an unpaired surrogate (\\u{half:04x})",
+            where=where,
+            remedy="write the whole character, or remove it",
         ) from None
     return text
 

@@ -15,7 +15,7 @@ PENALTY_WINDOW_TOKENS = 64
 
 @dataclass(frozen=True)
 class Sampling:
-    """The defaults are llama.cpp's. Raises UsageError for a value that cannot be meant."""
+    """The defaults are llama.cpp's. Raises UsageError for an invalid value."""
 
     temperature: float = 0.8
     """0 always takes the likeliest token."""

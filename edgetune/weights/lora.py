@@ -1,4 +1,4 @@
-"""Plain LoRA folded a block of rows at a time, with the bits of PEFT's whole-model merge and without importing PEFT.
+"""Plain LoRA folded a block of rows at a time, bit-identical to PEFT's whole-model merge, without importing PEFT.
 
 W' = W + s·B·A (https://arxiv.org/abs/2106.09685), s = alpha/r, or alpha/√r for rsLoRA
 (https://arxiv.org/abs/2312.03732). Rows of W' need only the same rows of W and B. The order of rounding is that of

@@ -91,7 +91,7 @@ def _wait(child: subprocess.Popen[str]) -> str:
     if child.returncode == trial_process.REFUSED:
         raise VerificationFailed(f"llama.cpp cannot compute with it ({reason})")
     how = _name_signal(-child.returncode) if child.returncode < 0 else f"status {child.returncode}"
-    raise VerificationFailed(f"llama.cpp dies of it ({how}: {reason})")
+    raise VerificationFailed(f"llama.cpp crashed while loading or running this file ({how}: {reason})")
 
 
 def _name_signal(number: int) -> str:

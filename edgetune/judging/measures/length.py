@@ -23,7 +23,7 @@ def _characters(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) 
 
 def _tokens(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
     counts = [None if answer.generated_tokens is None else float(answer.generated_tokens) for answer in answers]
-    return measure_mean(counts, "length_tokens: nobody counted the tokens of these answers")
+    return measure_mean(counts, "length_tokens: token counts are missing for these answers")
 
 
 LENGTH_WORDS = Measure(
