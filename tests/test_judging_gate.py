@@ -471,6 +471,13 @@ def test_no_number_of_items_decides_a_difference_of_exactly_nothing_at_margin_ze
         assert "more items would not decide" in explain(comparison)
 
 
+@pytest.mark.parametrize("items", [2, 20, 150])
+def test_models_that_stay_alike_on_every_item_pass_with_the_items_that_are_named(items: int) -> None:
+    needed = decide([accuracy(items, 0, 0)], GATE).comparisons[0].items_to_decide
+    assert needed == 183
+    assert [outcome_of(number, 0, 0) for number in (182, 183)] == [Outcome.INCONCLUSIVE, Outcome.PASS]
+
+
 @pytest.mark.parametrize("differences", [[0.5, -0.7, 0.0] * 5, [1.0, -1.0, -1.0] * 5, [0.0] * 6])
 def test_as_many_items_as_are_said_to_decide_mostly_decide(differences: list[float]) -> None:
     needed = decide([score(differences)], GATE).comparisons[0].items_to_decide

@@ -187,12 +187,14 @@ def _decisive_items(pairing: Pairing, evidence: Evidence, alpha: float) -> int |
         reach = _worst_loss(evidence.interval, pairing.higher_is_better) - loss
         # Only the test is corrected for several metrics, not the interval.
         alone = 1 - evidence.interval.confidence
+        # "If things stay as they are", models that are alike on every item stay so.
+        noise = 0.0 if evidence.equal else evidence.expected_error
         return items_to_pass(
             pairing.items,
             evidence.units,
             pairing.margin - expected,
             reach,
-            evidence.expected_error,
+            noise,
             alone,
             fall=_largest_fall(pairing.unit) - loss,
         )
