@@ -53,6 +53,9 @@ _POLAR = re.compile(
 )
 """The word that answers a question, where it stands before the rest of the answer: "Yes, there is no harm."."""
 
+_FIRST_CLAUSE = re.compile(r"(?P<said>[^\n.!;(,]{1,120}?)[*_\"'`]*\s*(?:[.!;](?=\s)|[,(]|\s-+\s)")
+"""What stands before the rest of a sentence, or of the answer: "Neutral. It is ...", "positive (not ...)"."""
+
 _SAFE_BESIDE_DIGITS = frozenset("()[]{}\"'*_`;:!?。，「」")
 _PLAIN = {
     **dict.fromkeys(map(ord, "‐‑‒–—―−"), "-"),
@@ -164,11 +167,11 @@ class LabelReader:
 
     def _announced(self, text: str) -> Found:
         """The label that stands by itself: behind a word for it ("Answer: B", "Sentiment: positive"), on the first or
-        the last of several lines, or as the word that answers a question."""
+        the last of several lines, in front of the rest, or as the word that answers a question."""
         seen = plain(text)
         lines = [line for line in seen.split("\n") if line.strip()]
         claims = [
-            self._whole(found["rest"]) or self._option_before(found["rest"])
+            self._whole(found["rest"]) or self._option_before(found["rest"]) or self._opening(found["rest"])
             for pattern in (_ANNOUNCED, _BOXED, _TAGGED)
             for found in pattern.finditer(seen)
             if not is_negated(seen, found.start(), found.start(), after=False)
@@ -176,9 +179,18 @@ class LabelReader:
         polar = _POLAR.match(seen)
         if polar is not None:
             claims.append(self.same(polar["rest"]))
+        claims.append(self._opening(seen))
         if len(lines) > 1:
             claims += [self._whole(lines[0]), self._whole(lines[-1])]
         return _agreed(claims) if any(claims) else None
+
+    def _opening(self, text: str) -> str | None:
+        """The label that a text begins with, if the rest names no other: "Neutral. It is neither good nor bad."."""
+        clause = _FIRST_CLAUSE.match(text)
+        label = None if clause is None else self._whole(clause["said"])
+        if clause is None or label is None or len(label) == 1 or label in self._by_value.values():
+            return None  # options and numbers have forms of their own, and number the entries of lists
+        return None if self._named(text[clause.end() :]) - {None, label} else label
 
     def _option_before(self, text: str) -> str | None:
         return None if self._options is None else self._options.beginning(text)
