@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -26,14 +25,20 @@ class Stopwatch:
 
 
 def peak_resident_bytes() -> int:
-    """The most memory that this process has had resident so far, mapped file pages included."""
+    """The most memory that this process has had resident so far, mapped file pages included; 0 where no system tells
+    (Windows)."""
     try:
         # getrusage goes on from the program that started this one: the child of a large program looks large.
         (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
         return int(kilobytes) * 1024
     except (OSError, ValueError):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        pass
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def forget_peak_resident() -> bool:

@@ -66,3 +66,16 @@ def test_a_missing_embedded_model_names_the_install_command(edgetune_command, tm
     seen = edgetune_command("train", "demo", "-s", "base.model=package:no-such-model", "--out", tmp_path / "run")
     assert seen.exit_code == 5
     assert "pip install" in seen.stderr
+
+
+def test_chat_judge_inspect_and_export_import_where_only_training_cannot(run_python) -> None:
+    """Windows has none of these modules."""
+    hidden = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
+    needed = ("cli.app", "runtime.session", "runtime.terminal", "judging.run", "gguf.write", "weights.merge")
+    lines = [
+        "import filelock, importlib, sys",  # filelock finds out by itself which locks there are
+        f"sys.modules.update(dict.fromkeys({hidden}))",
+        f"for name in {needed}: importlib.import_module('edgetune.' + name)",
+        "print('fcntl' if sys.modules['fcntl'] else 'done')",
+    ]
+    assert run_python("\n".join(lines)) == "done"

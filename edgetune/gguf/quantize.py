@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def quantize(source: Path, target: Path, preset: Preset, *, tensors: int) -> Non
     if status == 0:
         return
     if "iostream" in reason or "write" in reason:
-        free = os.statvfs(target.parent).f_bavail * os.statvfs(target.parent).f_frsize
+        free = shutil.disk_usage(target.parent).free
         raise OutputError(
             f"llama.cpp could not write the quantized file; {free / 1e9:.1f} GB are free",
             where=target.parent,

@@ -25,11 +25,6 @@ def points(difference: float) -> str:
     return _signed(difference * 100, 1)
 
 
-def points_range(interval: Interval) -> str:
-    """An interval of a difference -> `−9.9 to +1.2`."""
-    return f"{points(interval.lower)} to {points(interval.upper)}"
-
-
 def point_count(share: float) -> str:
     """A size without a sign: 0.02 -> `2 points`, 0.01 -> `1 point`, 0.0837 -> `8.4 points`."""
     text = f"{share * 100:.1f}".removesuffix(".0")

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from edgetune.console import ProgressHandle
+from edgetune.console import SILENT_PROGRESS, ProgressHandle
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.models.methods.adalora import after_update, orthogonality, restore_schedule, save_schedule, whole_ranks
 from edgetune.train import processes
@@ -171,7 +171,7 @@ class ObjectiveTrainer(DurableTrainer):
 
     def evaluate(self, *_: Any, progress: ProgressHandle | None = None, **__: Any) -> dict[str, float]:
         """`eval_loss`, the mean over what is supervised in the evaluation set, and the task's metrics."""
-        progress = progress or _Silent()
+        progress = progress or SILENT_PROGRESS
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with at_rest(self.model):
             for batch in self.get_eval_dataloader():
@@ -227,13 +227,6 @@ class _AfterUpdate(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
     ) -> None:
         after_update(model, state.global_step + 1)
-
-
-class _Silent:
-    """Progress that nobody watches."""
-
-    def advance(self, amount: float = 1, note: str = "") -> None:
-        pass
 
 
 def _optimizer_of_16_bits(
