@@ -16,6 +16,19 @@ from edgetune.judging.suite import Suite
 FORM = VerdictForm({"correctness": (1, 2, 3, 4, 5)})
 VERDICT = '{"reason": "fine", "correctness": 4}'
 
+KEY = "hk-4815162342-very-secret"
+FILTERED = {
+    "error": {
+        "message": "The response was filtered due to the prompt triggering Azure OpenAI's content management policy.",
+        "type": None,
+        "param": "prompt",
+        "code": "content_filter",
+        "status": 400,
+        "innererror": {"code": "ResponsibleAIPolicyViolation"},
+    }
+}
+"""What Azure OpenAI answers to a prompt that its filter stops, with status 400."""
+
 
 def question(number: int, words: str = "") -> JudgeRequest:
     return JudgeRequest({"number": number}, lambda: (Message("user", f"{words}grade {number}"),), FORM)

@@ -129,6 +129,14 @@ def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Endpoints are asked again after milliseconds, and no key is in the environment but a test's own."""
+    monkeypatch.setattr("edgetune.judging.asking.retry.FIRST_BACKOFF_SECONDS", 0.002)
+    for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
 def edgetune_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., CommandResult]:
