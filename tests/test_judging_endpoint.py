@@ -25,13 +25,12 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from asked import FORM, VERDICT, ask, items, judge_at, number_of, question, suite
+from asked import FORM, KEY, VERDICT, ask, items, judge_at, number_of, question, suite
 from children import free_port
 from stub_endpoint import StubEndpoint, StubReply, chat_reply, error_reply, token_logprob
 
 from edgetune.data.example import Message
 from edgetune.errors import EdgetuneError, Interrupted, UsageError
-from edgetune.judging.asking import retry
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.asking.schedule import ask_all
@@ -39,14 +38,7 @@ from edgetune.judging.items import Item
 from edgetune.judging.judge_file import LocalJudge
 from edgetune.judging.subjects.endpoint import open_endpoint, recognizes
 
-KEY = "hk-4815162342-very-secret"
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Backoff in milliseconds, and no key in the environment but a test's own."""
-    monkeypatch.setattr(retry, "FIRST_BACKOFF_SECONDS", 0.002)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+pytestmark = pytest.mark.usefixtures("quick_backoff")
 
 
 def test_replies_come_in_order_over_as_many_connections_as_the_judge_says() -> None:

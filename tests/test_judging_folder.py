@@ -90,19 +90,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return runs
 
 
-def test_a_decoder_writes_what_transformers_generates(tmp_path: Path, decoder: Path) -> None:
-    suite = generate_suite(tmp_path, generation={"max_tokens": 12})
+def written_by_transformers(decoder: Path, tokenizers: Path) -> list[str]:
+    """What `generate` makes of the questions, with the template of another folder, in 12 tokens."""
     model = AutoModelForCausalLM.from_pretrained(decoder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(decoder)
-    for answer, question in zip(answers_of(decoder, suite), QUESTIONS, strict=True):
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-        )
+    tokenizer = AutoTokenizer.from_pretrained(tokenizers)
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")]
+    texts = []
+    for question in QUESTIONS:
+        asked = [{"role": "user", "content": question}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
-        ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")]
         written = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=ends, pad_token_id=0)
-        assert answer.text == tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
-        assert answer.seconds > 0
+        texts.append(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip())
+    return texts
+
+
+def test_a_decoder_writes_what_transformers_generates(tmp_path: Path, decoder: Path) -> None:
+    answers = answers_of(decoder, generate_suite(tmp_path, generation={"max_tokens": 12}))
+    assert [answer.text for answer in answers] == written_by_transformers(decoder, decoder)
+    assert all(answer.seconds > 0 for answer in answers)
 
 
 def test_a_decoder_whose_template_begins_the_reasoning_has_no_answer_before_its_end(
@@ -113,19 +119,9 @@ def test_a_decoder_whose_template_begins_the_reasoning_has_no_answer_before_its_
     shutil.copytree(decoder, thinking)
     template = (thinking / "chat_template.jinja").read_text()
     (thinking / "chat_template.jinja").write_text(template + "{% if add_generation_prompt %}<think>\n{% endif %}")
-    suite = generate_suite(tmp_path, generation={"max_tokens": 12})
-    model = AutoModelForCausalLM.from_pretrained(decoder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(thinking)
-    for answer, question in zip(answers_of(thinking, suite), QUESTIONS, strict=True):
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-        )
-        ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
-        ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")]
-        written = model.generate(ids, max_new_tokens=12, do_sample=False, eos_token_id=ends, pad_token_id=0)
-        assert answer.reasoning == tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True).strip()
-        assert answer.text == ""
-        assert answer.is_cut_off
+    answers = answers_of(thinking, generate_suite(tmp_path, generation={"max_tokens": 12}))
+    assert [answer.reasoning for answer in answers] == written_by_transformers(decoder, thinking)
+    assert all(answer.text == "" and answer.is_cut_off for answer in answers)
 
 
 def test_an_encoder_decoder_writes_what_transformers_generates(tmp_path: Path) -> None:

@@ -270,11 +270,9 @@ def test_a_cap_on_the_cost_ends_a_judgement_and_keeps_what_is_done(tmp_path: Pat
     assert judgement.costs.cached == done
 
 
-def test_what_an_endpoint_answered_is_kept_until_the_judgement_is_done_and_no_longer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("quick_backoff")
+def test_what_an_endpoint_answered_is_kept_until_the_judgement_is_done_and_no_longer(tmp_path: Path) -> None:
     """An address may stand for other weights tomorrow, and old answers would hide that."""
-    monkeypatch.setattr("edgetune.judging.asking.retry.FIRST_BACKOFF_SECONDS", 0.002)
     suite = judged_suite(tmp_path / "suite", items=12, rubric=None, judge=None)
     broken = True
 
