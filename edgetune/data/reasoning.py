@@ -13,7 +13,6 @@ template's. An answer that speaks about such tags, in code, in quotes, in a JSON
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from functools import lru_cache
 from typing import Any
 
 from edgetune.data.conversation import REASONING_KEYS
+from edgetune.metrics.json_text import object_spans
 
 _NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "scratchpad", "seed:think")
 _PAIRS = (
@@ -75,9 +75,6 @@ _NEAR = 200
 
 _NAMED_BEFORE = re.compile(r"\b(?:the|an?|closing|opening|tags?|tokens?)\s\Z", re.IGNORECASE)
 _NAMED_AFTER = re.compile(r" (?:tags?|tokens?|elements?|markers?)\b|[,;:?!)]|\.(?:\s|\Z)")
-
-_OBJECT = re.compile(r'\{(?=\s*")')
-_DECODER = json.JSONDecoder(strict=False)
 
 REASONING_MARKS = (
     *("<think>", "</think>", "<thinking>", "</thinking>", "<seed:think>", "</seed:think>", "[THINK]", "[/THINK]"),
@@ -339,7 +336,7 @@ def _in_fence(text: str, tag: re.Match[str]) -> bool:
 
 def _is_in_object(text: str, tag: re.Match[str]) -> bool:
     """Whether a tag stands inside a JSON object, where it can only be part of a string."""
-    return _lies_in(_objects(text), tag)
+    return _lies_in(object_spans(text), tag)
 
 
 def _lies_in(spans: Sequence[tuple[int, int]], tag: re.Match[str]) -> bool:
@@ -358,22 +355,4 @@ def _fences(text: str) -> tuple[tuple[int, int], ...]:
         elif line[1].startswith(opening[1]) and not line[2].strip():
             found.append((opening.start(), line.end()))
             opening = None
-    return tuple(found)
-
-
-@lru_cache(maxsize=4)
-def _objects(text: str) -> tuple[tuple[int, int], ...]:
-    """Where the complete JSON objects lie, in order; what lies inside another one is left out."""
-    found = []
-    end = 0
-    for opening in _OBJECT.finditer(text):
-        if opening.start() < end:
-            continue
-        try:
-            _, end = _DECODER.raw_decode(text, opening.start())
-        except RecursionError:
-            break
-        except ValueError:
-            continue
-        found.append((opening.start(), end))
     return tuple(found)

@@ -47,10 +47,16 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
     written_as = document.get("format") if isinstance(document, dict) else None
     if written_as not in (REPORT_FORMAT, _EARLIER_FORMAT):
         raise DataError("is not a report of edgetune judge, or of another version", where=report, remedy=_REMEDY)
+    try:
+        evaluation = TypeAdapter(Evaluation).validate_python(document.get("candidate"))
+    except ValidationError as problem:
+        field = ".".join(str(step) for step in problem.errors()[0]["loc"])
+        raise DataError(f"the report is damaged at candidate.{field}", where=report, remedy=_REMEDY) from None
+    read_anew = evaluation.kind != "outputs"  # which may have named labels beside its texts
     hashes, recorded = question.hashes, document.get("hashes")
     recorded = recorded if isinstance(recorded, dict) else {}
     different = [part for part in sorted({*hashes, *recorded}) if hashes.get(part) != recorded.get(part)]
-    if _kind_of(document) != "outputs":
+    if read_anew:
         different = [part for part in different if part != LABEL_READING_PART]
     if different:
         raise DataError(
@@ -58,23 +64,12 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
             where=report,
             remedy="judge the baseline model again with this suite and these judges",
         )
-    try:
-        evaluation = TypeAdapter(Evaluation).validate_python(document.get("candidate"))
-    except ValidationError as problem:
-        field = ".".join(str(step) for step in problem.errors()[0]["loc"])
-        raise DataError(f"the report is damaged at candidate.{field}", where=report, remedy=_REMEDY) from None
     if [answer.id for answer in evaluation.answers] != [item.id for item in question.items]:
         raise DataError("the report is damaged: its items are not the suite's", where=report, remedy=_REMEDY)
     if written_as == _EARLIER_FORMAT:
         evaluation = _from_earlier(evaluation, report)
-    if evaluation.kind == "outputs":  # which may have named labels beside its texts
-        return replace(evaluation, answers=tuple(map(separated, evaluation.answers)))
-    return replace(evaluation, answers=tuple(read_again(answer, question.suite) for answer in evaluation.answers))
-
-
-def _kind_of(document: dict[str, Any]) -> Any:
-    candidate = document.get("candidate")
-    return candidate.get("kind") if isinstance(candidate, dict) else None
+    answers = (read_again(answer, question.suite) if read_anew else separated(answer) for answer in evaluation.answers)
+    return replace(evaluation, answers=tuple(answers))
 
 
 def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:

@@ -24,6 +24,12 @@ SCALES: dict[Unit, tuple[float, float]] = {"share": (0.0, 1.0), "points": (0.0, 
 """Both ends of the units that have ends. A difference of two values lies between minus and plus the distance of both;
 preferences, whose baseline is 0, lie there too."""
 
+
+def scale_length(unit: Unit) -> float | None:
+    """How far apart two values of a unit can lie; None for a unit without ends."""
+    return SCALES[unit][1] - SCALES[unit][0] if unit in SCALES else None
+
+
 Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """How often each item counts, (b, n) -> the metric's value of each of the b resamples, (b,)."""
 

@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.comparison import SCALES, Comparison, Outcome, Pairing, Unit
+from edgetune.judging.comparison import Comparison, Outcome, Pairing, scale_length
 from edgetune.judging.statistics.evidence import Evidence, weigh
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.power import items_to_fail, items_to_pass, reach_in_errors, smallest_visible_loss
@@ -160,7 +160,7 @@ def _worst_loss(interval: Interval, higher_is_better: bool) -> float:
 def _unseen_share(pairing: Pairing, evidence: Evidence, alpha: float) -> float | None:
     """With this chance of every item, none of `units` items falls in `alpha` of the runs. An accuracy needs no such
     figure: a fall is a loss there, and of one size."""
-    if pairing.kind != "score" or pairing.unit not in SCALES:
+    if pairing.kind != "score" or scale_length(pairing.unit) is None:
         return None
     return 1 - alpha ** (1 / evidence.units)
 
@@ -172,12 +172,7 @@ def _loss(difference: float, higher_is_better: bool) -> float:
 def _visible_loss(pairing: Pairing, evidence: Evidence, alpha: float) -> float:
     reach = reach_in_errors(alpha, evidence.degrees)
     visible = smallest_visible_loss(evidence.standard_error, evidence.units, reach, evidence.step)
-    return min(visible, _largest_fall(pairing.unit))
-
-
-def _largest_fall(unit: Unit) -> float:
-    """From one end of the scale to the other."""
-    return SCALES[unit][1] - SCALES[unit][0] if unit in SCALES else math.inf
+    return min(visible, scale_length(pairing.unit) or math.inf)
 
 
 def _decisive_items(pairing: Pairing, evidence: Evidence, alpha: float) -> int | None:
@@ -196,7 +191,7 @@ def _decisive_items(pairing: Pairing, evidence: Evidence, alpha: float) -> int |
             reach,
             noise,
             alone,
-            fall=_largest_fall(pairing.unit) - loss,
+            fall=(scale_length(pairing.unit) or math.inf) - loss,
         )
     return items_to_fail(pairing.items, expected, evidence.expected_error, alpha, step=evidence.step)
 
@@ -282,8 +277,8 @@ def _such_a_loss(comparison: Comparison) -> str:
 
 def _unseen(comparison: Comparison) -> str:
     """What so few items may not have shown, where it could make up half of the margin or more."""
-    share, fall = comparison.unseen_share, _largest_fall(comparison.unit)
-    if share is None or share * fall < comparison.margin / 2:
+    share, fall = comparison.unseen_share, scale_length(comparison.unit)
+    if share is None or fall is None or share * fall < comparison.margin / 2:
         return ""
     size = f"{fall:g} grades" if comparison.unit == "grade" else size_text(fall, comparison.unit)
     what, count = ("answers", comparison.items) if comparison.clusters is None else ("clusters", comparison.clusters)

@@ -1,8 +1,10 @@
-"""Whether an answer is JSON, as the program that gets it would read it."""
+"""JSON in answers: is an answer JSON, as the program that gets it would read it, and where do objects stand in it."""
 
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 from typing import Any, NoReturn
 
 READING = "the whole answer must be JSON (RFC 8259); a fenced block, or words around it, are none"
@@ -31,6 +33,34 @@ def is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+OBJECT_OPENING = re.compile(r'\{(?=\s*")')
+"""Where an object with a key may begin."""
+
+LENIENT = json.JSONDecoder(strict=False)
+"""Models put raw line breaks into their strings."""
+
+
+@lru_cache(maxsize=4)
+def object_spans(text: str) -> tuple[tuple[int, int], ...]:
+    """Where the complete JSON objects lie in a text, in order; what lies inside another one is left out.
+
+    Objects behind one that is nested too deeply to be read are not looked for.
+    """
+    found = []
+    end = 0
+    for opening in OBJECT_OPENING.finditer(text):
+        if opening.start() < end:
+            continue
+        try:
+            _, end = LENIENT.raw_decode(text, opening.start())
+        except RecursionError:
+            break
+        except ValueError:
+            continue
+        found.append((opening.start(), end))
+    return tuple(found)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -7,7 +7,6 @@ fences, inside another object); the last line `field: choice` of every field, wh
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 
 from edgetune.data.reasoning import blank_reasoning
 from edgetune.judging.asking.request import VerdictForm
+from edgetune.metrics.json_text import LENIENT, OBJECT_OPENING, object_spans
 
 MOST_CHARACTERS = 32_000
 """Only the end of a longer text is read: verdicts come last, and a judge in a loop must not hold up a run."""
@@ -57,17 +57,10 @@ def _read(text: str, form: VerdictForm) -> ParsedVerdict:
             last = found
     if last is not None:
         return _from_object(text, last, form)
-    if _OPENING.search(text):
+    if OBJECT_OPENING.search(text):
         return ParsedVerdict(None, problem="the judge's JSON is not complete or holds no verdict")
     return _from_lines(text, form)
 
-
-_OPENING = re.compile(r'\{(?=\s*")')
-"""Where an object with a key may begin."""
-
-
-_DECODER = json.JSONDecoder(strict=False)
-"""strict=False: judges put raw line breaks into their reasons."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 
@@ -82,25 +75,19 @@ class _Member(NamedTuple):
 
 def _objects(text: str) -> Iterator[list[_Member]]:
     """All complete JSON objects in the order of the text, those inside others before the ones that hold them."""
-    end = 0
-    for opening in _OPENING.finditer(text):
-        if opening.start() < end:
-            continue
+    for start, _ in object_spans(text):
+        found: list[list[_Member]] = []
         try:
-            _, end = _DECODER.raw_decode(text, opening.start())
-            found: list[list[_Member]] = []
-            _walk(text, opening.start(), found)
+            _walk(text, start, found)
         except RecursionError:
             return  # a judge in a loop; what stands inside so many braces is no verdict
-        except ValueError:
-            continue
         yield from found
 
 
 def _walk(text: str, place: int, found: list[list[_Member]]) -> tuple[Any, int]:
     """The value that begins at this place of well-formed JSON, and where it ends; objects on the way go to `found`."""
     if text[place] not in "{[":
-        return _DECODER.raw_decode(text, place)
+        return LENIENT.raw_decode(text, place)
     members: list[_Member] = []
     keyed = text[place] == "{"
     while True:
@@ -109,7 +96,7 @@ def _walk(text: str, place: int, found: list[list[_Member]]) -> tuple[Any, int]:
             break
         name = ""
         if keyed:
-            name, place = _DECODER.raw_decode(text, place)
+            name, place = LENIENT.raw_decode(text, place)
             place = _skip(text, _skip(text, place) + 1)
         value, end = _walk(text, place, found)
         members.append(_Member(name, value, place))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from edgetune.errors import DataError
 from edgetune.judging.answer import Answer
+from edgetune.judging.comparison import Aggregate
 from edgetune.judging.items import Item
 from edgetune.judging.measures.aggregates import f1_over_labels, measure_mean, recall_over_labels, value_of
 from edgetune.judging.measures.measure import Measure, Measurement
@@ -40,18 +42,16 @@ def _accuracy(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) ->
     return measure_mean(right, "there is no item")
 
 
-def _f1(*, weighted: bool) -> Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]:
+def _over_labels(
+    metric: Callable[[Sequence[str], Sequence[str | None], Sequence[str]], Aggregate],
+) -> Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]:
+    """The measure of a metric of right labels, predicted ones and all labels."""
+
     def measure(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-        predicted = [answer.predicted for answer in answers]
-        aggregate = f1_over_labels(_gold(items), predicted, suite.labels, weighted=weighted)
+        aggregate = metric(_gold(items), [answer.predicted for answer in answers], suite.labels)
         return Measurement(value_of(aggregate, len(items)), (), aggregate)
 
     return measure
-
-
-def _macro_recall(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-    aggregate = recall_over_labels(_gold(items), [answer.predicted for answer in answers], suite.labels)
-    return Measurement(value_of(aggregate, len(items)), (), aggregate)
 
 
 ACCURACY = Measure(
@@ -73,7 +73,7 @@ MACRO_F1 = Measure(
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_f1(weighted=False),
+    measure=_over_labels(partial(f1_over_labels, weighted=False)),
     tasks=("classify",),
     details={"labels": "plain mean over all labels of the suite; one that nobody names counts as 0"},
 )
@@ -85,7 +85,7 @@ MACRO_RECALL = Measure(
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_macro_recall,
+    measure=_over_labels(recall_over_labels),
     tasks=("classify",),
     details={"labels": "plain mean over all labels of the suite; one that no item has counts as 0"},
 )
@@ -97,7 +97,7 @@ WEIGHTED_F1 = Measure(
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_f1(weighted=True),
+    measure=_over_labels(partial(f1_over_labels, weighted=True)),
     tasks=("classify",),
     details={"labels": "mean over the labels by how many items have each"},
 )

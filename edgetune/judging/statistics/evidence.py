@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.comparison import SCALES, Difference, Pairing, Unit
+from edgetune.judging.comparison import SCALES, Difference, Pairing, Unit, scale_length
 from edgetune.judging.statistics.accuracy import adjusted_difference, count_pairs, mcnemar_mid_p
 from edgetune.judging.statistics.bootstrap import (
     RESAMPLES,
@@ -211,7 +211,7 @@ def _resampled(pairing: Pairing, resamples: int) -> tuple[Bootstrap, Bootstrap]:
 def _interval_of_means(pairing: Pairing, differences: NDArray[np.float64], step: float, confidence: float) -> Interval:
     """Of a unit with ends the interval of a bounded mean. Of others Student's and, where too few items (or clusters)
     differ for their noise to be known, the interval of a mean between minus and plus `step` beside it."""
-    reach, clusters = _reach(pairing.unit), pairing.clusters
+    reach, clusters = scale_length(pairing.unit), pairing.clusters
     if reach is not None:
         return bounded_interval(differences, -reach, reach, clusters, confidence)
     mean = measure_mean(differences, clusters)
@@ -233,7 +233,7 @@ def interval_of_aggregates(
     unit has ends, elsewhere where too few items (or clusters) differ. An item that was not seen may move the metric as
     far as any that was, from the least to the largest influence on either side, and as far as its weight allows.
     """
-    interval, reach = bootstrap_interval(difference, confidence), _reach(pairing.unit)
+    interval, reach = bootstrap_interval(difference, confidence), scale_length(pairing.unit)
     if reach is not None:
         ends = max(pairing.item_weight * reach, float(np.ptp(candidate.influence)), float(np.ptp(baseline.influence)))
         interval = hull(interval, bounded_interval(difference.own_values, -ends, ends, None, confidence))
@@ -242,11 +242,6 @@ def interval_of_aggregates(
         return interval
     step = _step(pairing.unit, candidate.influence, baseline.influence)
     return hull(interval, bounded_interval(difference.own_values, -step, step, None, confidence))
-
-
-def _reach(unit: Unit) -> float | None:
-    """How far apart two values can lie; None for a unit without ends."""
-    return SCALES[unit][1] - SCALES[unit][0] if unit in SCALES else None
 
 
 def _method(pairing: Pairing) -> str:
@@ -268,4 +263,4 @@ def _step(unit: Unit, candidate: NDArray[np.float64], baseline: NDArray[np.float
         return 1.0
     values = np.concatenate([candidate, baseline])
     spread = 2 * float(values.std())
-    return spread if spread > 0 else _reach(unit) or max(1.0, float(np.abs(values).max()))
+    return spread if spread > 0 else scale_length(unit) or max(1.0, float(np.abs(values).max()))
