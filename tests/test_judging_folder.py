@@ -19,7 +19,7 @@ from edgetune.judging.items import read_items
 from edgetune.judging.subjects.folder import open_folder
 from edgetune.judging.suite import Suite, load_suite
 from edgetune.recipe.load import load_recipe
-from edgetune.runtime.label_reading import parse_label
+from edgetune.runtime.labels.reading import parse_label
 from edgetune.train.run import train
 
 pytestmark = pytest.mark.usefixtures("no_plots")

@@ -16,7 +16,7 @@ from edgetune.runtime.classify import (
     classify_by_likelihood,
     label_question,
 )
-from edgetune.runtime.label_reading import parse_label
+from edgetune.runtime.labels.reading import parse_label
 from edgetune.runtime.session import Session
 
 LABELS = ["negative", "neutral", "positive"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgetune.runtime.label_reading import match_label, parse_label
+from edgetune.runtime.labels.reading import match_label, parse_label
 
 MOODS = ("negative", "neutral", "positive")
 NUMBERS = ("-1", "0", "1")

@@ -24,7 +24,7 @@ from edgetune.judging.question import Question
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.subjects.written import separated
 from edgetune.judging.suite import Suite
-from edgetune.runtime.label_reading import parse_label
+from edgetune.runtime.labels.reading import parse_label
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache

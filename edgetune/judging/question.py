@@ -14,7 +14,7 @@ from edgetune.judging.measures import MEASURES, default_measures, find_measures,
 from edgetune.judging.rubric import Rubric, load_rubric
 from edgetune.judging.suite import Suite
 from edgetune.recipe.yaml_input import nearest
-from edgetune.runtime.label_reading import LABEL_READING
+from edgetune.runtime.labels.reading import LABEL_READING
 
 LABEL_READING_PART = "reading of labels"
 """The hash of the rules by which labels are read. Stored answers are read again, but for those of a file of outputs."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from edgetune.data.example import Message
 from edgetune.data.reasoning import opened_reasoning, split_reasoning
 from edgetune.errors import DataError, UsageError
-from edgetune.runtime.label_reading import parse_label
 from edgetune.runtime.label_scoring import Scorable, score_all
+from edgetune.runtime.labels.reading import parse_label
 from edgetune.runtime.sampling import GREEDY
 from edgetune.runtime.session import Session
 

@@ -27,7 +27,7 @@ from edgetune.judging.subjects.chat_outputs import FINISH, REASONING
 from edgetune.judging.subjects.lm_eval_samples import CHOICES
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
-from edgetune.runtime.label_reading import match_label
+from edgetune.runtime.labels.reading import match_label
 
 ID = "id"
 

@@ -8,7 +8,7 @@ from typing import Any
 from edgetune.data.reasoning import split_reasoning
 from edgetune.judging.answer import IN_REASONING, Answer
 from edgetune.judging.suite import Suite
-from edgetune.runtime.label_reading import parse_label
+from edgetune.runtime.labels.reading import parse_label
 
 
 def written_answer(

@@ -13,10 +13,10 @@ from typing import Any
 
 from edgetune.data.columns import normalize_name
 from edgetune.metrics.scripts import is_mark, is_unspaced, without_format
-from edgetune.runtime.label_bounds import is_apart
-from edgetune.runtime.label_negation import is_negated
-from edgetune.runtime.label_numbers import named_numbers, value_of
-from edgetune.runtime.label_options import Options
+from edgetune.runtime.labels.bounds import is_apart
+from edgetune.runtime.labels.negation import is_negated
+from edgetune.runtime.labels.numbers import named_numbers, value_of
+from edgetune.runtime.labels.options import Options
 
 LABEL_READING = 2
 """Counts the rules by which labels are read, so that figures of other rules are not compared with those of these."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 
-from edgetune.runtime.label_negation import is_negated
+from edgetune.runtime.labels.negation import is_negated
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<sign>(?:(?<!\w)[-+]|\b(?:minus|negative|plus)\b)(?P<gap>\s*))?"
@@ -31,7 +31,7 @@ def value_of(text: str) -> Decimal | None:
 def named_numbers(text: str, by_value: Mapping[Decimal, str]) -> set[str | None]:
     """The labels whose values a text has as numbers; None is among them for one that it denies or leaves open.
 
-    "4 out of 5" is 4 where 5 is the highest label. Dashes and signs of the text are ASCII (`label_reading.plain`).
+    "4 out of 5" is 4 where 5 is the highest label. Dashes and signs of the text are ASCII (`reading.plain`).
     """
     most = str(max(by_value))
     text = _OUT_OF.sub(lambda found: "" if found["most"] == most else found[0], text)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from edgetune.runtime.label_negation import is_negated
+from edgetune.runtime.labels.negation import is_negated
 
 _NOUNS = "option|choice|letter|candidate|response|assistant|model|alternative"
 """A capital letter behind one of these is no article."""

@@ -61,7 +61,7 @@ _AFFIRMED_LATER = re.compile(r"かもしれない|かもしれません|違い�
 
 def is_negated(text: str, start: int, end: int, *, after: bool = True) -> bool:
     """True where what stands at text[start:end] is denied by the words before it or, unless `after` is false, by those
-    behind it. Quotes and dashes of the text are ASCII (`label_reading.plain`)."""
+    behind it. Quotes and dashes of the text are ASCII (`reading.plain`)."""
     before = _HARMLESS.sub(" ", text[max(0, start - 100) : start])
     clause = before[max((found.end() for found in _BREAK.finditer(before)), default=0) :]
     words = _words(clause)[-_WITHIN_WORDS:]

@@ -1,0 +1,1 @@
+"""Which of some labels an answer gives: `reading` asks the others, by form."""
