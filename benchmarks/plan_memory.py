@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, ...]] = {
 
 def main() -> None:
     options = read_options()
-    from edgetune.plan.planning import plan_training
+    from edgetune.planning.planning import plan_training
     from edgetune.recipe.load import load_recipe
 
     print(f"| {'training':<40} | predicted, MB | measured, MB | ratio |")

@@ -130,9 +130,9 @@ def report(results: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def run_edgetune(options: argparse.Namespace) -> dict:
-    from edgetune.train.run import train
-    from edgetune.train.run_directory import RunDirectory
-    from edgetune.train.telemetry import Telemetry
+    from edgetune.training.run import train
+    from edgetune.training.run_directory import RunDirectory
+    from edgetune.training.telemetry import Telemetry
 
     processor_seconds: list[float] = []
     log = Telemetry.log
@@ -159,15 +159,15 @@ def run_edgetune(options: argparse.Namespace) -> dict:
 
 
 def run_evaluated(options: argparse.Namespace) -> dict:
-    from edgetune.train.run import train
+    from edgetune.training.run import train
 
     with tempfile.TemporaryDirectory() as folder:
         return train(load(options, evaluates=True), Path(folder) / "run").model_dump()
 
 
 def run_trl(options: argparse.Namespace) -> dict:
-    from edgetune.train.backends.transformers import load_adapted_model
-    from edgetune.train.prepare import prepare
+    from edgetune.training.backends.transformers import load_adapted_model
+    from edgetune.training.prepare import prepare
 
     recipe = load(options)
     prepared = prepare(recipe)

@@ -84,7 +84,7 @@ def run_unsloth(options: argparse.Namespace) -> dict:
     import unsloth  # before Transformers and TRL, as it asks for
 
     from edgetune.models.load import resolve_dtype
-    from edgetune.train.prepare import prepare
+    from edgetune.training.prepare import prepare
 
     recipe = load(options)
     method = recipe.method

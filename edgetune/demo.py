@@ -17,8 +17,8 @@ from edgetune.judging.suite import load_suite
 from edgetune.measure import Stopwatch
 from edgetune.outputs import check_target
 from edgetune.recipe.load import load_recipe
-from edgetune.train.run import train
-from edgetune.train.summary import Summary
+from edgetune.training.run import train
+from edgetune.training.summary import Summary
 from edgetune.weights.merge import merge
 from edgetune.weights.source import resolve_source
 

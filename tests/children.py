@@ -13,7 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["edgetune.train.run", "edgetune.train.trainer", "edgetune.train.summary", "peft"])
+_CONTEXT.set_forkserver_preload(
+    ["edgetune.training.run", "edgetune.training.trainer", "edgetune.training.summary", "peft"]
+)
 
 Hook = Callable[[], None]
 """What a child does before it trains, such as laying a trap."""
@@ -52,8 +54,8 @@ def _train(recipe: Path, out: Path, resume: bool, rank: int, processes: int, por
 
     from edgetune.errors import EdgetuneError
     from edgetune.recipe.load import load_recipe
-    from edgetune.train import summary
-    from edgetune.train.run import train
+    from edgetune.training import summary
+    from edgetune.training.run import train
 
     torch.set_num_threads(1)
     gc.freeze()  # the trainer's garbage collections pass over what was imported

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.recipe.schema import Recipe
-from edgetune.train.run_directory import RunDirectory
-from edgetune.train.telemetry import Telemetry
+from edgetune.training.run_directory import RunDirectory
+from edgetune.training.telemetry import Telemetry
 
 
 def make_recipe(*, method: dict[str, Any] | None = None, base: dict[str, Any] | None = None, **train: Any) -> Recipe:

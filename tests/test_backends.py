@@ -12,7 +12,7 @@ import torch
 
 from edgetune.errors import MissingComponent, RecipeError
 from edgetune.recipe.schema import Recipe
-from edgetune.train.backends import choose_backend, unsloth
+from edgetune.training.backends import choose_backend, unsloth
 
 LORA = {"type": "lora", "rank": 4, "alpha": 8}
 
@@ -82,7 +82,7 @@ def test_auto_takes_transformers_where_unsloth_is_not_installed(base: Path, caps
 @pytest.fixture
 def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An Unsloth that is installed and whose import fails."""
-    import edgetune.train.trainer  # noqa: F401  Transformers' trainer could not be imported with a GPU made up
+    import edgetune.training.trainer  # noqa: F401  Transformers' trainer could not be imported with a GPU made up
 
     for name in ("unsloth", "unsloth_zoo"):
         (tmp_path / "broken" / name).mkdir(parents=True)
@@ -194,7 +194,7 @@ def test_layers_that_a_backend_has_replaced_are_not_given_packed_rows(monkeypatc
     """On a GPU Unsloth puts a forward of its own on the class, which would ignore who may see whom."""
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
 
-    from edgetune.train.objectives.packing import has_transformers_layers
+    from edgetune.training.objectives.packing import has_transformers_layers
 
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=8, **sizes))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.train.batches import PackedBatches, fill_rows
+from edgetune.training.batches import PackedBatches, fill_rows
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80)
 

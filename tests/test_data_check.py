@@ -17,7 +17,7 @@ from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import tokenize_examples
 from edgetune.recipe.data import Data, DataSource, Percentile
 from edgetune.recipe.load import load_recipe
-from edgetune.train.prepare import prepare
+from edgetune.training.prepare import prepare
 
 LONG = "one two three four five six seven eight nine ten eleven twelve"
 

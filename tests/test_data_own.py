@@ -244,7 +244,7 @@ def test_a_suite_tells_all_its_unknown_labels_at_once(tmp_path: Path) -> None:
 
 
 def test_training_tells_what_is_left_out_not_read_or_empty(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    prepare = pytest.importorskip("edgetune.train.prepare")
+    prepare = pytest.importorskip("edgetune.training.prepare")
     from edgetune.recipe.schema import Recipe
 
     rows = [("a", "billing"), (" ", "account"), ("b", "?"), ("c", "technical"), ("d", "?")]

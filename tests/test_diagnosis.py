@@ -18,8 +18,8 @@ from tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
 
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
-from edgetune.train.diagnosis import diagnose, diagnose_recipe
-from edgetune.train.run import train
+from edgetune.training.diagnosis import diagnose, diagnose_recipe
+from edgetune.training.run import train
 
 DRAWS = 40
 VOCABULARY = 49152

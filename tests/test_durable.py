@@ -19,7 +19,7 @@ from tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
 
 from edgetune.errors import OutputError, UsageError
 from edgetune.recipe.load import load_recipe
-from edgetune.train.run_directory import COMPLETE, RunDirectory
+from edgetune.training.run_directory import COMPLETE, RunDirectory
 
 KILLED = [-signal.SIGKILL]
 
@@ -66,7 +66,7 @@ def train_steadily(
 def fix_kernels(then: Callable[[], None] | None) -> None:
     """Each process measures which of two kernels is quicker; they add in different orders, and a tiny model is too
     small for a steady answer."""
-    from edgetune.train import frozen_linear
+    from edgetune.training import frozen_linear
 
     frozen_linear._gain = lambda weight: 1.0
     if then is not None:
@@ -132,7 +132,7 @@ def steps_of_checkpoints(run: Path) -> list[int]:
 
 def fill_the_disk() -> None:
     """There is no room for the rest of the row of step 11."""
-    from edgetune.train.telemetry import Telemetry
+    from edgetune.training.telemetry import Telemetry
 
     log = Telemetry.log
 
@@ -150,19 +150,19 @@ FULL = [OutputError.exit_code]
 CHAIN: list[tuple[str, Callable[[], None], list[int], list[int]]] = [
     (
         "between the two batches of update 5",
-        partial(trap, "edgetune.train.trainer:ObjectiveTrainer.compute_loss", 9, after=True),
+        partial(trap, "edgetune.training.trainer:ObjectiveTrainer.compute_loss", 9, after=True),
         KILLED,
         [3],
     ),
     ("between writing a checkpoint and renaming it", partial(trap, "edgetune.outputs:_replace_folder", 1), KILLED, [3]),
     (
         "while an old checkpoint is deleted",
-        partial(trap, "edgetune.train.checkpoints:rotate_checkpoints", 2, act=lose_part_of_the_oldest),
+        partial(trap, "edgetune.training.checkpoints:rotate_checkpoints", 2, act=lose_part_of_the_oldest),
         KILLED,
         [3, 6, 9],
     ),
     ("the disk is full in the middle of a row of metrics.jsonl", fill_the_disk, FULL, [3, 6, 9]),
-    ("after the last update", partial(trap, "edgetune.train.summary:summarize", 1), KILLED, [9, 12]),
+    ("after the last update", partial(trap, "edgetune.training.summary:summarize", 1), KILLED, [9, 12]),
 ]
 """Moments, how each is brought about, what the process ends with, and the checkpoints that are there then.
 
@@ -185,7 +185,7 @@ def test_a_run_that_ends_early_at_every_kind_of_moment_equals_one_that_did_not(f
 @pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "dropout and accumulation"])
 def test_every_way_of_training_goes_on_exactly(folder: Path, variant: str):
     run = folder / f"killed {variant}"
-    hook = partial(trap, "edgetune.train.trainer:ObjectiveTrainer.compute_loss", 15)
+    hook = partial(trap, "edgetune.training.trainer:ObjectiveTrainer.compute_loss", 15)
     assert train_steadily(folder / f"{variant}.yaml", run, hook=hook) == KILLED
     assert train_steadily(folder / f"{variant}.yaml", run, resume=True) == [0]
     assert_same_run(run, train_whole(folder, variant))

@@ -17,7 +17,7 @@ from quick_reader import QuickReader
 
 from edgetune.cli.app import main
 from edgetune.judging.suite import load_suite
-from edgetune.plan.planning import plan_training
+from edgetune.planning.planning import plan_training
 from edgetune.recipe.load import load_recipe
 
 EDGETUNE = [sys.executable, "-m", "edgetune"]

@@ -8,9 +8,9 @@ import pytest
 from logged import log_steps, logged_run, make_recipe
 
 from edgetune.errors import MissingComponent
-from edgetune.train import energy
-from edgetune.train.energy import check_energy_meter
-from edgetune.train.telemetry import Telemetry
+from edgetune.training import energy
+from edgetune.training.energy import check_energy_meter
+from edgetune.training.telemetry import Telemetry
 
 
 def test_the_energy_of_a_run_grows_over_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgetune.errors import NumericalError
-from edgetune.train.finite import OVERFLOWS_ENDURED, FiniteGuard
+from edgetune.training.finite import OVERFLOWS_ENDURED, FiniteGuard
 
 
 def make_guard(dtype: torch.dtype = torch.float32, *, scales_gradients: bool = False) -> FiniteGuard:

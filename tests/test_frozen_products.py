@@ -17,14 +17,14 @@ from tiny_adapted import SECTIONS, build, loss_of, section, stir
 
 from edgetune.errors import RecipeError
 from edgetune.models.adapters import add_adapter
-from edgetune.plan.planning import plan_training
+from edgetune.planning.planning import plan_training
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.methods import LEAVES_WEIGHTS_ALONE
 from edgetune.recipe.schema import Recipe
-from edgetune.train import frozen_linear, products
-from edgetune.train.frozen_layers import Products, bfloat16_layers, use_products
-from edgetune.train.run import train
-from edgetune.train.run_directory import RunDirectory
+from edgetune.training import frozen_linear, products
+from edgetune.training.frozen_layers import Products, bfloat16_layers, use_products
+from edgetune.training.run import train
+from edgetune.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -262,7 +262,7 @@ def test_each_weight_is_held_once(tiny_llama: Path):
 
 
 def test_a_step_keeps_no_wide_copy_of_a_weight(tiny_llama: Path):
-    from edgetune.plan.live import LiveBytes
+    from edgetune.planning.live import LiveBytes
 
     torch.manual_seed(0)
     model = add_adapter(load_tiny(tiny_llama), section("lora", rank=4), base="base")
@@ -282,7 +282,7 @@ def test_a_step_keeps_no_wide_copy_of_a_weight(tiny_llama: Path):
 def test_pages_of_a_file_are_let_go_and_its_other_tensors_stay(tmp_path: Path):
     from safetensors.torch import save_file
 
-    from edgetune.train.pages import forget_mapped, mapped_spans
+    from edgetune.training.pages import forget_mapped, mapped_spans
 
     def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
@@ -343,7 +343,7 @@ def test_a_resumed_run_goes_on_with_the_products_it_began_with(
     write_recipe, tmp_path: Path, gains, taken: bool, monkeypatch: pytest.MonkeyPatch
 ):
     from edgetune.errors import Interrupted
-    from edgetune.train.trainer import ObjectiveTrainer
+    from edgetune.training.trainer import ObjectiveTrainer
 
     gains(bfloat16=2.0 if taken else 1.0)
     recipe = write_recipe("train.max_steps=4", "train.save_every=2")

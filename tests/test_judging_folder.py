@@ -20,7 +20,7 @@ from edgetune.judging.subjects.folder import open_folder
 from edgetune.judging.suite import Suite, load_suite
 from edgetune.recipe.load import load_recipe
 from edgetune.runtime.labels.reading import parse_label
-from edgetune.train.run import train
+from edgetune.training.run import train
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 

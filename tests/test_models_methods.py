@@ -33,7 +33,7 @@ from edgetune.errors import RecipeError  # noqa: E402
 from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402
 from edgetune.models.families import auto_class, kind_of  # noqa: E402
 from edgetune.models.load import head_modules  # noqa: E402
-from edgetune.plan.shipped import shipped_configurations  # noqa: E402
+from edgetune.planning.shipped import shipped_configurations  # noqa: E402
 from edgetune.recipe.methods import OWN_METHODS, PEFT_METHODS, Full  # noqa: E402
 
 REFUSED = {

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import TokenizedExample, tokenize_examples
-from edgetune.train.objectives import language_model, questions, seq2seq
-from edgetune.train.objectives.adapted import base_model
-from edgetune.train.objectives.classification_head import ClassificationHead
-from edgetune.train.objectives.generation import Ending, Written, generate
-from edgetune.train.objectives.language_model import LanguageModel
-from edgetune.train.objectives.objective import Exam, Objective
-from edgetune.train.objectives.packing import plain_attention
-from edgetune.train.objectives.seq2seq import Seq2Seq
+from edgetune.training.objectives import language_model, questions, seq2seq
+from edgetune.training.objectives.adapted import base_model
+from edgetune.training.objectives.classification_head import ClassificationHead
+from edgetune.training.objectives.generation import Ending, Written, generate
+from edgetune.training.objectives.language_model import LanguageModel
+from edgetune.training.objectives.objective import Exam, Objective
+from edgetune.training.objectives.packing import plain_attention
+from edgetune.training.objectives.seq2seq import Seq2Seq
 
 DECODERS = {
     "llama": ("LlamaForCausalLM", {}),

@@ -11,8 +11,8 @@ from tiny_tasks import TEXTS, make_tiny
 
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.models.adapters import add_adapter
-from edgetune.train.objectives.classification_head import ClassificationHead
-from edgetune.train.objectives.objective import Exam
+from edgetune.training.objectives.classification_head import ClassificationHead
+from edgetune.training.objectives.objective import Exam
 
 LABELS = ("good", "bad", "neither")
 _SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}

@@ -18,11 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import TokenizedExample
-from edgetune.train.objectives.adapted import base_model, has_virtual_embeddings, has_virtual_tokens
-from edgetune.train.objectives.classification_head import ClassificationHead
-from edgetune.train.objectives.language_model import LanguageModel
-from edgetune.train.objectives.objective import Exam, Objective
-from edgetune.train.objectives.seq2seq import Seq2Seq
+from edgetune.training.objectives.adapted import base_model, has_virtual_embeddings, has_virtual_tokens
+from edgetune.training.objectives.classification_head import ClassificationHead
+from edgetune.training.objectives.language_model import LanguageModel
+from edgetune.training.objectives.objective import Exam, Objective
+from edgetune.training.objectives.seq2seq import Seq2Seq
 
 DECODERS = {
     "llama": ("LlamaForCausalLM", {}),

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import TokenizedExample
-from edgetune.train.objectives.classification_head import ClassificationHead
-from edgetune.train.objectives.language_model import LanguageModel
-from edgetune.train.objectives.objective import Exam, Objective
-from edgetune.train.objectives.rest import at_rest
-from edgetune.train.objectives.seq2seq import Seq2Seq
+from edgetune.training.objectives.classification_head import ClassificationHead
+from edgetune.training.objectives.language_model import LanguageModel
+from edgetune.training.objectives.objective import Exam, Objective
+from edgetune.training.objectives.rest import at_rest
+from edgetune.training.objectives.seq2seq import Seq2Seq
 
 EXAMPLES = [
     Example((Message("user", text), Message("assistant", label)), where="", label=label, references=(label,))

@@ -12,8 +12,8 @@ from logged import make_recipe
 
 from edgetune.errors import DataError, OutOfMemory
 from edgetune.recipe.schema import Recipe
-from edgetune.train.out_of_memory import explain_out_of_memory, is_out_of_memory
-from edgetune.train.run_directory import COMPLETE, RunDirectory
+from edgetune.training.out_of_memory import explain_out_of_memory, is_out_of_memory
+from edgetune.training.run_directory import COMPLETE, RunDirectory
 
 
 def failure(recipe: Recipe, run: Path, *, loading: bool = False) -> str:

@@ -15,18 +15,18 @@ from edgetune.errors import RecipeError, UsageError
 from edgetune.models.families import kind_of
 from edgetune.models.load import load_model
 from edgetune.models.locate import locate_model
-from edgetune.plan import machine
-from edgetune.plan.advice import suggest
-from edgetune.plan.base import find_base
-from edgetune.plan.duration import GPUS, parse_flops
-from edgetune.plan.live import LiveBytes
-from edgetune.plan.machine import parse_size
-from edgetune.plan.optimizer import optimizer_bytes
-from edgetune.plan.planning import plan_training
-from edgetune.plan.shipped import shipped_configurations
-from edgetune.plan.skeleton import build_skeleton
-from edgetune.plan.step import simulate_step, step_of
-from edgetune.plan.workload import find_workload
+from edgetune.planning import machine
+from edgetune.planning.advice import suggest
+from edgetune.planning.base import find_base
+from edgetune.planning.duration import GPUS, parse_flops
+from edgetune.planning.live import LiveBytes
+from edgetune.planning.machine import parse_size
+from edgetune.planning.optimizer import optimizer_bytes
+from edgetune.planning.planning import plan_training
+from edgetune.planning.shipped import shipped_configurations
+from edgetune.planning.skeleton import build_skeleton
+from edgetune.planning.step import simulate_step, step_of
+from edgetune.planning.workload import find_workload
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Base, Recipe
 
@@ -36,7 +36,7 @@ LLAMA, T5 = "meta-llama/Llama-3.2-3B", "google/flan-t5-xl"
 @pytest.fixture(autouse=True)
 def quick_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty process and the speed of the machine are measured in one test each, not in all."""
-    monkeypatch.setattr("edgetune.plan.planning.empty_process_bytes", lambda *, quantized: 600_000_000)
+    monkeypatch.setattr("edgetune.planning.planning.empty_process_bytes", lambda *, quantized: 600_000_000)
     monkeypatch.setattr(machine, "MATMUL_SECONDS", 0.01)
 
 
@@ -187,8 +187,8 @@ def test_a_step_on_meta_tensors_holds_what_the_same_step_holds_for_real(
     workload = find_workload(planned, base, skeleton.kind, processes=1)
     predicted = simulate_step(planned, skeleton, workload)
 
-    from edgetune.train.backends.transformers import load_adapted_model
-    from edgetune.train.prepare import prepare
+    from edgetune.training.backends.transformers import load_adapted_model
+    from edgetune.training.prepare import prepare
 
     prepared = prepare(planned)
     model = load_adapted_model(planned, prepared, total_steps=10)
@@ -234,7 +234,7 @@ def test_optimizer_state_is_that_of_the_real_optimizer(optimizer: str):
 
 
 def test_optimizer_state_of_16_bit_weights_is_kept_in_32():
-    from edgetune.train.precise_adamw import PreciseAdamW
+    from edgetune.training.precise_adamw import PreciseAdamW
 
     parameter = torch.nn.Parameter(torch.randn(8, 8).bfloat16())
     made = PreciseAdamW([parameter], lr=1e-3)

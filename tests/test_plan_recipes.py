@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgetune.plan import planning
-from edgetune.plan.base import PlannedBase, find_base
-from edgetune.plan.planning import plan_training
-from edgetune.plan.shipped import find_shipped
-from edgetune.plan.skeleton import build_skeleton
-from edgetune.plan.step import with_depth
+from edgetune.planning import planning
+from edgetune.planning.base import PlannedBase, find_base
+from edgetune.planning.planning import plan_training
+from edgetune.planning.shipped import find_shipped
+from edgetune.planning.skeleton import build_skeleton
+from edgetune.planning.step import with_depth
 from edgetune.recipe.load import load_recipe, shipped_recipes
 from edgetune.recipe.schema import Base, Recipe
 

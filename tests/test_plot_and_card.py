@@ -13,10 +13,10 @@ from logged import make_recipe
 from matplotlib.image import imread
 
 from edgetune.recipe.load import dump_recipe
-from edgetune.train.card import model_card
-from edgetune.train.diagnosis import Diagnosis
-from edgetune.train.plot import EVALUATION, SMOOTH, plot_training, smooth
-from edgetune.train.summary import Summary
+from edgetune.training.card import model_card
+from edgetune.training.diagnosis import Diagnosis
+from edgetune.training.plot import EVALUATION, SMOOTH, plot_training, smooth
+from edgetune.training.summary import Summary
 
 SUMMARY = Summary(
     name="logged",

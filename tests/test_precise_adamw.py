@@ -6,7 +6,7 @@ import io
 
 import torch
 
-from edgetune.train.precise_adamw import PreciseAdamW
+from edgetune.training.precise_adamw import PreciseAdamW
 
 SETTINGS = {"lr": 1e-4, "weight_decay": 0.1, "betas": (0.8, 0.95), "eps": 1e-6}
 

@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 
 from edgetune.errors import OutputError, UsageError
 from edgetune.recipe.load import load_recipe
-from edgetune.train import processes
-from edgetune.train.batches import JointBatches
-from edgetune.train.run import train
-from edgetune.train.run_directory import RunDirectory
+from edgetune.training import processes
+from edgetune.training.batches import JointBatches
+from edgetune.training.run import train
+from edgetune.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -103,7 +103,7 @@ def _assert_spread(rank: int, count: int, port: int, base: Path) -> None:
     from torch.distributed.tensor import DTensor
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    from edgetune.train.sharding import shard_frozen_layers
+    from edgetune.training.sharding import shard_frozen_layers
 
     torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=count)
     config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")

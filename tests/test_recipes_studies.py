@@ -300,8 +300,8 @@ def test_ia3_for_sentiment_trains_less_than_a_thousandth():
 def test_the_plan_shows_the_parameters_of_distilbert_and_those_of_its_card(planned: str):
     from rich.console import Console
 
-    from edgetune.plan.planning import plan_training
-    from edgetune.plan.terminal import render
+    from edgetune.planning.planning import plan_training
+    from edgetune.planning.terminal import render
 
     documented = (Path(__file__).parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
     assert f"edgetune plan {planned}  #" in documented
@@ -328,9 +328,9 @@ def count(planned: str) -> tuple[int, int, int]:
     """Parameters on the meta device: trained, all, and those of a trained classification head."""
     import torch
 
-    from edgetune.plan.base import find_base
-    from edgetune.plan.planning import UNKNOWN_STEPS
-    from edgetune.plan.skeleton import build_skeleton
+    from edgetune.planning.base import find_base
+    from edgetune.planning.planning import UNKNOWN_STEPS
+    from edgetune.planning.skeleton import build_skeleton
 
     recipe = load_recipe(*arguments(planned))
     base = find_base(recipe.base)
@@ -387,7 +387,7 @@ def shrunken(tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Path]) -
 @pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("name", STUDIED)
 def test_a_recipe_trains_shrunken(name: str, shrunken: Callable[[str], Recipe], bases: dict[str, Path], tmp_path: Path):
-    from edgetune.train.run import train
+    from edgetune.training.run import train
 
     recipe, run = shrunken(name), tmp_path / "run"
     summary = train(recipe, run)

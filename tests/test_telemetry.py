@@ -12,9 +12,9 @@ import pytest
 import torch
 from logged import log_steps, logged_run, make_recipe
 
-from edgetune.train import telemetry as module
-from edgetune.train.summary import Summary
-from edgetune.train.telemetry import Telemetry
+from edgetune.training import telemetry as module
+from edgetune.training.summary import Summary
+from edgetune.training.telemetry import Telemetry
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "runs.md"
 

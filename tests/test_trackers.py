@@ -14,9 +14,9 @@ import pytest
 from logged import log_steps, logged_run, make_recipe
 
 from edgetune.errors import MissingComponent
-from edgetune.train import trackers
-from edgetune.train.run_directory import RunDirectory
-from edgetune.train.trackers import check_trackers
+from edgetune.training import trackers
+from edgetune.training.run_directory import RunDirectory
+from edgetune.training.trackers import check_trackers
 
 Points = dict[str, list[tuple[int, float]]]
 """Name of a value -> steps and values."""

@@ -18,10 +18,16 @@ from edgetune.data.tokenize import TokenizedExample
 from edgetune.errors import DataError, Interrupted, NumericalError, OutputError, RecipeError
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
-from edgetune.train.objectives.packing import PACKABLE_FAMILIES, can_pack, pack_batch, pad_batch, use_packed_attention
-from edgetune.train.objectives.supervised import supervised_nll
-from edgetune.train.run import train
-from edgetune.train.run_directory import RunDirectory
+from edgetune.training.objectives.packing import (
+    PACKABLE_FAMILIES,
+    can_pack,
+    pack_batch,
+    pad_batch,
+    use_packed_attention,
+)
+from edgetune.training.objectives.supervised import supervised_nll
+from edgetune.training.run import train
+from edgetune.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -186,7 +192,7 @@ def test_the_run_directory_tells_what_happened(write_recipe, tmp_path: Path):
 
 
 def _labels(recipe: Recipe) -> list[int]:
-    from edgetune.train.prepare import prepare
+    from edgetune.training.prepare import prepare
 
     return [label for example in prepare(recipe).train.examples for label in example.labels]
 
@@ -197,7 +203,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     recipe = write_recipe("train.max_steps=6", "method.dropout=0.3")
     train(recipe, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        from edgetune.train.telemetry import Telemetry
+        from edgetune.training.telemetry import Telemetry
 
         log = Telemetry.log
 
@@ -229,7 +235,7 @@ def test_a_full_disk_while_training_is_one_clear_error(write_recipe, tmp_path: P
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("edgetune.train.trainer.ObjectiveTrainer._save", full)
+    monkeypatch.setattr("edgetune.training.trainer.ObjectiveTrainer._save", full)
     with pytest.raises(OutputError, match="the disk is full"):
         train(write_recipe("train.save_every=2"), tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()
@@ -337,8 +343,8 @@ def test_every_method_learns_on_the_cpu(write_recipe, tmp_path: Path, overrides:
 def test_qlora_keeps_its_base_in_four_bits(write_recipe):
     from bitsandbytes.nn import Linear4bit
 
-    from edgetune.train.backends.transformers import load_adapted_model
-    from edgetune.train.prepare import prepare
+    from edgetune.training.backends.transformers import load_adapted_model
+    from edgetune.training.prepare import prepare
 
     recipe = write_recipe("base.quantize=nf4")
     model = load_adapted_model(recipe, prepare(recipe))

@@ -10,9 +10,9 @@ import yaml
 
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
-from edgetune.train.prepare import prepare
-from edgetune.train.run import train
-from edgetune.train.run_directory import RunDirectory
+from edgetune.training.prepare import prepare
+from edgetune.training.run import train
+from edgetune.training.run_directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("no_plots")
 
@@ -60,7 +60,7 @@ def train_with_trl(recipe: Recipe, folder: Path) -> list[dict[str, float]]:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    from edgetune.train.backends.transformers import load_adapted_model
+    from edgetune.training.backends.transformers import load_adapted_model
 
     prepared = prepare(recipe)
     conversations = [

@@ -14,8 +14,8 @@ from tiny_tasks import LABELS, PROMPT, TEXTS, save_tiny, write_rows
 
 from edgetune.errors import RecipeError
 from edgetune.recipe.load import load_recipe
-from edgetune.train.run import train
-from edgetune.train.run_directory import RunDirectory
+from edgetune.training.run import train
+from edgetune.training.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

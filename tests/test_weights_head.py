@@ -24,7 +24,7 @@ from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402
 from edgetune.models.load import load_model  # noqa: E402
 from edgetune.models.locate import locate_model  # noqa: E402
 from edgetune.recipe.load import load_recipe  # noqa: E402
-from edgetune.train.run import train  # noqa: E402
+from edgetune.training.run import train  # noqa: E402
 from edgetune.weights.merge import merge  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402

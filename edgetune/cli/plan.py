@@ -32,9 +32,9 @@ def plan(
 ) -> None:
     """Count what a recipe needs without its weights: parameters, memory, disk, time; and how to make it fit."""
     console.configure(json_mode=json)
-    from edgetune.plan.advice import suggest
-    from edgetune.plan.planning import plan_training
-    from edgetune.plan.terminal import render
+    from edgetune.planning.advice import suggest
+    from edgetune.planning.planning import plan_training
+    from edgetune.planning.terminal import render
     from edgetune.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

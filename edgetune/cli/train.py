@@ -13,8 +13,8 @@ from edgetune.cli.options import ForceOption, JsonOption, OverrideOption, Recipe
 
 if TYPE_CHECKING:
     from edgetune.recipe.schema import Recipe
-    from edgetune.train.run_directory import RunDirectory
-    from edgetune.train.summary import Summary
+    from edgetune.training.run_directory import RunDirectory
+    from edgetune.training.summary import Summary
 
 
 def train(
@@ -34,8 +34,8 @@ def train(
     """Fine-tune a base model by a recipe."""
     console.configure(json_mode=json)
     from edgetune.recipe.load import load_recipe
-    from edgetune.train import processes
-    from edgetune.train.run_directory import RunDirectory
+    from edgetune.training import processes
+    from edgetune.training.run_directory import RunDirectory
 
     loaded = load_recipe(recipe, overrides or [])
     run = out or Path("runs") / loaded.name
@@ -43,7 +43,7 @@ def train(
         _refuse_at_once(RunDirectory(run), loaded, count, resume=resume, force=force)
         processes.launch(count, sys.argv[1:])
         return
-    from edgetune.train.run import train as run_training
+    from edgetune.training.run import train as run_training
 
     with processes.failures_reported():
         _show(run_training(loaded, run, resume=resume, force=force), loaded, run)

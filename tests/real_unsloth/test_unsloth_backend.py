@@ -14,9 +14,9 @@ import yaml
 from safetensors.torch import load_file
 
 from edgetune.recipe.load import load_recipe
-from edgetune.train.run import train
-from edgetune.train.run_directory import RunDirectory
-from edgetune.train.summary import Summary
+from edgetune.training.run import train
+from edgetune.training.run_directory import RunDirectory
+from edgetune.training.summary import Summary
 
 pytestmark = pytest.mark.skipif(
     find_spec("unsloth_zoo") is None, reason="Unsloth is not installed in this environment (make test-unsloth)"
@@ -104,7 +104,7 @@ def test_training_after_unsloth_was_imported_is_what_it_was_before(run: Train):
     """Unsloth rewrites Transformers' and TRL's trainers when it is imported; that must not outlive its loading."""
     from trl import SFTConfig
 
-    from edgetune.train.trainer import LanguageModelTrainer
+    from edgetune.training.trainer import LanguageModelTrainer
 
     before = losses(run("transformers", "train.optimizer=adamw_8bit")[1])
     run("unsloth")

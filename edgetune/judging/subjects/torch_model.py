@@ -20,12 +20,12 @@ from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suite import Suite
 from edgetune.models.families import Kind
 from edgetune.models.load import resolve_dtype
-from edgetune.train.objectives.adapted import on_device_of
-from edgetune.train.objectives.classification_head import ClassificationHead
-from edgetune.train.objectives.language_model import LanguageModel
-from edgetune.train.objectives.objective import Exam, Objective
-from edgetune.train.objectives.rest import at_rest
-from edgetune.train.objectives.seq2seq import Seq2Seq
+from edgetune.training.objectives.adapted import on_device_of
+from edgetune.training.objectives.classification_head import ClassificationHead
+from edgetune.training.objectives.language_model import LanguageModel
+from edgetune.training.objectives.objective import Exam, Objective
+from edgetune.training.objectives.rest import at_rest
+from edgetune.training.objectives.seq2seq import Seq2Seq
 from edgetune.weights.source import Source
 from edgetune.weights.whole_model import load_adapted
 

@@ -1,0 +1,103 @@
+"""What to change in a recipe that does not fit, each change planned anew, so that it says what it would need then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from edgetune.errors import EdgetuneError
+from edgetune.planning.planning import Plan, estimate, needed_bytes
+from edgetune.recipe.methods import Full, PrefixTuning
+from edgetune.recipe.schema import Recipe
+
+SHORTEST_TOKENS = 256
+"""Shorter examples are not suggested."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Values to set (by their dotted names), why not to mind, and the memory that is needed then."""
+
+    changes: Mapping[str, Any]
+    effect: str
+    needed_bytes: int
+    fits: bool
+
+    def document(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {
+            "set": dict(self.changes),
+            "effect": self.effect,
+            "needed_bytes": self.needed_bytes,
+            "fits": self.fits,
+        }
+
+
+def suggest(plan: Plan) -> tuple[Suggestion, ...]:
+    """Single changes that need less than the plan, the most harmless first; then all up to one, until it fits.
+
+    Each is planned as the recipe itself was.
+    """
+    single = [found for changes, effect in _options(plan.recipe) if (found := _planned(plan, changes, effect))]
+    helpful = [each for each in single if each.needed_bytes < plan.needed_bytes]
+    together: dict[str, Any] = {}
+    joint: list[Suggestion] = []
+    if not any(each.fits for each in helpful):
+        for number, each in enumerate(helpful):
+            together |= each.changes
+            if number == 0:
+                continue
+            found = _planned(plan, dict(together), "together")
+            if found is not None and found.fits:
+                joint = [found]
+                break
+            joint = [found] if found is not None else joint
+    return (*helpful, *joint)
+
+
+def _options(recipe: Recipe) -> list[tuple[dict[str, Any], str]]:
+    train, base, method = recipe.train, recipe.base, recipe.method
+    options: list[tuple[dict[str, Any], str]] = []
+    if train.batch_size > 1:
+        joint = train.batch_size * train.accumulate
+        options.append(({"train.batch_size": 1, "train.accumulate": joint}, "the same updates, in smaller steps"))
+    if not train.gradient_checkpointing and not isinstance(method, PrefixTuning):
+        options.append(({"train.gradient_checkpointing": True}, "the same updates, about a third slower"))
+    if train.optimizer in ("adamw", "paged_adamw"):
+        options.append(({"train.optimizer": "adamw_8bit"}, "optimizer state in 8 bits"))
+    if base.dtype == "float32":
+        options.append(({"base.dtype": "bfloat16"}, "weights and compute in 16 bits"))
+    if base.quantize == "none" and not isinstance(method, Full):
+        options.append(({"base.quantize": "nf4"}, "the frozen base in 4 bits"))
+    longest = recipe.data.max_length
+    if isinstance(longest, int) and longest // 2 >= SHORTEST_TOKENS:
+        options.append(({"data.max_length": longest // 2}, "longer examples are cut"))
+    if isinstance(method, Full):
+        options.append(({"method": {"type": "lora"}}, "an adapter is trained instead of every weight"))
+    return options
+
+
+def _planned(plan: Plan, changes: Mapping[str, Any], effect: str) -> Suggestion | None:
+    """The recipe with these changes, planned; None where they cannot be made together."""
+    assert plan.machine.memory_bytes is not None
+    try:
+        recipe = _changed(plan.recipe, changes)
+        memory = estimate(recipe, plan.base, plan.machine, plan.processes).memory
+    except (ValidationError, EdgetuneError):
+        return None
+    needed = needed_bytes(memory, plan.machine, plan.processes)
+    return Suggestion(changes, effect, needed, needed <= plan.machine.memory_bytes)
+
+
+def _changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    values = recipe.model_dump(mode="json")
+    for name, value in changes.items():
+        *sections, last = name.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    return Recipe.model_validate(values)

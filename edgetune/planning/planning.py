@@ -1,0 +1,191 @@
+"""A recipe -> what its training needs. Nothing but configurations, and data that lie here, is read."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from edgetune.errors import UsageError
+from edgetune.models.families import kind_of
+from edgetune.planning.base import PlannedBase, find_base
+from edgetune.planning.disk import Disk, disk_of
+from edgetune.planning.duration import Duration, estimate_duration
+from edgetune.planning.machine import Kind, Machine, empty_process_bytes, find_machine
+from edgetune.planning.memory import Memory, memory_of
+from edgetune.planning.skeleton import Skeleton, build_skeleton, in_bfloat16
+from edgetune.planning.step import Step, step_of
+from edgetune.planning.workload import Workload, find_workload
+from edgetune.recipe.schema import Recipe
+from edgetune.training.frozen_linear import check_products, takes_bfloat16
+
+UNKNOWN_STEPS = 1_000_000
+"""What AdaLoRA's schedule is told where nobody knows; it changes no shape."""
+
+TOKENIZER_BYTES_PER_WORD = 1_000
+"""Of a tokenizer in memory, as measured with SmolLM2's 49,152 words."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one recipe needs, before it is compared with a device."""
+
+    skeleton: Skeleton
+    workload: Workload
+    step: Step
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that `edgetune plan` tells. Bytes are those of one process unless they say otherwise.
+
+    `fits` is None where the device's memory is not known. `needed_bytes` is the peak of all processes that share the
+    memory.
+    """
+
+    recipe: Recipe
+    base: PlannedBase
+    dtype: str
+    trainable_parameters: int
+    total_parameters: int
+    processes: int
+    memory: Memory
+    needed_bytes: int
+    machine: Machine
+    fits: bool | None
+    disk: Disk
+    duration: Duration
+    examples: int | None
+    updates: int | None
+    batch_tokens: int
+    assumes: tuple[str, ...]
+
+    @property
+    def trainable_percent(self) -> float:
+        """Share of the parameters that are trained."""
+        return 100 * self.trainable_parameters / self.total_parameters
+
+    def document(self) -> dict[str, Any]:
+        """The plan in JSON's types."""
+        recipe, memory, duration = self.recipe, self.memory, self.duration
+        return {
+            "name": recipe.name,
+            "task": recipe.task,
+            "base": recipe.base.model,
+            "configuration_from": self.base.origin,
+            "method": recipe.method.type,
+            "quantize": recipe.base.quantize,
+            "dtype": self.dtype,
+            "trainable_parameters": self.trainable_parameters,
+            "total_parameters": self.total_parameters,
+            "trainable_percent": round(self.trainable_percent, 6),
+            "processes": self.processes,
+            "memory_bytes": {**asdict(memory), "total": memory.total},
+            "needed_bytes": self.needed_bytes,
+            "device": asdict(self.machine),
+            "fits": self.fits,
+            "disk_bytes": {**asdict(self.disk), "total": self.disk.total},
+            "time": asdict(duration),
+            "examples": self.examples,
+            "updates": self.updates,
+            "largest_batch_tokens": self.batch_tokens,
+            "assumes": list(self.assumes),
+        }
+
+
+def plan_training(
+    recipe: Recipe,
+    *,
+    device_memory: str | None = None,
+    device: Kind | None = None,
+    processes: int = 1,
+    flops: str | None = None,
+) -> Plan:
+    """Plan `recipe` for the device at hand, or one with `device_memory` ("16GB"); `flops` is its speed ("312T").
+
+    Raises UsageError for an option that cannot be, and what loading the recipe's data and configuration raises.
+    """
+    if processes < 1:
+        raise UsageError(f"{processes} processes cannot train", where="--processes", remedy="give 1 or more")
+    machine = find_machine(device_memory, device)
+    base = find_base(recipe.base)
+    found = estimate(recipe, base, machine, processes)
+    skeleton, workload, step = found.skeleton, found.workload, found.step
+    needed = needed_bytes(found.memory, machine, processes)
+    config = base.config.get_text_config()
+    width = config.hidden_size
+    updates = workload.steps
+    return Plan(
+        recipe=recipe,
+        base=base,
+        dtype=str(skeleton.dtype).removeprefix("torch."),
+        trainable_parameters=skeleton.trainable_parameters,
+        total_parameters=skeleton.total_parameters,
+        processes=processes,
+        memory=found.memory,
+        needed_bytes=needed,
+        machine=machine,
+        fits=None if machine.memory_bytes is None else needed <= machine.memory_bytes,
+        disk=disk_of(recipe, base, skeleton),
+        duration=estimate_duration(
+            flops_per_token=step.flops / step.tokens,
+            tokens_per_update=_tokens_per_update(recipe, workload, step),
+            updates=updates,
+            machine=machine,
+            flops=flops,
+            shape=(min(step.tokens, 512), width, 4 * width),
+            dtype=skeleton.dtype,
+            bfloat16=skeleton.loaded_bytes is not None,
+        ),
+        examples=workload.examples,
+        updates=updates,
+        batch_tokens=step.tokens,
+        assumes=(*workload.assumes, *_rounding(skeleton)),
+    )
+
+
+def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int) -> Estimate:
+    """Parameters and memory of one process."""
+    workload = find_workload(recipe, base, kind_of(base.config.model_type), processes=processes)
+    dtype = planned_dtype(recipe, machine)
+    skeleton = build_skeleton(recipe, base, dtype=dtype, total_steps=workload.steps or UNKNOWN_STEPS)
+    on_cpu = machine.kind == "cpu"
+    check_products(skeleton.model, recipe, on_gpu=not on_cpu)
+    if on_cpu and takes_bfloat16(skeleton.model, recipe):
+        skeleton = in_bfloat16(skeleton)
+    step = step_of(recipe, base, skeleton, workload, on_cpu=on_cpu)
+    runtime = 0
+    if on_cpu:
+        words = base.config.get_text_config().vocab_size
+        runtime = empty_process_bytes(quantized=recipe.base.quantize != "none") + words * TOKENIZER_BYTES_PER_WORD
+    memory = memory_of(recipe, skeleton, step, on_heap=on_cpu, runtime=runtime, processes=processes)
+    return Estimate(skeleton, workload, step, memory)
+
+
+def planned_dtype(recipe: Recipe, machine: Machine) -> torch.dtype:
+    """The recipe's type; auto is what training takes on such a device."""
+    if recipe.base.dtype == "auto":
+        return torch.bfloat16 if machine.kind == "gpu" else torch.float32
+    dtype: torch.dtype = getattr(torch, recipe.base.dtype)
+    return dtype
+
+
+def needed_bytes(memory: Memory, machine: Machine, processes: int) -> int:
+    """Of the device: each process has a GPU of its own, and all share a machine's memory."""
+    return memory.total * (processes if machine.kind == "cpu" else 1)
+
+
+def _rounding(skeleton: Skeleton) -> tuple[str, ...]:
+    return () if skeleton.loaded_bytes is None else ("frozen layers in bfloat16, as train.frozen_products has it",)
+
+
+def _tokens_per_update(recipe: Recipe, workload: Workload, step: Step) -> float:
+    """On average, of one process."""
+    train = recipe.train
+    if workload.tokens_per_epoch is None or workload.examples is None:
+        return step.tokens * train.accumulate
+    mean = workload.tokens_per_epoch / workload.examples
+    rows = min(train.batch_size * train.accumulate, workload.examples)
+    return mean * rows * (len(workload.largest) / train.batch_size if train.packing else 1)

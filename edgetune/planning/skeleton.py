@@ -1,0 +1,157 @@
+"""A recipe's model with its adapter on the meta device: every module, shape and type of training, and no weights."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from edgetune.models.families import Kind, auto_class, kind_of
+from edgetune.models.load import head_modules, quantization_config
+from edgetune.planning.base import PlannedBase
+from edgetune.planning.packed import quantization_constants_bytes, quantize_on_meta
+from edgetune.recipe.methods import Full
+from edgetune.recipe.schema import Recipe
+from edgetune.training.backends.transformers import ready_for_adapter
+from edgetune.training.prepare import check_task
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The model as it is trained, on the meta device, and what it counts."""
+
+    model: PeftModel | PreTrainedModel
+    kind: Kind
+    dtype: torch.dtype
+    total_steps: int | None
+    trainable_parameters: int
+    total_parameters: int
+    loaded_bytes: int | None = None
+    """Of what is not trained while it is loaded, where frozen layers are rounded to bfloat16 afterwards."""
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that are trained."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @property
+    def trained_bytes(self) -> int:
+        """Of the trained parameters; a gradient has as many."""
+        return sum(_nbytes(parameter) for parameter in self.trained)
+
+    @property
+    def frozen_bytes(self) -> int:
+        """Of everything that is not trained, buffers included; each shared tensor once."""
+        held = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        return sum(_nbytes(tensor) for tensor in held.values() if not tensor.requires_grad)
+
+    @property
+    def largest_block_bytes(self) -> int:
+        """Of the largest layer, which FSDP gathers whole from all devices to compute it."""
+        layers = [layer for stack in self.model.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
+        return max((sum(_nbytes(weight) for weight in layer.parameters()) for layer in layers), default=0)
+
+    @property
+    def constants_bytes(self) -> int:
+        """Of the scales beside quantized weights."""
+        return quantization_constants_bytes(self.model)
+
+
+def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, total_steps: int | None) -> Skeleton:
+    """What `train` would train, without its values. `total_steps` spans AdaLoRA's schedule.
+
+    Raises RecipeError where the method does not go with the base.
+    """
+    from edgetune.training.precision import set_trained_dtype
+    from edgetune.training.summary import count_parameters
+
+    kind = kind_of(base.config.model_type)
+    check_task(recipe, kind, base.config.model_type)
+    model: PeftModel | PreTrainedModel = _base(recipe, base, kind, dtype)
+    if not isinstance(recipe.method, Full):
+        try:
+            with torch.device("meta"):
+                model = _adapted(model, recipe, total_steps)
+        except RuntimeError:  # a method that computes with values while it is made: its own parameters are real then
+            model = _adapted(_base(recipe, base, kind, dtype), recipe, total_steps)
+    set_trained_dtype(model, recipe, dtype)
+    return Skeleton(model, kind, dtype, total_steps, *count_parameters(model))
+
+
+def in_bfloat16(skeleton: Skeleton) -> Skeleton:
+    """`skeleton`, whose frozen layers multiply in bfloat16 from now on."""
+    from edgetune.training.frozen_layers import Products, use_products
+
+    loaded = skeleton.frozen_bytes
+    use_products(skeleton.model, Products(bfloat16=True))
+    return replace(skeleton, loaded_bytes=loaded)
+
+
+def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) -> PeftModel:
+    from edgetune.models.adapters import add_adapter
+
+    return add_adapter(
+        model,
+        recipe.method,
+        base=recipe.base.model,
+        classifies=recipe.base.head == "classification",
+        total_steps=total_steps,
+    )
+
+
+def _base(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype) -> PreTrainedModel:
+    """The frozen base as it is before the adapter comes."""
+    classifies = recipe.base.head == "classification"
+    with torch.device("meta"):
+        return ready_for_adapter(_loaded(recipe, base, kind, dtype, classifies=classifies), recipe)
+
+
+def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool) -> PreTrainedModel:
+    config = deepcopy(base.config)
+    if classifies:
+        config.num_labels = len(recipe.data.labels)
+        config.pad_token_id = config.pad_token_id or 0
+    model: PreTrainedModel = auto_class(kind, classifies=classifies, model_type=config.model_type).from_config(
+        config, dtype=dtype
+    )
+    if _has_own_output(base):
+        output = model.get_output_embeddings()
+        output.weight = nn.Parameter(torch.empty_like(output.weight))
+    quantize = recipe.base.quantize
+    if quantize != "none":
+        untouched = head_modules(model) if classifies else None
+        settings = quantization_config(quantize, dtype, recipe.base.double_quantization, untouched)
+        quantize_on_meta(model, settings)
+    if dtype == torch.float16:
+        _keep_in_float32(model)
+    return model
+
+
+def _has_own_output(base: PlannedBase) -> bool:
+    """True where the output layer is not the input embedding although the configuration ties them.
+
+    Transformers keeps apart what a checkpoint holds apart. Its T5 configuration ties always, and reads a config.json
+    that says otherwise, as FLAN-T5's does, as `scale_decoder_outputs` being false.
+    """
+    if base.files is not None and base.stored:
+        return {"lm_head.weight", "shared.weight"} <= base.stored
+    return base.config.model_type == "t5" and getattr(base.config, "scale_decoder_outputs", None) is False
+
+
+def _keep_in_float32(model: PreTrainedModel) -> None:
+    """What Transformers loads in 32 bits where float16 overflows, such as T5's second feed-forward layer."""
+    kept = tuple(model._keep_in_fp32_modules or ())
+    for path, module in model.named_modules():
+        if path.rsplit(".", 1)[-1] in kept and isinstance(module, nn.Linear) and module.weight.is_floating_point():
+            module.float()
+
+
+def _nbytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

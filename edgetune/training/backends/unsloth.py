@@ -1,0 +1,260 @@
+"""Unsloth: its loader, and on a GPU its kernels and its gradient checkpointing, under edgetune's own trainer.
+
+On a GPU Unsloth rewrites the layers of the families in FAMILIES (https://github.com/unslothai/unsloth). Without one it
+loads plain Transformers layers and adds a loss of its own to TRL's trainer, which edgetune's loss takes the place of.
+On either, importing it changes the trainer classes of Transformers and TRL for the whole process; here those are put
+back, so that accumulation, loss and checkpoints are the same with every backend.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from functools import cache
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from edgetune import console
+from edgetune.cache import cache_folder
+from edgetune.errors import MissingComponent, ModelError, RecipeError
+from edgetune.models.families import Kind
+from edgetune.models.locate import locate_model
+from edgetune.recipe.methods import Lora
+from edgetune.recipe.schema import Recipe
+from edgetune.training import processes
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from edgetune.training.prepare import Prepared
+
+VERSION = "2026.10.9"
+"""The first version with a CPU backend, and the one that `make test-unsloth` tests."""
+
+INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION}"
+"""It runs with what the extra `train` brings; its own metadata asks for torchvision, xformers, diffusers and more."""
+
+FAMILIES = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose layers its FastLanguageModel replaces; it sends others to a generic loader."""
+
+_TRAINED_WHOLE = frozenset({"embed_tokens", "lm_head"})
+"""Modules that it trains in full where a recipe asks for an adapter on them."""
+
+
+class Unsloth:
+    """The interface of edgetune/training/backends/__init__.py."""
+
+    name = "unsloth"
+
+    def require(self) -> None:
+        """Raises MissingComponent, with the command that installs it, when it cannot be imported."""
+        reason = self.not_importable()
+        if reason is not None:
+            raise MissingComponent(
+                f"train.backend is unsloth, and {reason}",
+                remedy=f"run: {INSTALL}; or set train.backend to transformers",
+            )
+
+    def not_importable(self) -> str | None:
+        """Why it cannot be imported here, or None. Only where it is installed does asking import it."""
+        if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
+            return "it is not installed"
+        return _import_problem()
+
+    def not_worth_it(self) -> str | None:
+        """Why the other backend is quicker on this machine, or None."""
+        if _has_gpu():
+            return None
+        return "without a GPU its layers are those of transformers, and loading them is all that it would do"
+
+    def unsupported(self, recipe: Recipe, kind: Kind, model_type: str) -> str | None:
+        """The first thing that Unsloth cannot do, would do otherwise than PEFT, or was never compared with PEFT."""
+        return (
+            _unsupported_base(recipe, kind, model_type) or _unsupported_method(recipe) or _unsupported_training(recipe)
+        )
+
+    def load(self, recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
+        """The base with a fresh LoRA adapter on it.
+
+        Raises ModelError, and RecipeError when the method's targets are not modules of the base.
+        """
+        console.note(f"loading {recipe.base.model} with unsloth")
+        # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
+        checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
+        with _own_trainers(), _quiet():
+            loader = importlib.import_module("unsloth").FastLanguageModel
+            model = _load_base(loader, recipe, prepared, checkpointing)
+            return _add_adapter(loader, model, recipe, checkpointing)
+
+
+def _unsupported_base(recipe: Recipe, kind: Kind, model_type: str) -> str | None:
+    base = recipe.base
+    reasons = {
+        f"base.model is of the family {model_type}; it has layers for {', '.join(sorted(FAMILIES))}": (
+            kind != "decoder" or model_type not in FAMILIES
+        ),
+        "base.head is classification": base.head == "classification",
+        "base.quantize is int8; it trains on none and nf4": base.quantize == "int8",
+        "base.double_quantization is false; its nf4 always quantizes the constants too": (
+            base.quantize == "nf4" and not base.double_quantization
+        ),
+        "base.dtype is float16, which it replaces without a GPU": base.dtype == "float16" and not _has_gpu(),
+    }
+    reason = _first_that_holds(reasons)
+    if reason is None and locate_model(base.model, revision=base.revision).gguf is not None:
+        return "base.model is a GGUF; it reads safetensors"
+    return reason
+
+
+def _unsupported_method(recipe: Recipe) -> str | None:
+    method = recipe.method
+    if not isinstance(method, Lora):
+        return f"method.type is {method.type}; it trains lora"
+    named = method.targets if isinstance(method.targets, list) else []
+    whole = sorted(_TRAINED_WHOLE.intersection(name.rsplit(".", 1)[-1] for name in named))
+    reasons = {
+        "method.dora is true, for which it has no kernels": method.dora,
+        f"method.bias is {method.bias}; its kernels train no biases": method.bias != "none",
+        f"method.init is {method.init}; edgetune lets it begin by default only": method.init != "default",
+        f"method.targets names {' and '.join(whole)}, which it trains in full instead of by an adapter": bool(whole),
+    }
+    return _first_that_holds(reasons)
+
+
+def _unsupported_training(recipe: Recipe) -> str | None:
+    train = recipe.train
+    reasons = {
+        "train.compile is true; it compiles what it needs by itself": train.compile,
+        "train.adapter_dtype is bfloat16; its adapters are float32": train.adapter_dtype == "bfloat16",
+        "train.packing is true; its layers do not read edgetune's packed rows": train.packing,
+        "--processes asks for several, and with it edgetune trains in one": processes.world_size() > 1,
+    }
+    return _first_that_holds(reasons)
+
+
+def _first_that_holds(reasons: Mapping[str, bool]) -> str | None:
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+@cache
+def _import_problem() -> str | None:
+    """What its import fails with, in one line, or None. It takes seconds and stays imported."""
+    with _own_trainers(), _quiet():
+        try:
+            importlib.import_module("unsloth")
+        except Exception as problem:  # its import runs code of many libraries, and any of them may fail
+            return f"it cannot be imported ({_first_line(problem)})"
+    return None
+
+
+def _first_line(problem: Exception) -> str:
+    return str(problem).strip().split("\n")[0] or type(problem).__name__
+
+
+def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: str | bool) -> Any:
+    import torch
+    from safetensors import SafetensorError
+
+    from edgetune.models.load import resolve_dtype
+
+    base, files = recipe.base, prepared.files
+    try:
+        model, _ = loader.from_pretrained(
+            str(files.folder),
+            # The model's own context: with more it scales the positions, and it cuts off what is longer.
+            max_seq_length=int(prepared.config.require("max_position_embeddings")),
+            dtype=resolve_dtype(base.dtype),
+            load_in_4bit=base.quantize == "nf4",
+            device_map={"": torch.cuda.current_device()} if _has_gpu() else None,
+            use_gradient_checkpointing=checkpointing,
+            use_exact_model_name=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as problem:
+        raise ModelError(f"cannot be loaded by unsloth ({_first_line(problem)})", where=files.reference) from problem
+    # Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on, which is not what the recipe says.
+    if base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
+        raise RecipeError(
+            "base.quantize is nf4, which unsloth cannot do for this base on this machine",
+            where=recipe.name,
+            remedy="set train.backend to transformers, or base.quantize to none",
+        )
+    return model
+
+
+def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | bool) -> PeftModel:
+    from edgetune.models.targets import check_patterns, check_targets, default_targets
+
+    method = recipe.method
+    assert isinstance(method, Lora)
+    check_targets(model, method.targets, head=())
+    try:
+        adapted: PeftModel = loader.get_peft_model(
+            model,
+            r=method.rank,
+            lora_alpha=method.alpha,
+            lora_dropout=method.dropout,
+            target_modules=method.targets or default_targets(model.config.model_type, "decoder"),
+            use_rslora=method.rslora,
+            rank_pattern=dict(method.rank_pattern),
+            alpha_pattern=dict(method.alpha_pattern),
+            bias="none",
+            use_gradient_checkpointing=checkpointing,
+            random_state=recipe.train.seed,
+        )
+    except ValueError as problem:
+        what = f"method cannot adapt this model ({_first_line(problem)})"
+        raise RecipeError(what, where=type(model).__name__) from problem
+    check_patterns(adapted, method.rank_pattern, "rank_pattern")
+    check_patterns(adapted, method.alpha_pattern, "alpha_pattern")
+    adapted.peft_config["default"].base_model_name_or_path = recipe.base.model
+    return adapted
+
+
+@contextmanager
+def _own_trainers() -> Iterator[None]:
+    """Put back what is changed inside on the trainer classes that edgetune's are made of.
+
+    Unsloth rewrites methods of Transformers' Trainer in place: how batches of an accumulated update are counted, how
+    the loss is scaled, the optimizer that the settings name. edgetune's trainer does these by itself. TRL's classes it
+    replaces in their module, so edgetune's trainer is imported before.
+    """
+    from transformers import Trainer, TrainingArguments
+    from trl import SFTConfig, SFTTrainer
+
+    import edgetune.training.trainer  # noqa: F401
+
+    before = {cls: MappingProxyType(dict(vars(cls))) for cls in (Trainer, TrainingArguments, SFTTrainer, SFTConfig)}
+    try:
+        yield
+    finally:
+        for cls, attributes in before.items():
+            for name, value in dict(vars(cls)).items():
+                if name not in attributes:
+                    delattr(cls, name)
+                elif value is not attributes[name]:
+                    setattr(cls, name, attributes[name])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Unsloth prints goes to stderr, so that --json holds one document; nothing is sent anywhere.
+
+    It warns that it should be imported before Transformers and TRL, whose trainers it could then replace: see above.
+    """
+    os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth"))
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="WARNING: Unsloth should be imported before")
+        yield

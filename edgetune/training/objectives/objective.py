@@ -1,0 +1,101 @@
+"""What training asks of a task: batches, a loss, and how good the answers are. One subclass per kind of model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor, nn
+
+from edgetune.console import ProgressHandle
+from edgetune.data.example import Example
+from edgetune.data.tokenize import TokenizedExample
+from edgetune.training.objectives.generation import Written
+from edgetune.training.objectives.rest import at_rest
+from edgetune.training.objectives.scores import Scores, score_labels, score_summaries
+
+
+class Batch(TypedDict):
+    """What every objective's batch holds beside its own tensors."""
+
+    labels: Tensor
+    weight: float
+    """What the summed loss is divided by: supervised tokens (or texts), each counted with its example's weight."""
+    tokens: int
+    """Tokens of all examples, padding not counted and shared ones counted each time."""
+    supervised: int
+    """Tokens (or texts, with a classification head) that the loss is computed for."""
+
+
+def token_weights(examples: Sequence[TokenizedExample], supervised: Sequence[int]) -> Tensor | None:
+    """Each example's weight once per supervised token of it; None where all examples count once."""
+    weights = [example.weight for example in examples]
+    if all(weight == 1 for weight in weights):
+        return None
+    return torch.tensor(weights).repeat_interleave(torch.tensor(supervised))
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What a model is asked at an evaluation, beside its loss: to choose a label, or to write a summary."""
+
+    task: str
+    """chat (nothing is asked), classify or summarize."""
+    labels: tuple[str, ...] = ()
+    max_new_tokens: int = 128
+    """At most so many tokens of a summary are generated."""
+    limit: int | None = None
+    """Summaries are generated for at most so many examples."""
+
+    def questions(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples that are asked about."""
+        if self.task == "chat":
+            return ()
+        return examples[: self.limit] if self.task == "summarize" else examples
+
+
+class Objective(ABC):
+    """How one kind of model learns one kind of task."""
+
+    def __init__(self, exam: Exam) -> None:
+        self.exam = exam
+
+    @abstractmethod
+    def attach(self, model: nn.Module) -> None:
+        """Make ready a model that is about to be trained, adapter included. Called once, before the first batch."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[TokenizedExample]) -> Any:
+        """One batch, a dictionary with the keys of Batch."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Sum over the batch of weight × negative log-likelihood, in nats."""
+
+    @abstractmethod
+    def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """The label that the model, at rest, finds likeliest for each example."""
+
+    def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
+        """The texts of `answer`."""
+        return [written.text for written in self.answer(model, examples, progress)]
+
+    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[Written]:
+        """The own answer of the model, at rest, to each example, greedily decoded. Only models that write have one."""
+        raise NotImplementedError
+
+    def score(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> Scores | None:
+        """The task's own metrics of `model` on the exam's questions among `examples`, which `progress` counts.
+
+        The model is left as it was. None where nothing is asked.
+        """
+        questions = self.exam.questions(examples)
+        if not questions:
+            return None
+        with at_rest(model):
+            if self.exam.task == "classify":
+                return score_labels(questions, self.choose(model, questions, progress), self.exam.labels)
+            return score_summaries(questions, self.write(model, questions, progress))

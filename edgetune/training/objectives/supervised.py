@@ -1,0 +1,76 @@
+"""The training loss, computed only where a token is supervised.
+
+On a small model the vocabulary projection costs as much as many layers, and in completion-only training most of its
+rows are thrown away. Here the model's own forward runs, and only the rows that predict a supervised token reach the
+output layer; they reach it as a 2-D matrix, because matmul copies the whole output matrix per example for a 3-D view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgetune.data.tokenize import UNSUPERVISED
+from edgetune.errors import DataError
+from edgetune.training.objectives.adapted import has_virtual_tokens
+from edgetune.training.objectives.packing import LanguageBatch
+
+
+def supervised_nll(model: nn.Module, head: nn.Module, batch: LanguageBatch) -> tuple[Tensor, int]:
+    """Sum of weight × negative log-likelihood (nats) of the supervised tokens of `batch`, and their number.
+
+    `head` is the model's output layer. Raises DataError when the batch holds no supervised token.
+    """
+    rows, logits = supervised_logits(model, head, batch)
+    return summed_nll(logits, batch["labels"][rows], batch["weights"]), len(logits)
+
+
+def supervised_logits(model: nn.Module, head: nn.Module, batch: LanguageBatch) -> tuple[Tensor, Tensor]:
+    """Where `batch` is supervised (b, t), and the logits there in float32 (supervised, vocabulary), row by row.
+
+    Raises DataError when the batch holds no supervised token.
+    """
+    rows = supervised_rows(batch["labels"])
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "use_cache": False}
+    if not has_virtual_tokens(model):  # with them PEFT counts positions itself
+        inputs["position_ids"] = batch["position_ids"]
+    if batch["layout"] is not None:
+        inputs["layout"] = batch["layout"]
+    with only_rows(head, rows):
+        return rows, model(**inputs).logits.float()
+
+
+def supervised_rows(labels: Tensor) -> Tensor:
+    """Where labels (b, t) are to be predicted. Raises DataError when they are nowhere."""
+    rows = labels != UNSUPERVISED
+    if not rows.any():
+        raise DataError("a batch holds no supervised token", remedy="raise data.max_length")
+    return rows
+
+
+def summed_nll(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    """Sum of weight × negative log-likelihood in nats of targets (n,) under logits (n, classes); weights (n,) or 1."""
+    if weights is None:
+        return nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
+
+
+@contextmanager
+def only_rows(head: nn.Module, rows: Tensor) -> Iterator[None]:
+    """While this is open, `head` sees hidden states (n, d) where `rows` (b, t) is true instead of all (b, t, d).
+
+    Hidden states of virtual tokens, which stand before those of the t tokens, are left out.
+    """
+
+    def gather(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        hidden = inputs[0]
+        return (hidden[:, hidden.shape[1] - rows.shape[1] :][rows],)
+
+    handle = head.register_forward_pre_hook(gather)
+    try:
+        yield
+    finally:
+        handle.remove()
