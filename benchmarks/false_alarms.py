@@ -44,15 +44,15 @@ from simulated import (
     truth_of,
 )
 
-from edgetune.judging.comparison import SCALES, Outcome, Pairing
-from edgetune.judging.gate import decide
-from edgetune.judging.pairing import GRADE_MARGIN
+from edgetune.judging.gate.comparison import SCALES, Outcome, Pairing
+from edgetune.judging.gate.gate import decide
+from edgetune.judging.results.pairing import GRADE_MARGIN
 from edgetune.judging.statistics.bootstrap import bca_interval, bootstrap_p, resample
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import Mean, t_interval
-from edgetune.judging.suite import Gate
+from edgetune.judging.suites.suite import Gate
 
 GATE = Gate()
 LIMIT = 0.065

@@ -26,9 +26,9 @@ from edgetune.data.example import Message
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.request import JudgeRequest, Reply, VerdictForm
 from edgetune.judging.asking.schedule import ask_all
-from edgetune.judging.judge_file import EndpointJudge
+from edgetune.judging.suites.judge_file import EndpointJudge
 
-STUB = Path(__file__).resolve().parents[1] / "tests" / "stub_endpoint.py"
+STUB = Path(__file__).resolve().parents[1] / "tests" / "support" / "stub_endpoint.py"
 VERDICT = '{"reason": "It is right, but for one detail.", "correctness": 4, "completeness": 5, "faithfulness": 4}'
 FORM = VerdictForm(dict.fromkeys(("correctness", "completeness", "faithfulness"), (1, 2, 3, 4, 5)))
 RUBRIC = "Grade the answer by every criterion from 1 to 5. " * 60

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from edgetune.judging import judge_file, rubric, suite
-from edgetune.judging.measures import MEASURES
+from edgetune.judging.metrics import MEASURES
+from edgetune.judging.suites import judge_file, rubric, suite
 from edgetune.recipe import data, methods, schema, section, train
 
 FOLDER = Path(__file__).parent
@@ -76,8 +76,8 @@ def suite_page() -> str:
     """The reference of suites, rubrics and judges as Markdown."""
     introduction = (
         "# Suite reference",
-        "Written by `python docs/reference.py` from `edgetune/judging/suite.py`, `rubric.py`, `judge_file.py` and "
-        "`measures/`; change it there. [Judging](judging.md) says what they are for.",
+        "Written by `python docs/reference.py` from the schemas in `edgetune/judging/suites/` and the metrics in "
+        "`edgetune/judging/metrics/`; change it there. [Judging](judging.md) says what they are for.",
     )
     rows = [
         f"| `{measure.name}` | {measure.title} | {', '.join(measure.tasks)} | {_margin(measure.default_margin)} |"

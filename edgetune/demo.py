@@ -11,9 +11,9 @@ from edgetune import console
 from edgetune.data.prompt import fill_prompt
 from edgetune.errors import OutputError
 from edgetune.gguf.write import export
-from edgetune.judging.judgement import Judgement
+from edgetune.judging.results.judgement import Judgement
 from edgetune.judging.run import judge_model
-from edgetune.judging.suite import load_suite
+from edgetune.judging.suites.suite import load_suite
 from edgetune.measure import Stopwatch
 from edgetune.outputs import check_target
 from edgetune.recipe.load import load_recipe

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from short_vocabulary import WORDS, shorten_vocabulary
+from support.short_vocabulary import WORDS, shorten_vocabulary
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGUFWriter
-from quick_reader import QuickReader
+from support.quick_reader import QuickReader
 
 
 def write(file: Path, writer: GGUFWriter) -> Path:

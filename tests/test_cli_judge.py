@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import CRITERIA, grades, judged_suite, winner, write_outputs, write_rows
-from stub_endpoint import StubEndpoint, error_reply
+from support.judged import CRITERIA, grades, judged_suite, winner, write_outputs, write_rows
+from support.stub_endpoint import StubEndpoint, error_reply
 
 from edgetune.errors import UsageError
 from edgetune.judging.settings import Settings

@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
+from support.written_gguf import write_bert, write_llama  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
-from written_gguf import write_bert, write_llama  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from core_environment import PROJECT, isolated, make_core_environment
 from safetensors.numpy import save_file
+from support.core_environment import PROJECT, isolated, make_core_environment
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_tasks import LABELS, TEMPLATE, TEXTS, save_tiny
+from support.tiny_tasks import LABELS, TEMPLATE, TEXTS, save_tiny
 
 from edgetune.data.check import check_data
 from edgetune.data.load import load_data

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_tasks import tiny_tokenizer
+from support.tiny_tasks import tiny_tokenizer
 
 from edgetune.data.cut import cut_sources, cut_targets, first_tokens
 from edgetune.data.example import Example, Message, Source

@@ -349,8 +349,8 @@ def test_a_format_that_the_task_cannot_read_is_refused() -> None:
 
 
 def test_a_suite_reads_dotted_columns_and_leaves_out_what_its_label_map_calls_null(tmp_path: Path) -> None:
-    from edgetune.judging.items import read_items
-    from edgetune.judging.suite import Suite, SuiteSource
+    from edgetune.judging.suites.items import read_items
+    from edgetune.judging.suites.suite import Suite, SuiteSource
 
     rows = [{"said": {"text": f"text {number}"}, "stars": number} for number in (1, 3, 5)]
     path = tmp_path / "rows.jsonl"

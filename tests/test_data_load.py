@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_rows import ROWS as HUB_ROW_COUNT
-from hub_rows import local_sources, write_hub_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.hub_rows import ROWS as HUB_ROW_COUNT
+from support.hub_rows import local_sources, write_hub_rows
 
 from edgetune.data.balance import balance, class_weights, weigh
 from edgetune.data.draw import apportion, draw, repeat, shuffled

@@ -231,8 +231,8 @@ def test_a_spreadsheet_that_calls_itself_csv_is_refused(tmp_path: Path, beginnin
 
 
 def test_a_suite_tells_all_its_unknown_labels_at_once(tmp_path: Path) -> None:
-    from edgetune.judging.items import read_items
-    from edgetune.judging.suite import Suite, SuiteSource
+    from edgetune.judging.suites.items import read_items
+    from edgetune.judging.suites.suite import Suite, SuiteSource
 
     path = write_table(tmp_path / "a.csv", ["text", "label"], tickets())
     data = [SuiteSource(source=str(path), format="text-label")]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from collate import collate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.collate import collate
 
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate, load_template

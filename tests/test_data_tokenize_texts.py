@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiny_tasks import LABELS, TEXTS, tiny_tokenizer
+from support.tiny_tasks import LABELS, TEXTS, tiny_tokenizer
 
 from edgetune.data.example import Example, Message
 from edgetune.data.frame import Frame, frame_of

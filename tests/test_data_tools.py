@@ -430,8 +430,8 @@ def test_one_message_names_the_first_fault_and_where_the_others_are(tmp_path: Pa
 
 
 def test_a_suite_refuses_tools_that_it_would_not_give_to_models(tmp_path: Path) -> None:
-    from edgetune.judging.items import read_items
-    from edgetune.judging.suite import Suite, SuiteSource
+    from edgetune.judging.suites.items import read_items
+    from edgetune.judging.suites.suite import Suite, SuiteSource
 
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"messages": TALK}) + "\n")

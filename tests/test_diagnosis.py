@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from logged import make_recipe
 from numpy.typing import NDArray
-from tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
+from support.logged import make_recipe
+from support.tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
 
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
-from children import kill_this_process, rows, train_in_children
-from tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
+from support.children import kill_this_process, rows, train_in_children
+from support.tiny_tasks import LABELS, PROMPT, save_tiny, write_rows
 
 from edgetune.errors import OutputError, UsageError
 from edgetune.recipe.load import load_recipe

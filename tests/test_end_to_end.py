@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from quick_reader import QuickReader
+from support.quick_reader import QuickReader
 
 from edgetune.cli.app import main
-from edgetune.judging.suite import load_suite
+from edgetune.judging.suites.suite import load_suite
 from edgetune.planning.planning import plan_training
 from edgetune.recipe.load import load_recipe
 

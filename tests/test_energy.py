@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from logged import log_steps, logged_run, make_recipe
+from support.logged import log_steps, logged_run, make_recipe
 
 from edgetune.errors import MissingComponent
 from edgetune.training import energy

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from children import rows, train_in_children
 from safetensors.torch import load_file
-from tiny_adapted import SECTIONS, build, loss_of, section, stir
+from support.children import rows, train_in_children
+from support.tiny_adapted import SECTIONS, build, loss_of, section, stir
 
 from edgetune.errors import RecipeError
 from edgetune.models.adapters import add_adapter

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tiny_tokenizers import LLAMA3, byte_level, sentence_piece, word_piece
+from support.tiny_tokenizers import LLAMA3, byte_level, sentence_piece, word_piece
 from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerBase
 

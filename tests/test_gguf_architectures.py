@@ -16,12 +16,12 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from converter import Conversion, convert, train_sentencepiece  # noqa: E402
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter  # noqa: E402
-from hub_configs import HUB_CONFIGS  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
+from support.converter import Conversion, convert, train_sentencepiece  # noqa: E402
+from support.hub_configs import HUB_CONFIGS  # noqa: E402
+from support.tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
 
 from edgetune.errors import ModelError  # noqa: E402
 from edgetune.gguf.architectures import ARCHITECTURES, find_architecture  # noqa: E402

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import make_adapter  # noqa: E402
+from support.folding import make_adapter  # noqa: E402
 
 from edgetune.errors import VerificationFailed  # noqa: E402
 from edgetune.gguf.checksums import KEY, compare_checksums  # noqa: E402

@@ -9,8 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from converter import CONVERTER  # noqa: E402
 from gguf import GGMLQuantizationType  # noqa: E402
+from support.converter import CONVERTER  # noqa: E402
 from transformers import OlmoConfig, OlmoForCausalLM  # noqa: E402
 
 from edgetune.models.gguf_file import GgufFile  # noqa: E402

@@ -17,9 +17,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import llama_cpp  # noqa: E402
-from converter import llama_cpp_quantizes, run_beside_converter, tensors_of  # noqa: E402
 from gguf import GGMLQuantizationType, GGUFWriter  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from support.converter import llama_cpp_quantizes, run_beside_converter, tensors_of  # noqa: E402
 from tokenizers import Tokenizer as Backend  # noqa: E402
 from tokenizers import models, normalizers, pre_tokenizers, trainers  # noqa: E402
 from transformers import (  # noqa: E402

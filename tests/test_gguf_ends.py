@@ -13,9 +13,9 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
-from short_vocabulary import WORDS  # noqa: E402
+from support.short_vocabulary import WORDS  # noqa: E402
+from support.written_gguf import write_llama  # noqa: E402
 from transformers import GenerationConfig  # noqa: E402
-from written_gguf import write_llama  # noqa: E402
 
 from edgetune.errors import ModelError, VerificationFailed  # noqa: E402
 from edgetune.gguf import write  # noqa: E402

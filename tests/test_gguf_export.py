@@ -19,9 +19,9 @@ peft = pytest.importorskip("peft")
 
 import llama_cpp  # noqa: E402
 from gguf import GGMLQuantizationType  # noqa: E402
-from quick_reader import QuickReader  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from short_vocabulary import WORDS  # noqa: E402
+from support.quick_reader import QuickReader  # noqa: E402
+from support.short_vocabulary import WORDS  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import (  # noqa: E402

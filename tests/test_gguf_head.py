@@ -12,8 +12,8 @@ pytest.importorskip("peft")
 
 import llama_cpp  # noqa: E402
 import yaml  # noqa: E402
-from tiny_adapted import section, stir  # noqa: E402
-from tiny_tasks import save_tiny  # noqa: E402
+from support.tiny_adapted import section, stir  # noqa: E402
+from support.tiny_tasks import save_tiny  # noqa: E402
 from transformers import AutoModelForSequenceClassification  # noqa: E402
 
 from edgetune.errors import AdapterError, ModelError  # noqa: E402

@@ -15,14 +15,14 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from converter import (  # noqa: E402
+from support.converter import (  # noqa: E402
     Conversion,
     convert,
     llama_cpp_quantizes,
     tensors_of,
     train_sentencepiece,
 )
-from tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
+from support.tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
 
 from edgetune.gguf.imatrix import Imatrix, Importance  # noqa: E402
 from edgetune.gguf.presets import PRESETS  # noqa: E402

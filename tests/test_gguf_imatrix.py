@@ -199,8 +199,8 @@ class _Measured:
     """A tiny Llama with an adapter, measured by edgetune, and by hand with Transformers and PEFT."""
 
     def __init__(self, base: Path, folder: Path) -> None:
-        from folding import make_adapter
         from peft import LoraConfig
+        from support.folding import make_adapter
 
         config = LoraConfig(target_modules=["q_proj", "down_proj", "gate_proj"], r=4, lora_alpha=16)
         self.base = base

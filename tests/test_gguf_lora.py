@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from folding import make_adapter  # noqa: E402
 from gguf import GGUFReader, GGUFWriter  # noqa: E402
 from peft import LoraConfig  # noqa: E402
-from tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
+from support.folding import make_adapter  # noqa: E402
+from support.tiny_models import TINY_DECODERS, VOCABULARY, TinyModel  # noqa: E402
 
 from edgetune.errors import AdapterError, NumericalError, OutputError, UsageError  # noqa: E402
 from edgetune.gguf.architectures import find_architecture  # noqa: E402

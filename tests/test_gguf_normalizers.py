@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tiny_tokenizers import QWEN2, byte_level, sentence_piece
+from support.tiny_tokenizers import QWEN2, byte_level, sentence_piece
 from tokenizers import AddedToken, Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 

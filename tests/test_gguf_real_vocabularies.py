@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from real_tokenizers import INST_CHAT, REAL  # noqa: E402
+from support.real_tokenizers import INST_CHAT, REAL  # noqa: E402
 
 from edgetune.gguf.hard_text import hard_texts  # noqa: E402
 from edgetune.gguf.llama_vocabulary import open_vocabulary  # noqa: E402

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from scipy.special import rel_entr  # noqa: E402
-from written_gguf import write_bert, write_llama, write_t5  # noqa: E402
+from support.written_gguf import write_bert, write_llama, write_t5  # noqa: E402
 
 from edgetune.errors import ModelError, VerificationFailed  # noqa: E402
 from edgetune.gguf.verification import trial_process, verify  # noqa: E402

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tiny_tokenizers import GPT2, LLAMA3, QWEN2, byte_level, sentence_piece, word_piece
+from support.tiny_tokenizers import GPT2, LLAMA3, QWEN2, byte_level, sentence_piece, word_piece
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 

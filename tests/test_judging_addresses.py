@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from asked import KEY, VERDICT, items, judge_at, question, suite
-from stub_endpoint import StubEndpoint, StubReply, error_reply
+from support.asked import KEY, VERDICT, items, judge_at, question, suite
+from support.stub_endpoint import StubEndpoint, StubReply, error_reply
 
 from edgetune.errors import EdgetuneError, RecipeError, UsageError
 from edgetune.judging.asking.address import completions_url, is_azure, key_headers, spell_url
 from edgetune.judging.asking.schedule import ask_all
-from edgetune.judging.judge_file import load_judge
 from edgetune.judging.subjects.endpoint import open_endpoint
+from edgetune.judging.suites.judge_file import load_judge
 
 pytestmark = pytest.mark.usefixtures("quick_backoff")
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stub_endpoint import chat_reply, token_logprob
+from support.stub_endpoint import chat_reply, token_logprob
 
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
@@ -24,7 +24,7 @@ from edgetune.judging.asking.limits import Pace
 from edgetune.judging.asking.probabilities import read_probabilities
 from edgetune.judging.asking.request import JudgeRequest, VerdictForm
 from edgetune.judging.asking.retry import asked_wait_seconds, backoff_seconds, is_temporary
-from edgetune.judging.judge_file import EndpointJudge, LocalJudge, Price
+from edgetune.judging.suites.judge_file import EndpointJudge, LocalJudge, Price
 
 GRADES = VerdictForm({"correctness": (1, 2, 3, 4, 5)})
 NOW = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

@@ -12,8 +12,8 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ks_2samp, norm
 from scipy.stats import t as student
 
-from edgetune.judging.comparison import Aggregate, Pairing, Unit
-from edgetune.judging.measures.aggregates import f1_over_labels, ratio
+from edgetune.judging.gate.comparison import Aggregate, Pairing, Unit
+from edgetune.judging.metrics.aggregates import f1_over_labels, ratio
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,
     bca_interval,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_judgement import HOSTILE, classified, hostile, judged, of_labels, of_many_items, preferred
+from support.sample_judgement import HOSTILE, classified, hostile, judged, of_labels, of_many_items, preferred
 
-from edgetune.judging.comparison import Outcome
-from edgetune.judging.judgement import Judgement
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.report import report_html
 from edgetune.judging.report.changes import find_changes
+from edgetune.judging.results.judgement import Judgement
 from edgetune.visible_text import visible
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

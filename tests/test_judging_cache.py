@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_endpoint import StubEndpoint, error_reply, question_hash
+from support.stub_endpoint import StubEndpoint, error_reply, question_hash
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError
@@ -23,7 +23,7 @@ from edgetune.judging.asking.cache import AnswerCache, request_key
 from edgetune.judging.asking.cost import estimate
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
 from edgetune.judging.asking.schedule import ask_all
-from edgetune.judging.judge_file import EndpointJudge, LocalJudge, Price
+from edgetune.judging.suites.judge_file import EndpointJudge, LocalJudge, Price
 
 FORM = VerdictForm({"correctness": (1, 2, 3, 4, 5)})
 VERDICT = '{"reason": "fine", "correctness": 4}'
@@ -271,7 +271,7 @@ from edgetune.data.example import Message
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.request import JudgeRequest, Reply, VerdictForm
 from edgetune.judging.asking.schedule import ask_all
-from edgetune.judging.judge_file import EndpointJudge
+from edgetune.judging.suites.judge_file import EndpointJudge
 
 form = VerdictForm({"grade": (1, 2)})
 

@@ -17,6 +17,16 @@ import pytest
 from rich.console import Console
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score
+from support.stub_judges import (
+    ONE_CRITERION,
+    StubJudge,
+    always_first,
+    at_random,
+    grading,
+    longest_wins,
+    noisy_grading,
+    shortest_wins,
+)
 
 from edgetune.errors import DataError, EdgetuneError, OutputError, UsageError
 from edgetune.judging.calibration.bars import Bars
@@ -27,24 +37,14 @@ from edgetune.judging.calibration.certificate import (
     read_certificate,
     write_certificate,
 )
+from edgetune.judging.calibration.figures_table import render_calibration
 from edgetune.judging.calibration.gold import GoldSet
 from edgetune.judging.calibration.length_preference import measure_length_preference, measure_length_taste
 from edgetune.judging.calibration.read import read_gold
-from edgetune.judging.calibration.terminal import render_calibration
 from edgetune.judging.grading.grades import Ask
-from edgetune.judging.judge_file import EndpointJudge
-from edgetune.judging.rubric import load_rubric
 from edgetune.judging.statistics.agreement import Agreement
-from tests.stub_judges import (
-    ONE_CRITERION,
-    StubJudge,
-    always_first,
-    at_random,
-    grading,
-    longest_wins,
-    noisy_grading,
-    shortest_wins,
-)
+from edgetune.judging.suites.judge_file import EndpointJudge
+from edgetune.judging.suites.rubric import load_rubric
 
 JUDGE = EndpointJudge(name="stub", model="stub", key=None)
 PLACES = {1.0: "first", -1.0: "second", 0.0: "tie"}

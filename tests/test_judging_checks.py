@@ -6,16 +6,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-
-from edgetune.judging.answer import Answer
-from edgetune.judging.asking.request import Reply
-from edgetune.judging.checks import Validity, check_pairwise, check_pointwise, control_sample
-from edgetune.judging.grading.grades import Ask
-from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.grading.pointwise import grade_answers
-from edgetune.judging.grading.summaries import mean_preferences
-from edgetune.judging.suite import Gate
-from tests.stub_judges import (
+from support.stub_judges import (
     ONE_CRITERION,
     StubJudge,
     always_first,
@@ -27,6 +18,15 @@ from tests.stub_judges import (
     noisy_grading,
     questions,
 )
+
+from edgetune.judging.asking.request import Reply
+from edgetune.judging.grading.checks import Validity, check_pairwise, check_pointwise, control_sample
+from edgetune.judging.grading.grades import Ask
+from edgetune.judging.grading.pairwise import compare_answers
+from edgetune.judging.grading.pointwise import grade_answers
+from edgetune.judging.grading.summaries import mean_preferences
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.suite import Gate
 
 SIZES = (20, 50, 200)
 GATE = Gate()

@@ -25,18 +25,18 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from asked import FORM, KEY, VERDICT, ask, items, judge_at, number_of, question, suite
-from children import free_port
-from stub_endpoint import StubEndpoint, StubReply, chat_reply, error_reply, token_logprob
+from support.asked import FORM, KEY, VERDICT, ask, items, judge_at, number_of, question, suite
+from support.children import free_port
+from support.stub_endpoint import StubEndpoint, StubReply, chat_reply, error_reply, token_logprob
 
 from edgetune.data.example import Message
 from edgetune.errors import EdgetuneError, Interrupted, UsageError
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.asking.schedule import ask_all
-from edgetune.judging.items import Item
-from edgetune.judging.judge_file import LocalJudge
 from edgetune.judging.subjects.endpoint import open_endpoint, recognizes
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.judge_file import LocalJudge
 
 pytestmark = pytest.mark.usefixtures("quick_backoff")
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from tiny_tasks import LABELS, PROMPT, TEXTS, save_tiny, write_rows
+from support.tiny_tasks import LABELS, PROMPT, TEXTS, save_tiny, write_rows
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from edgetune.errors import UsageError
-from edgetune.judging.items import read_items
 from edgetune.judging.subjects.folder import open_folder
-from edgetune.judging.suite import Suite, load_suite
+from edgetune.judging.suites.items import read_items
+from edgetune.judging.suites.suite import Suite, load_suite
 from edgetune.recipe.load import load_recipe
 from edgetune.runtime.labels.reading import parse_label
 from edgetune.training.run import train

@@ -11,10 +11,10 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError
-from edgetune.judging.answer import Answer
-from edgetune.judging.items import Item
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.outputs_file import open_outputs
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 
 TEXTS = ["How warm is the sun?", "How deep is the sea?", "How old is the moon?"]
 ITEMS = [Item(str(place), f"x:{place}", text, (Message("user", text),)) for place, text in enumerate(TEXTS, start=1)]

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from edgetune.judging.comparison import Outcome, Pairing
-from edgetune.judging.gate import EXIT_CODES, Verdict, decide, explain
+from edgetune.judging.gate.comparison import Outcome, Pairing
+from edgetune.judging.gate.gate import EXIT_CODES, Verdict, decide, explain
 from edgetune.judging.statistics.accuracy import mcnemar_mid_p
 from edgetune.judging.statistics.sign_flip import sign_flip_p
-from edgetune.judging.suite import Gate
+from edgetune.judging.suites.suite import Gate
 
 GATE = Gate(alpha=0.05)
 

@@ -12,12 +12,12 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import ModelError, NumericalError, UsageError
-from edgetune.judging.answer import Answer
-from edgetune.judging.items import Item
 from edgetune.judging.subjects import gguf
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.gguf import GgufSubject, open_gguf, recognizes
 from edgetune.judging.subjects.subject import Subject
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 from edgetune.runtime.classify import Prediction, classify_by_likelihood
 from edgetune.runtime.perplexity import text_likelihood
 from edgetune.runtime.sampling import GREEDY

@@ -9,18 +9,7 @@ from statistics import fmean
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from edgetune.errors import RecipeError
-from edgetune.judging.answer import Answer
-from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
-from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.grading.pairwise import ORDERS, compare_answers, pairwise_requests
-from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
-from edgetune.judging.grading.prompt import grade_form
-from edgetune.judging.grading.summaries import mean_preferences, mean_scores, order_consistency, unscored_share
-from edgetune.judging.judge_file import LocalJudge, load_judge, shipped_judges
-from edgetune.judging.rubric import SCALE, load_rubric, shipped_rubrics
-from tests.stub_judges import (
+from support.stub_judges import (
     ONE_CRITERION,
     StubJudge,
     always_first,
@@ -30,6 +19,17 @@ from tests.stub_judges import (
     longest_wins,
     questions,
 )
+
+from edgetune.errors import RecipeError
+from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
+from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.grading.pairwise import ORDERS, compare_answers, pairwise_requests
+from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
+from edgetune.judging.grading.prompt import grade_form
+from edgetune.judging.grading.summaries import mean_preferences, mean_scores, order_consistency, unscored_share
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.judge_file import LocalJudge, load_judge, shipped_judges
+from edgetune.judging.suites.rubric import SCALE, load_rubric, shipped_rubrics
 
 RUBRIC = load_rubric("answer-quality")
 ITEMS = questions(4)

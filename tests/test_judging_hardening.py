@@ -9,9 +9,9 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.stub_judges import ONE_CRITERION, StubJudge, answers_to, by_quality, grading, questions, read_data
 
 from edgetune.data.example import Message
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import VerdictForm
 from edgetune.judging.grading.degenerate import find_degenerate, find_degenerate_answer
 from edgetune.judging.grading.neutral import MARK, neutralize, restore
@@ -27,9 +27,9 @@ from edgetune.judging.grading.prompt import (
 )
 from edgetune.judging.grading.summaries import mean_preferences, mean_scores
 from edgetune.judging.grading.verdict import parse_verdict
-from edgetune.judging.items import Item
-from edgetune.judging.rubric import load_rubric
-from tests.stub_judges import ONE_CRITERION, StubJudge, answers_to, by_quality, grading, questions, read_data
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.rubric import load_rubric
 
 RUBRIC = load_rubric("answer-quality")
 FIELDS = tuple(RUBRIC.criteria)

@@ -12,23 +12,23 @@ from typing import Any
 
 import pytest
 import yaml
-from judged import grades, judged_suite, put_judge, write_outputs, write_rows
-from stub_endpoint import StubEndpoint
-from tiny_tasks import LABELS, save_tiny
+from support.judged import grades, judged_suite, put_judge, write_outputs, write_rows
+from support.stub_endpoint import StubEndpoint
+from support.tiny_tasks import LABELS, save_tiny
 
 from edgetune.data.example import Message
 from edgetune.errors import ModelError
-from edgetune.judging import identity
-from edgetune.judging.comparison import Outcome
-from edgetune.judging.evaluate import answer_key
-from edgetune.judging.identity import hash_file, hash_gguf
-from edgetune.judging.items import Item
-from edgetune.judging.judge_file import LocalJudge, judge_hash
+from edgetune.judging.gate.comparison import Outcome
+from edgetune.judging.results.evaluate import answer_key
 from edgetune.judging.run import judge_model
 from edgetune.judging.settings import Settings
 from edgetune.judging.subjects.folder import FolderSubject, open_folder
 from edgetune.judging.subjects.gguf import open_gguf
-from edgetune.judging.suite import Suite, load_suite
+from edgetune.judging.suites import identity
+from edgetune.judging.suites.identity import hash_file, hash_gguf
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.judge_file import LocalJudge, judge_hash
+from edgetune.judging.suites.suite import Suite, load_suite
 
 Change = Callable[[Path], object]
 

@@ -10,8 +10,8 @@ import pytest
 
 from edgetune.data.load import load_examples
 from edgetune.errors import DataError, EdgetuneError, RecipeError
-from edgetune.judging.items import Item, hash_items, read_items
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item, hash_items, read_items
+from edgetune.judging.suites.suite import Suite
 from edgetune.recipe.data import Data, DataSource
 
 TURNS = [

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from judged import CRITERIA, JUDGE, grades, judged_suite, put_judge, winner, write_outputs
-from stub_endpoint import StubEndpoint, error_reply
+from support.judged import CRITERIA, JUDGE, grades, judged_suite, put_judge, winner, write_outputs
+from support.stub_endpoint import StubEndpoint, error_reply
 
 from edgetune.errors import DataError, EdgetuneError, UsageError
 from edgetune.judging.asking.request import Failed
-from edgetune.judging.gate import Outcome
+from edgetune.judging.gate.gate import Outcome
 from edgetune.judging.run import judge_model
 from edgetune.judging.settings import Settings
 

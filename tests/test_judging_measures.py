@@ -17,16 +17,16 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
-from edgetune.judging.answer import Answer
-from edgetune.judging.comparison import Outcome, Pairing
-from edgetune.judging.gate import decide
-from edgetune.judging.items import Item
-from edgetune.judging.measured import measured
-from edgetune.judging.measures import MEASURES, default_measures, find_measures, main_measure, same_tokens
-from edgetune.judging.measures.classification import confusion_of
-from edgetune.judging.measures.measure import Measurement
-from edgetune.judging.measures.rare_labels import largest_weight
-from edgetune.judging.suite import Gate, Suite
+from edgetune.judging.gate.comparison import Outcome, Pairing
+from edgetune.judging.gate.gate import decide
+from edgetune.judging.metrics import MEASURES, default_measures, find_measures, main_measure, same_tokens
+from edgetune.judging.metrics.classification import confusion_of
+from edgetune.judging.metrics.estimate import measured
+from edgetune.judging.metrics.measure import Measurement
+from edgetune.judging.metrics.rare_labels import largest_weight
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Gate, Suite
 
 LABELS = ["bad", "fine", "good"]
 FORMATS = {"classify": "text-label", "generate": "prompt", "summarize": "text-summary", "perplexity": "text"}
@@ -320,7 +320,7 @@ def test_ten_thousand_resamples_of_five_hundred_items_take_no_loop_over_items() 
 
 
 def test_rouge_of_scitldr_leads_is_what_rouge_score_finds(shared_data: Path) -> None:
-    from edgetune.judging.items import read_items
+    from edgetune.judging.suites.items import read_items
 
     data = {
         "source": str(shared_data / "scitldr" / "dev.jsonl"),

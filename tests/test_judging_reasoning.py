@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from conftest import CommandResult
 from gguf import TokenType
-from judged import JUDGE, grades, judged_suite, put_judge, write_outputs, write_rows
-from parrot import TEMPLATE, write_parrot
-from stub_endpoint import StubEndpoint, chat_reply, token_logprob
+from support.judged import JUDGE, grades, judged_suite, put_judge, write_outputs, write_rows
+from support.parrot import TEMPLATE, write_parrot
+from support.stub_endpoint import StubEndpoint, chat_reply, token_logprob
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import Failed
-from edgetune.judging.endings import Endings, count_endings
-from edgetune.judging.gate import Outcome
-from edgetune.judging.items import Item, read_items
+from edgetune.judging.gate.gate import Outcome
 from edgetune.judging.report import report_document, report_html, report_markdown
+from edgetune.judging.results.endings import Endings, count_endings
 from edgetune.judging.run import judge_model
 from edgetune.judging.settings import Settings
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.gguf import open_gguf
 from edgetune.judging.subjects.registry import open_subject
-from edgetune.judging.suite import Suite, load_suite
+from edgetune.judging.suites.items import Item, read_items
+from edgetune.judging.suites.suite import Suite, load_suite
 
 FRESH = Settings(use_cache=False)
 GOLD = [f"city {number}" for number in range(1, 31)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from asked import KEY, VERDICT, ask, items, number_of, suite
-from stub_endpoint import StubEndpoint, StubReply, error_reply
+from support.asked import KEY, VERDICT, ask, items, number_of, suite
+from support.stub_endpoint import StubEndpoint, StubReply, error_reply
 
 from edgetune.errors import EdgetuneError
 from edgetune.judging.asking.refusal import find_cause, named_features

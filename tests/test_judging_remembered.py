@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judged import grades, judged_suite, write_outputs
-from stub_endpoint import StubEndpoint, chat_reply, error_reply
+from support.judged import grades, judged_suite, write_outputs
+from support.stub_endpoint import StubEndpoint, chat_reply, error_reply
 from test_judging_endpoint import items, suite
 
 from edgetune.errors import EdgetuneError
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.comparison import Outcome
-from edgetune.judging.evaluate import ask_subject, known_answers
-from edgetune.judging.items import Item
+from edgetune.judging.gate.comparison import Outcome
+from edgetune.judging.results.evaluate import ask_subject, known_answers
 from edgetune.judging.run import judge_model
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.endpoint import open_endpoint
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 
 
 class Scripted:

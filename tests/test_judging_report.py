@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 from pydantic import TypeAdapter
 from rich.console import Console
-from sample_judgement import (
+from support.sample_judgement import (
     CRITERIA,
     HOSTILE,
     classified,
@@ -29,18 +29,11 @@ from sample_judgement import (
 )
 
 from edgetune.errors import OutputError
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
-from edgetune.judging.baseline import REPORT_FORMAT
-from edgetune.judging.comparison import Outcome
-from edgetune.judging.confusion import panels_of
-from edgetune.judging.gate import Verdict, explain
-from edgetune.judging.glyphs import Fonts, find_fonts
+from edgetune.judging.gate.comparison import Outcome
+from edgetune.judging.gate.gate import Verdict, explain
 from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.judgement import Evaluation, Judgement, Measured
-from edgetune.judging.measures import MEASURES
-from edgetune.judging.metrics_table import label_rows, metric_facts, metrics_headings, metrics_rows
-from edgetune.judging.picture import draw_matrices
+from edgetune.judging.metrics import MEASURES
 from edgetune.judging.report import (
     github_annotations,
     report_document,
@@ -51,10 +44,17 @@ from edgetune.judging.report import (
 )
 from edgetune.judging.report.changes import find_changes, worst_first
 from edgetune.judging.report.document import report_lines
+from edgetune.judging.report.glyphs import Fonts, find_fonts
 from edgetune.judging.report.interval_picture import draw_intervals
 from edgetune.judging.report.markdown import LARGEST_CHARACTERS
-from edgetune.judging.rubric import load_rubric
-from edgetune.judging.terminal import render_judges, render_matrices, render_metrics, render_verdict
+from edgetune.judging.report.matrices import panels_of
+from edgetune.judging.report.matrix_picture import draw_matrices
+from edgetune.judging.report.metrics_table import label_rows, metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
+from edgetune.judging.results.baseline import REPORT_FORMAT
+from edgetune.judging.results.judgement import Evaluation, Judgement, Measured
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.rubric import load_rubric
 from edgetune.visible_text import visible
 
 SAMPLES = {

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 import yaml
-from judged import write_outputs, write_rows
 from rich.console import Console
 from scipy.stats import binomtest
+from support.judged import write_outputs, write_rows
 
 from edgetune.errors import DataError, EdgetuneError, ModelError, OutputError
-from edgetune.judging.confusion import panels_of
-from edgetune.judging.evaluate import known_answers
-from edgetune.judging.gate import Outcome
-from edgetune.judging.items import read_items
-from edgetune.judging.metrics_table import metrics_rows
+from edgetune.judging.gate.gate import Outcome
+from edgetune.judging.report.matrices import panels_of
+from edgetune.judging.report.metrics_table import metrics_rows
+from edgetune.judging.report.terminal_report import render_matrices, render_metrics, render_verdict
+from edgetune.judging.results.evaluate import known_answers
 from edgetune.judging.run import judge_model
-from edgetune.judging.suite import Suite, load_suite
-from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
+from edgetune.judging.suites.items import read_items
+from edgetune.judging.suites.suite import Suite, load_suite
 
 LABELS = ["negative", "neutral", "positive"]
 Answers = Callable[[int, str], str]

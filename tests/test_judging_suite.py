@@ -11,10 +11,10 @@ import yaml
 
 from edgetune import assets
 from edgetune.errors import DataError, EdgetuneError, RecipeError
-from edgetune.judging.items import hash_items, read_items
-from edgetune.judging.question import prepare
-from edgetune.judging.rubric import load_rubric
-from edgetune.judging.suite import load_suite, shipped_suites
+from edgetune.judging.results.prepared import prepare
+from edgetune.judging.suites.items import hash_items, read_items
+from edgetune.judging.suites.rubric import load_rubric
+from edgetune.judging.suites.suite import load_suite, shipped_suites
 from edgetune.recipe.load import load_recipe
 
 ROWS = [

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asked import FILTERED, VERDICT, ask, items, number_of, suite
-from judged import judged_suite, put_judge, winner, write_outputs, write_rows
-from stub_endpoint import StubEndpoint, StubReply, chat_reply, error_reply
+from support.asked import FILTERED, VERDICT, ask, items, number_of, suite
+from support.judged import judged_suite, put_judge, winner, write_outputs, write_rows
+from support.stub_endpoint import StubEndpoint, StubReply, chat_reply, error_reply
 
 from edgetune.errors import EdgetuneError
 from edgetune.judging.asking.request import Failed, Reply
-from edgetune.judging.gate import Outcome
+from edgetune.judging.gate.gate import Outcome
 from edgetune.judging.report.document import report_document
 from edgetune.judging.report.markdown import report_markdown
 from edgetune.judging.run import judge_model
 from edgetune.judging.settings import Settings
 from edgetune.judging.subjects.endpoint import open_endpoint
-from edgetune.judging.suite import Suite, load_suite
+from edgetune.judging.suites.suite import Suite, load_suite
 
 pytestmark = pytest.mark.usefixtures("quick_backoff")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from asked import VERDICT, ask, items, suite
-from stub_endpoint import StubEndpoint, chat_reply, error_reply
+from support.asked import VERDICT, ask, items, suite
+from support.stub_endpoint import StubEndpoint, chat_reply, error_reply
 
 from edgetune.judging.asking import retry
 from edgetune.judging.asking.limits import Pace

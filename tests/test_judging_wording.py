@@ -6,9 +6,8 @@ import math
 
 import pytest
 
-from edgetune.judging.comparison import Unit
-from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.wording import (
+from edgetune.judging.gate.comparison import Unit
+from edgetune.judging.gate.wording import (
     about,
     difference_text,
     margin_text,
@@ -19,6 +18,7 @@ from edgetune.judging.wording import (
     value_range_text,
     value_text,
 )
+from edgetune.judging.statistics.intervals import Interval
 
 
 @pytest.mark.parametrize(

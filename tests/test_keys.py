@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 import yaml
-from judged import grades, judged_suite, write_outputs, write_rows
-from stub_endpoint import StubEndpoint, error_reply
+from support.judged import grades, judged_suite, write_outputs, write_rows
+from support.stub_endpoint import StubEndpoint, error_reply
 
 from edgetune.errors import UsageError
 from edgetune.judging.asking.credentials import read_key
-from edgetune.judging.judge_file import EndpointJudge, load_judge
 from edgetune.judging.subjects.endpoint import open_endpoint
+from edgetune.judging.suites.judge_file import EndpointJudge, load_judge
 from edgetune.keys import LARGEST_FILE_BYTES, find_hub_token, find_key
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,7 +15,7 @@ pytest.importorskip("peft")
 
 import huggingface_hub  # noqa: E402
 from huggingface_hub import errors as hub_errors  # noqa: E402
-from quick_reader import read_with_transformers  # noqa: E402
+from support.quick_reader import read_with_transformers  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import MissingComponent, ModelError, RecipeError  # noqa: E402

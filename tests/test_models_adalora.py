@@ -11,7 +11,7 @@ from pydantic import ValidationError
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from tiny_adapted import build, inputs, logits_of, loss_of, section  # noqa: E402
+from support.tiny_adapted import build, inputs, logits_of, loss_of, section  # noqa: E402
 
 from edgetune.errors import RecipeError  # noqa: E402
 from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402

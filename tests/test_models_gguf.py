@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from gguf import GGUFWriter, TokenType  # noqa: E402
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
-from quick_reader import QuickReader  # noqa: E402
+from support.quick_reader import QuickReader  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: E402
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM  # noqa: E402
 

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from tiny_adapted import VOCABULARY, build, classifies, logits_of, loss_of, section, stir, train_some  # noqa: E402
+from support.tiny_adapted import VOCABULARY, build, classifies, logits_of, loss_of, section, stir, train_some  # noqa: E402
 
 from edgetune.errors import RecipeError  # noqa: E402
 from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from tiny_adapted import (  # noqa: E402
+from support.tiny_adapted import (  # noqa: E402
     INNER,
     KINDS,
     LAYERS,
@@ -378,7 +378,7 @@ def test_more_virtual_tokens_than_the_model_reads_are_refused(method: str) -> No
 
 
 def test_prompt_tuning_begins_as_a_text_as_peft_begins_it(tmp_path: Path) -> None:
-    from tiny_tasks import tiny_tokenizer
+    from support.tiny_tasks import tiny_tokenizer
 
     tokenizer = tiny_tokenizer("decoder")
     tokenizer.save_pretrained(tmp_path)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 bnb = pytest.importorskip("bitsandbytes")
 
-from tiny_adapted import SECTIONS, build, logits_of, section, stir  # noqa: E402
+from support.tiny_adapted import SECTIONS, build, logits_of, section, stir  # noqa: E402
 
 from edgetune.models.adapters import add_adapter  # noqa: E402
 from edgetune.models.load import load_model  # noqa: E402

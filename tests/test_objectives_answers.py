@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
-from tiny_objectives import PROMPT_LEARNING, Counter, adapt
-from tiny_tasks import BAD, GOOD, LABELS, PROMPT, TEMPLATE, TEXTS, make_tiny
+from support.tiny_objectives import PROMPT_LEARNING, Counter, adapt
+from support.tiny_tasks import BAD, GOOD, LABELS, PROMPT, TEMPLATE, TEXTS, make_tiny
 from torch import Tensor, nn
 
 from edgetune.data.example import Example, Message

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_adapted import section
-from tiny_tasks import TEXTS, make_tiny
+from support.tiny_adapted import section
+from support.tiny_tasks import TEXTS, make_tiny
 
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.models.adapters import add_adapter

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny_objectives import PROMPT_LEARNING, adapt
-from tiny_tasks import TEMPLATE, make_tiny, save_tiny
+from support.tiny_objectives import PROMPT_LEARNING, adapt
+from support.tiny_tasks import TEMPLATE, make_tiny, save_tiny
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

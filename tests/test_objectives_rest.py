@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
-from tiny_objectives import Counter
-from tiny_tasks import TEMPLATE, TEXTS, make_tiny
+from support.tiny_objectives import Counter
+from support.tiny_tasks import TEMPLATE, TEXTS, make_tiny
 from torch import Tensor, nn
 
 from edgetune.data.example import Example, Message

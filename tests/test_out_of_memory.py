@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from logged import make_recipe
+from support.logged import make_recipe
 
 from edgetune.errors import DataError, OutOfMemory
 from edgetune.recipe.schema import Recipe

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import tiny_tasks
 import torch
+from support import tiny_tasks
 
 from edgetune.errors import RecipeError, UsageError
 from edgetune.models.families import kind_of

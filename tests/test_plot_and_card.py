@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from logged import make_recipe
 from matplotlib.image import imread
+from support.logged import make_recipe
 
 from edgetune.recipe.load import dump_recipe
 from edgetune.training.card import model_card

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from children import free_port, rows, train_in_children
 from safetensors.torch import load_file
+from support.children import free_port, rows, train_in_children
 
 from edgetune.errors import OutputError, UsageError
 from edgetune.recipe.load import load_recipe

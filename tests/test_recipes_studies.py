@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_rows import HUB_ROWS, ROWS, write_hub_rows
-from shrunken import FAMILIES, SUMMARIES, UPDATES, family_of, save_families, shrink, trained_parameters
+from support.hub_rows import HUB_ROWS, ROWS, write_hub_rows
+from support.shrunken import FAMILIES, SUMMARIES, UPDATES, family_of, save_families, shrink, trained_parameters
 
 from edgetune.recipe.data import DataSource
 from edgetune.recipe.load import load_recipe, shipped_recipes, study_of
@@ -300,8 +300,8 @@ def test_ia3_for_sentiment_trains_less_than_a_thousandth():
 def test_the_plan_shows_the_parameters_of_distilbert_and_those_of_its_card(planned: str):
     from rich.console import Console
 
+    from edgetune.planning.plan_table import render
     from edgetune.planning.planning import plan_training
-    from edgetune.planning.terminal import render
 
     documented = (Path(__file__).parents[1] / "docs" / "studies.md").read_text(encoding="utf-8")
     assert f"edgetune plan {planned}  #" in documented

@@ -12,13 +12,13 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from edgetune.cli.terminal_chat import prompt_line, run_terminal
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import OutputError, UsageError
 from edgetune.runtime.chat import Conversation
 from edgetune.runtime.sampling import GREEDY
 from edgetune.runtime.session import Session
-from edgetune.runtime.terminal import prompt_line, run_terminal
 
 CONTEXT_TOKENS = 256
 

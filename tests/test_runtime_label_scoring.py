@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from native_reference import in_child
+from support.native_reference import in_child
 
 from edgetune.data.example import Message
 from edgetune.errors import UsageError

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parrot import write_parrot
+from support.parrot import write_parrot
 
 from edgetune.cores import physical_cores
 from edgetune.data.example import Message

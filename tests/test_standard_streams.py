@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from parrot import write_parrot
 from rich.color import ColorSystem
 from rich.text import Text
+from support.parrot import write_parrot
 
 from edgetune import console
 from edgetune.visible_text import visible, visible_json

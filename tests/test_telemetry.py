@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from logged import log_steps, logged_run, make_recipe
+from support.logged import log_steps, logged_run, make_recipe
 
 from edgetune.training import telemetry as module
 from edgetune.training.summary import Summary

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import native_reference
 import pytest
-from native_reference import ReferenceDied, in_child
+from support import native_reference
+from support.native_reference import ReferenceDied, in_child
 
 PROJECT = Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from logged import log_steps, logged_run, make_recipe
+from support.logged import log_steps, logged_run, make_recipe
 
 from edgetune.errors import MissingComponent
 from edgetune.training import trackers

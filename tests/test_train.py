@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from collate import collate
 from safetensors.torch import load_file
+from support.collate import collate
 
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.errors import DataError, Interrupted, NumericalError, OutputError, RecipeError

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tiny_tasks import LABELS, PROMPT, TEXTS, save_tiny, write_rows
+from support.tiny_tasks import LABELS, PROMPT, TEXTS, save_tiny, write_rows
 
 from edgetune.errors import RecipeError
 from edgetune.recipe.load import load_recipe

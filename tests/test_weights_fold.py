@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import folded_tensor, folded_tensors, make_adapter, untied_copy  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from support.folding import folded_tensor, folded_tensors, make_adapter, untied_copy  # noqa: E402
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from edgetune.errors import AdapterError, ModelError, NumericalError  # noqa: E402

@@ -12,10 +12,10 @@ import yaml
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import folded_tensors  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from tiny_adapted import section, stir  # noqa: E402
-from tiny_tasks import LABELS, make_tiny, save_tiny, write_rows  # noqa: E402
+from support.folding import folded_tensors  # noqa: E402
+from support.tiny_adapted import section, stir  # noqa: E402
+from support.tiny_tasks import LABELS, make_tiny, save_tiny, write_rows  # noqa: E402
 from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: E402
 
 from edgetune.errors import AdapterError, ModelError, NumericalError  # noqa: E402

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from folding import make_adapter  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from support.folding import make_adapter  # noqa: E402
 
 from edgetune.errors import ModelError  # noqa: E402
 from edgetune.gguf.tensor_plan import ExportOptions, plan_tensors  # noqa: E402

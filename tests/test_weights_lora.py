@@ -12,9 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import folded_tensor, folded_tensors, make_adapter, untied_copy  # noqa: E402
 from peft.tuners.tuners_utils import check_target_module_exists  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
+from support.folding import folded_tensor, folded_tensors, make_adapter, untied_copy  # noqa: E402
 from transformers import AutoModelForCausalLM  # noqa: E402
 
 from edgetune.errors import AdapterError, NumericalError  # noqa: E402

@@ -12,10 +12,10 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import folded_tensor, folded_tensors  # noqa: E402
 from gguf import GGUFReader  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
-from short_vocabulary import WORDS  # noqa: E402
+from support.folding import folded_tensor, folded_tensors  # noqa: E402
+from support.short_vocabulary import WORDS  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from edgetune.errors import AdapterError, ModelError, NumericalError, OutputError  # noqa: E402

@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
 
-from folding import folded_tensors  # noqa: E402
-from tiny_adapted import SECTIONS, build, logits_of, section, stir  # noqa: E402
+from support.folding import folded_tensors  # noqa: E402
+from support.tiny_adapted import SECTIONS, build, logits_of, section, stir  # noqa: E402
 
 from edgetune.errors import AdapterError  # noqa: E402
 from edgetune.models.adapters import add_adapter, save_adapter  # noqa: E402

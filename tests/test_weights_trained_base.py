@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 bnb = pytest.importorskip("bitsandbytes")
 
-from folding import folded_tensor, make_adapter, untied_copy  # noqa: E402
+from support.folding import folded_tensor, make_adapter, untied_copy  # noqa: E402
 
 from edgetune.errors import UsageError  # noqa: E402
 from edgetune.models.load import load_model  # noqa: E402

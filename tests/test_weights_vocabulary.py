@@ -13,8 +13,8 @@ import pytest
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
-from folding import folded_tensors  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
+from support.folding import folded_tensors  # noqa: E402
 from transformers import (  # noqa: E402
     LlamaConfig,
     LlamaForCausalLM,

@@ -59,9 +59,9 @@ def chat(
         if question is None and json:
             raise UsageError("--json answers one question", remedy="give it with --prompt or pipe it in")
 
+        from edgetune.cli.terminal_chat import prompt_line, run_terminal
         from edgetune.runtime.chat import Conversation
         from edgetune.runtime.session import Session
-        from edgetune.runtime.terminal import prompt_line, run_terminal
 
         with Session.open(file, context_tokens=context, threads=threads) as session:
             conversation = Conversation(session, system=system, sampling=sampling, max_tokens=max_tokens)

@@ -31,8 +31,8 @@ def check(
     """
     console.configure(json_mode=json)
     from edgetune.data.check import check_data
+    from edgetune.data.check_table import render_report
     from edgetune.data.load import load_data
-    from edgetune.data.terminal import render_report
     from edgetune.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

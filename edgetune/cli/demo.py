@@ -31,8 +31,8 @@ def demo(
 def _show(report: DemoReport) -> None:
     from rich.text import Text
 
-    from edgetune.judging.confusion import panels_of
-    from edgetune.judging.terminal import render_matrices, render_metrics, render_verdict
+    from edgetune.judging.report.matrices import panels_of
+    from edgetune.judging.report.terminal_report import render_matrices, render_metrics, render_verdict
 
     judgement = report.judgement
     console.result("")

@@ -30,7 +30,7 @@ def inspect(
     """
     console.configure(json_mode=json)
     from edgetune.gguf.verification.inspection import inspect_file
-    from edgetune.gguf.verification.terminal import checksum_line, render_inspection
+    from edgetune.gguf.verification.proof_table import checksum_line, render_inspection
 
     found = inspect_file(file)
     if not check:

@@ -14,7 +14,7 @@ from edgetune.cli.default_command import DefaultCommandGroup
 from edgetune.cli.options import ForceOption, JsonOption
 
 if TYPE_CHECKING:
-    from edgetune.judging.judgement import Judgement
+    from edgetune.judging.results.judgement import Judgement
 
 app = typer.Typer(cls=DefaultCommandGroup, help="Judge a model against a baseline: metrics, judges, and a verdict.")
 
@@ -94,7 +94,7 @@ def run(
     from edgetune.judging.report import report_document
     from edgetune.judging.run import judge_model
     from edgetune.judging.settings import Settings
-    from edgetune.judging.suite import load_suite
+    from edgetune.judging.suites.suite import load_suite
 
     settings = Settings(
         tuple(judges or ()),
@@ -124,10 +124,10 @@ def run(
 
 def _show(judgement: Judgement) -> None:
     """What was found, the verdict last; in GitHub Actions also as annotations."""
-    from edgetune.judging.confusion import panels_of
     from edgetune.judging.report import github_annotations
+    from edgetune.judging.report.matrices import panels_of
+    from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
     from edgetune.judging.report.validity import was_judged
-    from edgetune.judging.terminal import render_judges, render_matrices, render_metrics, render_verdict
 
     console.result(render_metrics(judgement))
     if panels := panels_of(judgement):
@@ -163,7 +163,7 @@ def show(
     from dataclasses import asdict
 
     from edgetune.judging.show import questions_of, render_side_by_side, show_side_by_side
-    from edgetune.judging.suite import load_suite
+    from edgetune.judging.suites.suite import load_suite
 
     loaded = load_suite(suite)
     shown = show_side_by_side(loaded, questions_of(prompts or [], loaded, limit), first, second, threads=threads)
@@ -205,8 +205,8 @@ def calibrate(
 
     from edgetune.judging.calibration.bars import Bars
     from edgetune.judging.calibration.certificate import certificate_document
+    from edgetune.judging.calibration.figures_table import render_calibration
     from edgetune.judging.calibration.run import calibrate_judge, estimate_calibration, load_gold
-    from edgetune.judging.calibration.terminal import render_calibration
     from edgetune.judging.settings import Settings
 
     settings = Settings(max_cost_usd=max_cost, use_cache=not no_cache, threads=threads)

@@ -33,8 +33,8 @@ def plan(
     """Count what a recipe needs without its weights: parameters, memory, disk, time; and how to make it fit."""
     console.configure(json_mode=json)
     from edgetune.planning.advice import suggest
+    from edgetune.planning.plan_table import render
     from edgetune.planning.planning import plan_training
-    from edgetune.planning.terminal import render
     from edgetune.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])

@@ -68,7 +68,7 @@ def verify(
         "max_perplexity_ratio": max_perplexity_ratio,
     }
     given = {name: value for name, value in limits.items() if value is not None}
-    from edgetune.gguf.verification.terminal import render_divergence, render_verification
+    from edgetune.gguf.verification.proof_table import render_divergence, render_verification
     from edgetune.gguf.verification.verify import verify_file
 
     if against is None:

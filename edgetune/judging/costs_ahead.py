@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Estimate, estimate
 from edgetune.judging.asking.request import JudgeRequest
-from edgetune.judging.baseline import is_report, read_baseline
-from edgetune.judging.evaluate import known_answers
-from edgetune.judging.items import Item
-from edgetune.judging.judge_file import Judge
-from edgetune.judging.judgement import control_name
-from edgetune.judging.panel import requests_ahead
-from edgetune.judging.question import Question, prepare
+from edgetune.judging.grading.jury import requests_ahead
+from edgetune.judging.results.baseline import is_report, read_baseline
+from edgetune.judging.results.evaluate import known_answers
+from edgetune.judging.results.judgement import control_name
+from edgetune.judging.results.prepared import Question, prepare
 from edgetune.judging.settings import Settings, opened_cache
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.registry import open_subject
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.judge_file import Judge
+from edgetune.judging.suites.suite import Suite
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text, about; the estimate of tokens uses the same."""

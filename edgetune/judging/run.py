@@ -8,24 +8,24 @@ from pathlib import Path
 
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget
-from edgetune.judging.baseline import is_report, read_baseline
 from edgetune.judging.calibration.certificate import check_certificate
-from edgetune.judging.endings import find_silence, tell_endings
-from edgetune.judging.evaluate import evaluate, forget_answers, measure_again, with_grades
-from edgetune.judging.gate import Verdict, decide
+from edgetune.judging.gate.gate import Verdict, decide
 from edgetune.judging.grading.grades import Preference
+from edgetune.judging.grading.jury import Panel
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
-from edgetune.judging.judgement import Costs, Evaluation, Judgement
-from edgetune.judging.measures import MEASURES, same_tokens
-from edgetune.judging.pairing import measure_differences, pair_metrics
-from edgetune.judging.panel import Panel
-from edgetune.judging.question import Question, check_comparable, prepare
+from edgetune.judging.metrics import MEASURES, same_tokens
 from edgetune.judging.report import write_report
+from edgetune.judging.results.baseline import is_report, read_baseline
+from edgetune.judging.results.endings import find_silence, tell_endings
+from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
+from edgetune.judging.results.judgement import Costs, Evaluation, Judgement
+from edgetune.judging.results.pairing import measure_differences, pair_metrics
+from edgetune.judging.results.prepared import Question, check_comparable, prepare
+from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.registry import open_subject
-from edgetune.judging.suite import Suite
-from edgetune.judging.unanswered import unanswered_notes, unanswered_remarks
+from edgetune.judging.suites.suite import Suite
 from edgetune.outputs import check_target
 
 

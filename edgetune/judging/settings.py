@@ -11,8 +11,8 @@ from edgetune.errors import UsageError
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import require_prices
 from edgetune.judging.asking.credentials import read_key
-from edgetune.judging.judge_file import EndpointJudge, Judge
-from edgetune.judging.judgement import Inconclusive
+from edgetune.judging.results.judgement import Inconclusive
+from edgetune.judging.suites.judge_file import EndpointJudge, Judge
 
 
 @dataclass(frozen=True)

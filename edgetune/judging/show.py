@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetune.data.example import Message
-from edgetune.judging.answer import Answer
-from edgetune.judging.evaluate import ask_subject
-from edgetune.judging.items import Item, read_items
+from edgetune.judging.results.evaluate import ask_subject
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.registry import open_subject
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item, read_items
+from edgetune.judging.suites.suite import Suite
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

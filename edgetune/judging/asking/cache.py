@@ -21,8 +21,8 @@ from edgetune.cache import cache_folder
 from edgetune.errors import DataError
 from edgetune.judging.asking.request import JudgeRequest, Reply, VerdictForm
 from edgetune.judging.grading.verdict import parse_verdict
-from edgetune.judging.identity import hash_value, versions_of
-from edgetune.judging.judge_file import Judge, LocalJudge, judge_hash
+from edgetune.judging.suites.identity import hash_value, versions_of
+from edgetune.judging.suites.judge_file import Judge, LocalJudge, judge_hash
 
 BUSY_SECONDS = 30.0
 """How long another process may hold the file before this one goes on without it."""

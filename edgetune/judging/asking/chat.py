@@ -30,7 +30,7 @@ from edgetune.judging.asking.limits import Pace
 from edgetune.judging.asking.refusal import Refused, find_cause, named_features, names_parameters
 from edgetune.judging.asking.retry import LONGEST_WAIT_SECONDS, asked_wait_seconds, is_temporary, wait_seconds
 from edgetune.judging.asking.transport import explain_failure, open_http_client
-from edgetune.judging.judge_file import KEY_VARIABLE, EndpointJudge
+from edgetune.judging.suites.judge_file import KEY_VARIABLE, EndpointJudge
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

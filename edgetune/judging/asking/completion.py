@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgetune.data.reasoning import given_reasoning, is_reasoning
-from edgetune.judging.answer import finish_of
 from edgetune.judging.asking.cost import count_tokens
+from edgetune.judging.subjects.answer import finish_of
 
 MOST_CHARACTERS_OF_A_REASON = 500
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetune.errors import UsageError
-from edgetune.judging.judge_file import EndpointJudge, Judge, Price
+from edgetune.judging.suites.judge_file import EndpointJudge, Judge, Price
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from edgetune.errors import UsageError
-from edgetune.judging.judge_file import EndpointJudge
+from edgetune.judging.suites.judge_file import EndpointJudge
 from edgetune.keys import find_key
 
 

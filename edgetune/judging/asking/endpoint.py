@@ -12,7 +12,7 @@ from edgetune.judging.asking.dialect import Dialect, Dialogue
 from edgetune.judging.asking.probabilities import read_probabilities
 from edgetune.judging.asking.refusal import Feature
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
-from edgetune.judging.judge_file import EndpointJudge
+from edgetune.judging.suites.judge_file import EndpointJudge
 
 
 class EndpointClient:

@@ -19,8 +19,8 @@ from edgetune.data.reasoning import closed_reasoning
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, ModelError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
-from edgetune.judging.identity import hash_value
-from edgetune.judging.judge_file import LocalJudge
+from edgetune.judging.suites.identity import hash_value
+from edgetune.judging.suites.judge_file import LocalJudge
 from edgetune.models.locate import locate_model
 from edgetune.runtime.grammar import object_after_text
 from edgetune.runtime.label_scoring import score

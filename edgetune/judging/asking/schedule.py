@@ -13,7 +13,7 @@ from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_p
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.event_loop import EventLoop
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
-from edgetune.judging.judge_file import EndpointJudge, Judge, LocalJudge
+from edgetune.judging.suites.judge_file import EndpointJudge, Judge, LocalJudge
 
 
 def ask_all(

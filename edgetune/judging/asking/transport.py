@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edgetune.judging.judge_file import EndpointJudge
+from edgetune.judging.suites.judge_file import EndpointJudge
 
 if TYPE_CHECKING:
     from httpx2 import AsyncClient

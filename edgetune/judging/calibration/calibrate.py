@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.calibration.bars import Bars, find_failures
 from edgetune.judging.calibration.figures import JudgedItem, SetReport, grade_figures, pair_figures
@@ -23,10 +22,11 @@ from edgetune.judging.grading.summaries import (
     order_consistency,
     unscored_share,
 )
-from edgetune.judging.judge_file import Judge, judge_hash
-from edgetune.judging.rubric import Rubric
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.agreement import Agreement
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.judge_file import Judge, judge_hash
+from edgetune.judging.suites.rubric import Rubric
 
 DEFAULT_RUBRIC = "answer-quality"
 """Of `edgetune judge calibrate` where none is named."""

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from edgetune.errors import DataError, UsageError
 from edgetune.judging.calibration.calibrate import Calibration
 from edgetune.judging.grading.prompt import PROMPT_VERSION
-from edgetune.judging.judge_file import Judge, judge_hash
-from edgetune.judging.rubric import Rubric
+from edgetune.judging.suites.judge_file import Judge, judge_hash
+from edgetune.judging.suites.rubric import Rubric
 from edgetune.outputs import write_text
 
 CERTIFICATE_FORMAT = "edgetune judge certificate 2"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgetune.judging.calibration.gold import GoldItem
 from edgetune.judging.calibration.length_preference import measure_length_preference, measure_length_taste
-from edgetune.judging.rubric import SCALE
 from edgetune.judging.statistics.agreement import Agreement, measure_accuracy, measure_alpha, measure_kappa
 from edgetune.judging.statistics.agreement import measure_spearman as measure_rank_correlation
 from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
+from edgetune.judging.suites.rubric import SCALE
 
 FEWEST_ITEMS = 2
 """A figure over fewer items is left out."""

@@ -12,8 +12,8 @@ from edgetune.data.example import Message
 from edgetune.data.read import Row
 from edgetune.errors import DataError
 from edgetune.judging.calibration.gold import GoldItem
-from edgetune.judging.items import Item
-from edgetune.judging.rubric import SCALE
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.rubric import SCALE
 
 _FIRST = ("1", "a", "first", "model_a", "output_1", "response1")
 _SECOND = ("2", "b", "second", "model_b", "output_2", "response2")

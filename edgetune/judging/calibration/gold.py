@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from edgetune.judging.items import Item
+from edgetune.judging.suites.items import Item
 
 GoldKind = Literal["pairs", "grades"]
 """pairs: which of two answers people prefer. grades: what grade, from 1 to 5, they give to one."""

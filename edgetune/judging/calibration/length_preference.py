@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from edgetune.judging.comparison import Aggregate
+from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.statistics.agreement import Agreement
 from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
 from edgetune.judging.statistics.intervals import Interval

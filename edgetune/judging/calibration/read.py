@@ -11,7 +11,7 @@ from edgetune.data.read import read_rows
 from edgetune.errors import DataError
 from edgetune.judging.calibration.formats import find_format
 from edgetune.judging.calibration.gold import GoldSet
-from edgetune.judging.identity import hash_file
+from edgetune.judging.suites.identity import hash_file
 from edgetune.recipe.data import DATA_SUFFIXES, DataSource
 
 

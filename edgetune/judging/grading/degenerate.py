@@ -13,9 +13,9 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.grading.prompt import references_of
-from edgetune.judging.items import Item
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
 
 NO_ANSWER = "the endpoint gave no answer"
 

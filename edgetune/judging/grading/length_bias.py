@@ -16,9 +16,9 @@ from statistics import fmean
 import numpy as np
 from scipy.stats import spearmanr
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.grading.degenerate import text_of
 from edgetune.judging.grading.validity import Validity
+from edgetune.judging.subjects.answer import Answer
 
 LENGTH_PAIRS, LENGTH_SHARE = 10, 0.95
 """Verdicts follow length when the longer answer wins this share of pairs both where it is the candidate's and where it

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.grading.degenerate import find_degenerate, text_of
 from edgetune.judging.grading.grades import EQUAL_ANSWERS, Ask, Order, Preference, Winner
 from edgetune.judging.grading.prompt import PROMPT_VERSION, WINNER_FORM, references_of, winner_messages
 from edgetune.judging.grading.verdict import parse_verdict
-from edgetune.judging.items import Item
-from edgetune.judging.rubric import Rubric
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.rubric import Rubric
 
 ORDERS: tuple[Order, Order] = ("candidate first", "baseline first")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.grading.degenerate import find_degenerate, text_of
 from edgetune.judging.grading.grades import Ask, Grade
 from edgetune.judging.grading.prompt import PROMPT_VERSION, grade_form, grade_messages, references_of
 from edgetune.judging.grading.verdict import parse_verdict
-from edgetune.judging.items import Item
-from edgetune.judging.rubric import SCALE, Rubric
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.rubric import SCALE, Rubric
 
 
 def grade_answers(

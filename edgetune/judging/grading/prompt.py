@@ -16,8 +16,8 @@ from typing import Any
 from edgetune.data.example import Message
 from edgetune.judging.asking.request import VerdictForm
 from edgetune.judging.grading.neutral import MARK, neutralize
-from edgetune.judging.items import Item
-from edgetune.judging.rubric import SCALE, Rubric
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.rubric import SCALE, Rubric
 
 PROMPT_VERSION = "edgetune judge prompt 1"
 """Part of every request's identity and of certificates: any change of wording or limits here is a new version."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgetune.judging.confusion import panels_of
-from edgetune.judging.judgement import Judgement
-from edgetune.judging.picture import draw_matrices
 from edgetune.judging.report.annotations import github_annotations
 from edgetune.judging.report.document import report_document, report_lines
 from edgetune.judging.report.html import report_html
 from edgetune.judging.report.junit import report_junit
 from edgetune.judging.report.markdown import report_markdown
+from edgetune.judging.report.matrices import panels_of
+from edgetune.judging.report.matrix_picture import draw_matrices
+from edgetune.judging.results.judgement import Judgement
 from edgetune.outputs import staged_folder
 
 __all__ = ["github_annotations", "report_document", "report_html", "report_junit", "report_markdown", "write_report"]

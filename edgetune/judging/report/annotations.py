@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from edgetune.judging.comparison import Comparison, Outcome
-from edgetune.judging.gate import NO_VERDICT, explain
-from edgetune.judging.judgement import Judgement
+from edgetune.judging.gate.comparison import Comparison, Outcome
+from edgetune.judging.gate.gate import NO_VERDICT, explain
+from edgetune.judging.results.judgement import Judgement
 from edgetune.visible_text import shortened, visible
 
 Level = Literal["error", "warning", "notice"]

@@ -9,9 +9,9 @@ from typing import Literal
 
 from edgetune.judging.grading.grades import EQUAL_ANSWERS, Grade, Preference
 from edgetune.judging.grading.summaries import mean_preferences
-from edgetune.judging.judgement import Evaluation, Judgement
-from edgetune.judging.metrics_table import metric_facts
-from edgetune.judging.question import PREFERENCE
+from edgetune.judging.report.metrics_table import metric_facts
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.prepared import PREFERENCE
 
 Status = Literal["worse", "better", "same", "right", "wrong", ""]
 Values = Sequence[float | None]

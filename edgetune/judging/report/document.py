@@ -9,10 +9,10 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from edgetune import __version__
-from edgetune.judging.baseline import REPORT_FORMAT
-from edgetune.judging.endings import count_endings
-from edgetune.judging.gate import explain
-from edgetune.judging.judgement import Judgement
+from edgetune.judging.gate.gate import explain
+from edgetune.judging.results.baseline import REPORT_FORMAT
+from edgetune.judging.results.endings import count_endings
+from edgetune.judging.results.judgement import Judgement
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -17,16 +17,16 @@ import jinja2
 from markupsafe import Markup
 
 from edgetune import __version__
-from edgetune.judging.comparison import Comparison, Outcome
-from edgetune.judging.confusion import Panel, panels_of, shown_columns
-from edgetune.judging.gate import NO_VERDICT, explain
-from edgetune.judging.judgement import Judgement
-from edgetune.judging.metrics_table import label_rows, metrics_headings, metrics_rows
-from edgetune.judging.question import PREFERENCE
+from edgetune.judging.gate.comparison import Comparison, Outcome
+from edgetune.judging.gate.gate import NO_VERDICT, explain
+from edgetune.judging.gate.wording import difference_text, percent, probability, value_text
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
+from edgetune.judging.report.matrices import Panel, panels_of, shown_columns
+from edgetune.judging.report.metrics_table import label_rows, metrics_headings, metrics_rows
 from edgetune.judging.report.page_data import data_block, page_items
 from edgetune.judging.report.validity import judge_figures
-from edgetune.judging.wording import difference_text, percent, probability, value_text
+from edgetune.judging.results.judgement import Judgement
+from edgetune.judging.results.prepared import PREFERENCE
 from edgetune.visible_text import visible
 
 _ASSETS = Path(__file__).parent / "assets"

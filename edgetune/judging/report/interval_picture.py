@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.comparison import Comparison
-from edgetune.judging.wording import difference_text, range_text
+from edgetune.judging.gate.comparison import Comparison
+from edgetune.judging.gate.wording import difference_text, range_text
 
 _ROOM = 0.12
 """Of the width, left free on both sides."""

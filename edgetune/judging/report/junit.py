@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from edgetune.judging.comparison import Comparison, Outcome
-from edgetune.judging.gate import NO_VERDICT, Verdict, explain
-from edgetune.judging.judgement import Judgement
-from edgetune.judging.metrics_table import is_judged
+from edgetune.judging.gate.comparison import Comparison, Outcome
+from edgetune.judging.gate.gate import NO_VERDICT, Verdict, explain
+from edgetune.judging.report.metrics_table import is_judged
 from edgetune.judging.report.validity import judge_figures, was_judged
+from edgetune.judging.results.judgement import Judgement
 
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 does not allow in a document, even escaped (section 2.2)."""

@@ -11,21 +11,10 @@ import re
 from collections.abc import Sequence
 
 from edgetune import __version__
-from edgetune.judging.answer import Answer
-from edgetune.judging.comparison import Comparison
-from edgetune.judging.confusion import Panel, panels_of, shown_columns
-from edgetune.judging.gate import NO_VERDICT
+from edgetune.judging.gate.comparison import Comparison
+from edgetune.judging.gate.gate import NO_VERDICT
+from edgetune.judging.gate.wording import difference_text, percent, probability, range_text, size_text, value_text
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.judgement import Evaluation, Judgement
-from edgetune.judging.metrics_table import (
-    item_value_text,
-    label_rows,
-    labels_to_look_at,
-    metric_facts,
-    metrics_headings,
-    metrics_rows,
-)
-from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.changes import (
     Change,
     deciding_metrics,
@@ -34,8 +23,19 @@ from edgetune.judging.report.changes import (
     values_by_item,
     worst_first,
 )
+from edgetune.judging.report.matrices import Panel, panels_of, shown_columns
+from edgetune.judging.report.metrics_table import (
+    item_value_text,
+    label_rows,
+    labels_to_look_at,
+    metric_facts,
+    metrics_headings,
+    metrics_rows,
+)
 from edgetune.judging.report.validity import judge_figures
-from edgetune.judging.wording import difference_text, percent, probability, range_text, size_text, value_text
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.subjects.answer import Answer
 from edgetune.visible_text import shortened, visible
 
 LARGEST_CHARACTERS = 65_536

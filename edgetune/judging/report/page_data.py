@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.items import Item
-from edgetune.judging.judgement import Evaluation, Judgement
-from edgetune.judging.metrics_table import item_value_text, metric_facts
-from edgetune.judging.question import PREFERENCE
 from edgetune.judging.report.changes import Change, deciding_metrics, find_changes, preference_text, worst_first
 from edgetune.judging.report.document import json_text
+from edgetune.judging.report.metrics_table import item_value_text, metric_facts
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.suites.items import Item
 from edgetune.visible_text import visible
 
 SHOWN_ITEMS = 3000

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgetune.judging.gate.wording import percent
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.grading.summaries import Share, order_consistency, unscored_share
-from edgetune.judging.judgement import Costs, Judgement
-from edgetune.judging.wording import percent
+from edgetune.judging.results.judgement import Costs, Judgement
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.comparison import SCALES, Difference, Pairing, Unit, scale_length
+from edgetune.judging.gate.comparison import SCALES, Difference, Pairing, Unit, scale_length
 from edgetune.judging.statistics.accuracy import adjusted_difference, count_pairs, mcnemar_mid_p
 from edgetune.judging.statistics.bootstrap import (
     RESAMPLES,

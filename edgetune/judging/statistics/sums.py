@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.comparison import Aggregate, SumMetric
+from edgetune.judging.gate.comparison import Aggregate, SumMetric
 from edgetune.judging.statistics.bootstrap import RESAMPLES, WEIGHTS_AT_ONCE, Bootstrap, draw_units, resample
 from edgetune.judging.statistics.clusters import number_clusters
 

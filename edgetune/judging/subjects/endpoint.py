@@ -9,18 +9,18 @@ from typing import Any
 
 from edgetune import console
 from edgetune.errors import EdgetuneError, UsageError
-from edgetune.judging.answer import Answer
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.dialect import Dialect, Dialogue
 from edgetune.judging.asking.event_loop import EventLoop
-from edgetune.judging.identity import hash_value
-from edgetune.judging.items import Item
-from edgetune.judging.judge_file import EndpointJudge, load_judge
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.written import written_answer
-from edgetune.judging.suite import Generation, Suite
+from edgetune.judging.suites.identity import hash_value
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.judge_file import EndpointJudge, load_judge
+from edgetune.judging.suites.suite import Generation, Suite
 
 _START = Dialect(form="text", alternatives=0, sampling="all")
 

@@ -10,11 +10,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import UsageError
-from edgetune.judging.answer import Answer
-from edgetune.judging.identity import hash_gguf, hash_value, versions_of
-from edgetune.judging.items import Item
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.folder_files import hash_adapter_folder, hash_model_folder
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.identity import hash_gguf, hash_value, versions_of
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 from edgetune.models.config import read_config
 from edgetune.models.families import Kind, kind_of
 from edgetune.models.load import device_name, resolve_dtype

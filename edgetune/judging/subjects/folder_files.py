@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from edgetune.errors import ModelError
-from edgetune.judging.identity import hash_file, hash_value
+from edgetune.judging.suites.identity import hash_file, hash_value
 from edgetune.models.checkpoint import find_checkpoint
 from edgetune.weights.source import ADAPTER_CONFIG
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.errors import ModelError, NumericalError, UsageError
-from edgetune.judging.answer import Answer
-from edgetune.judging.identity import gguf_parts, hash_gguf, versions_of
-from edgetune.judging.items import Item
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.written import written_answer
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.identity import gguf_parts, hash_gguf, versions_of
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 from edgetune.models.locate import PACKAGE_PREFIX, locate_model
 from edgetune.runtime.classify import label_question, predict_all, require_fit
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood

@@ -17,7 +17,7 @@ from edgetune import console
 from edgetune.data.columns import shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
-from edgetune.judging.items import Item, name_of
+from edgetune.judging.suites.items import Item, name_of
 
 CHOICES = "choices"
 """The column of the continuations that were compared: pairs of text and log-likelihood in nats."""

@@ -21,12 +21,12 @@ from typing import Any
 from edgetune.data.columns import check_unicode, shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
-from edgetune.judging.answer import Answer, finish_of
-from edgetune.judging.items import Item
+from edgetune.judging.subjects.answer import Answer, finish_of
 from edgetune.judging.subjects.chat_outputs import FINISH, REASONING
 from edgetune.judging.subjects.lm_eval_samples import CHOICES
 from edgetune.judging.subjects.written import written_answer
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 from edgetune.runtime.labels.reading import match_label
 
 ID = "id"

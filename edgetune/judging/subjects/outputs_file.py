@@ -10,13 +10,13 @@ from edgetune import console
 from edgetune.data.columns import shown
 from edgetune.data.read import Row, read_rows
 from edgetune.errors import DataError, ModelError
-from edgetune.judging.answer import Answer
-from edgetune.judging.identity import hash_value
-from edgetune.judging.items import Item, name_of
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.chat_outputs import unpack_chats
 from edgetune.judging.subjects.lm_eval_samples import are_samples, match_samples, read_samples
 from edgetune.judging.subjects.output_columns import ID, LABEL, OUTPUT_COLUMNS, find_columns, read_fields, to_answer
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.identity import hash_value
+from edgetune.judging.suites.items import Item, name_of
+from edgetune.judging.suites.suite import Suite
 from edgetune.recipe.data import DATA_SUFFIXES, DataSource
 
 

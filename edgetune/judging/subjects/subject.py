@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-from edgetune.judging.answer import Answer
-from edgetune.judging.items import Item
-from edgetune.judging.suite import Suite
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 
 
 class Subject(Protocol):

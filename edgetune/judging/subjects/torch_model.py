@@ -14,10 +14,10 @@ from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import NumericalError
-from edgetune.judging.answer import Answer
-from edgetune.judging.items import Item
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.written import written_answer
-from edgetune.judging.suite import Suite
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
 from edgetune.models.families import Kind
 from edgetune.models.load import resolve_dtype
 from edgetune.training.objectives.adapted import on_device_of

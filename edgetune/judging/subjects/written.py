@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from edgetune.data.reasoning import split_reasoning
-from edgetune.judging.answer import IN_REASONING, Answer
-from edgetune.judging.suite import Suite
+from edgetune.judging.subjects.answer import IN_REASONING, Answer
+from edgetune.judging.suites.suite import Suite
 from edgetune.runtime.labels.reading import parse_label
 
 

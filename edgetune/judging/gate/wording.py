@@ -1,0 +1,181 @@
+"""How numbers are written for people: the same in the terminal, in reports and in pictures."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+
+from edgetune.judging.gate.comparison import Unit
+from edgetune.judging.statistics.intervals import Interval
+
+
+def percent(share: float) -> str:
+    """0.911 -> `91.1 %`."""
+    return f"{share * 100:.1f} %"
+
+
+def percent_range(interval: Interval) -> str:
+    """An interval of an accuracy, in percent -> `83.4 to 95.4`."""
+    return f"{interval.lower * 100:.1f} to {interval.upper * 100:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, with its sign: -0.033 -> `−3.3`."""
+    return _signed(difference * 100, 1)
+
+
+def point_count(share: float) -> str:
+    """A size without a sign: 0.02 -> `2 points`, 0.01 -> `1 point`, 0.0837 -> `8.4 points`."""
+    text = f"{share * 100:.1f}".removesuffix(".0")
+    return f"{text} point" if text == "1" else f"{text} points"
+
+
+def probability(p: float) -> str:
+    """A p-value -> `p = 0.039`, `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def about(count: int) -> str:
+    """A rough number, rounded up to two digits: 1234 -> `1,300`."""
+    step = 10 ** max(0, len(str(count)) - 2)
+    return f"{-(-count // step) * step:,}"
+
+
+def megabytes(size_bytes: int) -> str:
+    """91762336 -> `91.8 MB`."""
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def commonest(reasons: Iterable[str]) -> str:
+    """The most frequent reasons, as many as a sentence can hold."""
+    counted = Counter(reason.rstrip(".") for reason in reasons).most_common()
+    told = "; ".join(f"{reason} ({count})" if len(counted) > 1 else reason for reason, count in counted[:3])
+    return told if len(counted) <= 3 else f"{told}; and others"
+
+
+def value_text(value: float, unit: Unit) -> str:
+    """A metric's value: share 0.911 -> `91.1 %`, points -> `34.2`, grade -> `4.31 of 5`, log 3 -> `20.09`."""
+    match unit:
+        case "share":
+            return percent(value)
+        case "points":
+            return f"{value:.1f}"
+        case "grade":
+            return f"{value:.2f} of 5"
+        case "log":
+            return _exponential_text(value)
+        case "number":
+            return _number_text(value)
+
+
+def value_range_text(interval: Interval, unit: Unit) -> str:
+    """An interval of a metric's value, without its unit: share -> `83.4 to 95.4`, grade -> `4.02 to 4.41`."""
+    if unit == "share":
+        return percent_range(interval)
+    lower, upper = (value_text(bound, unit).removesuffix(" of 5") for bound in (interval.lower, interval.upper))
+    return f"{lower} to {upper}"
+
+
+def difference_text(difference: float, unit: Unit) -> str:
+    """A difference with its sign and unit.
+
+    share -0.033 -> `−3.3 points`, points -1.2 -> `−1.2 points`, grade -> `−0.31 grades`, log 0.0129 -> `+1.3 %`, number
+    -> `−12.3`.
+    """
+    return _bare_difference(difference, unit) + _ENDINGS[unit]
+
+
+def range_text(interval: Interval, unit: Unit) -> str:
+    """An interval of a difference, without its unit but for percent: `−9.9 to +1.2`, `−0.4 to +1.3 %`."""
+    ending = " %" if unit == "log" else ""
+    return f"{_bare_difference(interval.lower, unit)} to {_bare_difference(interval.upper, unit)}{ending}"
+
+
+def size_text(size: float, unit: Unit) -> str:
+    """A size without a sign: share 0.02 -> `2 points`, grade 0.25 -> `0.25 grades`, log 0.0198 -> `2 %`."""
+    match unit:
+        case "share":
+            return point_count(size)
+        case "points":
+            return point_count(size / 100)
+        case "grade":
+            return f"{size:.2f} grades"
+        case "log":
+            return f"{_percent_more(size):.1f}".removesuffix(".0") + " %"
+        case "number":
+            return _number_text(size)
+
+
+def margin_text(size: float, unit: Unit) -> str:
+    """`size_text` of the next larger size that can be written so: a margin that lies above `size` as it stands there.
+
+    grade 0.1449 -> `0.15 grades`, share 0.02 -> `2.1 points`, log 0.02 -> `2.1 %`.
+    """
+    match unit:
+        case "share":
+            return size_text(_next_above(size, 3), unit)
+        case "points":
+            return size_text(_next_above(size, 1), unit)
+        case "grade":
+            return size_text(_next_above(size, 2), unit)
+        case "log":
+            return size_text(math.log1p(_next_above(_percent_more(size), 1) / 100), unit)
+        case "number":
+            return size_text(_next_above(size, _decimals(size)), unit)
+
+
+def share_text(share: float) -> str:
+    """A rough share, in whole percent from 2 on: 0.0582 -> `6 %`, 0.0149 -> `1.5 %`."""
+    return f"{share * 100:.{0 if share >= 0.02 else 1 if share >= 0.001 else 2}f} %"
+
+
+_ENDINGS: dict[Unit, str] = {"share": " points", "points": " points", "grade": " grades", "log": " %", "number": ""}
+
+
+def _bare_difference(difference: float, unit: Unit) -> str:
+    match unit:
+        case "share":
+            return points(difference)
+        case "points":
+            return _signed(difference, 1)
+        case "grade":
+            return _signed(difference, 2)
+        case "log":
+            return _signed(_percent_more(difference), 1)
+        case "number":
+            return _signed(difference, _decimals(difference))
+
+
+def _signed(value: float, decimals: int) -> str:
+    text = f"{abs(value):.{decimals}f}"
+    if float(text) == 0:
+        return text
+    return f"−{text}" if value < 0 else f"+{text}"
+
+
+def _next_above(size: float, decimals: int) -> float:
+    """The smallest number of so many decimals that is larger than `size`; rounding errors aside."""
+    return (math.floor(round(size * 10**decimals, 6)) + 1) / 10**decimals
+
+
+def _number_text(value: float) -> str:
+    text = f"{abs(value):,.{_decimals(value)}f}"
+    return f"−{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def _decimals(value: float) -> int:
+    """Three digits that count, for numbers from 0.001 up; whole numbers from 100 up."""
+    return 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+
+
+def _exponential_text(logarithm: float) -> str:
+    try:
+        return _number_text(math.exp(logarithm))
+    except OverflowError:
+        return f"10^{logarithm / math.log(10):.0f}"
+
+
+def _percent_more(logarithm: float) -> float:
+    """What a difference of logarithms is in percent of the smaller or larger value: 0.0198 -> 2."""
+    return 100 * math.expm1(min(logarithm, 300.0))

@@ -1,0 +1,47 @@
+"""What a metric is: how it is computed by item and over all items, how it is compared, and when a loss matters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgetune.judging.gate.comparison import Aggregate, Kind, Unit
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One metric of one model's answers. `values` has one entry per item (None: this item has none), or is empty.
+
+    `aggregate` recomputes `value` from how often each item counts.
+    """
+
+    value: float
+    values: tuple[float | None, ...]
+    aggregate: Aggregate
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A metric by its name in suites. `measure` raises DataError when the items or answers lack what it needs."""
+
+    name: str
+    title: str
+    kind: Kind
+    unit: Unit
+    higher_is_better: bool | None
+    """None: neither is better (length), so a gate cannot use it."""
+    default_margin: float | None
+    measure: Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]
+    tasks: tuple[str, ...] = ("generate", "summarize")
+    details: dict[str, Any] = field(default_factory=dict)
+    """What a reader needs to get the same numbers (stemmer, splitter, library and version)."""
+    details_of_items: Callable[[Sequence[Item]], dict[str, Any]] | None = None
+    """The rest of them, where they go by the items."""
+
+    def all_details(self, items: Sequence[Item]) -> dict[str, Any]:
+        """What a reader needs to get the same numbers on these items."""
+        return self.details if self.details_of_items is None else {**self.details, **self.details_of_items(items)}

@@ -1,0 +1,161 @@
+"""The table of metrics as cells of text, for the terminal and for reports; and how a metric is named and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgetune.judging.gate.comparison import Comparison, Difference, Kind, Unit
+from edgetune.judging.gate.wording import (
+    difference_text,
+    megabytes,
+    percent,
+    points,
+    range_text,
+    value_range_text,
+    value_text,
+)
+from edgetune.judging.metrics import MEASURES
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.results.unanswered import unanswered_items
+from edgetune.metrics.classification import ClassificationMetrics
+
+
+@dataclass(frozen=True)
+class MetricFacts:
+    """How a metric is called and written, and which way is better (None: neither)."""
+
+    title: str
+    kind: Kind
+    unit: Unit
+    higher_is_better: bool | None
+
+
+def metric_facts(name: str) -> MetricFacts:
+    """The facts of a metric by its name: of the registry, `preference`, or else a criterion of a rubric."""
+    if name in MEASURES:
+        measure = MEASURES[name]
+        return MetricFacts(measure.title, measure.kind, measure.unit, measure.higher_is_better)
+    if name == PREFERENCE:
+        return MetricFacts("Pairs won − lost", "score", "share", True)
+    return MetricFacts(name.replace("_", " ").capitalize(), "score", "grade", True)
+
+
+def is_judged(name: str) -> bool:
+    """True for a metric that rests on a judge's verdicts."""
+    return name not in MEASURES
+
+
+def item_value_text(value: float | None, name: str) -> str:
+    """One item's value: in words where it has any (`right`), a grade as 4.5, `–` for an item without one."""
+    if value is None:
+        return "–"
+    facts = metric_facts(name)
+    if facts.kind == "accuracy" and value in (0, 1):
+        return "right" if value else "wrong"
+    return f"{value:.3g}" if facts.unit == "grade" else value_text(value, facts.unit)
+
+
+def metrics_headings(judgement: Judgement) -> list[str]:
+    """The column headings, the one of the metrics' names first."""
+    return ["", "candidate"] if judgement.baseline is None else ["", "baseline", "candidate", "difference"]
+
+
+def metrics_rows(judgement: Judgement) -> list[list[str]]:
+    """One row per metric, with as many cells as `metrics_headings`. Each metric's interval has a row below it.
+
+    Differences are candidate - baseline: of shares in points, of perplexity in percent, of others as they are. The
+    metrics of each label are in `label_rows`.
+    """
+    candidate, evaluations = judgement.candidate, _evaluations(judgement)
+    comparisons = judgement.verdict.comparisons if judgement.verdict else ()
+    compared: dict[str, Comparison | Difference] = {one.metric: one for one in judgement.differences}
+    compared |= {one.metric: one for one in comparisons}
+    rows = []
+    for name in dict.fromkeys((*candidate.measures, *compared)):
+        rows += _metric_rows(name, evaluations, compared.get(name), judgement.confidence)
+    if metrics := _classifications(judgement):
+        if "macro_f1" not in candidate.measures:
+            rows.append(_share_row("Macro-F1", [one.macro_f1 for one in metrics]))
+        rows.append(["Unparsed items", *(f"{one.unparsed:,}" for one in metrics), *_blank(evaluations)])
+    facts: list[tuple[str, Callable[[Evaluation], str]]] = [
+        ("Unanswered items", lambda e: f"{len(missing):,}" if (missing := unanswered_items(e)) else ""),
+        ("File size", lambda e: "" if e.size_bytes is None else megabytes(e.size_bytes)),
+        ("Seconds per item", lambda e: "" if e.seconds is None else f"{e.seconds / max(1, len(e.answers)):.3f}"),
+    ]
+    for title, describe in facts:
+        cells = [describe(evaluation) for evaluation in evaluations]
+        if any(cells):
+            rows.append([title, *cells, *_blank(evaluations)])
+    return rows
+
+
+def label_rows(judgement: Judgement) -> list[tuple[str, list[list[str]]]]:
+    """Each label of a classification with its rows, like those of `metrics_rows`: precision, recall and F1."""
+    metrics = _classifications(judgement)
+    if not metrics:
+        return []
+    return [
+        (
+            label,
+            [
+                _share_row("precision", [one.per_label[place].precision for one in metrics]),
+                _share_row("recall", [one.per_label[place].recall for one in metrics]),
+                _share_row("F1", [one.per_label[place].f1 for one in metrics]),
+            ],
+        )
+        for place, label in enumerate(metrics[0].labels)
+    ]
+
+
+def labels_to_look_at(judgement: Judgement, count: int) -> list[str]:
+    """The labels whose F1 fell most from baseline to candidate, or is lowest where there is no baseline; first the
+    worst. Without labels, none."""
+    metrics = _classifications(judgement)
+    if not metrics:
+        return []
+    f1 = [[label.f1 for label in one.per_label] for one in metrics]
+    worth = [values[-1] - values[0] if len(metrics) == 2 else values[0] for values in zip(*f1, strict=True)]
+    return [metrics[0].labels[place] for place in sorted(range(len(worth)), key=worth.__getitem__)[:count]]
+
+
+def _evaluations(judgement: Judgement) -> list[Evaluation]:
+    return [judgement.candidate] if judgement.baseline is None else [judgement.baseline, judgement.candidate]
+
+
+def _classifications(judgement: Judgement) -> list[ClassificationMetrics]:
+    """Of all sides, or none where a side has none."""
+    evaluations = _evaluations(judgement)
+    metrics = [evaluation.classification for evaluation in evaluations if evaluation.classification is not None]
+    return metrics if len(metrics) == len(evaluations) else []
+
+
+def _metric_rows(
+    name: str, evaluations: Sequence[Evaluation], comparison: Comparison | Difference | None, confidence: float
+) -> list[list[str]]:
+    facts = metric_facts(name)
+    measured = [evaluation.measures.get(name) for evaluation in evaluations]
+    values = [one.value for one in measured if one is not None]
+    if comparison is not None:
+        change = difference_text(comparison.difference, facts.unit)
+    else:
+        change = difference_text(values[1] - values[0], facts.unit) if len(values) == 2 else ""
+    cells = ["" if one is None else value_text(one.value, facts.unit) for one in measured]
+    rows = [[facts.title, *cells, *([change] if len(evaluations) == 2 else [])]]
+    intervals = [None if one is None else one.interval for one in measured]
+    if comparison is not None or any(interval is not None for interval in intervals):
+        ranges = ["" if interval is None else value_range_text(interval, facts.unit) for interval in intervals]
+        change = "" if comparison is None else range_text(comparison.interval, facts.unit)
+        rows.append([f"  {confidence * 100:g} % interval", *ranges, *([change] if len(evaluations) == 2 else [])])
+    return rows
+
+
+def _share_row(title: str, values: Sequence[float]) -> list[str]:
+    change = [points(values[1] - values[0])] if len(values) == 2 else []
+    return [title, *(percent(value) for value in values), *change]
+
+
+def _blank(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The cell of the difference, where there is a column for it and no sense in one."""
+    return [""] if len(evaluations) == 2 else []

@@ -1,0 +1,215 @@
+"""One model asked all items of a suite, and measured. What it answered before is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from edgetune import __version__, console
+from edgetune.errors import EdgetuneError
+from edgetune.judging.grading.grades import Grade
+from edgetune.judging.grading.summaries import mean_scores
+from edgetune.judging.metrics import MEASURES, find_measures
+from edgetune.judging.metrics.classification import confusion_of
+from edgetune.judging.metrics.estimate import measured, measured_mean
+from edgetune.judging.results.judgement import Evaluation, Measured
+from edgetune.judging.results.prepared import Question
+from edgetune.judging.subjects.answer import IN_REASONING, Answer
+from edgetune.judging.subjects.subject import Subject
+from edgetune.judging.subjects.written import separated
+from edgetune.judging.suites.identity import hash_value
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
+from edgetune.runtime.labels.reading import parse_label
+
+if TYPE_CHECKING:
+    from edgetune.judging.asking.cache import AnswerCache
+
+SPEED = ("tokens_per_second", "first_token_seconds")
+"""Metrics that a suite need not name."""
+
+ANSWER_FORMAT = "edgetune answer 3"
+"""Part of every key: whoever changes what an Answer holds, or how it is read from what a model wrote, counts on."""
+
+OWN_ENDS = (None, "stop", "length", "context", IN_REASONING)
+"""Why an answer ended that is the model's own. A filter, an error or an interrupt is somebody else's doing."""
+
+RESUMED_SECONDS = 3600.0
+"""So long after an interrupt an endpoint's answers are taken over: later, other weights may be behind its address."""
+
+_ANSWER = TypeAdapter(Answer)
+
+
+def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) -> Evaluation:
+    """Ask a model every item, with progress on stderr, and measure its answers.
+
+    Answers that the cache knows are not asked for again; each new one is remembered as soon as it is there, so that an
+    interrupted evaluation goes on where it stopped. Raises ModelError, NumericalError and what a kind of model raises.
+    """
+    suite, items = question.suite, question.items
+    fingerprint = subject.fingerprint  # before its files are opened: they may be changed while it answers
+    answers = ask_subject(suite, items, subject, cache)
+    answered = [answer for answer in answers if answer.unanswered is None]
+    taken = [answer.seconds for answer in answered if answer.seconds is not None]
+    return Evaluation(
+        model=subject.reference,
+        kind=subject.kind,
+        fingerprint=fingerprint,
+        size_bytes=subject.size_bytes,
+        seconds=sum(taken) if len(taken) == len(answered) else None,
+        answers=answers,
+        measures=measure_answers(question, answers),
+        classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
+    )
+
+
+def measure_again(question: Question, stored: Evaluation) -> Evaluation:
+    """An evaluation of the past with the metrics of the present suite, which may be other ones."""
+    suite, answers = question.suite, stored.answers
+    evaluation = replace(
+        stored,
+        measures=measure_answers(question, answers),
+        classification=confusion_of(question.items, answers, suite) if suite.task == "classify" else None,
+    )
+    return with_grades(question, evaluation, stored.grades)
+
+
+def with_grades(question: Question, evaluation: Evaluation, grades: tuple[Grade, ...]) -> Evaluation:
+    """The evaluation with its judged criteria among its metrics."""
+    by_item = mean_scores(grades)
+    confidence = 1 - question.suite.gate.alpha
+    criteria = {}
+    for name in question.criteria:
+        values = [by_item.get(item.id, {}).get(name) for item in question.items]
+        mean = measured_mean(values, question.items, "grade", confidence)
+        if mean is not None:
+            criteria[name] = mean
+    return replace(evaluation, measures={**evaluation.measures, **criteria}, grades=grades)
+
+
+def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
+    """The answers in the order of the items, those that the cache knows taken from there.
+
+    What is no answer of the model's own (empty from an endpoint, filtered, cut by an error) is not remembered.
+    """
+    known = known_answers(suite, items, subject, cache)
+    if known and subject.kind == "endpoint":
+        console.note(
+            f"{short_name(subject)}: {len(known)} answers are from a run that was interrupted within the last hour; "
+            "--no-cache asks for all of them anew"
+        )
+    missing = [item for item in items if item.id not in known]
+    if missing:
+        with console.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
+            progress.advance(len(known))
+            for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
+                known[item.id] = answer
+                own = answer.unanswered is None and _is_its_own(answer, subject.kind)
+                if cache is not None and subject.kind != "outputs" and own:
+                    cache.put(_key(suite, item, subject), asdict(answer))
+                progress.advance()
+    answers = tuple(known[item.id] for item in items)
+    if answers and all(answer.unanswered is not None for answer in answers):
+        raise EdgetuneError(
+            f"none of the {len(answers)} items has an answer ({answers[-1].unanswered})",
+            where=short_name(subject),
+            remedy="see what the endpoint refuses, or take other items",
+        )
+    return answers
+
+
+def known_answers(
+    suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None
+) -> dict[str, Answer]:
+    """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
+    if cache is None or subject.kind == "outputs":
+        return {}
+    keys = {item.id: _key(suite, item, subject) for item in items}
+    if subject.kind == "endpoint":
+        taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
+        keys = {name: key for name, key in keys.items() if key in taken}
+    found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
+    return {name: read_again(answer, suite) for name, answer in found.items() if answer is not None}
+
+
+def read_again(answer: Answer, suite: Suite) -> Answer:
+    """An answer of the past, its reasoning apart, with the label that it names by the present rules."""
+    answer = separated(answer)
+    if suite.task != "classify" or answer.text is None or answer.log_probabilities is not None:
+        return answer
+    return replace(answer, predicted=parse_label(answer.text, suite.labels))
+
+
+def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCache | None) -> None:
+    """Forget what an endpoint answered, once the judgement is done.
+
+    Until then its answers are kept for the case of an interrupt; but nobody knows whether the same weights are behind
+    its address tomorrow, and old answers would hide a regression.
+    """
+    if cache is not None and evaluation.kind == "endpoint":
+        suite, fingerprint = question.suite, evaluation.fingerprint
+        cache.forget(answer_key(suite, item, evaluation.kind, fingerprint, {}) for item in question.items)
+
+
+def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str, runtime: Mapping[str, str]) -> str:
+    """SHA-256 of everything that shapes an answer: the model, what runs it, the item and how it is asked.
+
+    The kind of processor is no part of it: its rounding makes another answer of the same model now and then, never one
+    of another model.
+    """
+    return hash_value(
+        {
+            "format": ANSWER_FORMAT,
+            "runtime": {"edgetune": __version__, **runtime},
+            "model": [kind, fingerprint],
+            "task": [suite.task, suite.scoring, suite.labels, suite.generation.model_dump(mode="json")],
+            "messages": [[message.role, message.content] for message in item.messages],
+            "text": item.text if suite.task == "perplexity" else None,
+            # An item's id draws its seed, so that equal questions are answered in different ways.
+            "id": item.id if suite.generation.temperature > 0 else None,
+        }
+    )
+
+
+def _key(suite: Suite, item: Item, subject: Subject) -> str:
+    return answer_key(suite, item, subject.kind, subject.fingerprint, subject.runtime)
+
+
+def _read_answer(value: Any, name: str, kind: str) -> Answer | None:
+    """A remembered answer; None where it is none that this version would have kept."""
+    if not isinstance(value, dict):
+        return None
+    try:
+        answer = _ANSWER.validate_python({**value, "id": name})
+    except ValidationError:
+        return None
+    return answer if _is_its_own(answer, kind) else None
+
+
+def _is_its_own(answer: Answer, kind: str) -> bool:
+    """Whether this is what the model itself made of an item. An endpoint's empty answer may be its gateway's."""
+    if answer.finish not in OWN_ENDS:
+        return False
+    if kind == "endpoint":
+        return bool((answer.text or "").strip() or answer.reasoning)
+    return any(made is not None for made in (answer.text, answer.predicted, answer.nll_nats))
+
+
+def measure_answers(question: Question, answers: Sequence[Answer]) -> dict[str, Measured]:
+    """Each metric of the answers with its interval, by name; how fast they came among them, where that was measured."""
+    suite, items = question.suite, question.items
+    timed = all(answer.tokens_per_second is not None for answer in answers)
+    speed = [name for name in SPEED if timed and not suite.metrics and suite.task in MEASURES[name].tasks]
+    return {
+        measure.name: measured(measure, items, answers, suite, 1 - suite.gate.alpha)
+        for measure in find_measures([*question.measures, *speed], suite)
+    }
+
+
+def short_name(subject: Subject) -> str:
+    """What progress calls a model."""
+    return subject.reference if subject.kind == "endpoint" else PurePath(subject.reference).name

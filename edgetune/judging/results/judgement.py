@@ -1,0 +1,150 @@
+"""All that one run of the judge found: what the terminal shows and the report keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any, Literal
+
+from edgetune.judging.gate.comparison import Difference, Outcome
+from edgetune.judging.gate.gate import Verdict
+from edgetune.judging.grading.grades import Grade, Preference
+from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.suites.identity import hash_value
+from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.suite import Suite
+from edgetune.metrics.classification import ClassificationMetrics
+
+Inconclusive = Literal["fail", "warn", "pass"]
+"""What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric of one model: over all items, with its interval where there is one, and item by item.
+
+    `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
+    for metrics that only exist over all items.
+    """
+
+    value: float
+    interval: Interval | None
+    values: tuple[float | None, ...]
+
+
+KNOWN_BY_FILES = ("gguf", "run", "folder")
+"""Kinds of models whose fingerprint covers everything that shapes an answer."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model on one suite. `seconds` is the time for all items, without loading the model.
+
+    `kind` is gguf, run, folder, endpoint or outputs; `fingerprint` tells two models apart: the SHA-256 of all files
+    that shape an answer, of the outputs, or of the endpoint's address and model name.
+    """
+
+    model: str
+    kind: str
+    fingerprint: str
+    size_bytes: int | None
+    seconds: float | None
+    answers: tuple[Answer, ...]
+    measures: dict[str, Measured]
+    """By name, in the order of the suite: task metrics first, then judged criteria."""
+    classification: ClassificationMetrics | None = None
+    grades: tuple[Grade, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The model's file name, or what stands for it."""
+        return self.model if self.kind == "endpoint" else PurePath(self.model).name
+
+    def is_same_model(self, other: Evaluation) -> bool:
+        """Whether both are proven to be one model: by the files that each was made of.
+
+        Equal outputs prove nothing about what wrote them, and an address nothing about what is behind it.
+        """
+        return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
+
+
+def control_name(kind: str, fingerprint: str, answers: Sequence[Answer]) -> str:
+    """What makes the A/A control of a candidate its own, so that each new one has a fresh control.
+
+    An endpoint keeps its fingerprint when other weights are put behind it, so that its answers count too.
+    """
+    return hash_value([fingerprint, [answer.text for answer in answers]]) if kind == "endpoint" else fingerprint
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What the judges took: verdicts asked for, taken from the cache, and what was paid (None: no price is known)."""
+
+    asked: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Costs) -> Costs:
+        """What both took; without a price of one there is none of both."""
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Costs(
+            self.asked + other.asked,
+            self.cached + other.cached,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            usd,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A candidate on a suite and, where there was a baseline, the two compared.
+
+    `hashes` names by SHA-256 what shaped the results: the suite's settings, its data, rubric and judges. `created` is
+    the time in UTC (ISO 8601). `measure_titles` etc. come from the registry of measures.
+    """
+
+    suite: Suite
+    hashes: dict[str, str]
+    created: str
+    items: tuple[Item, ...]
+    candidate: Evaluation
+    baseline: Evaluation | None = None
+    preferences: tuple[Preference, ...] = ()
+    verdict: Verdict | None = None
+    differences: tuple[Difference, ...] = ()
+    """Of the metrics that both have and the gate does not compare."""
+    judges: tuple[str, ...] = ()
+    costs: Costs = Costs()
+    notes: tuple[str, ...] = ()
+    """What the reader should know: fallbacks of an endpoint, warnings of checks."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
+    inconclusive: Inconclusive = "fail"
+
+    @property
+    def exit_code(self) -> int:
+        """0 passed or not compared, 1 regression, 3 inconclusive (or 0, see `inconclusive`), 4 judge invalid."""
+        if self.verdict is None or self.tolerated:
+            return 0
+        return self.verdict.exit_code
+
+    @property
+    def tolerated(self) -> bool:
+        """True for INCONCLUSIVE where that is not to stop a release; the other verdicts always count."""
+        return (
+            self.verdict is not None
+            and self.verdict.outcome is Outcome.INCONCLUSIVE
+            and self.inconclusive in ("warn", "pass")
+        )
+
+    @property
+    def confidence(self) -> float:
+        """Of all intervals: 1 - alpha of the suite's gate."""
+        return 1 - self.suite.gate.alpha

@@ -1,0 +1,130 @@
+"""A suite made ready: items, metrics, rubric and judges; what cannot be is refused before any model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgetune.errors import DataError, RecipeError, UsageError
+from edgetune.judging.grading.prompt import PROMPT_VERSION
+from edgetune.judging.metrics import MEASURES, default_measures, find_measures, main_measure
+from edgetune.judging.suites.identity import hash_value
+from edgetune.judging.suites.items import Item, hash_items, read_items
+from edgetune.judging.suites.judge_file import Judge, judge_hash, load_judge
+from edgetune.judging.suites.rubric import Rubric, load_rubric
+from edgetune.judging.suites.suite import Suite
+from edgetune.recipe.yaml_input import nearest
+from edgetune.runtime.labels.reading import LABEL_READING
+
+LABEL_READING_PART = "reading of labels"
+"""The hash of the rules by which labels are read. Stored answers are read again, but for those of a file of outputs."""
+
+PREFERENCE = "preference"
+"""The metric of pairwise judging: the mean over items of +1 (candidate preferred), 0 (tie) and -1."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every model. `measures` are the names of the task's metrics that are computed."""
+
+    suite: Suite
+    items: tuple[Item, ...]
+    measures: tuple[str, ...]
+    gated: tuple[str, ...]
+    """The metrics that the gate compares: names of measures, of the rubric's criteria, or `preference`."""
+    rubric: Rubric | None
+    judges: tuple[Judge, ...]
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each part that shapes the results. Two evaluations are comparable when these are equal."""
+        hashes = {**self.suite.hashes(), "data": hash_items(self.items)}
+        if self.suite.task == "classify":
+            hashes[LABEL_READING_PART] = hash_value(LABEL_READING)
+        if self.rubric is not None:
+            judges = sorted(judge_hash(judge) for judge in self.judges)
+            hashes |= {"rubric": hash_value([PROMPT_VERSION, self.rubric.sha256()]), "judge": hash_value(judges)}
+        return hashes
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """The rubric's criteria where answers are graded one by one; nothing otherwise."""
+        if self.rubric is None or self.suite.grading != "pointwise":
+            return ()
+        return tuple(self.rubric.criteria)
+
+
+def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) -> Question:
+    """Read the data, find the metrics, and load rubric and judges; `judges` stand in for the suite's own.
+
+    Where models are `compared`, the gate needs a metric, and only then.
+
+    Raises RecipeError, DataError, UsageError or ModelError naming what cannot be.
+    """
+    items = read_items(suite)
+    named = tuple(judges) or suite.judges
+    rubric = None if suite.rubric is None else load_rubric(suite.rubric)
+    if rubric is not None and not named:
+        raise UsageError(
+            f"suite {suite.name} grades by the rubric {rubric.name}, and no judge is named",
+            remedy="name one with --judge: a shipped judge, a YAML file, a .gguf file or URL#MODEL",
+        )
+    if rubric is None and named:
+        raise UsageError(
+            f"suite {suite.name} has no rubric, so there is nothing for a judge to grade",
+            remedy="leave --judge out, or give the suite one, such as rubric: answer-quality",
+        )
+    loaded = tuple(load_judge(reference) for reference in named)
+    if len({judge.name for judge in loaded}) != len(loaded):
+        raise UsageError("two judges of the panel have the same name", remedy="give each a name of its own")
+    judged = _judged_metrics(suite, rubric)
+    measures = tuple(suite.metrics) or default_measures(suite, items)
+    gated = suite.gate.metrics or judged or ((main_measure(suite, items),) if compared else ())
+    _check_gated(suite, gated, judged)
+    measures += tuple(metric for metric in gated if metric not in judged and metric not in measures)
+    find_measures(measures, suite)
+    return Question(suite, items, measures, gated, rubric, loaded)
+
+
+def check_comparable(question: Question) -> None:
+    """Raise DataError where there are too few items, or clusters, for a comparison."""
+    what, count = "item", len(question.items)
+    if question.suite.cluster is not None:
+        what, count = f"cluster (column {question.suite.cluster})", len({item.cluster for item in question.items})
+    if count < 2:
+        raise DataError(
+            f"suite {question.suite.name} has {count} {what}, and a comparison needs at least 2",
+            where=question.suite.data[0].source,
+        )
+
+
+def _judged_metrics(suite: Suite, rubric: Rubric | None) -> tuple[str, ...]:
+    if rubric is None:
+        return ()
+    return (PREFERENCE,) if suite.grading == "pairwise" else tuple(rubric.criteria)
+
+
+def _check_gated(suite: Suite, gated: Sequence[str], judged: Sequence[str]) -> None:
+    """Raise RecipeError for a metric that the gate cannot compare."""
+    known = [*judged, *(name for name, measure in MEASURES.items() if measure.default_margin is not None)]
+    for metric in gated:
+        if metric not in known:
+            raise RecipeError(
+                f"gate.metric names {metric}{nearest(metric, known)}, which cannot be compared here; known are "
+                f"{', '.join(known)}",
+                where=f"suite {suite.name}",
+            )
+        margin = suite.gate.margin_of(metric)
+        unit = MEASURES[metric].unit if metric in MEASURES else "grade" if metric != PREFERENCE else "share"
+        if unit == "share" and margin is not None and margin >= 1:
+            raise RecipeError(
+                f"gate.margin is {margin:g}, and {metric} is a share; it must be less than 1 (0.02 is 2 points)",
+                where=f"suite {suite.name}",
+            )
+    strangers = set(suite.gate.margin) - set(gated) if isinstance(suite.gate.margin, dict) else set()
+    if strangers:
+        raise RecipeError(
+            f"gate.margin is given for {', '.join(sorted(strangers))}, which gate.metric does not compare",
+            where=f"suite {suite.name}",
+            remedy=f"the gate compares {', '.join(gated)}",
+        )
