@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from edgetune.judging.metrics import MEASURES
+from edgetune.judging.metrics import METRICS
 from edgetune.judging.suites import judge_file, rubric, suite
 from edgetune.recipe import data, methods, schema, section, train
 
@@ -81,7 +81,7 @@ def suite_page() -> str:
     )
     rows = [
         f"| `{measure.name}` | {measure.title} | {', '.join(measure.tasks)} | {_margin(measure.default_margin)} |"
-        for measure in MEASURES.values()
+        for measure in METRICS.values()
     ]
     metrics = ["| metric | | task | margin |", "|---|---|---|---|", *rows]
     return "\n\n".join([*introduction, *_tables(SUITE), "## metrics", _METRICS, "\n".join(metrics)]) + "\n"

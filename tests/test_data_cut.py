@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from support.tiny_tasks import tiny_tokenizer
 
 from edgetune.data.cut import cut_sources, cut_targets, first_tokens
-from edgetune.data.example import Example, Message, Source
+from edgetune.data.example import Example, Message, SourceText
 from edgetune.errors import DataError
 from edgetune.recipe.data import Percentile
 
@@ -28,7 +28,7 @@ def words(text: str) -> list[tuple[int, int]]:
 
 
 def example(text: str, answer: str = "A B C") -> Example:
-    source = Source(text, PROMPT, (("who", "{text}"),))
+    source = SourceText(text, PROMPT, (("who", "{text}"),))
     messages = (Message("user", source.filled), Message("assistant", answer))
     return Example(messages, "a.jsonl:1", source=source, references=(answer, "another"))
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.data.example import Example, Message, Source
+from edgetune.data.example import Example, Message, SourceText
 from edgetune.data.formats import to_example
 from edgetune.data.load import load_examples
 from edgetune.data.prompt import fill_prompt
@@ -147,7 +147,7 @@ def test_columns_inside_objects_and_further_columns_fill_the_prompt_once() -> No
     asked = 'Does {text} help? (2009) {"json": {}}\nWe asked.\nThey said {question}.'
     assert example.messages == conversation(("user", asked), ("assistant", "neutral"))
     others = (("question", "Does {text} help?"), ("year", "2009"))
-    assert example.source == Source("We asked.\nThey said {question}.", prompt, others)
+    assert example.source == SourceText("We asked.\nThey said {question}.", prompt, others)
     assert example.content == "Does {text} help?\n2009\nWe asked.\nThey said {question}."
 
 
@@ -164,7 +164,7 @@ def test_columns_inside_objects_and_further_columns_fill_the_prompt_once() -> No
 def test_a_dotted_name_reaches_into_objects_and_lists(name: str, text: str) -> None:
     turns = [{"said": "one", "by": {"name": "Ann"}}, {"said": "two"}]
     row = {"a.b": "dotted", "a": {"b": "object"}, "turns": turns, "c": {"d.e": "deep"}, "label": "neutral"}
-    assert convert("text-label", row, columns={"text": name}).source == Source(text, "Sentiment of: {text}")
+    assert convert("text-label", row, columns={"text": name}).source == SourceText(text, "Sentiment of: {text}")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_dotted_name_that_leads_nowhere_lists_the_names_there_are(name: str, w
 def test_a_summary_is_the_answer_and_its_own_reference() -> None:
     example = convert("text-summary", {"text": "Long.", "summary": "L."}, "summarize: {text}")
     assert example.messages == conversation(("user", "summarize: Long."), ("assistant", "L."))
-    assert (example.source, example.references) == (Source("Long.", "summarize: {text}"), ("L.",))
+    assert (example.source, example.references) == (SourceText("Long.", "summarize: {text}"), ("L.",))
 
 
 def test_of_several_summaries_the_first_is_taught_and_all_are_references() -> None:

@@ -25,13 +25,13 @@ from edgetune.models.gguf_file import GgufFile  # noqa: E402
 from edgetune.models.load import load_model  # noqa: E402
 from edgetune.models.locate import locate_model  # noqa: E402
 from edgetune.weights.merge import merge  # noqa: E402
-from edgetune.weights.source import Source, resolve_source  # noqa: E402
+from edgetune.weights.source import ModelSource, resolve_source  # noqa: E402
 
 LABELS = ("glad", "sad", "so so")
 TEXT = "the sun with much joy"
 
 
-def run_of(model_class: str, folder: Path) -> Source:
+def run_of(model_class: str, folder: Path) -> ModelSource:
     """A run directory as after training, every trained weight moved at random."""
     base = save_tiny(model_class, folder / "base", noise=0.1)
     torch.manual_seed(0)
@@ -61,7 +61,7 @@ def class_scores(file: Path) -> tuple[list[int], np.ndarray]:
             llama_cpp.llama_free(context)
 
 
-def merged(source: Source, folder: Path):
+def merged(source: ModelSource, folder: Path):
     merge(source, folder)
     return AutoModelForSequenceClassification.from_pretrained(folder).eval()
 

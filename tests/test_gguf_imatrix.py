@@ -14,7 +14,7 @@ from gguf import GGUFReader, GGUFWriter
 from edgetune.errors import DataError, ModelError, NumericalError, OutputError
 from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.gguf.imatrix import Imatrix, Importance, read_imatrix, write_imatrix
-from edgetune.weights.source import Source, resolve_source
+from edgetune.weights.source import ModelSource, resolve_source
 
 SUMS = np.array([3.0, 0.0, 1e-3, 7.5], np.float32)
 
@@ -235,7 +235,7 @@ def measured(tiny_llama, tmp_path_factory) -> _Measured:
     return _Measured(tiny_llama, tmp_path_factory.mktemp("measured"))
 
 
-def collect(source: Source, data: Path, **options) -> Imatrix:
+def collect(source: ModelSource, data: Path, **options) -> Imatrix:
     from edgetune.gguf.calibrate import collect_imatrix
 
     return collect_imatrix(source, data, **options)

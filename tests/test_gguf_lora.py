@@ -23,7 +23,7 @@ from edgetune.gguf.architectures import find_architecture  # noqa: E402
 from edgetune.gguf.encode import to_float32  # noqa: E402
 from edgetune.gguf.lora import export_adapter  # noqa: E402
 from edgetune.runtime import native  # noqa: E402
-from edgetune.weights.source import Source, resolve_source  # noqa: E402
+from edgetune.weights.source import ModelSource, resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
 
 MODELS = {model.name: model for model in TINY_DECODERS}
@@ -66,7 +66,7 @@ class _Bases:
         return out
 
 
-def write_base(source: Source, out: Path) -> None:
+def write_base(source: ModelSource, out: Path) -> None:
     """The base in float32 without a vocabulary: llama.cpp is given ids."""
     folded = open_folded(source)
     architecture = find_architecture(folded.config, where=source.name)
@@ -291,6 +291,6 @@ def test_a_whole_model_has_no_adapter_to_write_alone(bases, tmp_path) -> None:
         export_adapter(resolve_source(str(bases.model(UNTIED))), tmp_path / "adapter.gguf")
 
 
-def _source(bases: _Bases, folder: Path, config, model: TinyModel = MODELS["llama-3.2"]) -> Source:
+def _source(bases: _Bases, folder: Path, config, model: TinyModel = MODELS["llama-3.2"]) -> ModelSource:
     base = bases.model(model)
     return resolve_source(str(make_adapter(base, folder / "adapter", config)), base=str(base))

@@ -20,7 +20,7 @@ from edgetune.errors import UsageError
 from edgetune.judging.asking.completion import Unreadable, explain_error, hide_key, read_completion
 from edgetune.judging.asking.cost import Budget, CapReached, count_tokens, estimate, require_prices
 from edgetune.judging.asking.crew import work_through
-from edgetune.judging.asking.limits import Pace
+from edgetune.judging.asking.limits import RequestPace
 from edgetune.judging.asking.probabilities import read_probabilities
 from edgetune.judging.asking.request import JudgeRequest, VerdictForm
 from edgetune.judging.asking.retry import asked_wait_seconds, backoff_seconds, is_temporary
@@ -73,7 +73,7 @@ def test_only_what_may_pass_is_tried_again() -> None:
 
 def test_requests_begin_evenly_and_wait_while_all_are_paused() -> None:
     async def begin() -> tuple[list[float], float]:
-        pace = Pace(requests_per_minute=60 / 0.03)
+        pace = RequestPace(requests_per_minute=60 / 0.03)
         started = time.monotonic()
 
         async def one() -> float:

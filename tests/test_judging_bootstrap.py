@@ -24,7 +24,7 @@ from edgetune.judging.statistics.bootstrap import (
 )
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.scores import largest_share, measure_mean
+from edgetune.judging.statistics.scores import largest_share, mean_metric
 from edgetune.judging.statistics.sums import resample_together
 
 
@@ -96,7 +96,7 @@ def test_the_bootstrap_of_a_mean_has_the_standard_error_of_theory_with_and_witho
     clusters = [str(place // 4) for place in range(200)]
     for names in (None, clusters):
         found = resample(mean_of(values), 200, names)
-        assert found.standard_error == pytest.approx(measure_mean(values, names).standard_error, rel=0.03)
+        assert found.standard_error == pytest.approx(mean_metric(values, names).standard_error, rel=0.03)
         assert found.value == pytest.approx(values.mean(), abs=1e-12)
 
 

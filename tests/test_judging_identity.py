@@ -395,7 +395,7 @@ def test_grades_of_the_format_before_are_given_anew(tmp_path: Path, monkeypatch:
     assert len(asked) == 20 + 20 + 20, "both sides and the control"
     assert judgement.baseline is not None
     assert fresh.baseline is not None
-    assert judgement.baseline.measures == fresh.baseline.measures
+    assert judgement.baseline.metrics == fresh.baseline.metrics
 
 
 @pytest.mark.parametrize(("kind", "reread"), [("gguf", True), ("endpoint", True), ("outputs", False)])
@@ -418,4 +418,4 @@ def test_labels_of_a_stored_baseline_are_read_by_the_rules_of_today(tmp_path: Pa
     baseline = judge_model(suite, outputs, report).baseline
     assert baseline is not None
     assert baseline.classification is not None
-    assert baseline.measures["accuracy"].value == baseline.classification.accuracy == (1.0 if reread else 0.5)
+    assert baseline.metrics["accuracy"].value == baseline.classification.accuracy == (1.0 if reread else 0.5)

@@ -86,8 +86,8 @@ def test_the_rubrics_criteria_are_metrics_with_intervals(tmp_path: Path, monkeyp
     put_judge(monkeypatch, fair_judge())
     suite, new = judged_suite(tmp_path / "suite"), outputs(tmp_path, "new", 1, items=40)
     judgement = judge_model(suite, new, settings=FRESH)
-    assert set(CRITERIA) <= set(judgement.candidate.measures)
-    measured = judgement.candidate.measures["right"]
+    assert set(CRITERIA) <= set(judgement.candidate.metrics)
+    measured = judgement.candidate.metrics["right"]
     assert measured.value == pytest.approx(np.mean(measured.values))
     assert measured.interval is not None
     assert measured.interval.lower < measured.value < measured.interval.upper
@@ -117,7 +117,7 @@ def test_too_many_unscored_verdicts_make_the_judge_invalid_and_few_are_left_out(
     assert outcome_of(judgement) is Outcome.PASS
     assert judgement.verdict is not None
     assert [comparison.items for comparison in judgement.verdict.comparisons] == [96, 96]
-    assert judgement.candidate.measures["right"].values[0] is None
+    assert judgement.candidate.metrics["right"].values[0] is None
     put_judge(monkeypatch, silent_on(12))
     invalid = judge_model(suite, new, old, settings=FRESH)
     assert (outcome_of(invalid), invalid.exit_code) == (Outcome.JUDGE_INVALID, 4)
@@ -170,7 +170,7 @@ def test_empty_answers_are_graded_lowest_without_asking(tmp_path: Path, monkeypa
     silent = write_outputs(tmp_path / "silent.jsonl", ["", ":", "Solution"] * 10)
     judgement = judge_model(suite, silent, settings=FRESH)
     assert not asked
-    assert judgement.candidate.measures["right"].value == 1
+    assert judgement.candidate.metrics["right"].value == 1
     assert {grade.problem for grade in judgement.candidate.grades} == {None}
 
 
@@ -221,7 +221,7 @@ def test_a_panel_is_averaged_and_each_of_its_judges_is_checked(tmp_path: Path, m
     judgement = judge_model(suite, new, settings=settings)
     assert judgement.judges == ("stub-a", "stub-b")
     assert len(judgement.candidate.grades) == 80
-    assert judgement.candidate.measures["right"].values == (3.0,) * 40
+    assert judgement.candidate.metrics["right"].values == (3.0,) * 40
 
 
 def test_judging_the_same_thing_twice_asks_nothing_and_costs_nothing(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_metrics_see_the_answer_and_the_report_keeps_the_reasoning(tmp_path: Pat
     new = write_outputs(tmp_path / "new.jsonl", [thought.format(gold) for gold in GOLD])
     old = write_outputs(tmp_path / "old.jsonl", GOLD)
     judgement = judge_model(suite, new, old, settings=FRESH)
-    assert judgement.candidate.measures["exact_match"].value == 1
+    assert judgement.candidate.metrics["exact_match"].value == 1
     assert judgement.candidate.answers[0].text == "city 1"
     assert judgement.candidate.answers[0].reasoning == "Is it Rome?"
     assert "candidate: reasoning was separated from 30 of 30 answers" in notes_of(judgement)
@@ -122,7 +122,7 @@ def test_an_endpoints_reasoning_is_kept_apart_and_cut_off_or_empty_answers_are_c
 
     with StubEndpoint(answer) as stub:
         judgement = judge_model(suite, f"{stub.url}#m", settings=FRESH)
-    assert judgement.candidate.measures["exact_match"].value == pytest.approx(24 / 30)
+    assert judgement.candidate.metrics["exact_match"].value == pytest.approx(24 / 30)
     assert (judgement.candidate.answers[0].text, judgement.candidate.answers[0].reasoning) == ("", "hm, hm")
     assert judgement.candidate.answers[9].reasoning == "hm"
     told = notes_of(judgement)
@@ -198,7 +198,7 @@ def test_a_report_of_an_earlier_version_has_its_reasoning_separated(tmp_path: Pa
     report.write_text(json.dumps(document))
     judgement = judge_model(suite, old, str(report), settings=FRESH)
     assert judgement.baseline is not None
-    assert judgement.baseline.measures["exact_match"].value == 1
+    assert judgement.baseline.metrics["exact_match"].value == 1
     assert judgement.baseline.answers[0].reasoning == "hm"
 
 

@@ -33,7 +33,7 @@ from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import Verdict, explain
 from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.metrics import MEASURES
+from edgetune.judging.metrics import METRICS
 from edgetune.judging.report import (
     github_annotations,
     report_document,
@@ -52,7 +52,7 @@ from edgetune.judging.report.matrix_picture import draw_matrices
 from edgetune.judging.report.metrics_table import label_rows, metric_facts, metrics_headings, metrics_rows
 from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
 from edgetune.judging.results.baseline import REPORT_FORMAT
-from edgetune.judging.results.judgement import Evaluation, Judgement, Measured
+from edgetune.judging.results.judgement import Evaluation, Judgement, MetricValue
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.rubric import load_rubric
 from edgetune.visible_text import visible
@@ -171,7 +171,7 @@ def test_the_worst_regressions_come_first_and_unscored_items_last() -> None:
     changes = worst_first(find_changes(judgement))
     means = []
     for change in changes:
-        sides = [side.measures for side in (judgement.candidate, judgement.baseline)]  # type: ignore[union-attr]
+        sides = [side.metrics for side in (judgement.candidate, judgement.baseline)]  # type: ignore[union-attr]
         now, before = ([side[name].values[change.place] for name in CRITERIA] for side in sides)
         if None not in (*now, *before):
             means.append(sum(now) - sum(before))  # type: ignore[arg-type]
@@ -183,7 +183,7 @@ def test_the_worst_regressions_come_first_and_unscored_items_last() -> None:
 
 def test_an_item_is_worse_when_more_perplexity_says_so() -> None:
     judgement = modelled()
-    before, now = (side.measures["perplexity"].values for side in (judgement.baseline, judgement.candidate))  # type: ignore[union-attr]
+    before, now = (side.metrics["perplexity"].values for side in (judgement.baseline, judgement.candidate))  # type: ignore[union-attr]
     for change in find_changes(judgement):
         assert change.status == ("worse" if now[change.place] > before[change.place] else "better")  # type: ignore[operator]
 
@@ -329,7 +329,7 @@ def test_a_picture_of_matrices_stays_of_a_size_that_opens(tmp_path: Path, labels
 
 
 def test_metrics_are_called_as_the_registry_calls_them() -> None:
-    for name, measure in MEASURES.items():
+    for name, measure in METRICS.items():
         assert metric_facts(name).title == measure.title
     assert metric_facts("faithfulness_to_source").title == "Faithfulness to source"
     assert metric_facts("faithfulness_to_source").unit == "grade"
@@ -609,8 +609,8 @@ def test_a_price_below_a_cent_is_told() -> None:
 
 def test_an_item_without_a_value_is_shown_as_such() -> None:
     judgement = judged(4)
-    empty = Measured(0.0, None, (None,) * 4)
-    side = replace(judgement.candidate, measures=dict.fromkeys(CRITERIA, empty))
+    empty = MetricValue(0.0, None, (None,) * 4)
+    side = replace(judgement.candidate, metrics=dict.fromkeys(CRITERIA, empty))
     data = page_data(report_html(replace(judgement, candidate=side)))
     assert data["items"][0]["sides"][1]["values"] == ["–"] * 3
     assert "status" not in data["items"][0]

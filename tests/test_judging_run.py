@@ -103,7 +103,7 @@ def test_a_better_candidate_passes(suite: Suite, model: Any) -> None:
     assert judgement.exit_code == 0
     assert judgement.verdict is not None
     assert judgement.verdict.comparisons[0].difference == pytest.approx(2 / 3)
-    assert judgement.candidate.measures["accuracy"].value == 1
+    assert judgement.candidate.metrics["accuracy"].value == 1
     assert judgement.baseline is not None
     assert judgement.baseline.classification is not None
     assert judgement.baseline.classification.confusion == ((0, 0, 20, 0), (0, 0, 20, 0), (0, 0, 20, 0))
@@ -129,7 +129,7 @@ def test_an_unparsed_answer_is_wrong_and_has_its_own_column(suite: Suite, model:
     judgement = judge_model(suite, model("new", silent_on(0, 1, 3)), model("old", always_right))
     assert judgement.candidate.classification is not None
     assert judgement.candidate.classification.unparsed == 3
-    assert judgement.candidate.measures["accuracy"].value == 57 / 60
+    assert judgement.candidate.metrics["accuracy"].value == 57 / 60
     assert "unparsed" in shown(render_matrices(panels_of(judgement)))
 
 
@@ -186,7 +186,7 @@ def test_metrics_that_the_gate_does_not_compare_have_intervals_of_their_differen
     found = {difference.metric: difference for difference in judgement.differences}
     assert list(found) == ["macro_f1", "weighted_f1"]
     for name, difference in found.items():
-        sides = [side.measures[name].value for side in (judgement.candidate, judgement.baseline)]
+        sides = [side.metrics[name].value for side in (judgement.candidate, judgement.baseline)]
         assert difference.difference == pytest.approx(sides[0] - sides[1])
         assert -1 <= difference.interval.lower < difference.difference < difference.interval.upper <= 1
         assert difference.items == 60
@@ -238,12 +238,12 @@ def test_a_skewed_mean_has_an_interval_on_its_scale(tmp_path: Path) -> None:
     outputs = write_outputs(tmp_path / "outputs.jsonl", ["no"] + ["yes it is"] * 19)
     judgement = judge_model(load_suite(str(tmp_path / "suite.yaml")), outputs)
     for name, highest in (("token_f1", 1), ("rougeL", 100)):
-        interval = judgement.candidate.measures[name].interval
+        interval = judgement.candidate.metrics[name].interval
         # Clopper and Pearson's, of 19 in 20.
         expected = binomtest(19, 20).proportion_ci(0.95, method="exact")
         assert interval.lower == pytest.approx(expected.low * highest, abs=1e-6)
         assert interval.upper == pytest.approx(expected.high * highest, abs=1e-6)
-    assert judgement.candidate.measures["length_words"].interval.upper > 3
+    assert judgement.candidate.metrics["length_words"].interval.upper > 3
 
 
 def test_an_earlier_report_is_as_good_as_the_baseline_itself(tmp_path: Path, suite: Suite, model: Any) -> None:
@@ -255,7 +255,7 @@ def test_an_earlier_report_is_as_good_as_the_baseline_itself(tmp_path: Path, sui
     assert stored.verdict == fresh.verdict
     assert stored.baseline is not None
     assert fresh.baseline is not None
-    assert stored.baseline.measures == fresh.baseline.measures
+    assert stored.baseline.metrics == fresh.baseline.metrics
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_figures_of_an_earlier_report_are_measured_again_from_its_answers(tmp_pa
     report.write_text(json.dumps(document))
     judgement = judge_model(suite, outputs, report)
     assert judgement.baseline is not None
-    assert judgement.baseline.measures["rougeL"].value == 100
+    assert judgement.baseline.metrics["rougeL"].value == 100
 
 
 def test_a_remembered_answer_has_the_label_that_its_text_has_now(suite: Suite) -> None:
@@ -365,7 +365,7 @@ def test_a_missing_model_is_named_before_any_other_is_asked(tmp_path: Path, suit
 
 def test_one_item_can_be_judged_but_not_compared(tmp_path: Path, model: Any) -> None:
     suite, new = write_suite(tmp_path, items=1), model("new", always_right, items=1)
-    assert judge_model(suite, new).candidate.measures["accuracy"].value == 1
+    assert judge_model(suite, new).candidate.metrics["accuracy"].value == 1
     assert "at least 2" in complaint(DataError, suite, new, new)
 
 

@@ -92,9 +92,9 @@ def test_the_gate_has_defaults_and_can_be_set(tmp_path: Path) -> None:
 def test_what_is_gated_and_measured_follows_from_task_rubric_and_gate(tmp_path: Path) -> None:
     question = prepare(load_suite(write_suite(tmp_path)))
     assert question.gated == ("accuracy",)
-    assert {"accuracy", "macro_f1"} <= set(question.measures)
+    assert {"accuracy", "macro_f1"} <= set(question.metrics)
     question = prepare(load_suite(write_suite(tmp_path, metrics=["accuracy"], gate={"metric": "weighted_f1"})))
-    assert (question.gated, question.measures) == (("weighted_f1",), ("accuracy", "weighted_f1"))
+    assert (question.gated, question.metrics) == (("weighted_f1",), ("accuracy", "weighted_f1"))
     judged = prepare(load_suite(write_suite(tmp_path, rubric="answer-quality")), ["http://127.0.0.1:1/v1#stub"])
     assert judged.gated == judged.criteria == tuple(load_rubric("answer-quality").criteria)
     pairwise = load_suite(write_suite(tmp_path, rubric="answer-quality", grading="pairwise", judge="openai"))

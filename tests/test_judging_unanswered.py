@@ -130,10 +130,10 @@ def right(folder: Path, count: int = 40) -> Path:
 def test_what_the_candidate_leaves_unanswered_counts_as_wrong_and_is_told_everywhere(tmp_path: Path) -> None:
     with StubEndpoint(refusing_prompt(*range(10))) as stub:
         judgement = judge_model(exact_suite(tmp_path / "suite"), f"{stub.url}#m", right(tmp_path))
-    measures = judgement.candidate.measures
-    assert measures["exact_match"].value == measures["token_f1"].value == 30 / 40
-    assert measures["length_words"].value == 2
-    assert measures["length_words"].values[0] is None
+    metrics = judgement.candidate.metrics
+    assert metrics["exact_match"].value == metrics["token_f1"].value == 30 / 40
+    assert metrics["length_words"].value == 2
+    assert metrics["length_words"].values[0] is None
     verdict = judgement.verdict
     assert verdict is not None
     assert verdict.outcome is Outcome.REGRESSION
@@ -174,7 +174,7 @@ def test_an_unanswered_item_is_not_right_where_the_reference_is_empty(tmp_path: 
     )
     with StubEndpoint(refusing_prompt(1, 2)) as stub:
         judgement = judge_model(load_suite(str(tmp_path / "suite.yaml")), f"{stub.url}#m")
-    assert judgement.candidate.measures["exact_match"].values == (1.0, 0.0, 0.0, 1.0)
+    assert judgement.candidate.metrics["exact_match"].values == (1.0, 0.0, 0.0, 1.0)
 
 
 def test_judges_give_unanswered_items_the_lowest_grade_and_pairs_leave_out_the_baselines(
@@ -189,7 +189,7 @@ def test_judges_give_unanswered_items_the_lowest_grade_and_pairs_leave_out_the_b
         other = write_outputs(tmp_path / "other.jsonl", [f"another answer {n}" for n in range(20)])
         lost = judge_model(pairs, model, str(other), settings=fresh)
         spared = judge_model(pairs, str(other), model, settings=fresh)
-    assert graded.candidate.measures["right"].values[:3] == (1.0, 1.0, 4.0)
+    assert graded.candidate.metrics["right"].values[:3] == (1.0, 1.0, 4.0)
     assert [one.verdict.comparisons[0].items for one in (lost, spared) if one.verdict] == [20, 18]
     assert [one.verdict.comparisons[0].candidate for one in (lost, spared) if one.verdict] == [-0.1, 0]
 

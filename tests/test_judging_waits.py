@@ -9,7 +9,7 @@ from support.asked import VERDICT, ask, items, suite
 from support.stub_endpoint import StubEndpoint, chat_reply, error_reply
 
 from edgetune.judging.asking import retry
-from edgetune.judging.asking.limits import Pace
+from edgetune.judging.asking.limits import RequestPace
 from edgetune.judging.asking.request import Reply
 from edgetune.judging.subjects.endpoint import open_endpoint
 
@@ -21,7 +21,7 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds, self.waits = 0.0, list[float]()
-        monkeypatch.setattr(Pace, "pause", lambda _, seconds: self._pass(seconds))
+        monkeypatch.setattr(RequestPace, "pause", lambda _, seconds: self._pass(seconds))
 
     def _pass(self, seconds: float) -> None:
         self.seconds += seconds

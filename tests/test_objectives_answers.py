@@ -21,7 +21,7 @@ from edgetune.data.tokenize import TokenizedExample, tokenize_examples
 from edgetune.training.objectives import language_model, questions, seq2seq
 from edgetune.training.objectives.adapted import base_model
 from edgetune.training.objectives.classification_head import ClassificationHead
-from edgetune.training.objectives.generation import Ending, Written, generate
+from edgetune.training.objectives.generation import Ending, GeneratedText, generate
 from edgetune.training.objectives.language_model import LanguageModel
 from edgetune.training.objectives.objective import Exam, Objective
 from edgetune.training.objectives.packing import plain_attention
@@ -246,7 +246,7 @@ def test_special_tokens_that_set_reasoning_apart_are_kept_for_those_who_ask(
     ids = tokenizer.encode(written, add_special_tokens=False)
     end = Ending((tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<end>")))
     found = generate(Scripted(ids), [[5, 6]], tokenizer, end, len(ids), Counter())
-    assert found == [Written(text, marked, ended)]
+    assert found == [GeneratedText(text, marked, ended)]
 
 
 @pytest.mark.parametrize("method", T5S)

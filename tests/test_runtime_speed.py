@@ -11,7 +11,7 @@ import pytest
 
 from edgetune.runtime import probe, speed
 from edgetune.runtime.session import Session
-from edgetune.runtime.speed import Choice, Pace, Speeds, choose, measure, quickest
+from edgetune.runtime.speed import Choice, Speeds, TokenPace, choose, measure, quickest
 
 
 @pytest.fixture(autouse=True)
@@ -21,13 +21,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-EVEN = Pace(read=1.0, written=4.0)
+EVEN = TokenPace(read=1.0, written=4.0)
 
-QUICK_EXTRA = Speeds(EVEN, Pace(0.2, 4.0), EVEN, EVEN)
-SLOW_READING_EXTRA = Speeds(EVEN, Pace(1.8, 3.9), EVEN, EVEN)
-QUICK_WRITING_EXTRA = Speeds(EVEN, Pace(1.05, 3.0), EVEN, EVEN)
-SLOW_FLASH = Speeds(EVEN, None, Pace(1.0, 8.0), EVEN)
-QUICK_READING_FLASH = Speeds(EVEN, None, Pace(0.8, 4.2), EVEN)
+QUICK_EXTRA = Speeds(EVEN, TokenPace(0.2, 4.0), EVEN, EVEN)
+SLOW_READING_EXTRA = Speeds(EVEN, TokenPace(1.8, 3.9), EVEN, EVEN)
+QUICK_WRITING_EXTRA = Speeds(EVEN, TokenPace(1.05, 3.0), EVEN, EVEN)
+SLOW_FLASH = Speeds(EVEN, None, TokenPace(1.0, 8.0), EVEN)
+QUICK_READING_FLASH = Speeds(EVEN, None, TokenPace(0.8, 4.2), EVEN)
 EQUAL = Speeds(EVEN, EVEN, EVEN, EVEN)
 
 

@@ -16,7 +16,7 @@ from edgetune.gguf.presets import DEFAULT_PRESET, PRESETS, find_preset
 if TYPE_CHECKING:
     from edgetune.gguf.export_report import ExportReport
     from edgetune.gguf.imatrix import Imatrix
-    from edgetune.weights.source import Source
+    from edgetune.weights.source import ModelSource
 
 _OUTTYPES = ("auto", "f32", "f16", "bf16")
 _BASE_AS = ("16bit", "trained")
@@ -148,7 +148,7 @@ def export(
 
 
 def _importance(
-    source: Source, calibrate: Path | None, imatrix: Path | None, save: Path | None, *, force: bool
+    source: ModelSource, calibrate: Path | None, imatrix: Path | None, save: Path | None, *, force: bool
 ) -> Imatrix | None:
     if imatrix is not None:
         from edgetune.gguf.imatrix import read_imatrix
@@ -166,7 +166,7 @@ def _importance(
     return measured
 
 
-def _export_adapter(source: Source, out: Path | None, outtype: str, *, force: bool) -> None:
+def _export_adapter(source: ModelSource, out: Path | None, outtype: str, *, force: bool) -> None:
     from edgetune.gguf.lora import export_adapter
 
     if outtype == "bf16":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgetune.gguf.verification.divergence import Divergence
     from edgetune.models.gguf_file import GgufFile
     from edgetune.models.tokenizer import ModelTokenizer
-    from edgetune.weights.source import Source
+    from edgetune.weights.source import ModelSource
 
 
 def _limit(name: str, what: str) -> typer.models.OptionInfo:
@@ -115,7 +115,7 @@ def verify(
         raise typer.Exit(VerificationFailed.exit_code)
 
 
-def _compare(file: GgufFile, source: Source, tokenizer: ModelTokenizer, text: str | None) -> Divergence:
+def _compare(file: GgufFile, source: ModelSource, tokenizer: ModelTokenizer, text: str | None) -> Divergence:
     """Read the text (or the check's conversations) in llama.cpp and in Transformers."""
     from edgetune.gguf.verification.divergence import WINDOW_TOKENS, cut_windows, measure_divergence
     from edgetune.gguf.verification.reference import open_reference

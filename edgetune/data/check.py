@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from edgetune.data.example import Example
 from edgetune.data.identity import Keyed, keyed_rows
 from edgetune.data.load import LoadedData, SourceCounts
-from edgetune.data.meter import CutReport, Measured, Meter, limits_of, measure_examples
+from edgetune.data.meter import CutReport, LengthReport, Meter, limits_of, measure_examples
 from edgetune.data.overlap import Overlap, find_overlap
 from edgetune.data.parts import count_parts
 from edgetune.data.repetition import Finding, find_conflicts, find_duplicates, find_empty
@@ -75,7 +75,7 @@ def _side(
     examples: Sequence[Example],
     sources: tuple[SourceCounts, ...],
     labels: Sequence[str],
-    measured: Measured,
+    measured: LengthReport,
     rows: Sequence[Keyed],
 ) -> SideReport:
     counts = Counter(example.label for example in examples)

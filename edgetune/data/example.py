@@ -44,7 +44,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceText:
     """The text that a prompt asks about, and the prompt, so that the one can be cut without the other.
 
     `others` are the further columns that the prompt is filled with, as (name, value).
@@ -79,7 +79,7 @@ class Example:
     messages: tuple[Message, ...]
     where: str
     label: str | None = None
-    source: Source | None = None
+    source: SourceText | None = None
     references: tuple[str, ...] = ()
     weight: float = 1.0
     tools: tuple[dict[str, Any], ...] = ()

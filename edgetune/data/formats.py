@@ -21,7 +21,7 @@ from edgetune.data.conversation import (
     read_turns,
     with_system,
 )
-from edgetune.data.example import Example, Message, Source
+from edgetune.data.example import Example, Message, SourceText
 from edgetune.data.labels import check_label_map, find_label
 from edgetune.data.prompt import TEXT, asks_for
 from edgetune.data.read import Row
@@ -205,10 +205,10 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def _asked(record: Record, data: Data) -> Source:
+def _asked(record: Record, data: Data) -> SourceText:
     """The text and its prompt; without one the text stands alone."""
     prompt = {} if data.prompt is None else {"prompt": data.prompt}
-    return Source(record.text(TEXT), **prompt, others=tuple(record.others.items()))
+    return SourceText(record.text(TEXT), **prompt, others=tuple(record.others.items()))
 
 
 def _other(column: str, row: Row, source: DataSource) -> str:

@@ -62,7 +62,7 @@ class CutReport:
 
 
 @dataclass(frozen=True)
-class Measured:
+class LengthReport:
     """Percentiles of lengths by what was measured, and what each limit takes.
 
     Measured are `text` and `summary` by themselves, `example` as the model reads it after those are cut, and `answer`
@@ -85,7 +85,7 @@ def limits_of(data: Data, meter: Meter) -> Limits:
     return Limits(data.max_source_length, data.max_target_length, data.max_length)
 
 
-def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) -> Measured:
+def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) -> LengthReport:
     """Measure examples and shorten them as training does, and as evaluation does for its loss.
 
     Raises DataError when no example fits into the limits.
@@ -106,7 +106,7 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) 
             cuts.append(_cut_report("data.max_target_length", summaries))
     if meter.tokenize is None:
         lengths["example"] = _spread([_counted(example, meter.offsets) for example in examples])
-        return Measured(lengths, tuple(cuts), limits)
+        return LengthReport(lengths, tuple(cuts), limits)
     tokenized = meter.tokenize(examples, limits.whole)
     limit = tokenized.max_length_tokens
     lengths["example"] = _spread(tokenized.lengths)
@@ -123,7 +123,7 @@ def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) 
         )
     )
     notes = tokenized.warnings + tokenized.notes
-    return Measured(lengths, tuple(cuts), replace(limits, whole=limit), notes, tokenized.unended)
+    return LengthReport(lengths, tuple(cuts), replace(limits, whole=limit), notes, tokenized.unended)
 
 
 def _cut_report(field: str, shorter: CutExamples) -> CutReport:

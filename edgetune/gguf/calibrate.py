@@ -21,7 +21,7 @@ from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.imatrix import Imatrix, Importance
 from edgetune.models.tokenizer import ModelTokenizer
 from edgetune.recipe.data import DATA_SUFFIXES, FORMATS_OF_TASK, Data, DataSource
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.stream import FoldedTensors, open_folded
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _BLOCKS = "blk."
 
 
 def collect_imatrix(
-    source: Source, data: Path, *, context_tokens: int = CONTEXT_TOKENS, max_chunks: int = MAX_CHUNKS
+    source: ModelSource, data: Path, *, context_tokens: int = CONTEXT_TOKENS, max_chunks: int = MAX_CHUNKS
 ) -> Imatrix:
     """Let the folded model read `data` and return the mean squares of what its weights are multiplied with.
 

@@ -20,11 +20,11 @@ from edgetune.measure import Stopwatch
 from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import check_target, staged_file
 from edgetune.weights.merge import merge
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 
 
 def export_with_converter(
-    source: Source,
+    source: ModelSource,
     out: Path,
     converter: Path,
     *,

@@ -13,7 +13,7 @@ from edgetune import __version__, console
 from edgetune.gguf.vocabularies.model_names import name_read_as
 from edgetune.models.locate import PACKAGE_PREFIX
 from edgetune.recipe.yaml_input import read_mapping
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -65,7 +65,7 @@ class Lineage:
             writer.add_array("edgetune.labels", list(self.labels))
 
 
-def trace_lineage(source: Source) -> Lineage:
+def trace_lineage(source: ModelSource) -> Lineage:
     """The lineage of an export."""
     recipe: Mapping[str, Any] = {} if source.recipe is None else read_mapping(source.recipe)
     data = recipe.get("data") or {}

@@ -23,7 +23,7 @@ from edgetune.models.load import open_tokenizer
 from edgetune.outputs import check_target, staged_file
 from edgetune.weights.adapter_file import AdapterFile
 from edgetune.weights.fold import INVOCATION_TOKENS, refuse_biases_without_place
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.stream import open_folded
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class AdapterReport:
     seconds: float
 
 
-def export_adapter(source: Source, out: Path, *, outtype: AdapterType = "f32", force: bool = False) -> AdapterReport:
+def export_adapter(
+    source: ModelSource, out: Path, *, outtype: AdapterType = "f32", force: bool = False
+) -> AdapterReport:
     """Write the LoRA of `source` alone to the GGUF file `out`, complete or not at all.
 
     Raises UsageError for a source without an adapter, AdapterError for one that such a file cannot express, naming what
@@ -79,7 +81,7 @@ def export_adapter(source: Source, out: Path, *, outtype: AdapterType = "f32", f
     )
 
 
-def _compare_tokenizers(source: Source) -> None:
+def _compare_tokenizers(source: ModelSource) -> None:
     """The file of the base brings the base's own tokenizer and chat template, whatever the adapter was trained with."""
     if source.tokenizer_folder is None:
         return

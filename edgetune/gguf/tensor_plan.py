@@ -15,7 +15,7 @@ from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.gguf.imatrix import Imatrix
 from edgetune.gguf.presets import DEFAULT_PRESET, Preset, find_preset
 from edgetune.gguf.tensor_types import TypeOverride, plain_types, quantized_types
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.stream import BaseAs, FoldedTensors, open_folded
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class TensorPlan:
     weights: Mapping[str, np.ndarray]
 
 
-def plan_tensors(source: Source, options: ExportOptions) -> TensorPlan:
+def plan_tensors(source: ModelSource, options: ExportOptions) -> TensorPlan:
     """Open the source and decide. Raises UsageError, ModelError, AdapterError for what cannot be exported."""
     from gguf import GGMLQuantizationType
 

@@ -29,14 +29,14 @@ from edgetune.models.ends import recorded_ends
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_file
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 
 def export(
-    source: Source, out: Path, options: ExportOptions | None = None, *, force: bool = False, **changes: Any
+    source: ModelSource, out: Path, options: ExportOptions | None = None, *, force: bool = False, **changes: Any
 ) -> ExportReport:
     """Write `source` to the GGUF file `out`, complete and verified, or not at all.
 
@@ -122,21 +122,21 @@ def _write_header(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
     return placed
 
 
-def _recorded_pre(source: Source) -> str | None:
+def _recorded_pre(source: ModelSource) -> str | None:
     if source.base.gguf is None:
         return None
     recorded = GgufFile(source.base.gguf).metadata.get("tokenizer.ggml.pre")
     return None if recorded is None else str(recorded)
 
 
-def _recorded_ends(source: Source) -> list[int]:
+def _recorded_ends(source: ModelSource) -> list[int]:
     """What lies beside the tokenizer goes before what lies beside the base."""
     folder = source.tokenizer_folder
     beside_tokenizer = () if folder is None else recorded_ends(ModelFiles(str(folder), folder))
     return [*beside_tokenizer, *recorded_ends(source.base)]
 
 
-def _import_torch_early(source: Source) -> Callable[[], object]:
+def _import_torch_early(source: ModelSource) -> Callable[[], object]:
     """Begin to import, beside work that does not need it, what folding an adapter needs; returns how to wait for it.
 
     The wait raises ModuleNotFoundError where torch is not installed.

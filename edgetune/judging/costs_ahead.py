@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Estimate, estimate
+from edgetune.judging.asking.cost import CostEstimate, estimate
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.grading.jury import requests_ahead
 from edgetune.judging.results.baseline import is_report, read_baseline
 from edgetune.judging.results.evaluate import known_answers
 from edgetune.judging.results.judgement import control_name
-from edgetune.judging.results.prepared import Question, prepare
+from edgetune.judging.results.prepared import PreparedSuite, prepare
 from edgetune.judging.settings import Settings, opened_cache
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.registry import open_subject
@@ -29,7 +29,7 @@ CHARACTERS_PER_TOKEN = 4
 class CostsAhead:
     """One estimate for each judge. `assumed` counts answers that are not there yet: as long as the suite allows."""
 
-    judges: tuple[Estimate, ...]
+    judges: tuple[CostEstimate, ...]
     assumed: int
 
 
@@ -48,25 +48,25 @@ def estimate_costs(suite: Suite, model: str, baseline: str | None, settings: Set
 
     Raises what `judge_model` raises for a suite, a model or a judge that cannot be.
     """
-    question = prepare(suite, settings.judges, compared=baseline is not None)
+    prepared = prepare(suite, settings.judges, compared=baseline is not None)
     with opened_cache(settings) as cache:
-        new, assumed = _answers(question, model, cache)
+        new, assumed = _answers(prepared, model, cache)
         old = None
         if baseline is not None and is_report(baseline):
-            stored = read_baseline(Path(baseline), question)
+            stored = read_baseline(Path(baseline), prepared)
             old = _Side(stored.answers, stored.fingerprint, graded=bool(stored.grades))
         elif baseline is not None:
-            old, missing = _answers(question, baseline, cache)
+            old, missing = _answers(prepared, baseline, cache)
             assumed += missing
         return CostsAhead(
-            tuple(estimate(_requests(question, judge, new, old), judge, cache) for judge in question.judges), assumed
+            tuple(estimate(_requests(prepared, judge, new, old), judge, cache) for judge in prepared.judges), assumed
         )
 
 
-def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -> list[JudgeRequest]:
+def _requests(prepared: PreparedSuite, judge: Judge, new: _Side, old: _Side | None) -> list[JudgeRequest]:
     """All that one judge would be asked."""
     return requests_ahead(
-        question,
+        prepared,
         judge,
         new.answers,
         None if old is None else old.answers,
@@ -75,9 +75,9 @@ def _requests(question: Question, judge: Judge, new: _Side, old: _Side | None) -
     )
 
 
-def _answers(question: Question, reference: str, cache: AnswerCache | None) -> tuple[_Side, int]:
+def _answers(prepared: PreparedSuite, reference: str, cache: AnswerCache | None) -> tuple[_Side, int]:
     """A model's answers as far as they are known, the others assumed, and how many those are."""
-    suite, items = question.suite, question.items
+    suite, items = prepared.suite, prepared.items
     with open_subject(reference) as subject:
         subject.check(items, suite)
         known = known_answers(suite, items, subject, cache)

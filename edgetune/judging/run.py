@@ -11,17 +11,17 @@ from edgetune.judging.asking.cost import Budget
 from edgetune.judging.calibration.certificate import check_certificate
 from edgetune.judging.gate.gate import Verdict, decide
 from edgetune.judging.grading.grades import Preference
-from edgetune.judging.grading.jury import Panel
+from edgetune.judging.grading.jury import Jury
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
-from edgetune.judging.metrics import MEASURES, same_tokens
+from edgetune.judging.metrics import METRICS, same_tokens
 from edgetune.judging.report import write_report
 from edgetune.judging.results.baseline import is_report, read_baseline
 from edgetune.judging.results.endings import find_silence, tell_endings
 from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
 from edgetune.judging.results.judgement import Costs, Evaluation, Judgement
 from edgetune.judging.results.pairing import measure_differences, pair_metrics
-from edgetune.judging.results.prepared import Question, check_comparable, prepare
+from edgetune.judging.results.prepared import PreparedSuite, check_comparable, prepare
 from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.registry import open_subject
@@ -47,28 +47,28 @@ def judge_model(
     """
     if out is not None:
         check_target(out, force=force)
-    question = prepare(suite, settings.judges, compared=baseline is not None)
-    check_judges(question.judges, settings)
-    _check_certificates(question)
+    prepared = prepare(suite, settings.judges, compared=baseline is not None)
+    check_judges(prepared.judges, settings)
+    _check_certificates(prepared)
     model, baseline = str(model), None if baseline is None else str(baseline)
     stored = None
     if baseline is not None:
-        check_comparable(question)
+        check_comparable(prepared)
         if is_report(baseline):
-            stored = read_baseline(Path(baseline), question)
+            stored = read_baseline(Path(baseline), prepared)
     others = [] if baseline is None or stored is not None else [baseline]
     for reference in (model, *others):
         with open_subject(reference) as subject:
-            subject.check(question.items, suite)
+            subject.check(prepared.items, suite)
     with opened_cache(settings) as cache:
-        judgement = _judge(question, model, baseline, stored, settings, cache)
+        judgement = _judge(prepared, model, baseline, stored, settings, cache)
     if out is not None:
         write_report(judgement, out, force=force)
     return judgement
 
 
 def _judge(
-    question: Question,
+    prepared: PreparedSuite,
     model: str,
     baseline: str | None,
     stored: Evaluation | None,
@@ -76,91 +76,91 @@ def _judge(
     cache: AnswerCache | None,
 ) -> Judgement:
     """The judgement, once everything that can be refused is known to be right."""
-    suite = question.suite
-    old = None if stored is None else measure_again(question, stored)
+    suite = prepared.suite
+    old = None if stored is None else measure_again(prepared, stored)
     if baseline is not None and old is None:
-        old = _evaluate(question, baseline, settings, cache)
-    new = _evaluate(question, model, settings, cache)
-    if old is not None and "perplexity" in question.gated:
+        old = _evaluate(prepared, baseline, settings, cache)
+    new = _evaluate(prepared, model, settings, cache)
+    if old is not None and "perplexity" in prepared.gated:
         same_tokens(new.answers, old.answers)
     preferences: tuple[Preference, ...] = ()
     validity, costs, notes = Validity(), Costs(), []
-    if question.rubric is not None:
-        panel = Panel(question, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
-        panel.plan(new, old)
+    if prepared.rubric is not None:
+        jury = Jury(prepared, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
+        jury.plan(new, old)
         if suite.grading == "pointwise":
             if old is not None and not old.grades:
-                old = with_grades(question, old, panel.grade(old.answers))
-            new = with_grades(question, new, panel.grade(new.answers))
-            validity = panel.check_grades(new, old)
+                old = with_grades(prepared, old, jury.grade(old.answers))
+            new = with_grades(prepared, new, jury.grade(new.answers))
+            validity = jury.check_grades(new, old)
         elif old is not None:
-            preferences = panel.compare(new.answers, old.answers)
-            validity = panel.check_preferences(new, old, preferences)
-        costs, notes = panel.costs, panel.notes
+            preferences = jury.compare(new.answers, old.answers)
+            validity = jury.check_preferences(new, old, preferences)
+        costs, notes = jury.costs, jury.notes
     for evaluation in (new, old):
         if evaluation is not None:
-            forget_answers(question, evaluation, cache)
+            forget_answers(prepared, evaluation, cache)
     return Judgement(
         suite=suite,
-        hashes=question.hashes,
+        hashes=prepared.hashes,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        items=question.items,
+        items=prepared.items,
         candidate=new,
         baseline=old,
         preferences=preferences,
-        verdict=_decide(question, new, old, preferences, validity),
-        differences=() if old is None else measure_differences(question, new, old),
-        judges=tuple(judge.name for judge in question.judges),
+        verdict=_decide(prepared, new, old, preferences, validity),
+        differences=() if old is None else measure_differences(prepared, new, old),
+        judges=tuple(judge.name for judge in prepared.judges),
         costs=costs,
         notes=(
             *unanswered_notes(new, old),
-            *_endings(question, new, old),
+            *_endings(prepared, new, old),
             *_unproven(new, old),
             *validity.notes,
             *notes,
-            *_uncertified(question),
+            *_uncertified(prepared),
         ),
-        details=_details(question),
+        details=_details(prepared),
         inconclusive=settings.inconclusive,
     )
 
 
 def _decide(
-    question: Question,
+    prepared: PreparedSuite,
     new: Evaluation,
     old: Evaluation | None,
     preferences: Sequence[Preference],
     validity: Validity,
 ) -> Verdict | None:
     """The verdict; None where there is no baseline, and nothing against the judges either."""
-    gate, problems = question.suite.gate, list(validity.problems)
+    gate, problems = prepared.suite.gate, list(validity.problems)
     if old is None:
         return decide((), gate, problems=problems) if problems else None
-    problems += find_silence(new, old, question.suite)
-    pairings = pair_metrics(question, new, old, mean_preferences(preferences))
+    problems += find_silence(new, old, prepared.suite)
+    pairings = pair_metrics(prepared, new, old, mean_preferences(preferences))
     compared = {pairing.metric for pairing in pairings}
-    lost = [metric for metric in question.gated if metric not in compared]
+    lost = [metric for metric in prepared.gated if metric not in compared]
     if lost:
         problems.append(f"Fewer than 2 items have a value of {', '.join(lost)} for both models.")
     remarks = unanswered_remarks(new, old)
     return decide(pairings, gate, same_model=new.is_same_model(old), problems=problems, remarks=remarks)
 
 
-def _evaluate(question: Question, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:
+def _evaluate(prepared: PreparedSuite, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:
     with open_subject(reference, threads=settings.threads) as subject:
-        return evaluate(question, subject, cache)
+        return evaluate(prepared, subject, cache)
 
 
-def _details(question: Question) -> dict[str, object]:
+def _details(prepared: PreparedSuite) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
-    details = {name: dict(MEASURES[name].all_details(question.items)) for name in question.measures}
+    details = {name: dict(METRICS[name].all_details(prepared.items)) for name in prepared.metrics}
     return {name: values for name, values in details.items() if values}
 
 
-def _endings(question: Question, new: Evaluation, old: Evaluation | None) -> list[str]:
+def _endings(prepared: PreparedSuite, new: Evaluation, old: Evaluation | None) -> list[str]:
     """What is to be said of answers that were cut off or empty, and of reasoning."""
     sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
-    return [note for role, side in sides for note in tell_endings(role, side, question.suite)]
+    return [note for role, side in sides for note in tell_endings(role, side, prepared.suite)]
 
 
 def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
@@ -175,17 +175,17 @@ def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
     return [f"{told}, so the gate treats them as two models: only enough items can show that nothing is lost."]
 
 
-def _uncertified(question: Question) -> list[str]:
+def _uncertified(prepared: PreparedSuite) -> list[str]:
     """A word on every judge that nobody has measured."""
     return [
         f"{judge.name}: no certificate says that it agrees with people; `edgetune judge calibrate` measures it."
-        for judge in question.judges
+        for judge in prepared.judges
         if judge.certificate is None
     ]
 
 
-def _check_certificates(question: Question) -> None:
+def _check_certificates(prepared: PreparedSuite) -> None:
     """Raise where the gate demands a certificate of a judge that has none, or one of something else."""
-    if question.rubric is not None and question.suite.gate.certificate:
-        for judge in question.judges:
-            check_certificate(judge, question.rubric, question.suite.grading)
+    if prepared.rubric is not None and prepared.suite.gate.certificate:
+        for judge in prepared.judges:
+            check_certificate(judge, prepared.rubric, prepared.suite.grading)

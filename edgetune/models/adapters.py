@@ -13,7 +13,7 @@ from edgetune.models.load import head_modules
 from edgetune.models.locate import ModelFiles
 from edgetune.models.methods import BEGINNINGS, METHODS
 from edgetune.models.methods.adalora import is_adalora
-from edgetune.models.methods.subject import Subject, TextIds
+from edgetune.models.methods.adapted_model import AdaptedModel, TextIds
 from edgetune.recipe.methods import Full, Method
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add_adapter(
     if isinstance(method, Full):
         raise ValueError("full fine-tuning has no adapter")
     head = tuple(head_modules(model)) if classifies else ()
-    subject = Subject(model, head, total_steps, text_ids, batches, files)
+    subject = AdaptedModel(model, head, total_steps, text_ids, batches, files)
     if seed is not None:
         import torch
 
@@ -94,7 +94,7 @@ def save_adapter(model: PeftModel, folder: Path, *, state_dict: dict[str, Tensor
 
 
 @contextmanager
-def _explained(subject: Subject) -> Iterator[None]:
+def _explained(subject: AdaptedModel) -> Iterator[None]:
     """Turn what PEFT raises about a method and a model into one line, and keep its warnings to ourselves."""
     try:
         with warnings.catch_warnings():

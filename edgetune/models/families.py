@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-Kind = Literal["decoder", "encoder-decoder", "encoder"]
+ModelKind = Literal["decoder", "encoder-decoder", "encoder"]
 
 ENCODER_DECODERS = frozenset(
     {"t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "pegasus", "marian", "led", "t5gemma"}
@@ -26,21 +26,21 @@ ENCODERS = frozenset(
 )  # fmt: skip
 
 
-def kind_of(model_type: str) -> Kind:
+def kind_of(model_type: str) -> ModelKind:
     """The kind behind a configuration's model_type; what is in neither list is a decoder."""
     if model_type in ENCODER_DECODERS:
         return "encoder-decoder"
     return "encoder" if model_type in ENCODERS else "decoder"
 
 
-def task_type(kind: Kind, *, classifies: bool) -> str:
+def task_type(kind: ModelKind, *, classifies: bool) -> str:
     """PEFT's name of what such a model does, with a classification head or without."""
     if classifies:
         return "SEQ_CLS"
     return "SEQ_2_SEQ_LM" if kind == "encoder-decoder" else "CAUSAL_LM"
 
 
-def auto_class(kind: Kind, *, classifies: bool, model_type: str = "") -> Any:
+def auto_class(kind: ModelKind, *, classifies: bool, model_type: str = "") -> Any:
     """Transformers' AutoModel class for it. Some families that read images are no causal model to Transformers."""
     import transformers
     from transformers.models.auto import modeling_auto

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgetune.errors import MissingComponent, ModelError
-from edgetune.models.families import Kind, auto_class, kind_of
+from edgetune.models.families import ModelKind, auto_class, kind_of
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 from edgetune.models.tokenizer import ModelTokenizer, wrap_tokenizer
@@ -226,7 +226,7 @@ def _without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedMo
     return model
 
 
-def _refuse_other_than_decoder(files: ModelFiles, kind: Kind, family: str) -> None:
+def _refuse_other_than_decoder(files: ModelFiles, kind: ModelKind, family: str) -> None:
     if kind != "decoder":
         raise ModelError(
             f"a GGUF of the family {family} cannot be trained, only that of a decoder",

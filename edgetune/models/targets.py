@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from edgetune.errors import RecipeError
-from edgetune.models.families import Kind
+from edgetune.models.families import ModelKind
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -42,14 +42,14 @@ _LAST_OF_FEEDFORWARD = frozenset(
 """Names of a feed-forward block's last layer, whose input IA³ scales."""
 
 
-def default_targets(family: str, kind: Kind) -> Targets:
+def default_targets(family: str, kind: ModelKind) -> Targets:
     """Queries and values of encoders and encoder-decoders; every linear layer but the output layer of decoders."""
     if family in _QUERY_AND_VALUE:
         return list(_QUERY_AND_VALUE[family])
     return "all-linear" if kind == "decoder" else ["query", "value"]
 
 
-def attention_targets(family: str, kind: Kind, model: PreTrainedModel) -> list[str]:
+def attention_targets(family: str, kind: ModelKind, model: PreTrainedModel) -> list[str]:
     """Queries and values by name, for methods that are too dear or not made for every linear layer."""
     found = default_targets(family, kind)
     if found != "all-linear":

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 SCRATCH = "scratch"
 """The kind of what a kernel takes while it works."""
 
-Kind = Callable[[Tensor], str]
+PartOf = Callable[[Tensor], str]
 """Which part of a plan a new tensor belongs to."""
 
 _aten = torch.ops.aten
@@ -36,7 +36,7 @@ class LiveBytes(TorchDispatchMode):
     masks whether all of them is true. With `onednn`, products are those of a CPU.
     """
 
-    def __init__(self, kind: Kind = lambda tensor: "", *, answer: bool = True, onednn: bool = False) -> None:
+    def __init__(self, kind: PartOf = lambda tensor: "", *, answer: bool = True, onednn: bool = False) -> None:
         super().__init__()
         self._kind, self._answer, self._onednn = kind, answer, onednn
         self._held: dict[int, tuple[int, str]] = {}

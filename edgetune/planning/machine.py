@@ -20,7 +20,7 @@ from edgetune.errors import UsageError
 from edgetune.training.frozen_linear import Product, onednn_is_quicker
 from edgetune.training.products import bfloat16_product, onednn_product
 
-Kind = Literal["cpu", "gpu"]
+DeviceKind = Literal["cpu", "gpu"]
 
 MATMUL_SECONDS = 0.5
 """How long the speed of products is measured."""
@@ -49,12 +49,12 @@ with open("/proc/self/statm") as file:
 class Machine:
     """A CPU or a GPU, what memory it has for training, and how that is known."""
 
-    kind: Kind
+    kind: DeviceKind
     memory_bytes: int | None
     memory_source: str
 
 
-def find_machine(device_memory: str | None, device: Kind | None) -> Machine:
+def find_machine(device_memory: str | None, device: DeviceKind | None) -> Machine:
     """The GPU or memory at hand; with `device_memory` ("16GB") a device of that size, a GPU unless `device` says cpu.
 
     Raises UsageError for a size that is none.
@@ -62,7 +62,7 @@ def find_machine(device_memory: str | None, device: Kind | None) -> Machine:
     if device_memory is not None:
         return Machine(device or "gpu", parse_size(device_memory), "--device-memory")
     has_gpu = torch.cuda.is_available()
-    kind: Kind = device or ("gpu" if has_gpu else "cpu")
+    kind: DeviceKind = device or ("gpu" if has_gpu else "cpu")
     if kind == "cpu":
         return Machine(kind, _available_bytes(), "available on this machine now")
     if not has_gpu:

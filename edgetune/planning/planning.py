@@ -12,7 +12,7 @@ from edgetune.models.families import kind_of
 from edgetune.planning.base import PlannedBase, find_base
 from edgetune.planning.disk import Disk, disk_of
 from edgetune.planning.duration import Duration, estimate_duration
-from edgetune.planning.machine import Kind, Machine, empty_process_bytes, find_machine
+from edgetune.planning.machine import DeviceKind, Machine, empty_process_bytes, find_machine
 from edgetune.planning.memory import Memory, memory_of
 from edgetune.planning.skeleton import Skeleton, build_skeleton, in_bfloat16
 from edgetune.planning.step import Step, step_of
@@ -28,7 +28,7 @@ TOKENIZER_BYTES_PER_WORD = 1_000
 
 
 @dataclass(frozen=True)
-class Estimate:
+class RecipeEstimate:
     """What one recipe needs, before it is compared with a device."""
 
     skeleton: Skeleton
@@ -99,7 +99,7 @@ def plan_training(
     recipe: Recipe,
     *,
     device_memory: str | None = None,
-    device: Kind | None = None,
+    device: DeviceKind | None = None,
     processes: int = 1,
     flops: str | None = None,
 ) -> Plan:
@@ -146,7 +146,7 @@ def plan_training(
     )
 
 
-def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int) -> Estimate:
+def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int) -> RecipeEstimate:
     """Parameters and memory of one process."""
     workload = find_workload(recipe, base, kind_of(base.config.model_type), processes=processes)
     dtype = planned_dtype(recipe, machine)
@@ -161,7 +161,7 @@ def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int
         words = base.config.get_text_config().vocab_size
         runtime = empty_process_bytes(quantized=recipe.base.quantize != "none") + words * TOKENIZER_BYTES_PER_WORD
     memory = memory_of(recipe, skeleton, step, on_heap=on_cpu, runtime=runtime, processes=processes)
-    return Estimate(skeleton, workload, step, memory)
+    return RecipeEstimate(skeleton, workload, step, memory)
 
 
 def planned_dtype(recipe: Recipe, machine: Machine) -> torch.dtype:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from edgetune.models.families import Kind, auto_class, kind_of
+from edgetune.models.families import ModelKind, auto_class, kind_of
 from edgetune.models.load import head_modules, quantization_config
 from edgetune.planning.base import PlannedBase
 from edgetune.planning.packed import quantization_constants_bytes, quantize_on_meta
@@ -28,7 +28,7 @@ class Skeleton:
     """The model as it is trained, on the meta device, and what it counts."""
 
     model: PeftModel | PreTrainedModel
-    kind: Kind
+    kind: ModelKind
     dtype: torch.dtype
     total_steps: int | None
     trainable_parameters: int
@@ -106,14 +106,16 @@ def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) ->
     )
 
 
-def _base(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype) -> PreTrainedModel:
+def _base(recipe: Recipe, base: PlannedBase, kind: ModelKind, dtype: torch.dtype) -> PreTrainedModel:
     """The frozen base as it is before the adapter comes."""
     classifies = recipe.base.head == "classification"
     with torch.device("meta"):
         return ready_for_adapter(_loaded(recipe, base, kind, dtype, classifies=classifies), recipe)
 
 
-def _loaded(recipe: Recipe, base: PlannedBase, kind: Kind, dtype: torch.dtype, *, classifies: bool) -> PreTrainedModel:
+def _loaded(
+    recipe: Recipe, base: PlannedBase, kind: ModelKind, dtype: torch.dtype, *, classifies: bool
+) -> PreTrainedModel:
     config = deepcopy(base.config)
     if classifies:
         config.num_labels = len(recipe.data.labels)

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
-from edgetune.models.families import Kind
+from edgetune.models.families import ModelKind
 from edgetune.planning.base import PlannedBase
 from edgetune.recipe.data import DATA_SUFFIXES, DataSource, Length
 from edgetune.recipe.schema import Recipe
@@ -44,7 +44,7 @@ class Workload:
     assumes: tuple[str, ...]
 
 
-def find_workload(recipe: Recipe, base: PlannedBase, kind: Kind, *, processes: int) -> Workload:
+def find_workload(recipe: Recipe, base: PlannedBase, kind: ModelKind, *, processes: int) -> Workload:
     """Read the data where that needs no network. Raises DataError and RecipeError as training would."""
     if not all(map(_is_local, (*recipe.data.train, *recipe.data.eval))):
         return _assumed(recipe, kind, _told_count(recipe), processes, "the data is not at hand")
@@ -96,7 +96,7 @@ def _weight(batch: Any) -> int:
     return int(batch["input_ids"].numel() + 8 * batch["supervised"])
 
 
-def _assumed(recipe: Recipe, kind: Kind, count: int | None, processes: int, why: str) -> Workload:
+def _assumed(recipe: Recipe, kind: ModelKind, count: int | None, processes: int, why: str) -> Workload:
     """Every example as long as the recipe allows, and none sharing its beginning with another."""
     from edgetune.training.objectives import objective_for
     from edgetune.training.settings import total_steps
@@ -115,7 +115,7 @@ def _assumed(recipe: Recipe, kind: Kind, count: int | None, processes: int, why:
     return Workload(objective, batch, count, steps, None if count is None else count * tokens, tuple(assumes))
 
 
-def _longest(recipe: Recipe, kind: Kind, first: int) -> TokenizedExample:
+def _longest(recipe: Recipe, kind: ModelKind, first: int) -> TokenizedExample:
     data = recipe.data
     length = _tokens(data.max_length, ASSUMED_TOKENS)
     answer = _tokens(data.max_target_length, length) if recipe.task != "classify" else ASSUMED_LABEL_TOKENS

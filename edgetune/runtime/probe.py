@@ -51,7 +51,7 @@ _LOWEST_CRASH_STATUS = 128
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbeOutcome:
     """How a child ended that loaded and decoded a model."""
 
     survived: bool
@@ -128,12 +128,12 @@ def child_command(model: Path, *, extra_kernels: bool) -> list[str]:
     return [sys.executable, "-P", "-m", "edgetune.runtime.probe", str(model), *["--extra-kernels"] * extra_kernels]
 
 
-def try_in_child(model: Path, *, extra_kernels: bool, timeout_seconds: float | None = None) -> Outcome:
+def try_in_child(model: Path, *, extra_kernels: bool, timeout_seconds: float | None = None) -> ProbeOutcome:
     """Load and decode `model` in a child process and tell how it ended."""
     return run_in_child(child_command(model, extra_kernels=extra_kernels), timeout_seconds=timeout_seconds)
 
 
-def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None) -> Outcome:
+def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None) -> ProbeOutcome:
     """Run a program that lets llama.cpp compute, and tell how it ended."""
     environment = os.environ | {
         "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
@@ -149,7 +149,7 @@ def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Outcome(survived=False, crashed=True, how=f"no answer in {timeout_seconds:.0f} s")
+        return ProbeOutcome(survived=False, crashed=True, how=f"no answer in {timeout_seconds:.0f} s")
     last_words = [
         re.sub(
             r"^.*/(?=[^/]+:\d+: )", "", line
@@ -159,7 +159,7 @@ def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None
     if child.returncode < 0:
         last_words.insert(0, name_signal(-child.returncode))
     crashed = child.returncode < 0 or child.returncode >= _LOWEST_CRASH_STATUS
-    return Outcome(
+    return ProbeOutcome(
         survived=child.returncode == 0,
         crashed=crashed,
         how=": ".join(last_words) or "no message",

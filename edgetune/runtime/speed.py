@@ -50,7 +50,7 @@ _LARGEST_HEAD = 512
 
 
 @dataclass(frozen=True)
-class Pace:
+class TokenPace:
     """Seconds of processor time by token."""
 
     read: float
@@ -65,10 +65,10 @@ class Pace:
 class Speeds:
     """What was measured. `extra` and `plain` are with and without the extra kernels, attention apart."""
 
-    plain: Pace
-    extra: Pace | None
-    flash_attention: Pace
-    exact_attention: Pace
+    plain: TokenPace
+    extra: TokenPace | None
+    flash_attention: TokenPace
+    exact_attention: TokenPace
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def _speeds(head_size: int, *, extra_kernels: bool) -> Speeds | None:
         if outcome.survived or outcome.crashed:
             probe.remember(record, known)
     try:
-        kernels = Pace(**known["plain"]), Pace(**known["extra"]) if extra_kernels else None
-        return Speeds(*kernels, Pace(**known["flash_attention"]), Pace(**known["exact_attention"]))
+        kernels = TokenPace(**known["plain"]), TokenPace(**known["extra"]) if extra_kernels else None
+        return Speeds(*kernels, TokenPace(**known["flash_attention"]), TokenPace(**known["exact_attention"]))
     except (KeyError, TypeError):
         return None
 
@@ -149,10 +149,12 @@ class _Reader:
     def __init__(self, llama: Any, context: Any) -> None:
         self._llama, self._context = llama, context
 
-    def pace(self, prompt: int) -> Pace:
+    def pace(self, prompt: int) -> TokenPace:
         """Read a prompt of so many tokens, and write after it."""
         self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), False)
-        return Pace(read=self._seconds(prompt, at_once=min(prompt, _BATCH)), written=self._seconds(_WRITTEN, at_once=1))
+        return TokenPace(
+            read=self._seconds(prompt, at_once=min(prompt, _BATCH)), written=self._seconds(_WRITTEN, at_once=1)
+        )
 
     def _seconds(self, tokens: int, at_once: int) -> float:
         """By token."""
@@ -190,10 +192,12 @@ def _opened(model: Path, *, extra_kernels: bool = False, flash_attention: bool =
         llama.llama_model_free(loaded)
 
 
-def _take_turns(readers: Sequence[_Reader], *, prompt: int) -> list[Pace]:
+def _take_turns(readers: Sequence[_Reader], *, prompt: int) -> list[TokenPace]:
     """The quickest turn of each; the first turn warms up."""
     turns = [[reader.pace(prompt) for reader in readers] for _ in range(1 + _TURNS)][1:]
-    return [Pace(min(pace.read for pace in own), min(pace.written for pace in own)) for own in zip(*turns, strict=True)]
+    return [
+        TokenPace(min(pace.read for pace in own), min(pace.written for pace in own)) for own in zip(*turns, strict=True)
+    ]
 
 
 def _main(arguments: Sequence[str]) -> None:

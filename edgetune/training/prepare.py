@@ -14,7 +14,7 @@ from edgetune.data.places import name_places
 from edgetune.data.tokenize import TokenizedData
 from edgetune.errors import RecipeError
 from edgetune.models.config import ModelConfig, read_config
-from edgetune.models.families import Kind, kind_of
+from edgetune.models.families import ModelKind, kind_of
 from edgetune.models.locate import ModelFiles, locate_model
 from edgetune.recipe.schema import Recipe
 from edgetune.training.reading import reading_for
@@ -31,7 +31,7 @@ class Prepared:
 
     files: ModelFiles
     config: ModelConfig
-    kind: Kind
+    kind: ModelKind
     tokenizer: PreTrainedTokenizerBase
     objective: Objective
     train: TokenizedData
@@ -110,7 +110,7 @@ def _warn_of_leaks(data: LoadedData) -> None:
         )
 
 
-def check_task(recipe: Recipe, kind: Kind, family: str) -> None:
+def check_task(recipe: Recipe, kind: ModelKind, family: str) -> None:
     """Raise RecipeError where this kind of model cannot do what the recipe wants of it."""
     if recipe.base.head == "lm" and kind == "encoder":
         raise RecipeError(

@@ -17,7 +17,7 @@ from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import RecipeError
 from edgetune.models.config import ModelConfig
-from edgetune.models.families import Kind
+from edgetune.models.families import ModelKind
 from edgetune.recipe.data import Length
 from edgetune.recipe.schema import Recipe
 
@@ -29,7 +29,7 @@ POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpn
 
 
 @dataclass(frozen=True)
-class Limits:
+class CutLengths:
     """What training cut to, in tokens: whole examples, texts, answers. Evaluation is cut to the same."""
 
     length: int
@@ -38,16 +38,16 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ExampleReader:
     """Examples -> what the model reads. `template` is a decoder's that answers in words."""
 
-    kind: Kind
+    kind: ModelKind
     template: ChatTemplate | None
     labels: tuple[str, ...]
     _tokenizer: PreTrainedTokenizerBase
     _positions: int | None
 
-    def read_training(self, examples: Sequence[Example], recipe: Recipe) -> tuple[TokenizedData, Limits]:
+    def read_training(self, examples: Sequence[Example], recipe: Recipe) -> tuple[TokenizedData, CutLengths]:
         """Cut, weigh and tokenize the training examples as the recipe says. Percentiles are resolved here."""
         data = recipe.data
         source = target = None
@@ -65,9 +65,9 @@ class Reading:
         _note_losses(read, "training")
         if read.unended:
             console.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
-        return read, Limits(read.max_length_tokens, source, target)
+        return read, CutLengths(read.max_length_tokens, source, target)
 
-    def read_evaluation(self, questions: Sequence[Example], limits: Limits) -> TokenizedData:
+    def read_evaluation(self, questions: Sequence[Example], limits: CutLengths) -> TokenizedData:
         """Tokenize the evaluation's examples, whose texts are cut already, for the loss."""
         if limits.target is not None:
             questions = cut_targets(questions, self._offsets, limits.target).examples
@@ -75,13 +75,13 @@ class Reading:
         _note_losses(read, "evaluation")
         return read
 
-    def questions(self, examples: Sequence[Example], limits: Limits) -> tuple[Example, ...]:
+    def questions(self, examples: Sequence[Example], limits: CutLengths) -> tuple[Example, ...]:
         """The evaluation's examples with their texts cut as in training, and their answers whole."""
         if limits.source is None or not examples:
             return tuple(examples)
         return cut_sources(examples, self._offsets, limits.source).examples
 
-    def tokenizer_for(self, limits: Limits) -> Callable[[Sequence[Example]], TokenizedData]:
+    def tokenizer_for(self, limits: CutLengths) -> Callable[[Sequence[Example]], TokenizedData]:
         """What makes of questions what the model reads."""
         return lambda examples: self._tokenize(examples, limits.length)
 
@@ -113,7 +113,9 @@ class Reading:
         return offsets
 
 
-def reading_for(recipe: Recipe, kind: Kind, config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Reading:
+def reading_for(
+    recipe: Recipe, kind: ModelKind, config: ModelConfig, tokenizer: PreTrainedTokenizerBase
+) -> ExampleReader:
     """How a base of this kind reads the recipe's examples. Raises RecipeError where it lacks a chat template."""
     classifies = recipe.base.head == "classification"
     template = None
@@ -126,7 +128,7 @@ def reading_for(recipe: Recipe, kind: Kind, config: ModelConfig, tokenizer: PreT
         )
         tokenizer.chat_template = template.source
     labels = tuple(recipe.data.labels) if classifies else ()
-    return Reading(kind, template, labels, tokenizer, _positions(kind, config))
+    return ExampleReader(kind, template, labels, tokenizer, _positions(kind, config))
 
 
 def _default(template: str | dict[str, str] | None) -> str | None:
@@ -134,7 +136,7 @@ def _default(template: str | dict[str, str] | None) -> str | None:
     return template.get("default") if isinstance(template, dict) else template
 
 
-def _positions(kind: Kind, config: ModelConfig) -> int | None:
+def _positions(kind: ModelKind, config: ModelConfig) -> int | None:
     """How many tokens an encoder has embeddings for; other kinds count positions without end."""
     if kind != "encoder" or config.get("max_position_embeddings") is None:
         return None

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainingArguments
 from trl import SFTConfig
 
-from edgetune.models.families import Kind
+from edgetune.models.families import ModelKind
 from edgetune.recipe.schema import Recipe
 from edgetune.training import processes
 from edgetune.training.run_directory import RunDirectory
@@ -28,7 +28,7 @@ _UNPAGED = {"paged_adamw": "adamw", "paged_adamw_8bit": "adamw_8bit"}
 
 
 def trainer_settings(
-    recipe: Recipe, run: RunDirectory, *, kind: Kind, evaluates: bool, dtype: torch.dtype
+    recipe: Recipe, run: RunDirectory, *, kind: ModelKind, evaluates: bool, dtype: torch.dtype
 ) -> TrainingArguments:
     """A recipe's `train` section in the words of Transformers, or of TRL for a decoder that writes text."""
     train = recipe.train

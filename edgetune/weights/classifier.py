@@ -18,7 +18,7 @@ from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import other_base
 from edgetune.weights.base import BaseTensors, TensorInfo, widest_dtype
 from edgetune.weights.fold import refuse_unmergeable
-from edgetune.weights.source import Adapter, Source
+from edgetune.weights.source import Adapter, ModelSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ class ClassifierBase:
     the run's recipe names; ModelError when the base lacks anything else.
     """
 
-    def __init__(self, source: Source, base: BaseTensors, config: ModelConfig) -> None:
+    def __init__(self, source: ModelSource, base: BaseTensors, config: ModelConfig) -> None:
         assert source.adapter is not None
         refuse_unmergeable(source.adapter)
         self._base = base
@@ -147,7 +147,7 @@ class _Skeleton:
                         yield inside.removesuffix(today) + once
 
 
-def _skeleton(source: Source) -> _Skeleton:
+def _skeleton(source: ModelSource) -> _Skeleton:
     model = _model_without_weights(source)
     first: dict[int, str] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -161,7 +161,7 @@ def _skeleton(source: Source) -> _Skeleton:
     return _Skeleton(type(model).__name__, f"{model.base_model_prefix}.", shapes, aliases)
 
 
-def _model_without_weights(source: Source) -> PreTrainedModel:
+def _model_without_weights(source: ModelSource) -> PreTrainedModel:
     import torch
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
@@ -185,7 +185,7 @@ def _plain_name(key: str) -> str:
     return ".".join(part for part in key.removeprefix(MODEL_PREFIX).split(".") if part not in _WRAPPERS)
 
 
-def _labels(source: Source, classes: int, config: ModelConfig, *, has_head: bool) -> list[str]:
+def _labels(source: ModelSource, classes: int, config: ModelConfig, *, has_head: bool) -> list[str]:
     """The names of the classes: the recipe's, else those of a base with such a head, else Transformers' own."""
     data = {} if source.recipe is None else read_mapping(source.recipe).get("data")
     named = data.get("labels") if isinstance(data, dict) else None

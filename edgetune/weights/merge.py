@@ -18,7 +18,7 @@ from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_folder
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.classifier import ends_in_head
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.stream import FoldedTensors, open_folded
 
 if TYPE_CHECKING:
@@ -46,7 +46,9 @@ class MergeReport:
     """True where the model has a classification head, with which llama.cpp runs few families."""
 
 
-def merge(source: Source, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, force: bool = False) -> MergeReport:
+def merge(
+    source: ModelSource, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, force: bool = False
+) -> MergeReport:
     """Write safetensors, configuration, tokenizer and chat template to the folder `out`, complete or not at all.
 
     One tensor is in memory at a time. Raises OutputError, ModelError, AdapterError, NumericalError.

@@ -56,7 +56,7 @@ class Adapter:
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """A model to write: a base, folded together with an adapter where there is one.
 
     `tokenizer_folder` is None when the tokenizer is the base's own. `recipe` is the run directory's recipe.yaml.
@@ -86,7 +86,7 @@ class Source:
         return self.base if folder is None else ModelFiles(str(folder), folder)
 
 
-def resolve_source(argument: str, *, base: str | None = None) -> Source:
+def resolve_source(argument: str, *, base: str | None = None) -> ModelSource:
     """Tell the kinds of SOURCE apart: a run directory, an adapter (folder, hub id), or whatever `locate_model` knows.
 
     `base` overrides the base model that a run or an adapter records.
@@ -109,10 +109,10 @@ def resolve_source(argument: str, *, base: str | None = None) -> Source:
             where=argument,
             remedy="leave --base out, or give an adapter folder",
         )
-    return Source(name=_model_name(argument, path), base=locate_model(argument))
+    return ModelSource(name=_model_name(argument, path), base=locate_model(argument))
 
 
-def _run_directory(run: Path, base: str | None) -> Source:
+def _run_directory(run: Path, base: str | None) -> ModelSource:
     recipe_file = run / "recipe.yaml"
     if (run / "model" / "config.json").is_file():
         return _whole_model_of(run, base)
@@ -134,7 +134,7 @@ def _run_directory(run: Path, base: str | None) -> Source:
             where=adapter.folder,
             remedy="say which one is right with --base MODEL",
         )
-    return Source(
+    return ModelSource(
         name=str(recipe.get("name") or run.resolve().name),
         base=files,
         adapter=adapter,
@@ -143,7 +143,7 @@ def _run_directory(run: Path, base: str | None) -> Source:
     )
 
 
-def _whole_model_of(run: Path, base: str | None) -> Source:
+def _whole_model_of(run: Path, base: str | None) -> ModelSource:
     """A run in which every weight was trained."""
     if base is not None:
         raise AdapterError(
@@ -153,7 +153,7 @@ def _whole_model_of(run: Path, base: str | None) -> Source:
         )
     recipe = read_mapping(run / "recipe.yaml")
     name = str(recipe.get("name") or run.resolve().name)
-    return Source(name=name, base=locate_model(str(run / "model")), recipe=run / "recipe.yaml")
+    return ModelSource(name=name, base=locate_model(str(run / "model")), recipe=run / "recipe.yaml")
 
 
 def _refuse_folder_of_adapters(folder: Path) -> None:
@@ -169,7 +169,7 @@ def _refuse_folder_of_adapters(folder: Path) -> None:
         )
 
 
-def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> Source:
+def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> ModelSource:
     adapter = _open_adapter(folder)
     reference = base or adapter.recorded_base
     if reference is None:
@@ -188,7 +188,7 @@ def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> 
             where=reference,
             remedy="name the base with --base MODEL",
         ) from problem
-    return Source(
+    return ModelSource(
         name=name or folder.resolve().name, base=files, adapter=adapter, tokenizer_folder=_own_tokenizer(folder)
     )
 

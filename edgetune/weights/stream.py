@@ -17,7 +17,7 @@ from edgetune.weights.base import ITEM_BYTES, BaseTensors, open_base, renamed, w
 from edgetune.weights.classifier import ClassifierBase, trains_head
 from edgetune.weights.embeddings import EmbeddingNames, embedding_names
 from edgetune.weights.fold import AdapterFolder, needs_whole_model
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,7 +34,7 @@ _NOT_FINITE = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 
 """Positive infinity's bits. Read as integers, NaNs come after it, and the numbers before it."""
 
 
-def open_folded(source: Source, *, base_as: BaseAs = "16bit") -> FoldedTensors:
+def open_folded(source: ModelSource, *, base_as: BaseAs = "16bit") -> FoldedTensors:
     """Open base and adapter and check that they belong together; no weights are read yet.
 
     Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
@@ -50,7 +50,7 @@ def open_folded(source: Source, *, base_as: BaseAs = "16bit") -> FoldedTensors:
     return folded
 
 
-def _merged_by_peft(source: Source) -> FoldedTensors:
+def _merged_by_peft(source: ModelSource) -> FoldedTensors:
     """The merge in a folder that is there as long as the result is."""
     from edgetune.weights.whole_model import merge_whole
 
@@ -63,7 +63,7 @@ def _merged_by_peft(source: Source) -> FoldedTensors:
     return folded
 
 
-def makes_up_for_rounding(source: Source) -> bool:
+def makes_up_for_rounding(source: ModelSource) -> bool:
     """True for a run whose adapter began as what the quantized base lacks, and fits no other base (LoftQ)."""
     method = read_mapping(source.recipe).get("method") if source.recipe is not None and source.adapter else None
     return isinstance(method, dict) and method.get("init") == "loftq"
@@ -82,7 +82,7 @@ class FoldedTensors:
     folder_of_merge: tempfile.TemporaryDirectory[str] | None = None
     """What the tensors are read from where they could not be made one by one."""
 
-    def __init__(self, source: Source, base_as: BaseAs = "16bit") -> None:
+    def __init__(self, source: ModelSource, base_as: BaseAs = "16bit") -> None:
         self.source = source
         self.gguf_base = None if source.base.gguf is None else GgufFile(source.base.gguf)
         base_config = read_config(source.base)

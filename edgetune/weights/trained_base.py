@@ -17,7 +17,7 @@ from edgetune.models.families import auto_class, kind_of
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import BaseTensors, TensorInfo
 from edgetune.weights.classifier import ends_in_head
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.torch_arrays import as_array, copy_to_torch, dtype_word
 from edgetune.weights.whole_tensors import WholeTensors
 
@@ -38,7 +38,7 @@ class TrainedQuantization:
     dtype: torch.dtype
 
 
-def trained_quantization(source: Source) -> TrainedQuantization:
+def trained_quantization(source: ModelSource) -> TrainedQuantization:
     """What the run's recipe says. Raises UsageError when the base was not quantized, or nothing says how."""
     from edgetune.models.load import resolve_dtype
 

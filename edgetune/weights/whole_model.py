@@ -14,7 +14,7 @@ from edgetune.models.load import load_model, quiet_libraries
 from edgetune.models.locate import ModelFiles
 from edgetune.weights.adapter_file import AdapterFile
 from edgetune.weights.fold import needs_whole_model
-from edgetune.weights.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, Source
+from edgetune.weights.source import ADAPTER_CONFIG, ADAPTER_WEIGHTS, Adapter, ModelSource
 from edgetune.weights.torch_arrays import torch_dtype
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_adapted(source: Source, **settings: Any) -> PreTrainedModel | PeftModel:
+def load_adapted(source: ModelSource, **settings: Any) -> PreTrainedModel | PeftModel:
     """The base, loaded with the settings of `load_model`, and the adapter on it where there is one; ready to be asked.
 
     The base gets the adapter's number of rows first, where the vocabulary was changed. Raises ModelError, and
@@ -44,7 +44,7 @@ def load_adapted(source: Source, **settings: Any) -> PreTrainedModel | PeftModel
     return model.eval()
 
 
-def merge_whole(source: Source, folder: Path, dtype: str) -> ModelFiles:
+def merge_whole(source: ModelSource, folder: Path, dtype: str) -> ModelFiles:
     """Merge with PEFT's own code in memory, the model in `dtype` (safetensors' word), and save it to `folder`.
 
     For adapters whose updates belong to no single module, and for experts, which files hold one by one and memory holds
@@ -92,7 +92,7 @@ def _vocabulary_paths(model: PreTrainedModel) -> list[str]:
     return [path for path, module in model.named_modules() if any(module is part for part in vocabulary)]
 
 
-def _resize(model: PreTrainedModel, source: Source, file: AdapterFile) -> None:
+def _resize(model: PreTrainedModel, source: ModelSource, file: AdapterFile) -> None:
     paths = [f".{path}." for path in _vocabulary_paths(model)]
     assert source.adapter is not None
     if needs_whole_model(source.adapter) or not any(path in key for key in file.tensors for path in paths):

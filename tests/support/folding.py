@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.stream import FoldedTensors, open_folded
 from edgetune.weights.torch_arrays import copy_to_torch
 
@@ -65,7 +65,7 @@ def folded_tensor(folded: FoldedTensors, name: str, *, rows: int | None = None):
     return torch.cat(parts)
 
 
-def folded_tensors(source: Source, *, rows: int | None = None) -> Iterator[tuple[str, object]]:
+def folded_tensors(source: ModelSource, *, rows: int | None = None) -> Iterator[tuple[str, object]]:
     """(name, tensor) of the whole folded model."""
     folded = open_folded(source)
     for name in folded.tensors:

@@ -14,7 +14,7 @@ from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Order, Preference, Winner
 from edgetune.judging.report.metrics_table import metric_facts
-from edgetune.judging.results.judgement import Costs, Evaluation, Judgement, Measured
+from edgetune.judging.results.judgement import Costs, Evaluation, Judgement, MetricValue
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
@@ -124,10 +124,10 @@ def judged(
             text = ":" if chance.random() < 0.02 else text
             answers.append(Answer(item.id, text=text, generated_tokens=210, seconds=2.5, finish="stop"))
             grades += _grades(item, support, text, chance, good=good)
-        measures = {criterion: _mean_grade(questions, grades, criterion) for criterion in CRITERIA}
+        metrics = {criterion: _mean_grade(questions, grades, criterion) for criterion in CRITERIA}
         sides.append(
             Evaluation(
-                name, "gguf", name[0] * 64, 91_762_336, items * 2.5, tuple(answers), measures, None, tuple(grades)
+                name, "gguf", name[0] * 64, 91_762_336, items * 2.5, tuple(answers), metrics, None, tuple(grades)
             )
         )
     problems = ("7.4 % of the verdicts are unscored; the gate takes 5 %.",) if outcome is Outcome.JUDGE_INVALID else ()
@@ -196,7 +196,7 @@ def modelled(items: int = 40) -> Judgement:
             Answer(question.id, nll_nats=50 * nat, nll_tokens=50, nll_bytes=200)
             for question, nat in zip(questions, nats, strict=True)
         )
-        measured = Measured(sum(nats) / items, Interval(level - 0.1, level + 0.1, 0.95), nats)
+        measured = MetricValue(sum(nats) / items, Interval(level - 0.1, level + 0.1, 0.95), nats)
         sides.append(Evaluation(f"{name}.gguf", "gguf", name[0] * 64, 1000, 3.0, answers, {"perplexity": measured}))
     return Judgement(
         suite=suite,
@@ -232,9 +232,9 @@ def hostile() -> Judgement:
             Grade(q.id, text[:30], 0, {"correctness": level}, text, problem=None, degenerate=None)
             for q, text in zip(questions, texts, strict=True)
         )
-        measures = {"correctness": Measured(level, Interval(level, level, 0.95), (level,) * len(texts))}
+        metrics = {"correctness": MetricValue(level, Interval(level, level, 0.95), (level,) * len(texts))}
         name = f'<img src=x onerror="alert(6)">{HOSTILE["mention"]}'
-        sides.append(Evaluation(name, "endpoint", "f" * 64, None, None, answers, measures, None, grades))
+        sides.append(Evaluation(name, "endpoint", "f" * 64, None, None, answers, metrics, None, grades))
     return Judgement(
         suite=suite,
         hashes={"data": "0" * 64},
@@ -321,9 +321,9 @@ def _classifier(
         Answer(f"q{number:03}", text=None if label else "I would rather not | _say_", predicted=label)
         for number, label in enumerate(predicted)
     )
-    accuracy = Measured(metrics.accuracy, Interval(metrics.accuracy - 0.03, metrics.accuracy + 0.02, 0.95), right)
-    measures = {"accuracy": accuracy, "macro_f1": Measured(metrics.macro_f1, None, ())}
-    return Evaluation(name, "gguf", name[0] * 64, 91_762_336, 11.0, answers, measures, metrics)
+    accuracy = MetricValue(metrics.accuracy, Interval(metrics.accuracy - 0.03, metrics.accuracy + 0.02, 0.95), right)
+    values = {"accuracy": accuracy, "macro_f1": MetricValue(metrics.macro_f1, None, ())}
+    return Evaluation(name, "gguf", name[0] * 64, 91_762_336, 11.0, answers, values, metrics)
 
 
 def _grades(item: Item, support: Support, text: str, chance: random.Random, *, good: bool) -> list[Grade]:
@@ -342,11 +342,11 @@ def _grades(item: Item, support: Support, text: str, chance: random.Random, *, g
     return grades
 
 
-def _mean_grade(items: Sequence[Item], grades: Sequence[Grade], criterion: str) -> Measured:
+def _mean_grade(items: Sequence[Item], grades: Sequence[Grade], criterion: str) -> MetricValue:
     scores = {item.id: [] for item in items}
     for grade in grades:
         if grade.scores is not None:
             scores[grade.item].append(grade.scores[criterion])
     values = tuple(fmean(given) if given else None for given in scores.values())
     mean = fmean(value for value in values if value is not None)
-    return Measured(mean, Interval(mean - 0.1, mean + 0.1, 0.95), values)
+    return MetricValue(mean, Interval(mean - 0.1, mean + 0.1, 0.95), values)

@@ -17,7 +17,7 @@ from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import DataError, RecipeError, VerificationFailed
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary
-from edgetune.gguf.verification.conversations import Reading, check_conversations, read_conversation
+from edgetune.gguf.verification.conversations import ConversationReading, check_conversations, read_conversation
 from edgetune.gguf.vocabularies.added_tokens import describe_tokens, differing_tokens
 from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.gguf.vocabularies.proof import disagreement, parity_texts
@@ -72,7 +72,7 @@ def render_chats(tokenizer: ModelTokenizer) -> list[str]:
 
 
 def _judge(
-    read: Sequence[tuple[Sequence[Message], Reading | None, Reading | None]],
+    read: Sequence[tuple[Sequence[Message], ConversationReading | None, ConversationReading | None]],
     marks: Sequence[str],
     vocabulary: LlamaVocabulary,
     tokenizer: ModelTokenizer,

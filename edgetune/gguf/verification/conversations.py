@@ -46,7 +46,7 @@ def check_conversations(special: Sequence[str]) -> list[tuple[Message, ...]]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ConversationReading:
     """What a model reads of one conversation: the `text` up to where the last answer begins, and its ids, `prompt`.
 
     `segments` are the ids as training puts them together, each segment of the rendering tokenized on its own; None
@@ -60,7 +60,7 @@ class Reading:
 
 def read_conversation(
     messages: Sequence[Message], template: ChatTemplate, encode: Callable[[str], list[int]]
-) -> Reading | None:
+) -> ConversationReading | None:
     """The ids of a conversation; None when the template refuses it (no system message, strict alternation)."""
     try:
         text = template.render(messages[:-1], add_generation_prompt=True)
@@ -69,8 +69,8 @@ def read_conversation(
     try:
         segments = template.segments(messages)
     except DataError:
-        return Reading(text, encode(text), None)
-    return Reading(text, encode(text), [number for segment in segments for number in encode(segment.text)])
+        return ConversationReading(text, encode(text), None)
+    return ConversationReading(text, encode(text), [number for segment in segments for number in encode(segment.text)])
 
 
 def _talk(*contents: str, system: str | None = None) -> tuple[Message, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.whole_model import load_adapted
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgetune.gguf.verification.divergence import LogProbabilities
 
 
-def open_reference(source: Source) -> LogProbabilities:
+def open_reference(source: ModelSource) -> LogProbabilities:
     """Load the model in float32 and return what gives its predictions. Raises ModelError, AdapterError."""
     import torch
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Figure:
     """A figure beside the limit that it must keep."""
 
     name: str
@@ -29,7 +29,7 @@ class Thresholds:
     min_top1: float
     max_perplexity_ratio: float
 
-    def judge(self, measured: Divergence) -> Sequence[Finding]:
+    def judge(self, measured: Divergence) -> Sequence[Figure]:
         """Every figure with its limit."""
         return [
             _at_most("mean KL divergence", measured.kl_mean, self.max_kl_mean),
@@ -53,9 +53,9 @@ def default_thresholds(bits_per_weight: float) -> Thresholds:
     return next(limits for bits, limits in DEFAULTS.items() if bits_per_weight >= bits)
 
 
-def _at_most(name: str, value: float, limit: float) -> Finding:
-    return Finding(name, value, limit, value <= limit)
+def _at_most(name: str, value: float, limit: float) -> Figure:
+    return Figure(name, value, limit, value <= limit)
 
 
-def _at_least(name: str, value: float, limit: float) -> Finding:
-    return Finding(name, value, limit, value >= limit)
+def _at_least(name: str, value: float, limit: float) -> Figure:
+    return Figure(name, value, limit, value >= limit)

@@ -61,7 +61,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What asking would take. Tokens are about characters / 4; `output_tokens` is at most so many.
 
     `calls` are those that would be made: not the `cached` ones, nor `repeated` ones that equal another of the list.
@@ -88,7 +88,7 @@ class Estimate:
         )
 
 
-def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None = None) -> Estimate:
+def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None = None) -> CostEstimate:
     """What asking a judge would take, without asking it anything."""
     from edgetune.judging.asking.cache import find_reply, request_keys
 
@@ -109,7 +109,7 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
         low = cost_usd(price, input_tokens, calls * min(SHORTEST_VERDICT_TOKENS, judge.max_tokens))
         high = cost_usd(price, input_tokens, output_tokens)
     known = price is not None
-    return Estimate(
+    return CostEstimate(
         judge=judge.name,
         calls=calls,
         cached=cached,

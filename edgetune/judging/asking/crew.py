@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
-Question = TypeVar("Question")
+Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 
 
 async def work_through(
-    questions: Sequence[Question], work: Callable[[Question], Awaitable[Result]], at_once: int
+    questions: Sequence[Asked], work: Callable[[Asked], Awaitable[Result]], at_once: int
 ) -> AsyncGenerator[Result, None]:
     """The results in the order of the questions, each as soon as it and all before it are there.
 

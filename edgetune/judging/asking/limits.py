@@ -7,7 +7,7 @@ import random
 import time
 
 
-class Pace:
+class RequestPace:
     """Lets requests of one event loop begin, one `wait` each."""
 
     def __init__(self, requests_per_minute: float | None) -> None:

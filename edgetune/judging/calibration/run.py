@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgetune.judging.asking.asker import Asker
-from edgetune.judging.asking.cost import Budget, Estimate, estimate
+from edgetune.judging.asking.cost import Budget, CostEstimate, estimate
 from edgetune.judging.calibration.bars import Bars
 from edgetune.judging.calibration.calibrate import Calibration, Grading, calibrate, calibration_requests
 from edgetune.judging.calibration.certificate import write_certificate
@@ -56,7 +56,7 @@ def calibrate_judge(
     return calibration, asker.costs
 
 
-def estimate_calibration(reference: str, gold: Gold, settings: Settings) -> Estimate:
+def estimate_calibration(reference: str, gold: Gold, settings: Settings) -> CostEstimate:
     """What a calibration would take, without asking the judge anything."""
     judge: Judge = load_judge(reference)
     with opened_cache(settings) as cache:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgetune.judging.statistics.intervals import Interval
 
-Kind = Literal["accuracy", "score", "aggregate"]
+ValueKind = Literal["accuracy", "score", "aggregate"]
 """accuracy: right or wrong by item. score: a number by item, whose mean counts. aggregate: a number over all items that
 is no such mean, or whose items are far from normal (F1, ROUGE, perplexity)."""
 
@@ -67,7 +67,7 @@ class Pairing:
 
     metric: str
     title: str
-    kind: Kind
+    kind: ValueKind
     unit: Unit
     higher_is_better: bool
     margin: float
@@ -104,7 +104,7 @@ class Comparison:
 
     metric: str
     title: str
-    kind: Kind
+    kind: ValueKind
     unit: Unit
     higher_is_better: bool
     outcome: Outcome

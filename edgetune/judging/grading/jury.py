@@ -18,7 +18,7 @@ from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
 from edgetune.judging.grading.summaries import unscored_share
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.results.judgement import Costs, Evaluation, control_name
-from edgetune.judging.results.prepared import Question
+from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.judge_file import Judge
@@ -26,7 +26,7 @@ from edgetune.judging.suites.suite import Gate
 
 
 def requests_ahead(
-    question: Question,
+    prepared: PreparedSuite,
     judge: Judge,
     candidate: Sequence[Answer],
     baseline: Sequence[Answer] | None,
@@ -35,13 +35,13 @@ def requests_ahead(
     graded: bool,
 ) -> list[JudgeRequest]:
     """All that one judge will be asked; `graded` says that the baseline's grades are there already."""
-    items, rubric, repeats = question.items, question.rubric, judge.repeats
-    pairwise = question.suite.grading == "pairwise"
+    items, rubric, repeats = prepared.items, prepared.rubric, judge.repeats
+    pairwise = prepared.suite.grading == "pairwise"
     if rubric is None or (pairwise and baseline is None):
         return []
     if baseline is None:
         return pointwise_requests(items, candidate, rubric, repeats)
-    drawn, answers = control_sample(items, baseline, question.suite.gate.control)
+    drawn, answers = control_sample(items, baseline, prepared.suite.gate.control)
     if pairwise:
         return [
             *pairwise_requests(items, candidate, baseline, rubric, repeats),
@@ -54,17 +54,17 @@ def requests_ahead(
     ]
 
 
-class Panel:
+class Jury:
     """Asks every judge of a question."""
 
     def __init__(
-        self, question: Question, *, cache: AnswerCache | None, budget: Budget, threads: int | None = None
+        self, prepared: PreparedSuite, *, cache: AnswerCache | None, budget: Budget, threads: int | None = None
     ) -> None:
-        assert question.rubric is not None
-        self._question, self._rubric = question, question.rubric
+        assert prepared.rubric is not None
+        self._question, self._rubric = prepared, prepared.rubric
         stop = Stop()
         self._askers = [
-            Asker(judge, cache=cache, budget=budget, threads=threads, stop=stop) for judge in question.judges
+            Asker(judge, cache=cache, budget=budget, threads=threads, stop=stop) for judge in prepared.judges
         ]
 
     def plan(self, candidate: Evaluation, baseline: Evaluation | None) -> None:

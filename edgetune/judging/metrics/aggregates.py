@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from edgetune.errors import DataError
 from edgetune.judging.gate.comparison import Aggregate, SumMetric
-from edgetune.judging.metrics.measure import Measurement
+from edgetune.judging.metrics.metric import MetricResult
 
 Floats = NDArray[np.float64]
 
 
-def measure_mean(values: Sequence[float | None], lacking: str) -> Measurement:
+def mean_metric(values: Sequence[float | None], lacking: str) -> MetricResult:
     """The mean over the items that have a value. Raises DataError, saying what is `lacking`, where none has."""
     present = np.array([value is not None for value in values], dtype=np.float64)
     if not present.any():
         raise DataError(lacking)
     aggregate = ratio(np.array([value or 0.0 for value in values], dtype=np.float64), present)
-    return Measurement(value_of(aggregate, len(values)), tuple(values), aggregate)
+    return MetricResult(value_of(aggregate, len(values)), tuple(values), aggregate)
 
 
 def ratio(numerators: Floats, denominators: Floats) -> SumMetric:

@@ -7,8 +7,8 @@ from functools import partial
 
 from edgetune.errors import DataError
 from edgetune.judging.gate.comparison import Aggregate
-from edgetune.judging.metrics.aggregates import f1_over_labels, measure_mean, recall_over_labels, value_of
-from edgetune.judging.metrics.measure import Measure, Measurement
+from edgetune.judging.metrics.aggregates import f1_over_labels, mean_metric, recall_over_labels, value_of
+from edgetune.judging.metrics.metric import Metric, MetricResult
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
@@ -37,67 +37,67 @@ def _gold(items: Sequence[Item]) -> list[str]:
     return gold
 
 
-def _accuracy(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+def _accuracy(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
     right = [float(answer.predicted == gold) for gold, answer in zip(_gold(items), answers, strict=True)]
-    return measure_mean(right, "there is no item")
+    return mean_metric(right, "there is no item")
 
 
 def _over_labels(
     metric: Callable[[Sequence[str], Sequence[str | None], Sequence[str]], Aggregate],
-) -> Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]:
+) -> Callable[[Sequence[Item], Sequence[Answer], Suite], MetricResult]:
     """The measure of a metric of right labels, predicted ones and all labels."""
 
-    def measure(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+    def compute(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
         aggregate = metric(_gold(items), [answer.predicted for answer in answers], suite.labels)
-        return Measurement(value_of(aggregate, len(items)), (), aggregate)
+        return MetricResult(value_of(aggregate, len(items)), (), aggregate)
 
-    return measure
+    return compute
 
 
-ACCURACY = Measure(
+ACCURACY = Metric(
     "accuracy",
     "Accuracy",
     kind="accuracy",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_accuracy,
+    compute=_accuracy,
     tasks=("classify",),
     details={"unparsed": "an answer that names no label, or several, is wrong"},
 )
 
-MACRO_F1 = Measure(
+MACRO_F1 = Metric(
     "macro_f1",
     "Macro-F1",
     kind="aggregate",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_over_labels(partial(f1_over_labels, weighted=False)),
+    compute=_over_labels(partial(f1_over_labels, weighted=False)),
     tasks=("classify",),
     details={"labels": "plain mean over all labels of the suite; one that nobody names counts as 0"},
 )
 
-MACRO_RECALL = Measure(
+MACRO_RECALL = Metric(
     "macro_recall",
     "Macro recall",
     kind="aggregate",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_over_labels(recall_over_labels),
+    compute=_over_labels(recall_over_labels),
     tasks=("classify",),
     details={"labels": "plain mean over all labels of the suite; one that no item has counts as 0"},
 )
 
-WEIGHTED_F1 = Measure(
+WEIGHTED_F1 = Metric(
     "weighted_f1",
     "Weighted F1",
     kind="aggregate",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_over_labels(partial(f1_over_labels, weighted=True)),
+    compute=_over_labels(partial(f1_over_labels, weighted=True)),
     tasks=("classify",),
     details={"labels": "mean over the labels by how many items have each"},
 )

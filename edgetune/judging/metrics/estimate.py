@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgetune.judging.gate.comparison import SCALES, Unit
-from edgetune.judging.metrics.measure import Measure, Measurement
+from edgetune.judging.metrics.metric import Metric, MetricResult
 from edgetune.judging.metrics.rare_labels import largest_weight
-from edgetune.judging.results.judgement import Measured
+from edgetune.judging.results.judgement import MetricValue
 from edgetune.judging.results.pairing import clusters_of, independent_units
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import bootstrap_interval
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.intervals import Interval, hull
-from edgetune.judging.statistics.scores import measure_mean, t_interval
+from edgetune.judging.statistics.scores import mean_metric, t_interval
 from edgetune.judging.statistics.sums import resample_together
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
@@ -24,7 +24,7 @@ from edgetune.judging.suites.suite import Suite
 
 def measured_mean(
     values: Sequence[float | None], items: Sequence[Item], unit: Unit, confidence: float
-) -> Measured | None:
+) -> MetricValue | None:
     """The mean of the items that have a value; None where no item has one. Its interval is that of a bounded mean, or
     Student's where the unit has no ends."""
     kept = [(value, item) for value, item in zip(values, items, strict=True) if value is not None]
@@ -37,13 +37,13 @@ def measured_mean(
         if unit in SCALES:
             interval = bounded_interval(scores, *SCALES[unit], clusters, confidence)
         else:
-            interval = t_interval(measure_mean(scores, clusters), confidence)
-    return Measured(float(scores.mean()), interval, tuple(values))
+            interval = t_interval(mean_metric(scores, clusters), confidence)
+    return MetricValue(float(scores.mean()), interval, tuple(values))
 
 
 def measured(
-    measure: Measure, items: Sequence[Item], answers: Sequence[Answer], suite: Suite, confidence: float
-) -> Measured:
+    metric: Metric, items: Sequence[Item], answers: Sequence[Answer], suite: Suite, confidence: float
+) -> MetricValue:
     """A metric with the interval that fits its kind and unit; none of a lone item.
 
     Right or wrong has Wilson's, other means `measured_mean`'s, and aggregates the bootstrap's. No interval leaves the
@@ -51,32 +51,32 @@ def measured(
 
     Items without a value (no reference, nothing to score) have no part in it. Raises DataError as the metric does.
     """
-    found = measure.measure(items, answers, suite)
+    found = metric.compute(items, answers, suite)
     values = found.values
     if None in values:
         kept = [place for place, value in enumerate(values) if value is not None]
         items, answers = [items[place] for place in kept], [answers[place] for place in kept]
-        found = measure.measure(items, answers, suite)
-    return Measured(found.value, _interval(found, measure, items, suite, confidence), values)
+        found = metric.compute(items, answers, suite)
+    return MetricValue(found.value, _interval(found, metric, items, suite, confidence), values)
 
 
 def _interval(
-    found: Measurement, measure: Measure, items: Sequence[Item], suite: Suite, confidence: float
+    found: MetricResult, metric: Metric, items: Sequence[Item], suite: Suite, confidence: float
 ) -> Interval | None:
     clusters = clusters_of(items)
-    if measure.kind == "accuracy" and clusters is None:
+    if metric.kind == "accuracy" and clusters is None:
         return wilson_interval(sum(value == 1 for value in found.values), len(items), confidence)
     if independent_units(len(items), clusters) < 2:
         return None
-    if measure.kind == "aggregate":
+    if metric.kind == "aggregate":
         (drawn,) = resample_together([found.aggregate], len(items), clusters)
         interval = bootstrap_interval(drawn, confidence)
-        if measure.unit not in SCALES:
+        if metric.unit not in SCALES:
             return interval
-        lowest, highest = SCALES[measure.unit]
-        reach = largest_weight(measure, items, suite) * (highest - lowest)
+        lowest, highest = SCALES[metric.unit]
+        reach = largest_weight(metric, items, suite) * (highest - lowest)
         ends = min(lowest, drawn.value - reach), max(highest, drawn.value + reach)
         interval = hull(interval, bounded_interval(drawn.own_values, *ends, None, confidence))
         return Interval(max(lowest, interval.lower), min(highest, interval.upper), confidence)
-    mean = measured_mean(found.values, items, measure.unit, confidence)
+    mean = measured_mean(found.values, items, metric.unit, confidence)
     return None if mean is None else mean.interval

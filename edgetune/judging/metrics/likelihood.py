@@ -9,7 +9,7 @@ import numpy as np
 
 from edgetune.errors import DataError
 from edgetune.judging.metrics.aggregates import ratio
-from edgetune.judging.metrics.measure import Measure, Measurement
+from edgetune.judging.metrics.metric import Metric, MetricResult
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
@@ -33,7 +33,7 @@ def same_tokens(candidate: Sequence[Answer], baseline: Sequence[Answer]) -> None
         )
 
 
-def _perplexity(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+def _perplexity(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
     tokens = [answer.nll_tokens for answer in answers if answer.nll_tokens is not None]
     if len(tokens) < len(answers):
         raise DataError(
@@ -45,7 +45,7 @@ def _perplexity(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) 
     return _measurement(log_perplexity(_nats(answers), tokens), _nats(answers), tokens)
 
 
-def _bits_per_byte(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+def _bits_per_byte(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
     sizes = [
         len(item.text.encode()) if answer.nll_bytes is None else answer.nll_bytes
         for item, answer in zip(items, answers, strict=True)
@@ -63,32 +63,32 @@ def _nats(answers: Sequence[Answer]) -> list[float]:
     return nats
 
 
-def _measurement(value: float, amounts: Sequence[float], counts: Sequence[int]) -> Measurement:
+def _measurement(value: float, amounts: Sequence[float], counts: Sequence[int]) -> MetricResult:
     """`value` is all amounts over all counts; an item that counts nothing has none."""
     values = tuple(amount / count if count else None for amount, count in zip(amounts, counts, strict=True))
-    return Measurement(value, values, ratio(np.array(amounts), np.array(counts, dtype=np.float64)))
+    return MetricResult(value, values, ratio(np.array(amounts), np.array(counts, dtype=np.float64)))
 
 
-PERPLEXITY = Measure(
+PERPLEXITY = Metric(
     "perplexity",
     "Perplexity",
     kind="aggregate",
     unit="log",
     higher_is_better=False,
     default_margin=0.02,
-    measure=_perplexity,
+    compute=_perplexity,
     tasks=("perplexity",),
     details={"mean": "exp of all nats over all tokens; values are its natural logarithm"},
 )
 
-BITS_PER_BYTE = Measure(
+BITS_PER_BYTE = Metric(
     "bits_per_byte",
     "Bits per byte",
     kind="aggregate",
     unit="number",
     higher_is_better=False,
     default_margin=0.01,
-    measure=_bits_per_byte,
+    compute=_bits_per_byte,
     tasks=("perplexity",),
     details={"mean": "all bits over all bytes of UTF-8"},
 )

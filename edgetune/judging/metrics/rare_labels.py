@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgetune.judging.metrics.measure import Measure
+from edgetune.judging.metrics.metric import Metric
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 
 
-def largest_weight(measure: Measure, items: Sequence[Item], suite: Suite) -> float:
+def largest_weight(metric: Metric, items: Sequence[Item], suite: Suite) -> float:
     """How far the metric falls at most when one right answer becomes wrong, times the number of items: 1 for a mean.
 
     Were all answers right: of each label one becomes wrong, and names the rarest of the other labels. Of 200 items in
@@ -21,7 +21,7 @@ def largest_weight(measure: Measure, items: Sequence[Item], suite: Suite) -> flo
     it is of what they did not show that an interval must allow. 1 where items have no labels.
     """
     counts = Counter(item.gold for item in items if item.gold is not None)
-    if suite.task != "classify" or measure.kind != "aggregate" or not counts:
+    if suite.task != "classify" or metric.kind != "aggregate" or not counts:
         return 1.0
     by_label = {item.gold: item for item in items}
     rarest_first = sorted(counts, key=lambda label: (counts[label], label))
@@ -30,7 +30,7 @@ def largest_weight(measure: Measure, items: Sequence[Item], suite: Suite) -> flo
     wrong = [
         Answer(item.id, predicted=next((label for label in rarest_first if label != item.gold), None)) for item in shown
     ]
-    aggregate = measure.measure([*shown, *shown], [*right, *wrong], suite).aggregate
+    aggregate = metric.compute([*shown, *shown], [*right, *wrong], suite).aggregate
     labels = len(shown)
     weights = np.zeros((labels + 1, 2 * labels))
     weights[:, :labels] = list(counts.values())

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from edgetune.errors import RecipeError
 from edgetune.judging.metrics import classification, json_answers, length, likelihood, rouge, short_answers, speed
-from edgetune.judging.metrics.measure import Measure
+from edgetune.judging.metrics.metric import Metric
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.recipe.yaml_input import nearest
 
-MEASURES: dict[str, Measure] = {
-    measure.name: measure
-    for measure in (
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
         classification.ACCURACY,
         classification.MACRO_F1,
         classification.WEIGHTED_F1,
@@ -43,22 +43,22 @@ _MAIN = {
 """What a gate compares by default: the first of these that is measured."""
 
 
-def find_measures(names: Sequence[str], suite: Suite) -> tuple[Measure, ...]:
+def find_metrics(names: Sequence[str], suite: Suite) -> tuple[Metric, ...]:
     """The metrics of these names, in their order.
 
     Raises RecipeError for a name that there is not (with the nearest that there is), for a metric that the suite's task
     does not give answers for, and for json_schema without a schema.
     """
-    fitting = [name for name, measure in MEASURES.items() if suite.task in measure.tasks]
+    fitting = [name for name, metric in METRICS.items() if suite.task in metric.tasks]
     for name in names:
-        if name not in MEASURES:
+        if name not in METRICS:
             raise RecipeError(
                 f"there is no metric {name}{nearest(name, fitting)}; task {suite.task} has {', '.join(fitting)}",
                 where=suite.name,
             )
         if name not in fitting:
             raise RecipeError(
-                f"metric {name} is for task {' and '.join(MEASURES[name].tasks)}; task {suite.task} has "
+                f"metric {name} is for task {' and '.join(METRICS[name].tasks)}; task {suite.task} has "
                 f"{', '.join(fitting)}",
                 where=suite.name,
             )
@@ -66,10 +66,10 @@ def find_measures(names: Sequence[str], suite: Suite) -> tuple[Measure, ...]:
             raise RecipeError(
                 "metric json_schema needs a schema", where=suite.name, remedy="give one, or its file, as json_schema"
             )
-    return tuple(MEASURES[name] for name in names)
+    return tuple(METRICS[name] for name in names)
 
 
-def default_measures(suite: Suite, items: Sequence[Item]) -> tuple[str, ...]:
+def default_metrics(suite: Suite, items: Sequence[Item]) -> tuple[str, ...]:
     """What is measured where the suite names no metrics: what fits its task and its items.
 
     References are compared with where every item has some, and a JSON schema where there is one.
@@ -86,17 +86,17 @@ def default_measures(suite: Suite, items: Sequence[Item]) -> tuple[str, ...]:
     return (*names, "length_words")
 
 
-def main_measure(suite: Suite, items: Sequence[Item]) -> str:
+def main_metric(suite: Suite, items: Sequence[Item]) -> str:
     """The metric that a gate compares where the suite names none for it.
 
-    Of what is measured (the suite's metrics, or `default_measures`): accuracy; json_schema, json_valid or token_f1 for
+    Of what is measured (the suite's metrics, or `default_metrics`): accuracy; json_schema, json_valid or token_f1 for
     generate; rougeL for summarize; perplexity or bits_per_byte. Otherwise the first that tells better from worse and
     has a margin. Raises RecipeError where none does.
     """
-    measured = tuple(suite.metrics) or default_measures(suite, items)
-    known = find_measures(measured, suite)
-    usable = [measure.name for measure in known if measure.higher_is_better is not None]
-    usable = [name for name in usable if MEASURES[name].default_margin is not None]
+    measured = tuple(suite.metrics) or default_metrics(suite, items)
+    known = find_metrics(measured, suite)
+    usable = [metric.name for metric in known if metric.higher_is_better is not None]
+    usable = [name for name in usable if METRICS[name].default_margin is not None]
     for name in (*_MAIN[suite.task], *usable):
         if name in usable:
             return name

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from edgetune.errors import DataError
-from edgetune.judging.metrics.aggregates import measure_mean
-from edgetune.judging.metrics.measure import Measure, Measurement
+from edgetune.judging.metrics.aggregates import mean_metric
+from edgetune.judging.metrics.metric import Metric, MetricResult
 from edgetune.judging.metrics.short_answers import NO_REFERENCES
 from edgetune.judging.metrics.texts import texts_of
 from edgetune.judging.subjects.answer import Answer
@@ -21,8 +21,8 @@ _MOST_UNREAD = 0.5
 """A larger share of items whose references hold nothing that ROUGE reads: it would find any two models equal."""
 
 
-def _measure(name: RougeName) -> Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]:
-    def measure(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
+def _measure(name: RougeName) -> Callable[[Sequence[Item], Sequence[Answer], Suite], MetricResult]:
+    def compute(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
         pairs = [(text, item) for text, item in zip(texts_of(answers), items, strict=True) if item.references]
         if not pairs:
             raise DataError(NO_REFERENCES)
@@ -34,9 +34,9 @@ def _measure(name: RougeName) -> Callable[[Sequence[Item], Sequence[Answer], Sui
                 remedy="measure exact_match, or let a judge grade",
             )
         found = iter(_scores(tuple(text for text, _ in pairs), tuple(item.references for _, item in pairs), name))
-        return measure_mean([next(found) if item.references else None for item in items], NO_REFERENCES)
+        return mean_metric([next(found) if item.references else None for item in items], NO_REFERENCES)
 
-    return measure
+    return compute
 
 
 @lru_cache(maxsize=16)
@@ -46,14 +46,14 @@ def _scores(texts: tuple[str, ...], references: tuple[tuple[str, ...], ...], nam
 
 
 ROUGE = tuple(
-    Measure(
+    Metric(
         name,
         _TITLES[name],
         kind="score",
         unit="points",
         higher_is_better=True,
         default_margin=1.0,
-        measure=_measure(name),
+        compute=_measure(name),
         details_of_items=lambda items: rouge_settings([item.references for item in items]),
     )
     for name in ROUGE_NAMES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetune.judging.metrics.aggregates import measure_mean
-from edgetune.judging.metrics.measure import Measure, Measurement
+from edgetune.judging.metrics.aggregates import mean_metric
+from edgetune.judging.metrics.metric import Metric, MetricResult
 from edgetune.judging.metrics.texts import by_reference
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
@@ -19,32 +19,32 @@ NO_REFERENCES = "no item has a reference to compare answers with"
 _BEST = "the best of several"
 
 
-def _exact_match(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-    return measure_mean(by_reference(items, answers, lambda *pair: float(exact_match(*pair))), NO_REFERENCES)
+def _exact_match(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
+    return mean_metric(by_reference(items, answers, lambda *pair: float(exact_match(*pair))), NO_REFERENCES)
 
 
-def _token_f1(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-    return measure_mean(by_reference(items, answers, token_f1), NO_REFERENCES)
+def _token_f1(items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
+    return mean_metric(by_reference(items, answers, token_f1), NO_REFERENCES)
 
 
-EXACT_MATCH = Measure(
+EXACT_MATCH = Metric(
     "exact_match",
     "Exact match",
     kind="accuracy",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_exact_match,
+    compute=_exact_match,
     details={"normalization": NORMALIZATION, "references": _BEST},
 )
 
-TOKEN_F1 = Measure(
+TOKEN_F1 = Metric(
     "token_f1",
     "Token F1",
     kind="score",
     unit="share",
     higher_is_better=True,
     default_margin=0.02,
-    measure=_token_f1,
+    compute=_token_f1,
     details={"words": WORDS, "references": _BEST},
 )

@@ -41,7 +41,7 @@ def deciding_metrics(judgement: Judgement) -> tuple[str, ...]:
     verdict = judgement.verdict
     gated = [comparison.metric for comparison in verdict.comparisons] if verdict else []
     chosen = [name for name in gated if name == PREFERENCE or _has_values(judgement, name)]
-    others = [name for name in judgement.candidate.measures if _has_values(judgement, name)]
+    others = [name for name in judgement.candidate.metrics if _has_values(judgement, name)]
     return tuple(chosen or others[:1])
 
 
@@ -52,8 +52,8 @@ def values_by_item(judgement: Judgement, name: str) -> tuple[Values | None, Valu
         means = mean_preferences(judgement.preferences)
         now: Values = [means.get(item.id) for item in judgement.items]
         return [None if value is None else 0.0 for value in now], now
-    before = None if judgement.baseline is None else judgement.baseline.measures[name].values
-    return before, judgement.candidate.measures[name].values
+    before = None if judgement.baseline is None else judgement.baseline.metrics[name].values
+    return before, judgement.candidate.metrics[name].values
 
 
 def find_changes(judgement: Judgement) -> tuple[Change, ...]:
@@ -95,7 +95,7 @@ def _sides(judgement: Judgement) -> list[Evaluation]:
 
 
 def _has_values(judgement: Judgement, name: str) -> bool:
-    return all(name in side.measures and side.measures[name].values for side in _sides(judgement))
+    return all(name in side.metrics and side.metrics[name].values for side in _sides(judgement))
 
 
 def _sizes(judgement: Judgement, name: str) -> Values:

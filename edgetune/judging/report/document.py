@@ -12,7 +12,7 @@ from edgetune import __version__
 from edgetune.judging.gate.gate import explain
 from edgetune.judging.results.baseline import REPORT_FORMAT
 from edgetune.judging.results.endings import count_endings
-from edgetune.judging.results.judgement import Judgement
+from edgetune.judging.results.judgement import METRICS_KEY, Evaluation, Judgement
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -110,8 +110,11 @@ def _plain(value: Any) -> Any:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """A dataclass's fields by name, as they are."""
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    """A dataclass's fields by the names that they are written with, as they are."""
+    fields = {name: getattr(value, name) for name in value.__dataclass_fields__}
+    if not isinstance(value, Evaluation):
+        return fields
+    return {METRICS_KEY if name == "metrics" else name: member for name, member in fields.items()}
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_fields)

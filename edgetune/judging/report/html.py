@@ -21,7 +21,7 @@ from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import NO_VERDICT, explain
 from edgetune.judging.gate.wording import difference_text, percent, probability, value_text
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
-from edgetune.judging.report.matrices import Panel, panels_of, shown_columns
+from edgetune.judging.report.matrices import MatrixPanel, panels_of, shown_columns
 from edgetune.judging.report.metrics_table import label_rows, metrics_headings, metrics_rows
 from edgetune.judging.report.page_data import data_block, page_items
 from edgetune.judging.report.validity import judge_figures
@@ -142,7 +142,7 @@ def _facts(comparison: Comparison, several: int) -> str:
     return "; ".join([*parts, tested, f"interval: {comparison.interval_method}"])
 
 
-def _matrices(panels: list[Panel]) -> list[dict[str, Any]]:
+def _matrices(panels: list[MatrixPanel]) -> list[dict[str, Any]]:
     """Each matrix with the shade of every cell, from 0 to 10: its share of the items with that true label."""
     columns = shown_columns(panels) if panels else ()
     return [

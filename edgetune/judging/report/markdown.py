@@ -23,7 +23,7 @@ from edgetune.judging.report.changes import (
     values_by_item,
     worst_first,
 )
-from edgetune.judging.report.matrices import Panel, panels_of, shown_columns
+from edgetune.judging.report.matrices import MatrixPanel, panels_of, shown_columns
 from edgetune.judging.report.metrics_table import (
     item_value_text,
     label_rows,
@@ -128,7 +128,7 @@ def _labels(judgement: Judgement) -> list[str]:
     return [f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"]
 
 
-def _matrices(panels: list[Panel]) -> list[str]:
+def _matrices(panels: list[MatrixPanel]) -> list[str]:
     columns = shown_columns(panels)
     parts = []
     for panel in panels:

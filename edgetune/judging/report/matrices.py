@@ -10,24 +10,24 @@ from edgetune.metrics.classification import UNPARSED, ClassificationMetrics
 
 
 @dataclass(frozen=True)
-class Panel:
+class MatrixPanel:
     """One matrix and the title above it."""
 
     title: str
     metrics: ClassificationMetrics
 
 
-def panels_of(judgement: Judgement) -> list[Panel]:
+def panels_of(judgement: Judgement) -> list[MatrixPanel]:
     """A judgement's matrices in reading order: baseline, if there is one, then candidate. Without labels, none."""
     sides = (("baseline", judgement.baseline), ("candidate", judgement.candidate))
     return [
-        Panel(f"{role}: {evaluation.name}", evaluation.classification)
+        MatrixPanel(f"{role}: {evaluation.name}", evaluation.classification)
         for role, evaluation in sides
         if evaluation is not None and evaluation.classification is not None
     ]
 
 
-def shown_columns(panels: Sequence[Panel]) -> tuple[str, ...]:
+def shown_columns(panels: Sequence[MatrixPanel]) -> tuple[str, ...]:
     """The headings of the matrices' columns: the labels, and the unparsed column where any panel has such an item.
 
     All panels must have the same labels.

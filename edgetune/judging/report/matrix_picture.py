@@ -11,7 +11,7 @@ from typing import Any
 
 from edgetune.judging.gate.wording import percent
 from edgetune.judging.report.glyphs import Fonts, find_fonts
-from edgetune.judging.report.matrices import Panel, shown_columns
+from edgetune.judging.report.matrices import MatrixPanel, shown_columns
 
 _INK, _FAINT = "#1f2933", "#616e7c"
 _ROOMY_LABELS = 8
@@ -58,7 +58,7 @@ class _Layout:
         return _SLANT if max(map(len, self.columns)) > _SLANTED_FROM_CHARACTERS else 0
 
 
-def draw_matrices(panels: Sequence[Panel], file: Path) -> None:
+def draw_matrices(panels: Sequence[MatrixPanel], file: Path) -> None:
     """Write the panels' confusion matrices, left to right, to a PNG file.
 
     A cell holds its count and, where there is room, its share of the row (of the items with that true label), and is
@@ -97,7 +97,7 @@ def draw_matrices(panels: Sequence[Panel], file: Path) -> None:
         figure.savefig(file, format="png", dpi=_DOTS_PER_INCH, facecolor="white")
 
 
-def _draw_panel(axis: Any, panel: Panel, layout: _Layout) -> None:
+def _draw_panel(axis: Any, panel: MatrixPanel, layout: _Layout) -> None:
     import numpy as np
 
     metrics, columns = panel.metrics, layout.columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.gate.comparison import Comparison, Difference, Kind, Unit
+from edgetune.judging.gate.comparison import Comparison, Difference, Unit, ValueKind
 from edgetune.judging.gate.wording import (
     difference_text,
     megabytes,
@@ -15,7 +15,7 @@ from edgetune.judging.gate.wording import (
     value_range_text,
     value_text,
 )
-from edgetune.judging.metrics import MEASURES
+from edgetune.judging.metrics import METRICS
 from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.results.prepared import PREFERENCE
 from edgetune.judging.results.unanswered import unanswered_items
@@ -27,16 +27,16 @@ class MetricFacts:
     """How a metric is called and written, and which way is better (None: neither)."""
 
     title: str
-    kind: Kind
+    kind: ValueKind
     unit: Unit
     higher_is_better: bool | None
 
 
 def metric_facts(name: str) -> MetricFacts:
     """The facts of a metric by its name: of the registry, `preference`, or else a criterion of a rubric."""
-    if name in MEASURES:
-        measure = MEASURES[name]
-        return MetricFacts(measure.title, measure.kind, measure.unit, measure.higher_is_better)
+    if name in METRICS:
+        metric = METRICS[name]
+        return MetricFacts(metric.title, metric.kind, metric.unit, metric.higher_is_better)
     if name == PREFERENCE:
         return MetricFacts("Pairs won − lost", "score", "share", True)
     return MetricFacts(name.replace("_", " ").capitalize(), "score", "grade", True)
@@ -44,7 +44,7 @@ def metric_facts(name: str) -> MetricFacts:
 
 def is_judged(name: str) -> bool:
     """True for a metric that rests on a judge's verdicts."""
-    return name not in MEASURES
+    return name not in METRICS
 
 
 def item_value_text(value: float | None, name: str) -> str:
@@ -73,10 +73,10 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
     compared: dict[str, Comparison | Difference] = {one.metric: one for one in judgement.differences}
     compared |= {one.metric: one for one in comparisons}
     rows = []
-    for name in dict.fromkeys((*candidate.measures, *compared)):
+    for name in dict.fromkeys((*candidate.metrics, *compared)):
         rows += _metric_rows(name, evaluations, compared.get(name), judgement.confidence)
     if metrics := _classifications(judgement):
-        if "macro_f1" not in candidate.measures:
+        if "macro_f1" not in candidate.metrics:
             rows.append(_share_row("Macro-F1", [one.macro_f1 for one in metrics]))
         rows.append(["Unparsed items", *(f"{one.unparsed:,}" for one in metrics), *_blank(evaluations)])
     facts: list[tuple[str, Callable[[Evaluation], str]]] = [
@@ -135,7 +135,7 @@ def _metric_rows(
     name: str, evaluations: Sequence[Evaluation], comparison: Comparison | Difference | None, confidence: float
 ) -> list[list[str]]:
     facts = metric_facts(name)
-    measured = [evaluation.measures.get(name) for evaluation in evaluations]
+    measured = [evaluation.metrics.get(name) for evaluation in evaluations]
     values = [one.value for one in measured if one is not None]
     if comparison is not None:
         change = difference_text(comparison.difference, facts.unit)

@@ -33,7 +33,7 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
 
     Keys are short words, for they are repeated in every item. Texts hold no invisible characters (see `visible`).
     """
-    metrics = [name for name, measured in judgement.candidate.measures.items() if measured.values]
+    metrics = [name for name, measured in judgement.candidate.metrics.items() if measured.values]
     sides = [("candidate", judgement.candidate)]
     if judgement.baseline is not None:
         sides.insert(0, ("baseline", judgement.baseline))
@@ -87,8 +87,8 @@ class _Side:
 
     def __init__(self, role: str, evaluation: Evaluation, metrics: Sequence[str]) -> None:
         self.role, self.evaluation = role, evaluation
-        measures = evaluation.measures
-        self.values = [(name, measures[name].values if name in measures else ()) for name in metrics]
+        known = evaluation.metrics
+        self.values = [(name, known[name].values if name in known else ()) for name in metrics]
         self.grades: dict[str, list[Grade]] = defaultdict(list)
         for grade in evaluation.grades:
             self.grades[grade.item].append(grade)

@@ -14,7 +14,7 @@ from rich.text import Text
 from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import NO_VERDICT, Verdict
 from edgetune.judging.gate.wording import difference_text, percent, probability, range_text, size_text
-from edgetune.judging.report.matrices import Panel, shown_columns
+from edgetune.judging.report.matrices import MatrixPanel, shown_columns
 from edgetune.judging.report.metrics_table import label_rows, labels_to_look_at, metrics_headings, metrics_rows
 from edgetune.judging.report.validity import cost_text, judge_figures
 from edgetune.judging.results.judgement import Judgement
@@ -38,7 +38,7 @@ _COLORS = {
 }
 
 
-def render_matrices(panels: Sequence[Panel]) -> RenderableType:
+def render_matrices(panels: Sequence[MatrixPanel]) -> RenderableType:
     """Confusion matrices next to each other, below each other where the terminal is too narrow. At least one panel."""
     return _Matrices(panels)
 
@@ -46,7 +46,7 @@ def render_matrices(panels: Sequence[Panel]) -> RenderableType:
 class _Matrices:
     """The matrices where they fit into the terminal, or what is confused most in each of them: a cut number is none."""
 
-    def __init__(self, panels: Sequence[Panel]) -> None:
+    def __init__(self, panels: Sequence[MatrixPanel]) -> None:
         self._panels = panels
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -126,7 +126,7 @@ def _comparisons(comparisons: Sequence[Comparison]) -> RenderableType:
     return table
 
 
-def _matrix(panel: Panel, columns: Sequence[str]) -> Table:
+def _matrix(panel: MatrixPanel, columns: Sequence[str]) -> Table:
     """True labels down, predicted labels across; the diagonal, where both agree, is bold."""
     metrics, table = panel.metrics, _plain_table()
     table.add_column("", max_width=_LABEL_CHARACTERS)
@@ -146,7 +146,7 @@ def _matrix(panel: Panel, columns: Sequence[str]) -> Table:
     return table
 
 
-def _confusions(panel: Panel, columns: Sequence[str]) -> RenderableType:
+def _confusions(panel: MatrixPanel, columns: Sequence[str]) -> RenderableType:
     """What is confused most often."""
     table = _plain_table()
     for heading in ("true label", "predicted"):
@@ -165,7 +165,7 @@ def _confusions(panel: Panel, columns: Sequence[str]) -> RenderableType:
     return Group(_heading(panel), table, "")
 
 
-def _heading(panel: Panel) -> Text:
+def _heading(panel: MatrixPanel) -> Text:
     return Text.assemble((panel.title, "bold"), f"\naccuracy {percent(panel.metrics.accuracy)}")
 
 

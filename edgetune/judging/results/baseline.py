@@ -13,7 +13,7 @@ from edgetune import console
 from edgetune.errors import DataError
 from edgetune.judging.results.evaluate import read_again
 from edgetune.judging.results.judgement import Evaluation
-from edgetune.judging.results.prepared import LABEL_READING_PART, Question
+from edgetune.judging.results.prepared import LABEL_READING_PART, PreparedSuite
 from edgetune.judging.subjects.written import separated
 
 REPORT_FORMAT = "edgetune judge report 3"
@@ -34,7 +34,7 @@ def is_report(reference: str) -> bool:
         return b'"edgetune judge report' in file.read(200)
 
 
-def read_baseline(report: Path, question: Question) -> Evaluation:
+def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
     """The evaluation of the model that `report` judged, its labels read from its answers as they are read today.
 
     Of a report of the format before, the answers count: it comes without grades, which the judges give anew. Raises
@@ -53,7 +53,7 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
         field = ".".join(str(step) for step in problem.errors()[0]["loc"])
         raise DataError(f"the report is damaged at candidate.{field}", where=report, remedy=_REMEDY) from None
     read_anew = evaluation.kind != "outputs"  # which may have named labels beside its texts
-    hashes, recorded = question.hashes, document.get("hashes")
+    hashes, recorded = prepared.hashes, document.get("hashes")
     recorded = recorded if isinstance(recorded, dict) else {}
     different = [part for part in sorted({*hashes, *recorded}) if hashes.get(part) != recorded.get(part)]
     if read_anew:
@@ -64,11 +64,11 @@ def read_baseline(report: Path, question: Question) -> Evaluation:
             where=report,
             remedy="judge the baseline model again with this suite and these judges",
         )
-    if [answer.id for answer in evaluation.answers] != [item.id for item in question.items]:
+    if [answer.id for answer in evaluation.answers] != [item.id for item in prepared.items]:
         raise DataError("the report is damaged: its items are not the suite's", where=report, remedy=_REMEDY)
     if written_as == _EARLIER_FORMAT:
         evaluation = _from_earlier(evaluation, report)
-    answers = (read_again(answer, question.suite) if read_anew else separated(answer) for answer in evaluation.answers)
+    answers = (read_again(answer, prepared.suite) if read_anew else separated(answer) for answer in evaluation.answers)
     return replace(evaluation, answers=tuple(answers))
 
 

@@ -13,11 +13,11 @@ from edgetune import __version__, console
 from edgetune.errors import EdgetuneError
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
-from edgetune.judging.metrics import MEASURES, find_measures
+from edgetune.judging.metrics import METRICS, find_metrics
 from edgetune.judging.metrics.classification import confusion_of
 from edgetune.judging.metrics.estimate import measured, measured_mean
-from edgetune.judging.results.judgement import Evaluation, Measured
-from edgetune.judging.results.prepared import Question
+from edgetune.judging.results.judgement import Evaluation, MetricValue
+from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.subjects.answer import IN_REASONING, Answer
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.subjects.written import separated
@@ -44,13 +44,13 @@ RESUMED_SECONDS = 3600.0
 _ANSWER = TypeAdapter(Answer)
 
 
-def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) -> Evaluation:
+def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | None) -> Evaluation:
     """Ask a model every item, with progress on stderr, and measure its answers.
 
     Answers that the cache knows are not asked for again; each new one is remembered as soon as it is there, so that an
     interrupted evaluation goes on where it stopped. Raises ModelError, NumericalError and what a kind of model raises.
     """
-    suite, items = question.suite, question.items
+    suite, items = prepared.suite, prepared.items
     fingerprint = subject.fingerprint  # before its files are opened: they may be changed while it answers
     answers = ask_subject(suite, items, subject, cache)
     answered = [answer for answer in answers if answer.unanswered is None]
@@ -62,33 +62,33 @@ def evaluate(question: Question, subject: Subject, cache: AnswerCache | None) ->
         size_bytes=subject.size_bytes,
         seconds=sum(taken) if len(taken) == len(answered) else None,
         answers=answers,
-        measures=measure_answers(question, answers),
+        metrics=compute_metrics(prepared, answers),
         classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
     )
 
 
-def measure_again(question: Question, stored: Evaluation) -> Evaluation:
+def measure_again(prepared: PreparedSuite, stored: Evaluation) -> Evaluation:
     """An evaluation of the past with the metrics of the present suite, which may be other ones."""
-    suite, answers = question.suite, stored.answers
+    suite, answers = prepared.suite, stored.answers
     evaluation = replace(
         stored,
-        measures=measure_answers(question, answers),
-        classification=confusion_of(question.items, answers, suite) if suite.task == "classify" else None,
+        metrics=compute_metrics(prepared, answers),
+        classification=confusion_of(prepared.items, answers, suite) if suite.task == "classify" else None,
     )
-    return with_grades(question, evaluation, stored.grades)
+    return with_grades(prepared, evaluation, stored.grades)
 
 
-def with_grades(question: Question, evaluation: Evaluation, grades: tuple[Grade, ...]) -> Evaluation:
+def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[Grade, ...]) -> Evaluation:
     """The evaluation with its judged criteria among its metrics."""
     by_item = mean_scores(grades)
-    confidence = 1 - question.suite.gate.alpha
+    confidence = 1 - prepared.suite.gate.alpha
     criteria = {}
-    for name in question.criteria:
-        values = [by_item.get(item.id, {}).get(name) for item in question.items]
-        mean = measured_mean(values, question.items, "grade", confidence)
+    for name in prepared.criteria:
+        values = [by_item.get(item.id, {}).get(name) for item in prepared.items]
+        mean = measured_mean(values, prepared.items, "grade", confidence)
         if mean is not None:
             criteria[name] = mean
-    return replace(evaluation, measures={**evaluation.measures, **criteria}, grades=grades)
+    return replace(evaluation, metrics={**evaluation.metrics, **criteria}, grades=grades)
 
 
 def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
@@ -144,15 +144,15 @@ def read_again(answer: Answer, suite: Suite) -> Answer:
     return replace(answer, predicted=parse_label(answer.text, suite.labels))
 
 
-def forget_answers(question: Question, evaluation: Evaluation, cache: AnswerCache | None) -> None:
+def forget_answers(prepared: PreparedSuite, evaluation: Evaluation, cache: AnswerCache | None) -> None:
     """Forget what an endpoint answered, once the judgement is done.
 
     Until then its answers are kept for the case of an interrupt; but nobody knows whether the same weights are behind
     its address tomorrow, and old answers would hide a regression.
     """
     if cache is not None and evaluation.kind == "endpoint":
-        suite, fingerprint = question.suite, evaluation.fingerprint
-        cache.forget(answer_key(suite, item, evaluation.kind, fingerprint, {}) for item in question.items)
+        suite, fingerprint = prepared.suite, evaluation.fingerprint
+        cache.forget(answer_key(suite, item, evaluation.kind, fingerprint, {}) for item in prepared.items)
 
 
 def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str, runtime: Mapping[str, str]) -> str:
@@ -199,14 +199,14 @@ def _is_its_own(answer: Answer, kind: str) -> bool:
     return any(made is not None for made in (answer.text, answer.predicted, answer.nll_nats))
 
 
-def measure_answers(question: Question, answers: Sequence[Answer]) -> dict[str, Measured]:
+def compute_metrics(prepared: PreparedSuite, answers: Sequence[Answer]) -> dict[str, MetricValue]:
     """Each metric of the answers with its interval, by name; how fast they came among them, where that was measured."""
-    suite, items = question.suite, question.items
+    suite, items = prepared.suite, prepared.items
     timed = all(answer.tokens_per_second is not None for answer in answers)
-    speed = [name for name in SPEED if timed and not suite.metrics and suite.task in MEASURES[name].tasks]
+    speed = [name for name in SPEED if timed and not suite.metrics and suite.task in METRICS[name].tasks]
     return {
-        measure.name: measured(measure, items, answers, suite, 1 - suite.gate.alpha)
-        for measure in find_measures([*question.measures, *speed], suite)
+        metric.name: measured(metric, items, answers, suite, 1 - suite.gate.alpha)
+        for metric in find_metrics([*prepared.metrics, *speed], suite)
     }
 
 

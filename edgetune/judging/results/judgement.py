@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from edgetune.judging.gate.comparison import Difference, Outcome
 from edgetune.judging.gate.gate import Verdict
@@ -22,7 +24,7 @@ Inconclusive = Literal["fail", "warn", "pass"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricValue:
     """One metric of one model: over all items, with its interval where there is one, and item by item.
 
     `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
@@ -33,6 +35,9 @@ class Measured:
     interval: Interval | None
     values: tuple[float | None, ...]
 
+
+METRICS_KEY = "measures"
+"""What `metrics` are called in report.json, whose readers know them by this name."""
 
 KNOWN_BY_FILES = ("gguf", "run", "folder")
 """Kinds of models whose fingerprint covers everything that shapes an answer."""
@@ -52,7 +57,7 @@ class Evaluation:
     size_bytes: int | None
     seconds: float | None
     answers: tuple[Answer, ...]
-    measures: dict[str, Measured]
+    metrics: Annotated[dict[str, MetricValue], Field(validation_alias=METRICS_KEY)]
     """By name, in the order of the suite: task metrics first, then judged criteria."""
     classification: ClassificationMetrics | None = None
     grades: tuple[Grade, ...] = ()
@@ -107,7 +112,7 @@ class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
     `hashes` names by SHA-256 what shaped the results: the suite's settings, its data, rubric and judges. `created` is
-    the time in UTC (ISO 8601). `measure_titles` etc. come from the registry of measures.
+    the time in UTC (ISO 8601). Titles and units come from the registry of metrics.
     """
 
     suite: Suite

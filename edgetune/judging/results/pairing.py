@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from edgetune.errors import DataError
 from edgetune.judging.gate.comparison import Aggregate, Difference, Pairing
-from edgetune.judging.metrics import MEASURES, same_tokens
-from edgetune.judging.metrics.measure import Measure
+from edgetune.judging.metrics import METRICS, same_tokens
+from edgetune.judging.metrics.metric import Metric
 from edgetune.judging.metrics.rare_labels import largest_weight
 from edgetune.judging.results.judgement import Evaluation
-from edgetune.judging.results.prepared import PREFERENCE, Question
+from edgetune.judging.results.prepared import PREFERENCE, PreparedSuite
 from edgetune.judging.results.unanswered import unanswered_items
 from edgetune.judging.statistics.evidence import measure_difference
 from edgetune.judging.suites.items import Item
@@ -27,7 +27,7 @@ PREFERENCE_MARGIN = 0.1
 
 
 def pair_metrics(
-    question: Question, candidate: Evaluation, baseline: Evaluation, preferences: Mapping[str, float]
+    prepared: PreparedSuite, candidate: Evaluation, baseline: Evaluation, preferences: Mapping[str, float]
 ) -> tuple[Pairing, ...]:
     """One pairing for each metric of the gate. `preferences` are the mean ones, by item.
 
@@ -38,19 +38,19 @@ def pair_metrics(
     baseline = _without_values(baseline, refused)
     preferences = {item: value for item, value in preferences.items() if item not in refused}
     pairings = []
-    for metric in question.gated:
+    for metric in prepared.gated:
         if metric == PREFERENCE:
-            pairing = _pair_preferences(question, preferences)
-        elif metric in MEASURES:
-            pairing = _pair_measure(question, metric, candidate, baseline)
+            pairing = _pair_preferences(prepared, preferences)
+        elif metric in METRICS:
+            pairing = _pair_task_metric(prepared, metric, candidate, baseline)
         else:
-            pairing = _pair_criterion(question, metric, candidate, baseline)
+            pairing = _pair_criterion(prepared, metric, candidate, baseline)
         if independent_units(pairing.items, pairing.clusters) >= 2:
             pairings.append(pairing)
     return tuple(pairings)
 
 
-def measure_differences(question: Question, candidate: Evaluation, baseline: Evaluation) -> tuple[Difference, ...]:
+def measure_differences(prepared: PreparedSuite, candidate: Evaluation, baseline: Evaluation) -> tuple[Difference, ...]:
     """The differences of the metrics that both sides have and the gate does not compare, each with its interval.
 
     Items are left out as `pair_metrics` does. A metric that fewer than 2 items (or clusters) have on both sides is left
@@ -58,15 +58,15 @@ def measure_differences(question: Question, candidate: Evaluation, baseline: Eva
     """
     baseline = _without_values(baseline, unanswered_items(baseline))
     differences = []
-    for metric in candidate.measures:
-        if metric in question.gated or metric not in baseline.measures:
+    for metric in candidate.metrics:
+        if metric in prepared.gated or metric not in baseline.metrics:
             continue
         if metric == "perplexity" and not _same_tokens(candidate, baseline):
             continue
-        pair = _pair_measure if metric in MEASURES else _pair_criterion
-        pairing = pair(question, metric, candidate, baseline)
+        pair = _pair_task_metric if metric in METRICS else _pair_criterion
+        pairing = pair(prepared, metric, candidate, baseline)
         if independent_units(pairing.items, pairing.clusters) >= 2:
-            differences.append(measure_difference(pairing, 1 - question.suite.gate.alpha))
+            differences.append(measure_difference(pairing, 1 - prepared.suite.gate.alpha))
     return tuple(differences)
 
 
@@ -83,11 +83,11 @@ def _without_values(evaluation: Evaluation, items: Set[str]) -> Evaluation:
     if not items:
         return evaluation
     places = [answer.id in items for answer in evaluation.answers]
-    measures = {
+    metrics = {
         name: replace(one, values=tuple(None if out else value for value, out in zip(one.values, places, strict=False)))
-        for name, one in evaluation.measures.items()
+        for name, one in evaluation.metrics.items()
     }
-    return replace(evaluation, measures=measures)
+    return replace(evaluation, metrics=metrics)
 
 
 def independent_units(items: int, clusters: Sequence[str] | None) -> int:
@@ -95,57 +95,57 @@ def independent_units(items: int, clusters: Sequence[str] | None) -> int:
     return items if clusters is None else len(set(clusters))
 
 
-def _pair_measure(question: Question, metric: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
-    suite, items, measure = question.suite, question.items, MEASURES[metric]
-    margin = suite.gate.margin_of(metric) if metric in question.gated else None
+def _pair_task_metric(prepared: PreparedSuite, name: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
+    suite, items, metric = prepared.suite, prepared.items, METRICS[name]
+    margin = suite.gate.margin_of(name) if name in prepared.gated else None
     empty = Pairing(
-        metric,
-        measure.title,
-        measure.kind,
-        measure.unit,
-        measure.higher_is_better is not False,
-        (measure.default_margin or 0.0) if margin is None else margin,
+        name,
+        metric.title,
+        metric.kind,
+        metric.unit,
+        metric.higher_is_better is not False,
+        (metric.default_margin or 0.0) if margin is None else margin,
         items=0,
     )
-    ours, theirs = candidate.measures[metric].values, baseline.measures[metric].values
-    if measure.kind == "aggregate":
+    ours, theirs = candidate.metrics[name].values, baseline.metrics[name].values
+    if metric.kind == "aggregate":
         # A metric that exists only over all items has no values by item.
         kept = _with_both(ours, theirs) if ours and theirs else range(len(items))
         kept = [place for place in kept if baseline.answers[place].unanswered is None]
         return replace(
             empty,
             items=len(kept),
-            candidate_aggregate=_aggregate(question, measure, candidate, kept),
-            baseline_aggregate=_aggregate(question, measure, baseline, kept),
+            candidate_aggregate=_aggregate(prepared, metric, candidate, kept),
+            baseline_aggregate=_aggregate(prepared, metric, baseline, kept),
             clusters=clusters_of([items[place] for place in kept]),
-            item_weight=largest_weight(measure, [items[place] for place in kept], suite),
+            item_weight=largest_weight(metric, [items[place] for place in kept], suite),
         )
     return _paired(empty, items, ours, theirs)
 
 
-def _aggregate(question: Question, measure: Measure, evaluation: Evaluation, kept: Sequence[int]) -> Aggregate:
+def _aggregate(prepared: PreparedSuite, metric: Metric, evaluation: Evaluation, kept: Sequence[int]) -> Aggregate:
     """How a metric of some of the items follows from how often each of them counts."""
-    items = [question.items[place] for place in kept]
+    items = [prepared.items[place] for place in kept]
     answers = [evaluation.answers[place] for place in kept]
-    return measure.measure(items, answers, question.suite).aggregate
+    return metric.compute(items, answers, prepared.suite).aggregate
 
 
-def _pair_criterion(question: Question, name: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
-    margin = question.suite.gate.margin_of(name)
+def _pair_criterion(prepared: PreparedSuite, name: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
+    margin = prepared.suite.gate.margin_of(name)
     margin, title = GRADE_MARGIN if margin is None else margin, name.replace("_", " ").capitalize()
     empty = Pairing(name, title, "score", "grade", True, margin, items=0)
-    none = (None,) * len(question.items)
-    ours, theirs = (side.measures[name].values if name in side.measures else none for side in (candidate, baseline))
-    return _paired(empty, question.items, ours, theirs)
+    none = (None,) * len(prepared.items)
+    ours, theirs = (side.metrics[name].values if name in side.metrics else none for side in (candidate, baseline))
+    return _paired(empty, prepared.items, ours, theirs)
 
 
-def _pair_preferences(question: Question, preferences: Mapping[str, float]) -> Pairing:
-    margin = question.suite.gate.margin_of(PREFERENCE)
+def _pair_preferences(prepared: PreparedSuite, preferences: Mapping[str, float]) -> Pairing:
+    margin = prepared.suite.gate.margin_of(PREFERENCE)
     empty = Pairing(
         PREFERENCE, "Pairs won − lost", "score", "share", True, PREFERENCE_MARGIN if margin is None else margin, items=0
     )
-    won = [preferences.get(item.id) for item in question.items]
-    return _paired(empty, question.items, won, [None if value is None else 0.0 for value in won])
+    won = [preferences.get(item.id) for item in prepared.items]
+    return _paired(empty, prepared.items, won, [None if value is None else 0.0 for value in won])
 
 
 def _paired(

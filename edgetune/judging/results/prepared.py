@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgetune.errors import DataError, RecipeError, UsageError
 from edgetune.judging.grading.prompt import PROMPT_VERSION
-from edgetune.judging.metrics import MEASURES, default_measures, find_measures, main_measure
+from edgetune.judging.metrics import METRICS, default_metrics, find_metrics, main_metric
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item, hash_items, read_items
 from edgetune.judging.suites.judge_file import Judge, judge_hash, load_judge
@@ -24,14 +24,14 @@ PREFERENCE = "preference"
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of every model. `measures` are the names of the task's metrics that are computed."""
+class PreparedSuite:
+    """What is asked of every model. `metrics` are the names of the task's metrics that are computed."""
 
     suite: Suite
     items: tuple[Item, ...]
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     gated: tuple[str, ...]
-    """The metrics that the gate compares: names of measures, of the rubric's criteria, or `preference`."""
+    """The metrics that the gate compares: names of task metrics, of the rubric's criteria, or `preference`."""
     rubric: Rubric | None
     judges: tuple[Judge, ...]
 
@@ -54,7 +54,7 @@ class Question:
         return tuple(self.rubric.criteria)
 
 
-def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) -> Question:
+def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) -> PreparedSuite:
     """Read the data, find the metrics, and load rubric and judges; `judges` stand in for the suite's own.
 
     Where models are `compared`, the gate needs a metric, and only then.
@@ -78,23 +78,23 @@ def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) 
     if len({judge.name for judge in loaded}) != len(loaded):
         raise UsageError("two judges of the panel have the same name", remedy="give each a name of its own")
     judged = _judged_metrics(suite, rubric)
-    measures = tuple(suite.metrics) or default_measures(suite, items)
-    gated = suite.gate.metrics or judged or ((main_measure(suite, items),) if compared else ())
+    metrics = tuple(suite.metrics) or default_metrics(suite, items)
+    gated = suite.gate.metrics or judged or ((main_metric(suite, items),) if compared else ())
     _check_gated(suite, gated, judged)
-    measures += tuple(metric for metric in gated if metric not in judged and metric not in measures)
-    find_measures(measures, suite)
-    return Question(suite, items, measures, gated, rubric, loaded)
+    metrics += tuple(metric for metric in gated if metric not in judged and metric not in metrics)
+    find_metrics(metrics, suite)
+    return PreparedSuite(suite, items, metrics, gated, rubric, loaded)
 
 
-def check_comparable(question: Question) -> None:
+def check_comparable(prepared: PreparedSuite) -> None:
     """Raise DataError where there are too few items, or clusters, for a comparison."""
-    what, count = "item", len(question.items)
-    if question.suite.cluster is not None:
-        what, count = f"cluster (column {question.suite.cluster})", len({item.cluster for item in question.items})
+    what, count = "item", len(prepared.items)
+    if prepared.suite.cluster is not None:
+        what, count = f"cluster (column {prepared.suite.cluster})", len({item.cluster for item in prepared.items})
     if count < 2:
         raise DataError(
-            f"suite {question.suite.name} has {count} {what}, and a comparison needs at least 2",
-            where=question.suite.data[0].source,
+            f"suite {prepared.suite.name} has {count} {what}, and a comparison needs at least 2",
+            where=prepared.suite.data[0].source,
         )
 
 
@@ -106,7 +106,7 @@ def _judged_metrics(suite: Suite, rubric: Rubric | None) -> tuple[str, ...]:
 
 def _check_gated(suite: Suite, gated: Sequence[str], judged: Sequence[str]) -> None:
     """Raise RecipeError for a metric that the gate cannot compare."""
-    known = [*judged, *(name for name, measure in MEASURES.items() if measure.default_margin is not None)]
+    known = [*judged, *(name for name, metric in METRICS.items() if metric.default_margin is not None)]
     for metric in gated:
         if metric not in known:
             raise RecipeError(
@@ -115,7 +115,7 @@ def _check_gated(suite: Suite, gated: Sequence[str], judged: Sequence[str]) -> N
                 where=f"suite {suite.name}",
             )
         margin = suite.gate.margin_of(metric)
-        unit = MEASURES[metric].unit if metric in MEASURES else "grade" if metric != PREFERENCE else "share"
+        unit = METRICS[metric].unit if metric in METRICS else "grade" if metric != PREFERENCE else "share"
         if unit == "share" and margin is not None and margin >= 1:
             raise RecipeError(
                 f"gate.margin is {margin:g}, and {metric} is a share; it must be less than 1 (0.02 is 2 points)",

@@ -23,7 +23,7 @@ from edgetune.judging.statistics.bootstrap import (
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval, hull
-from edgetune.judging.statistics.scores import measure_mean, t_interval, too_few_differ
+from edgetune.judging.statistics.scores import mean_metric, t_interval, too_few_differ
 from edgetune.judging.statistics.sign_flip import sign_flip_p
 from edgetune.judging.statistics.sums import resample_together
 
@@ -123,7 +123,7 @@ def _weigh_accuracies(
     else:
         sums = cluster_sums(differences, number_clusters(clusters, counts.items))
         p_value, test = sign_flip_p(sums, mid=True), "sign-flip test of clusters, mid-p"
-        robust = measure_mean(differences, clusters)
+        robust = mean_metric(differences, clusters)
         units, degrees = robust.units, robust.degrees
         standard_error = max(standard_error, robust.standard_error)
         expected_error = max(expected_error, robust.standard_error)
@@ -153,7 +153,7 @@ def _weigh_scores(
     pairing: Pairing, candidate: NDArray[np.float64], baseline: NDArray[np.float64], confidence: float
 ) -> Evidence:
     differences, clusters = drop_rounding(candidate - baseline), pairing.clusters
-    mean = measure_mean(differences, clusters)
+    mean = mean_metric(differences, clusters)
     step = max(_step(pairing.unit, candidate, baseline), float(np.abs(differences).max()))
     sums = cluster_sums(differences, number_clusters(clusters, pairing.items))
     few = too_few_differ(int(np.count_nonzero(sums)), 1 - confidence)
@@ -214,7 +214,7 @@ def _interval_of_means(pairing: Pairing, differences: NDArray[np.float64], step:
     reach, clusters = scale_length(pairing.unit), pairing.clusters
     if reach is not None:
         return bounded_interval(differences, -reach, reach, clusters, confidence)
-    mean = measure_mean(differences, clusters)
+    mean = mean_metric(differences, clusters)
     student = t_interval(mean, confidence)
     sums = cluster_sums(differences, number_clusters(clusters, differences.size))
     if not too_few_differ(int(np.count_nonzero(sums)), 1 - confidence):

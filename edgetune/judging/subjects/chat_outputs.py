@@ -49,7 +49,7 @@ _FILTERED = ("content_filter", "content_policy_violation", "responsible_ai_polic
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenOutput:
     """What a model wrote, why it ended where that is said, and the reasoning that stands apart from it."""
 
     text: str
@@ -77,7 +77,7 @@ def _unpack(row: Row, output_columns: Sequence[str]) -> Row:
     return Row(row.where, {**row.values, "id": row.values["custom_id"]}) if "custom_id" in row.values else row
 
 
-def _with_text(values: Mapping[str, Any], column: str, written: Written) -> dict[str, Any]:
+def _with_text(values: Mapping[str, Any], column: str, written: WrittenOutput) -> dict[str, Any]:
     kept = {name: value for name, value in values.items() if name != column}
     if column == "choices" and "object" in values:
         kept.pop("id", None)  # the completion's own, and no item's
@@ -102,7 +102,7 @@ def _parsed(value: Any) -> Any:
     return value
 
 
-def _read(value: Any, where: str) -> Written | None:
+def _read(value: Any, where: str) -> WrittenOutput | None:
     """The text that a conversation, message or completion holds; None for what is none of them."""
     if isinstance(value, list):
         return _of_list(value, where)
@@ -118,7 +118,7 @@ def _read(value: Any, where: str) -> Written | None:
     content = next((name for name in _CONTENT if name in value), None)
     if content is None:
         return None
-    return Written(_content(value[content], value, where), _finish(value), given_reasoning(value))
+    return WrittenOutput(_content(value[content], value, where), _finish(value), given_reasoning(value))
 
 
 def _problem(value: Mapping[str, Any]) -> Any:
@@ -130,7 +130,7 @@ def _problem(value: Mapping[str, Any]) -> Any:
     return value["type"] if value.get("type") in _UNFINISHED else None
 
 
-def _of_list(values: Sequence[Any], where: str) -> Written | None:
+def _of_list(values: Sequence[Any], where: str) -> WrittenOutput | None:
     """The last message of a conversation, or the first of several completions."""
     if not values or not all(isinstance(value, dict) for value in values):
         return None
@@ -171,11 +171,11 @@ def _finish(value: Mapping[str, Any]) -> str | None:
     return _FINISHED.get(str(reason).lower(), str(reason).lower()) if reason else None
 
 
-def _failed(problem: Any, where: str) -> Written:
+def _failed(problem: Any, where: str) -> WrittenOutput:
     """An empty output for a prompt that a content filter refused. Raises DataError for any other failure."""
     text = problem if isinstance(problem, str) else json.dumps(problem, ensure_ascii=False)
     if any(code in text for code in _FILTERED):
-        return Written("", "content_filter")
+        return WrittenOutput("", "content_filter")
     raise DataError(
         f"the request of this row has failed ({shown(text)[1:-1]})",
         where=where,

@@ -16,11 +16,11 @@ from edgetune.judging.suites.identity import hash_gguf, hash_value, versions_of
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.models.config import read_config
-from edgetune.models.families import Kind, kind_of
+from edgetune.models.families import ModelKind, kind_of
 from edgetune.models.load import device_name, resolve_dtype
 from edgetune.recipe.schema import Base
 from edgetune.recipe.yaml_input import read_mapping
-from edgetune.weights.source import Source, resolve_source
+from edgetune.weights.source import ModelSource, resolve_source
 
 if TYPE_CHECKING:
     from edgetune.judging.subjects.torch_model import TorchModel
@@ -36,12 +36,12 @@ class FolderSubject:
 
     size_bytes = None
 
-    def __init__(self, source: Source, reference: str) -> None:
+    def __init__(self, source: ModelSource, reference: str) -> None:
         self.reference = reference
         self.kind = "folder" if source.recipe is None else "run"
         self._source = source
         self._config = read_config(source.base)
-        self._family: Kind = kind_of(self._config.model_type)
+        self._family: ModelKind = kind_of(self._config.model_type)
         self._recipe = {} if source.recipe is None else read_mapping(source.recipe)
         self._model: TorchModel | None = None
 

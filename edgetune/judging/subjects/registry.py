@@ -12,7 +12,7 @@ from edgetune.judging.subjects.subject import Subject
 
 
 @dataclass(frozen=True)
-class Kind:
+class SubjectKind:
     """One kind of model under test: which references it takes, and how one is opened (with so many CPU threads)."""
 
     recognizes: Callable[[str], bool]
@@ -20,10 +20,10 @@ class Kind:
 
 
 KINDS = (
-    Kind(endpoint.recognizes, lambda reference, _threads: endpoint.open_endpoint(reference)),
-    Kind(outputs_file.recognizes, lambda reference, _threads: outputs_file.open_outputs(reference)),
-    Kind(gguf.recognizes, lambda reference, threads: gguf.open_gguf(reference, threads=threads)),
-    Kind(folder.recognizes, lambda reference, _threads: folder.open_folder(reference)),
+    SubjectKind(endpoint.recognizes, lambda reference, _threads: endpoint.open_endpoint(reference)),
+    SubjectKind(outputs_file.recognizes, lambda reference, _threads: outputs_file.open_outputs(reference)),
+    SubjectKind(gguf.recognizes, lambda reference, threads: gguf.open_gguf(reference, threads=threads)),
+    SubjectKind(folder.recognizes, lambda reference, _threads: folder.open_folder(reference)),
 )
 """The first kind that recognizes a reference opens it."""
 

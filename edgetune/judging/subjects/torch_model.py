@@ -18,7 +18,7 @@ from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
-from edgetune.models.families import Kind
+from edgetune.models.families import ModelKind
 from edgetune.models.load import resolve_dtype
 from edgetune.training.objectives.adapted import on_device_of
 from edgetune.training.objectives.classification_head import ClassificationHead
@@ -26,7 +26,7 @@ from edgetune.training.objectives.language_model import LanguageModel
 from edgetune.training.objectives.objective import Exam, Objective
 from edgetune.training.objectives.rest import at_rest
 from edgetune.training.objectives.seq2seq import Seq2Seq
-from edgetune.weights.source import Source
+from edgetune.weights.source import ModelSource
 from edgetune.weights.whole_model import load_adapted
 
 LONGEST_TOKENS = 4096
@@ -44,7 +44,7 @@ class TorchModel:
 
     model: Any
     tokenizer: Any
-    family: Kind
+    family: ModelKind
     head_labels: tuple[str, ...]
     longest_tokens: int
     where: str
@@ -52,8 +52,8 @@ class TorchModel:
     @classmethod
     def load(
         cls,
-        source: Source,
-        family: Kind,
+        source: ModelSource,
+        family: ModelKind,
         *,
         settings: Mapping[str, Any],
         head_labels: tuple[str, ...],

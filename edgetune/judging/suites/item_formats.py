@@ -18,7 +18,7 @@ from edgetune.recipe.yaml_input import nearest
 
 
 @dataclass(frozen=True)
-class Question:
+class RowQuestion:
     """What a row asks, and what is right; the fields are those of an item."""
 
     text: str
@@ -34,7 +34,7 @@ _TURNS = {"messages": ("messages", "role", "content"), "sharegpt": ("conversatio
 """Of the formats that hold conversations: the column, and the keys of a turn's role and text."""
 
 
-def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], Question | None]:
+def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQuestion | None]:
     """What reads the rows of one of the suite's sources; None for a row that the label map leaves out.
 
     classify and summarize fill the suite's prompt, by default the text by itself, as in training. generate asks what
@@ -69,32 +69,32 @@ def _data_of(suite: Suite) -> Data:
     return Data(train=list(trained), labels=suite.labels, prompt=suite.prompt)
 
 
-def _labelled(example: Example | None) -> Question | None:
+def _labelled(example: Example | None) -> RowQuestion | None:
     if example is None:
         return None
     assert example.source is not None
-    return Question(example.source.text, example.messages[:-1], gold=example.answer)
+    return RowQuestion(example.source.text, example.messages[:-1], gold=example.answer)
 
 
-def _summarized(example: Example | None) -> Question:
+def _summarized(example: Example | None) -> RowQuestion:
     assert example is not None
     assert example.source is not None
     references = tuple(check_unicode(text, "summary", example.where) for text in example.references)
-    return Question(example.source.text, example.messages[:-1], references=references)
+    return RowQuestion(example.source.text, example.messages[:-1], references=references)
 
 
-def _asked(example: Example | None) -> Question:
+def _asked(example: Example | None) -> RowQuestion:
     assert example is not None
     asked = _plain(example)
     last = next(message.content for message in reversed(asked) if message.role == "user")
     _check_not_empty(last, "the question", example.where)
-    return Question(last, asked, references=(example.answer,) if example.answer else ())
+    return RowQuestion(last, asked, references=(example.answer,) if example.answer else ())
 
 
-def _scored(example: Example | None) -> Question:
+def _scored(example: Example | None) -> RowQuestion:
     assert example is not None
     _check_not_empty(example.answer, "the text that is scored", example.where)
-    return Question(example.answer, _plain(example))
+    return RowQuestion(example.answer, _plain(example))
 
 
 def _plain(example: Example) -> tuple[Message, ...]:
@@ -122,12 +122,12 @@ def _answered(row: Row, source: SuiteSource) -> Row:
     return Row(row.where, {**row.values, name: [*turns, {role_key: "assistant", text_key: ""}]})
 
 
-def _read_prompt(row: Row, source: SuiteSource) -> Question:
+def _read_prompt(row: Row, source: SuiteSource) -> RowQuestion:
     prompt = to_text(_value(row, source, "prompt"), "prompt", row.where)
     _check_not_empty(prompt, "prompt", row.where)
     system = _value(row, source, "system", optional=True)
     before = (Message("system", to_text(system, "system", row.where)),) if system else ()
-    return Question(prompt, (*before, Message("user", prompt)), references=_references(row, source))
+    return RowQuestion(prompt, (*before, Message("user", prompt)), references=_references(row, source))
 
 
 def _references(row: Row, source: SuiteSource) -> tuple[str, ...]:
@@ -144,10 +144,10 @@ def _references(row: Row, source: SuiteSource) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _read_text(row: Row, source: SuiteSource) -> Question:
+def _read_text(row: Row, source: SuiteSource) -> RowQuestion:
     text = to_text(_value(row, source, "text"), "text", row.where)
     _check_not_empty(text, "text", row.where)
-    return Question(text, ())
+    return RowQuestion(text, ())
 
 
 def _value(row: Row, source: SuiteSource, column: str, *, optional: bool = False) -> Any:

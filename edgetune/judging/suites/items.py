@@ -13,7 +13,7 @@ from edgetune.data.example import Message
 from edgetune.data.read import Row, read_rows
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.suites.identity import hash_value
-from edgetune.judging.suites.item_formats import Question, check_items, missing_column, question_reader
+from edgetune.judging.suites.item_formats import RowQuestion, check_items, missing_column, question_reader
 from edgetune.judging.suites.suite import Suite, SuiteSource
 
 DEFAULT_ID_COLUMN = "id"
@@ -104,7 +104,7 @@ def name_of(value: Any, column: str, where: str) -> str:
     return name
 
 
-def _questions(suite: Suite, source: SuiteSource) -> Iterator[tuple[Row, Question]]:
+def _questions(suite: Suite, source: SuiteSource) -> Iterator[tuple[Row, RowQuestion]]:
     if source.weight != 1.0:
         raise RecipeError(
             f"weight is {source.weight}, but every item of a suite counts once",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
-from edgetune.models.methods.subject import Subject
+from edgetune.models.methods.adapted_model import AdaptedModel
 from edgetune.recipe.methods import AdaLora
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _TINIT_SHARE, _TFINAL_SHARE = 10, 30
 _STATE, _PATTERN = "rank_allocator.safetensors", "rank_pattern.json"
 
 
-def adalora(method: AdaLora, subject: Subject) -> AdaLoraConfig:
+def adalora(method: AdaLora, subject: AdaptedModel) -> AdaLoraConfig:
     """The schedule is in optimizer updates: `subject.total_steps` of them. Raises RecipeError when it does not fit."""
     from peft import AdaLoraConfig
 
@@ -56,7 +56,7 @@ def adalora(method: AdaLora, subject: Subject) -> AdaLoraConfig:
     )
 
 
-def begin_adalora(adapted: PeftModel, method: AdaLora, subject: Subject) -> None:
+def begin_adalora(adapted: PeftModel, method: AdaLora, subject: AdaptedModel) -> None:
     """Count the ranks that are left without training the count: on the meta device PEFT forgets that."""
     for name, parameter in adapted.named_parameters():
         if ".ranknum." in name:

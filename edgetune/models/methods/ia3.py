@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgetune.models.methods.subject import Subject
+from edgetune.models.methods.adapted_model import AdaptedModel
 from edgetune.models.targets import feedforward_among, ia3_targets
 from edgetune.recipe.methods import Ia3
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from peft import IA3Config
 
 
-def ia3(method: Ia3, subject: Subject) -> IA3Config:
+def ia3(method: Ia3, subject: AdaptedModel) -> IA3Config:
     """https://arxiv.org/abs/2205.05638."""
     from peft import IA3Config
 

@@ -16,7 +16,7 @@ from edgetune.errors import ModelError
 from edgetune.models.checkpoint import weight_files
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
-from edgetune.models.methods.subject import Subject
+from edgetune.models.methods.adapted_model import AdaptedModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,7 +26,7 @@ WeightOf = Callable[[str], Tensor]
 """A parameter's name in the model -> its values before quantization."""
 
 
-def begin_loftq(adapted: PeftModel, subject: Subject) -> None:
+def begin_loftq(adapted: PeftModel, subject: AdaptedModel) -> None:
     """Set A and B of each NF4 layer to the best rank-r approximation of W − Q(W). Raises RecipeError, ModelError."""
     import bitsandbytes as bnb
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
-from edgetune.models.methods.subject import Subject
+from edgetune.models.methods.adapted_model import AdaptedModel
 from edgetune.models.targets import check_patterns
 from edgetune.recipe.methods import Lora
 
@@ -17,7 +17,7 @@ CHANGES_THE_BASE = ("pissa", "olora")
 """Ways to begin that take the first update out of the base's weights."""
 
 
-def lora(method: Lora, subject: Subject) -> LoraConfig:
+def lora(method: Lora, subject: AdaptedModel) -> LoraConfig:
     """https://arxiv.org/abs/2106.09685; QLoRA is the same on an NF4 base."""
     from peft import EvaConfig, LoraConfig
 
@@ -46,7 +46,7 @@ def lora(method: Lora, subject: Subject) -> LoraConfig:
     )
 
 
-def begin(adapted: PeftModel, method: Lora, subject: Subject) -> None:
+def begin(adapted: PeftModel, method: Lora, subject: AdaptedModel) -> None:
     """Let the matrices of a fresh adapter begin as the recipe says. Raises RecipeError."""
     check_patterns(adapted, method.rank_pattern, "rank_pattern")
     check_patterns(adapted, method.alpha_pattern, "alpha_pattern")
@@ -102,7 +102,7 @@ def doubled_rank(config: LoraConfig) -> LoraConfig:
     return config
 
 
-def _check_ranks(adapted: PeftModel, method: Lora, subject: Subject) -> None:
+def _check_ranks(adapted: PeftModel, method: Lora, subject: AdaptedModel) -> None:
     """A decomposition has no more parts than the weight has rows or columns; PEFT would go on with fewer."""
     for path, layer in adapted.get_base_model().named_modules():
         if hasattr(layer, "lora_A") and "default" in layer.lora_A:
@@ -119,7 +119,7 @@ def _side(name: str) -> str | None:
     return "A" if ".lora_A." in name else "B" if ".lora_B." in name else None
 
 
-def _begin_eva(adapted: PeftModel, subject: Subject) -> None:
+def _begin_eva(adapted: PeftModel, subject: AdaptedModel) -> None:
     """A spans the directions in which the layers' inputs vary most, https://arxiv.org/abs/2410.07170."""
     from peft import initialize_lora_eva_weights
 

@@ -6,8 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
+from edgetune.models.methods.adapted_model import AdaptedModel
 from edgetune.models.methods.prompts import check_cache, check_virtual_tokens
-from edgetune.models.methods.subject import Subject
 from edgetune.models.targets import attention_targets, norm_targets
 from edgetune.recipe.methods import OtherPeft
 from edgetune.recipe.yaml_input import nearest
@@ -28,7 +28,7 @@ _PEFT_CHOOSES = ("adaption_prompt", "osf", "trainable_tokens")
 """Methods that change whole attention blocks, all linear layers or embeddings: there PEFT's own choice holds."""
 
 
-def other_peft(method: OtherPeft, subject: Subject) -> PeftConfig:
+def other_peft(method: OtherPeft, subject: AdaptedModel) -> PeftConfig:
     """Raises RecipeError for a field that the method's configuration does not have, or a value that it refuses."""
     config_class = peft_config_class(method.type)
     fields = {field.name for field in dataclasses.fields(config_class)}
@@ -68,7 +68,7 @@ def _prompt_learning() -> Any:
     return PromptLearningConfig
 
 
-def _targets(method: OtherPeft, subject: Subject) -> Any:
+def _targets(method: OtherPeft, subject: AdaptedModel) -> Any:
     """The recipe's; or what such a method is for: norms, value projections, or queries and values."""
     if method.targets is not None:
         return subject.targets(method.targets)

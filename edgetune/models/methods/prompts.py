@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from edgetune.models.methods.subject import Subject
+from edgetune.models.methods.adapted_model import AdaptedModel
 from edgetune.recipe.methods import PrefixTuning, PromptTuning, PTuning
 
 if TYPE_CHECKING:
     from peft import PeftModel, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
 
 
-def prefix(method: PrefixTuning, subject: Subject) -> PrefixTuningConfig:
+def prefix(method: PrefixTuning, subject: AdaptedModel) -> PrefixTuningConfig:
     """https://arxiv.org/abs/2101.00190."""
     from peft import PrefixTuningConfig
 
@@ -26,7 +26,7 @@ def prefix(method: PrefixTuning, subject: Subject) -> PrefixTuningConfig:
     )
 
 
-def prompt(method: PromptTuning, subject: Subject) -> PromptTuningConfig:
+def prompt(method: PromptTuning, subject: AdaptedModel) -> PromptTuningConfig:
     """https://arxiv.org/abs/2104.08691."""
     from peft import PromptTuningConfig
 
@@ -34,7 +34,7 @@ def prompt(method: PromptTuning, subject: Subject) -> PromptTuningConfig:
     return PromptTuningConfig(**subject.common, **_shape(subject), num_virtual_tokens=method.virtual_tokens)
 
 
-def begin_prompt(adapted: PeftModel, method: PromptTuning, subject: Subject) -> None:
+def begin_prompt(adapted: PeftModel, method: PromptTuning, subject: AdaptedModel) -> None:
     """Let the virtual tokens begin as the embeddings of a text, cut or repeated to their number.
 
     PEFT would load a tokenizer for it from a path, which a GGUF does not have. Raises RecipeError.
@@ -53,7 +53,7 @@ def begin_prompt(adapted: PeftModel, method: PromptTuning, subject: Subject) -> 
         weight.copy_(adapted.word_embeddings(torch.tensor(ids, device=adapted.word_embeddings.weight.device)))
 
 
-def p_tuning(method: PTuning, subject: Subject) -> PromptEncoderConfig:
+def p_tuning(method: PTuning, subject: AdaptedModel) -> PromptEncoderConfig:
     """https://arxiv.org/abs/2103.10385."""
     from peft import PromptEncoderConfig
 
@@ -69,7 +69,7 @@ def p_tuning(method: PTuning, subject: Subject) -> PromptEncoderConfig:
     )
 
 
-def check_virtual_tokens(count: int, subject: Subject) -> None:
+def check_virtual_tokens(count: int, subject: AdaptedModel) -> None:
     """Raises RecipeError when the model cannot take virtual tokens, or so many."""
     if subject.head and subject.kind == "encoder-decoder":
         raise subject.cannot(
@@ -84,7 +84,7 @@ def check_virtual_tokens(count: int, subject: Subject) -> None:
         )
 
 
-def check_cache(subject: Subject) -> None:
+def check_cache(subject: AdaptedModel) -> None:
     """Raises RecipeError when the model takes no cache of keys and values, as which PEFT hands a prefix over."""
     import inspect
 
@@ -97,7 +97,7 @@ def check_cache(subject: Subject) -> None:
         )
 
 
-def _shape(subject: Subject) -> dict[str, Any]:
+def _shape(subject: AdaptedModel) -> dict[str, Any]:
     """The model's dimensions, which PEFT looks for under the names of some families only."""
     config = subject.model.config.get_text_config()
     return {

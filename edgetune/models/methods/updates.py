@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgetune.models.methods.subject import Subject
+from edgetune.models.methods.adapted_model import AdaptedModel
 from edgetune.models.targets import Targets
 from edgetune.recipe.methods import HiRA, LoHa, LoKr, Oft, SHiRA, Vera
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def loha(method: LoHa, subject: Subject) -> LoHaConfig:
+def loha(method: LoHa, subject: AdaptedModel) -> LoHaConfig:
     """https://arxiv.org/abs/2108.06098: (B₁·A₁) ∘ (B₂·A₂)."""
     from peft import LoHaConfig
 
@@ -27,7 +27,7 @@ def loha(method: LoHa, subject: Subject) -> LoHaConfig:
     )
 
 
-def lokr(method: LoKr, subject: Subject) -> LoKrConfig:
+def lokr(method: LoKr, subject: AdaptedModel) -> LoKrConfig:
     """https://arxiv.org/abs/2309.14859: a Kronecker product, the larger factor of it low in rank."""
     from peft import LoKrConfig
 
@@ -43,7 +43,7 @@ def lokr(method: LoKr, subject: Subject) -> LoKrConfig:
     )
 
 
-def hira(method: HiRA, subject: Subject) -> HiraConfig:
+def hira(method: HiRA, subject: AdaptedModel) -> HiraConfig:
     """https://openreview.net/forum?id=TwJrTz9cRS: W ∘ (B·A)."""
     from peft import HiraConfig
 
@@ -55,7 +55,7 @@ def hira(method: HiRA, subject: Subject) -> HiraConfig:
     )
 
 
-def shira(method: SHiRA, subject: Subject) -> ShiraConfig:
+def shira(method: SHiRA, subject: AdaptedModel) -> ShiraConfig:
     """https://arxiv.org/abs/2406.13175: r·(in + out) single weights of each module, drawn at random."""
     from peft import ShiraConfig
 
@@ -70,7 +70,7 @@ def shira(method: SHiRA, subject: Subject) -> ShiraConfig:
     return config
 
 
-def oft(method: Oft, subject: Subject) -> OFTConfig:
+def oft(method: Oft, subject: AdaptedModel) -> OFTConfig:
     """https://arxiv.org/abs/2306.07280: inputs turned by orthogonal blocks.
 
     Raises RecipeError for a size that does not split every module's inputs evenly, which PEFT would change by itself.
@@ -89,7 +89,7 @@ def oft(method: Oft, subject: Subject) -> OFTConfig:
     )
 
 
-def vera(method: Vera, subject: Subject) -> VeraConfig:
+def vera(method: Vera, subject: AdaptedModel) -> VeraConfig:
     """https://arxiv.org/abs/2310.11454."""
     from peft import VeraConfig
 
@@ -113,7 +113,7 @@ def _any_mask(layer: nn.Linear, rank: int, **_: Any) -> Tensor:
     return mask.view(outputs, inputs)
 
 
-def _check_blocks(block_size: int, targets: Targets, subject: Subject) -> None:
+def _check_blocks(block_size: int, targets: Targets, subject: AdaptedModel) -> None:
     from torch import nn
 
     for path, module in subject.model.named_modules():

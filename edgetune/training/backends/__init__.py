@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from edgetune.models.families import Kind
+    from edgetune.models.families import ModelKind
     from edgetune.recipe.schema import Recipe
     from edgetune.training.prepare import Prepared
 
@@ -23,7 +23,7 @@ class Backend(Protocol):
     def name(self) -> str:
         """What a recipe says as train.backend, and summary.json as backend."""
 
-    def unsupported(self, recipe: Recipe, kind: Kind, model_type: str) -> str | None:
+    def unsupported(self, recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
         """What of the recipe, on a base of this kind and family, the backend cannot do, naming the field; or None."""
 
     def load(
@@ -40,7 +40,7 @@ class Transformers:
 
     name = "transformers"
 
-    def unsupported(self, recipe: Recipe, kind: Kind, model_type: str) -> None:
+    def unsupported(self, recipe: Recipe, kind: ModelKind, model_type: str) -> None:
         """Nothing."""
 
     def load(
@@ -52,7 +52,7 @@ class Transformers:
         return load_adapted_model(recipe, prepared, total_steps=total_steps)
 
 
-def choose_backend(recipe: Recipe, kind: Kind, model_type: str) -> Backend:
+def choose_backend(recipe: Recipe, kind: ModelKind, model_type: str) -> Backend:
     """The backend that train.backend names; for `auto` the quicker one that can do it, with a note of why.
 
     Call it before the weights are loaded. Raises MissingComponent when Unsloth is asked for and cannot be imported,

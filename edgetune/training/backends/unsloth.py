@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from edgetune import console
 from edgetune.cache import cache_folder
 from edgetune.errors import MissingComponent, ModelError, RecipeError
-from edgetune.models.families import Kind
+from edgetune.models.families import ModelKind
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
 from edgetune.recipe.schema import Recipe
@@ -72,7 +72,7 @@ class Unsloth:
             return None
         return "without a GPU its layers are those of transformers, and loading them is all that it would do"
 
-    def unsupported(self, recipe: Recipe, kind: Kind, model_type: str) -> str | None:
+    def unsupported(self, recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
         """The first thing that Unsloth cannot do, would do otherwise than PEFT, or was never compared with PEFT."""
         return (
             _unsupported_base(recipe, kind, model_type) or _unsupported_method(recipe) or _unsupported_training(recipe)
@@ -92,7 +92,7 @@ class Unsloth:
             return _add_adapter(loader, model, recipe, checkpointing)
 
 
-def _unsupported_base(recipe: Recipe, kind: Kind, model_type: str) -> str | None:
+def _unsupported_base(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
     base = recipe.base
     reasons = {
         f"base.model is of the family {model_type}; it has layers for {', '.join(sorted(FAMILIES))}": (

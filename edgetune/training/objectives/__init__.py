@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from edgetune.data.template import ChatTemplate
-    from edgetune.models.families import Kind
+    from edgetune.models.families import ModelKind
     from edgetune.recipe.schema import Recipe
     from edgetune.training.objectives.objective import Objective
     from edgetune.training.objectives.seq2seq import Tokenize
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def objective_for(
     recipe: Recipe,
-    kind: Kind,
+    kind: ModelKind,
     tokenizer: PreTrainedTokenizerBase,
     template: ChatTemplate | None,
     tokenize: Tokenize,

@@ -42,7 +42,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """What a model wrote, without special tokens and white space around it.
 
     In `marked` the special tokens stay that set reasoning apart (see `data.reasoning`). `ended` is False where the
@@ -63,7 +63,7 @@ def generate(
     progress: ProgressHandle,
     *,
     encodes: bool = False,
-) -> list[Written]:
+) -> list[GeneratedText]:
     """The answer to each prompt (ids); `progress` counts them.
 
     With `encodes`, an encoder reads the prompts. Otherwise answers go on where they end, so they are padded in front.
@@ -72,7 +72,7 @@ def generate(
     ends = {*ending.tokens, *_recorded_ends(model)}
     dropped = {*tokenizer.all_special_ids} - _marks_of_reasoning(tokenizer)
 
-    def write(places: Sequence[int]) -> list[Written]:
+    def write(places: Sequence[int]) -> list[GeneratedText]:
         asked = [prompts[place] for place in places]
         inputs = {
             "input_ids": pad_rows(asked, tokenizer.pad_token_id, left=not encodes),
@@ -91,14 +91,14 @@ def generate(
         begins = 1 if encodes else inputs["input_ids"].shape[1]  # a decoder behind an encoder begins with a start token
         return [read(answer[begins:]) for answer in output.tolist()]
 
-    def read(ids: Sequence[int]) -> Written:
+    def read(ids: Sequence[int]) -> GeneratedText:
         written = [*takewhile(lambda token: token not in ends, ids)]
         text: str = tokenizer.decode(written, skip_special_tokens=True)
         marked: str = tokenizer.decode([token for token in written if token not in dropped])
         if not ending.text:
-            return Written(text.strip(), marked.strip(), len(written) < len(ids))
+            return GeneratedText(text.strip(), marked.strip(), len(written) < len(ids))
         ended = len(written) < len(ids) or ending.text in text
-        return Written(text.partition(ending.text)[0].strip(), marked.partition(ending.text)[0].strip(), ended)
+        return GeneratedText(text.partition(ending.text)[0].strip(), marked.partition(ending.text)[0].strip(), ended)
 
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     # PEFT puts virtual tokens before the padding, from where they would be further away in a padded prompt.

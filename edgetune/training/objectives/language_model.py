@@ -15,7 +15,7 @@ from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.errors import DataError
 from edgetune.training.objectives.adapted import base_model, has_dropout, has_virtual_tokens, on_device_of
-from edgetune.training.objectives.generation import Ending, Written, generate
+from edgetune.training.objectives.generation import Ending, GeneratedText, generate
 from edgetune.training.objectives.objective import Exam, Objective
 from edgetune.training.objectives.packing import (
     LanguageBatch,
@@ -73,7 +73,7 @@ class LanguageModel(Objective):
 
         return in_batches([self._row_tokens(question) for question in questions], choose, progress)
 
-    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[Written]:
+    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
         """What the model writes after each prompt, up to its end-of-turn markup."""
         if not examples:
             return []

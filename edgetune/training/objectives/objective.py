@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
-from edgetune.training.objectives.generation import Written
+from edgetune.training.objectives.generation import GeneratedText
 from edgetune.training.objectives.rest import at_rest
 from edgetune.training.objectives.scores import Scores, score_labels, score_summaries
 
@@ -83,7 +83,7 @@ class Objective(ABC):
         """The texts of `answer`."""
         return [written.text for written in self.answer(model, examples, progress)]
 
-    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[Written]:
+    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
         """The own answer of the model, at rest, to each example, greedily decoded. Only models that write have one."""
         raise NotImplementedError
 

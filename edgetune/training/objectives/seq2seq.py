@@ -11,7 +11,7 @@ from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedExample
 from edgetune.training.objectives.adapted import base_model, has_virtual_tokens, on_device_of
-from edgetune.training.objectives.generation import Ending, Written, generate
+from edgetune.training.objectives.generation import Ending, GeneratedText, generate
 from edgetune.training.objectives.objective import Batch, Exam, Objective, token_weights
 from edgetune.training.objectives.padding import attention_mask, pad_rows
 from edgetune.training.objectives.questions import Question, in_batches, likeliest
@@ -77,7 +77,7 @@ class Seq2Seq(Objective):
 
         return in_batches([len(question.prompt) + sum(map(len, answers)) for question in questions], choose, progress)
 
-    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[Written]:
+    def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
         """What the decoder writes for each source."""
         sources = [example.input_ids for example in self._tokenize(examples)]
         ending = Ending((self._tokenizer.eos_token_id,))

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgetune.judging.gate.comparison import Aggregate, Kind, Unit
+from edgetune.judging.gate.comparison import Aggregate, Unit, ValueKind
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 
 
 @dataclass(frozen=True)
-class Measurement:
+class MetricResult:
     """One metric of one model's answers. `values` has one entry per item (None: this item has none), or is empty.
 
     `aggregate` recomputes `value` from how often each item counts.
@@ -25,17 +25,17 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A metric by its name in suites. `measure` raises DataError when the items or answers lack what it needs."""
+class Metric:
+    """A metric by its name in suites. `compute` raises DataError when the items or answers lack what it needs."""
 
     name: str
     title: str
-    kind: Kind
+    kind: ValueKind
     unit: Unit
     higher_is_better: bool | None
     """None: neither is better (length), so a gate cannot use it."""
     default_margin: float | None
-    measure: Callable[[Sequence[Item], Sequence[Answer], Suite], Measurement]
+    compute: Callable[[Sequence[Item], Sequence[Answer], Suite], MetricResult]
     tasks: tuple[str, ...] = ("generate", "summarize")
     details: dict[str, Any] = field(default_factory=dict)
     """What a reader needs to get the same numbers (stemmer, splitter, library and version)."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
-from edgetune.models.families import Kind, kind_of, task_type
+from edgetune.models.families import ModelKind, kind_of, task_type
 from edgetune.models.locate import ModelFiles
 from edgetune.models.targets import Targets, check_targets, default_targets
 
@@ -20,7 +20,7 @@ TextIds = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
-class Subject:
+class AdaptedModel:
     """A model, and what the training around it can tell.
 
     `head` names the modules of a new classification head. `files` are the base's, before it was quantized.
@@ -44,7 +44,7 @@ class Subject:
         return str(self.model.config.model_type)
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> ModelKind:
         """Decoder, encoder or both."""
         return kind_of(self.family)
 

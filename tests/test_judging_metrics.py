@@ -19,10 +19,10 @@ from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.gate.comparison import Outcome, Pairing
 from edgetune.judging.gate.gate import decide
-from edgetune.judging.metrics import MEASURES, default_measures, find_measures, main_measure, same_tokens
+from edgetune.judging.metrics import METRICS, default_metrics, find_metrics, main_metric, same_tokens
 from edgetune.judging.metrics.classification import confusion_of
 from edgetune.judging.metrics.estimate import measured
-from edgetune.judging.metrics.measure import Measurement
+from edgetune.judging.metrics.metric import MetricResult
 from edgetune.judging.metrics.rare_labels import largest_weight
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
@@ -30,7 +30,7 @@ from edgetune.judging.suites.suite import Gate, Suite
 
 LABELS = ["bad", "fine", "good"]
 FORMATS = {"classify": "text-label", "generate": "prompt", "summarize": "text-summary", "perplexity": "text"}
-WRITTEN = [name for name, measure in MEASURES.items() if "generate" in measure.tasks]
+WRITTEN = [name for name, measure in METRICS.items() if "generate" in measure.tasks]
 TEXTS = ["", "the cat sat", "A cat sat down.", "dogs bark", '{"a": 1}', "[2]", "7"]
 
 
@@ -45,8 +45,8 @@ def item_of(number: int, text: str = "text", gold: str | None = None, references
     return Item(str(number), f"x:{number}", text, (Message("user", text),), gold, tuple(references))
 
 
-def measure(name: str, items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> Measurement:
-    return MEASURES[name].measure(items, answers, suite)
+def measure(name: str, items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
+    return METRICS[name].compute(items, answers, suite)
 
 
 def labelled(pairs: Sequence[tuple[str, str | None]]) -> tuple[list[Item], list[Answer]]:
@@ -141,7 +141,7 @@ def test_rouge_by_item_is_rouge_scores_best_reference_in_points() -> None:
         found = measure(name, items, answers, suite_of("summarize"))
         assert found.values == pytest.approx(expected)
         assert found.value == pytest.approx(sum(expected) / 2)
-        assert "rouge-score" in MEASURES[name].all_details(items)["library"]
+        assert "rouge-score" in METRICS[name].all_details(items)["library"]
 
 
 def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
@@ -174,7 +174,7 @@ def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
 )
 def test_what_a_metric_lacks_is_said(name: str, answer: Answer, words: str) -> None:
     with pytest.raises(DataError) as caught:
-        measure(name, [item_of(1)], [answer], suite_of(MEASURES[name].tasks[0]))
+        measure(name, [item_of(1)], [answer], suite_of(METRICS[name].tasks[0]))
     assert words in str(caught.value)
 
 
@@ -194,9 +194,9 @@ def test_an_unrelated_russian_sentence_of_the_same_year_scores_low_and_the_repor
     for name, value in (("rouge1", 100 / 6), ("rouge2", 0), ("rougeL", 100 / 6), ("token_f1", 1 / 6)):
         assert measure(name, items, answers, GENERATE).value == pytest.approx(value)  # one word of six is the year
         assert measure(name, items, right, GENERATE).value == pytest.approx(1 if name == "token_f1" else 100)
-    assert "Unicode's letters" in MEASURES["rougeL"].all_details(items)["words"]
+    assert "Unicode's letters" in METRICS["rougeL"].all_details(items)["words"]
     english = [item_of(1, references=["A dog sits in the street, as ever. " * 20 + "Café."])]
-    assert "a-z and 0-9" in MEASURES["rougeL"].all_details(english)["words"]
+    assert "a-z and 0-9" in METRICS["rougeL"].all_details(english)["words"]
 
 
 def test_json_answers_are_right_or_wrong() -> None:
@@ -233,19 +233,19 @@ def test_perplexities_of_other_tokens_are_not_compared() -> None:
 
 
 def test_every_metric_can_be_gated_or_says_that_it_cannot() -> None:
-    for name, found in MEASURES.items():
+    for name, found in METRICS.items():
         assert found.name == name
         assert set(found.tasks) <= set(FORMATS)
         assert found.kind in ("accuracy", "score", "aggregate")
         if found.default_margin is not None:
             assert found.default_margin > 0
             assert found.higher_is_better is not None
-    assert [name for name, found in MEASURES.items() if found.higher_is_better is None] == [
+    assert [name for name, found in METRICS.items() if found.higher_is_better is None] == [
         "length_words",
         "length_characters",
         "length_tokens",
     ]
-    assert [name for name, found in MEASURES.items() if found.higher_is_better is False] == [
+    assert [name for name, found in METRICS.items() if found.higher_is_better is False] == [
         "perplexity",
         "bits_per_byte",
         "first_token_seconds",
@@ -267,10 +267,10 @@ def test_defaults_fit_task_and_data(
 ) -> None:
     suite = suite_of(task, **settings)
     items = [item_of(1, gold="good", references=references)]
-    found = default_measures(suite, items)
+    found = default_metrics(suite, items)
     assert found == tuple(names.split())
-    assert [measure.name for measure in find_measures(found, suite)] == names.split()
-    assert main_measure(suite, items) == main
+    assert [measure.name for measure in find_metrics(found, suite)] == names.split()
+    assert main_metric(suite, items) == main
 
 
 @pytest.mark.parametrize(
@@ -286,12 +286,12 @@ def test_defaults_fit_task_and_data(
     ],
 )
 def test_the_gate_compares_what_is_measured(task: str, metrics: list[str], main: str) -> None:
-    assert main_measure(suite_of(task, metrics=metrics), [item_of(1)]) == main
+    assert main_metric(suite_of(task, metrics=metrics), [item_of(1)]) == main
 
 
 def test_a_suite_without_anything_to_compare_is_told_what_it_could_give() -> None:
     with pytest.raises(RecipeError, match=r"nothing that is measured here \(length_words\).*references.*rubric"):
-        main_measure(suite_of("generate"), [item_of(1), item_of(2)])
+        main_metric(suite_of("generate"), [item_of(1), item_of(2)])
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_a_suite_without_anything_to_compare_is_told_what_it_could_give() -> Non
 )
 def test_metrics_that_cannot_be_meant_are_refused(names: list[str], settings: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        find_measures(names, suite_of("generate", **settings))
+        find_metrics(names, suite_of("generate", **settings))
     assert words in str(caught.value)
     assert "little: " in str(caught.value)
 
@@ -346,7 +346,7 @@ def test_an_item_of_a_rare_label_weighs_as_much_as_its_labels_share_in_the_metri
     gold = ["bad"] * 150 + ["fine"] * 40 + ["good"] * 10
     items, right = labelled([(label, label) for label in gold])
     suite = suite_of("classify")
-    weights = {name: largest_weight(MEASURES[name], items, suite) for name in ("macro_recall", "macro_f1", "accuracy")}
+    weights = {name: largest_weight(METRICS[name], items, suite) for name in ("macro_recall", "macro_f1", "accuracy")}
     # Of 3 labels that of 10 items: its recall falls by a tenth.
     assert weights["macro_recall"] == pytest.approx(200 / (3 * 10))
     assert weights["accuracy"] == 1
@@ -355,7 +355,7 @@ def test_an_item_of_a_rare_label_weighs_as_much_as_its_labels_share_in_the_metri
         answers = [replace(answer, predicted=names) if place == wrong else answer for place, answer in enumerate(right)]
         falls.append(200 * (1 - measure("macro_f1", items, answers, suite).value))
     assert weights["macro_f1"] == pytest.approx(max(falls))
-    assert largest_weight(MEASURES["perplexity"], [item_of(1)], suite_of("perplexity")) == 1
+    assert largest_weight(METRICS["perplexity"], [item_of(1)], suite_of("perplexity")) == 1
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.05])
@@ -364,8 +364,8 @@ def test_a_rare_label_that_fell_unseen_lets_no_macro_recall_pass(margin: float) 
     # 54 and 20 % of the samples none of the 10 would show it.
     pairs = [(label, label) for label in ["bad"] * 150 + ["fine"] * 40 + ["good"] * 10]
     items, answers = labelled(pairs)
-    recall, suite = MEASURES["macro_recall"], suite_of("classify")
-    aggregate = recall.measure(items, answers, suite).aggregate
+    recall, suite = METRICS["macro_recall"], suite_of("classify")
+    aggregate = recall.compute(items, answers, suite).aggregate
     weight = largest_weight(recall, items, suite)
     equal = Pairing(
         "macro_recall", "Macro recall", "aggregate", "share", True, margin, 200, None, None, aggregate, aggregate
