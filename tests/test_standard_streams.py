@@ -159,7 +159,7 @@ def test_a_progress_bar_shows_what_it_is_told_and_does_not_obey_it(monkeypatch, 
     bars = display._Display(display.SafeConsole(stderr=True))
     with events.listen(bars), events.progress("reading \x1b]0;pwned\x07\u202e[/x]", 2, "files") as bar:
         bar.advance(1, "\x1b]0;pwned\x07 [/y]")
-    drawn = capsys.readouterr().err
+    drawn = capfd.readouterr().err
     assert "reading ␛]0;pwned␇⟨U+202E⟩[/x]" in drawn
     assert "␛]0;pwned␇ [/y]" in drawn
     assert "\x1b]" not in drawn
