@@ -9,14 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from edgetune.errors import ModelError
+from edgetune.models.families import find_family
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 
 _DEFAULT_ROPE_THETA = 10000.0
 """Transformers' default for every rotary family; old config.json files do not say it."""
-
-_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "t5", "bert", "distilbert", "smollm3", "mistral3")
-"""Families whose Transformers configuration ties the embeddings where config.json is silent."""
 
 _POOLING_FLAGS = {
     "mean": "pooling_mode_mean_tokens",
@@ -66,7 +64,7 @@ class ModelConfig:
     @property
     def ties_embeddings(self) -> bool:
         """True when the output layer is the input embedding."""
-        return bool(self.get("tie_word_embeddings", self.model_type in _TIED_BY_DEFAULT))
+        return bool(self.get("tie_word_embeddings", find_family(self.model_type).ties_embeddings))
 
     @property
     def rope(self) -> Mapping[str, Any]:

@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgetune.models.families import find_family
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _AS_IT_IS = "TokenizersBackend"
 """The class that takes tokenizer.json as it is; PreTrainedTokenizerFast is its older name."""
-
-_GENERIC_FAMILIES = ("granite", "mistral", "phi3")
-"""Families for which Transformers takes every tokenizer.json as it is, whatever class the folder names."""
 
 _END_OF_TEXT = "<|endoftext|>"
 
@@ -96,12 +95,11 @@ _REBUILDS = {
 
 def tokenizer_class(named: str | None, model_type: str | None) -> str | None:
     """The class for a folder whose tokenizer_config.json and config.json say this; None where it is not known here."""
-    if model_type in _GENERIC_FAMILIES:
-        return _AS_IT_IS
+    of_family = find_family(model_type or "").tokenizer_class
+    if of_family is not None and (named is not None or of_family == _AS_IT_IS):
+        return of_family
     if named is None:
         return None if model_type else _AS_IT_IS
-    if model_type == "qwen2":
-        return "Qwen2Tokenizer"  # many folders of the family name a wrong one
     named = named.removesuffix("Fast")
     return _AS_IT_IS if named in (_AS_IT_IS, "PreTrainedTokenizer") else named
 
