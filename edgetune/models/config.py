@@ -102,7 +102,7 @@ def read_config(files: ModelFiles) -> ModelConfig:
     if files.gguf is not None:
         settings = _gguf_settings(GgufFile(files.gguf))
     else:
-        settings = {**_read_json(files.folder / "config.json"), **_pooling(files.folder)}
+        settings = {**read_settings(files.folder / "config.json"), **_pooling(files.folder)}
     settings.pop("quantization_config", None)
     return ModelConfig(settings, where=files.reference)
 
@@ -129,13 +129,14 @@ def _pooling(folder: Path) -> dict[str, Any]:
         return {}
     for module in json.loads(modules.read_text(encoding="utf-8")):
         if str(module.get("type", "")).endswith("Pooling"):
-            said = _read_json(folder / str(module.get("path", "")) / "config.json")
+            said = read_settings(folder / str(module.get("path", "")) / "config.json")
             modes = [mode for mode, flag in _POOLING_FLAGS.items() if said.get(flag)]
             return {"pooling": modes[0] if modes else said.get("pooling_mode")}
     return {}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The JSON object in a model's file. Raises ModelError when it cannot be read or is something else."""
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -143,5 +144,5 @@ def _read_json(file: Path) -> dict[str, Any]:
             f"is not readable JSON ({problem})", where=file, remedy="download the model again"
         ) from problem
     if not isinstance(settings, dict):
-        raise ModelError("does not hold a configuration", where=file, remedy="download the model again")
+        raise ModelError("does not hold settings (a JSON object)", where=file, remedy="download the model again")
     return settings
