@@ -12,7 +12,6 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ks_2samp, norm
 from scipy.stats import t as student
 
-from edgetune.judging.gate.comparison import Aggregate, Pairing, Unit
 from edgetune.judging.metrics.aggregates import f1_over_labels, ratio
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,
@@ -24,6 +23,7 @@ from edgetune.judging.statistics.bootstrap import (
 )
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 from edgetune.judging.statistics.scores import largest_share, mean_metric
 from edgetune.judging.statistics.sums import resample_together
 

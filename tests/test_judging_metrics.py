@@ -17,13 +17,14 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
-from edgetune.judging.gate.comparison import Outcome, Pairing
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import decide
 from edgetune.judging.metrics import METRICS, default_metrics, find_metrics, main_metric, same_tokens
 from edgetune.judging.metrics.classification import confusion_of
 from edgetune.judging.metrics.estimate import measured
 from edgetune.judging.metrics.metric import MetricResult
 from edgetune.judging.metrics.rare_labels import largest_weight
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Gate, Suite
