@@ -14,13 +14,12 @@ from edgetune.judging.grading.grades import Preference
 from edgetune.judging.grading.jury import Jury
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
-from edgetune.judging.metrics import METRICS, same_tokens
 from edgetune.judging.report import write_report
 from edgetune.judging.results.baseline import is_report, read_baseline
 from edgetune.judging.results.endings import find_silence, tell_endings
-from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
+from edgetune.judging.results.evaluate import evaluate, forget_answers, recompute_metrics, with_grades
 from edgetune.judging.results.judgement import Costs, Evaluation, Judgement
-from edgetune.judging.results.pairing import measure_differences, pair_metrics
+from edgetune.judging.results.pairing import check_tokens, compute_differences, pair_metrics
 from edgetune.judging.results.prepared import PreparedSuite, check_comparable, prepare
 from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
@@ -77,12 +76,12 @@ def _judge(
 ) -> Judgement:
     """The judgement, once everything that can be refused is known to be right."""
     suite = prepared.suite
-    old = None if stored is None else measure_again(prepared, stored)
+    old = None if stored is None else recompute_metrics(prepared, stored)
     if baseline is not None and old is None:
         old = _evaluate(prepared, baseline, settings, cache)
     new = _evaluate(prepared, model, settings, cache)
-    if old is not None and "perplexity" in prepared.gated:
-        same_tokens(new.answers, old.answers)
+    if old is not None:
+        check_tokens(prepared, new, old)
     preferences: tuple[Preference, ...] = ()
     validity, costs, notes = Validity(), Costs(), []
     if prepared.rubric is not None:
@@ -105,11 +104,12 @@ def _judge(
         hashes=prepared.hashes,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         items=prepared.items,
+        compared=prepared.compared,
         candidate=new,
         baseline=old,
         preferences=preferences,
         verdict=_decide(prepared, new, old, preferences, validity),
-        differences=() if old is None else measure_differences(prepared, new, old),
+        differences=() if old is None else compute_differences(prepared, new, old),
         judges=tuple(judge.name for judge in prepared.judges),
         costs=costs,
         notes=(
@@ -153,7 +153,9 @@ def _evaluate(prepared: PreparedSuite, reference: str, settings: Settings, cache
 
 def _details(prepared: PreparedSuite) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
-    details = {name: dict(METRICS[name].all_details(prepared.items)) for name in prepared.metrics}
+    references = [item.references for item in prepared.items]
+    computed = [(name, prepared.compared[name].task_metric) for name in prepared.metrics]
+    details = {name: metric.all_details(references) for name, metric in computed if metric is not None}
     return {name: values for name, values in details.items() if values}
 
 

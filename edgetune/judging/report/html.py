@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from edgetune import __version__
-from edgetune.judging.gate.comparison import Comparison, Outcome
+from edgetune.judging.gate.comparison import ComparedMetric, Comparison, Outcome
 from edgetune.judging.gate.gate import NO_VERDICT, explain
 from edgetune.judging.gate.wording import difference_text, percent, probability, value_text
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
@@ -26,7 +26,6 @@ from edgetune.judging.report.metrics_table import label_rows, metrics_headings, 
 from edgetune.judging.report.page_data import data_block, page_items
 from edgetune.judging.report.validity import judge_figures
 from edgetune.judging.results.judgement import Judgement
-from edgetune.judging.results.prepared import PREFERENCE
 from edgetune.visible_text import visible
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -116,7 +115,7 @@ def _comparison_views(judgement: Judgement) -> list[_ComparisonView]:
             title=comparison.title,
             outcome=comparison.outcome,
             picture=picture,
-            before_after=_before_after(comparison),
+            before_after=_before_after(comparison, judgement.compared[comparison.metric]),
             facts=_facts(comparison, len(comparisons)),
             explanation="" if explain(comparison) in told else explain(comparison),
         )
@@ -124,8 +123,8 @@ def _comparison_views(judgement: Judgement) -> list[_ComparisonView]:
     ]
 
 
-def _before_after(comparison: Comparison) -> str:
-    if comparison.metric == PREFERENCE:
+def _before_after(comparison: Comparison, metric: ComparedMetric) -> str:
+    if metric.of_pairs:
         return f"net {difference_text(comparison.difference, comparison.unit)}"
     return f"{value_text(comparison.baseline, comparison.unit)} → {value_text(comparison.candidate, comparison.unit)}"
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from edgetune.judging.gate.comparison import Difference, Outcome
+from edgetune.judging.gate.comparison import ComparedMetric, Difference, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.statistics.intervals import Interval
@@ -112,13 +112,14 @@ class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
     `hashes` names by SHA-256 what shaped the results: the suite's settings, its data, rubric and judges. `created` is
-    the time in UTC (ISO 8601). Titles and units come from the registry of metrics.
+    the time in UTC (ISO 8601). `compared` holds, by name, every metric that candidate and baseline may have.
     """
 
     suite: Suite
     hashes: dict[str, str]
     created: str
     items: tuple[Item, ...]
+    compared: Mapping[str, ComparedMetric]
     candidate: Evaluation
     baseline: Evaluation | None = None
     preferences: tuple[Preference, ...] = ()
