@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import Pairing
 from edgetune.judging.results.prepared import GRADE_MARGIN
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.metrics.aggregates import Aggregate
 from edgetune.metrics.units import Unit
 

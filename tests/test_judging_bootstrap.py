@@ -12,7 +12,6 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ks_2samp, norm
 from scipy.stats import t as student
 
-from edgetune.judging.gate.comparison import Pairing
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,
     bca_interval,
@@ -23,6 +22,7 @@ from edgetune.judging.statistics.bootstrap import (
 )
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.statistics.scores import largest_share, mean_with_error
 from edgetune.judging.statistics.sums import resample_together
 from edgetune.metrics.aggregates import Aggregate, f1_over_labels, ratio

@@ -17,12 +17,13 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
-from edgetune.judging.gate.comparison import Outcome, Pairing
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import decide
 from edgetune.judging.metrics.choice import default_metrics, find_metrics, main_metric
 from edgetune.judging.metrics.estimate import estimate_metric
 from edgetune.judging.metrics.rare_labels import largest_weight
 from edgetune.judging.metrics.samples import check_same_tokens, confusion_of, samples_of
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Gate, Suite

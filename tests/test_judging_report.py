@@ -32,7 +32,8 @@ from edgetune.errors import OutputError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import Verdict, explain
-from edgetune.judging.grading.pairwise import compare_answers
+from edgetune.judging.grading.pairwise import ComparingTask
+from edgetune.judging.metrics.estimate import MetricValue
 from edgetune.judging.report import (
     github_annotations,
     report_document,
@@ -51,7 +52,7 @@ from edgetune.judging.report.matrix_picture import draw_matrices
 from edgetune.judging.report.metrics_table import label_rows, metrics_headings, metrics_rows
 from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
 from edgetune.judging.results.baseline import REPORT_FORMAT
-from edgetune.judging.results.judgement import Evaluation, Judgement, MetricValue
+from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.results.prepared import compared_metric, criterion_metric
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.rubric import load_rubric
@@ -209,7 +210,7 @@ def test_equal_answers_are_not_called_degenerate_but_empty_ones_are() -> None:
     texts = ["the same answer", "", "a good answer of some words"]
     ours = [Answer(item.id, text=text) for item, text in zip(judgement.items, texts, strict=True)]
     theirs = [replace(answer, text=text) for answer, text in zip(ours, ["the same answer", "one", "two"], strict=True)]
-    found = compare_answers(judgement.items, ours, theirs, load_rubric("answer-quality"), "stub", 1, ask)
+    found = ComparingTask(judgement.items, ours, theirs, load_rubric("answer-quality")).verdicts("stub", 1, ask)
     compared = replace(judgement, preferences=found)
     assert [change.degenerate for change in find_changes(compared)] == [False, True, False]
 

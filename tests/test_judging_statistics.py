@@ -23,12 +23,7 @@ from edgetune.judging.statistics.accuracy import (
     wilson_interval,
 )
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
-from edgetune.judging.statistics.scores import (
-    largest_share,
-    mean_with_error,
-    t_interval,
-    too_few_differ,
-)
+from edgetune.judging.statistics.scores import largest_share, mean_with_error, t_interval, too_few_differ
 from edgetune.judging.statistics.several import adjust_holm
 from edgetune.judging.statistics.sign_flip import _drawn_p, sign_flip_p
 

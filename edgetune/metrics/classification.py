@@ -92,8 +92,8 @@ def classification_metrics(
         weighted_f1=float(f1 @ support / len(gold)),
         labels=tuple(labels),
         per_label=tuple(
-            LabelMetrics(*map(float, figures), int(count))
-            for *figures, count in zip(precision, recall, f1, support, strict=True)
+            LabelMetrics(float(precision[place]), float(recall[place]), float(f1[place]), int(support[place]))
+            for place in range(len(labels))
         ),
         confusion=tuple(map(tuple, confusion.tolist())),
     )

@@ -7,13 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgetune.judging.asking.asker import Asker
-from edgetune.judging.asking.cost import Budget, CostEstimate, estimate
+from edgetune.judging.asking.cost import Budget, CostEstimate, Costs, estimate
 from edgetune.judging.calibration.bars import Bars
 from edgetune.judging.calibration.calibrate import Calibration, Grading, calibrate, calibration_requests
 from edgetune.judging.calibration.certificate import write_certificate
 from edgetune.judging.calibration.gold import GoldSet
 from edgetune.judging.calibration.read import read_gold
-from edgetune.judging.results.judgement import Costs
 from edgetune.judging.settings import Settings, check_judges, opened_cache
 from edgetune.judging.suites.judge_file import Judge, load_judge
 from edgetune.judging.suites.rubric import Rubric, load_rubric

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgetune.judging.metrics.rare_labels import largest_weight
-from edgetune.judging.results.judgement import MetricValue
-from edgetune.judging.results.pairing import clusters_of, independent_units
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import bootstrap_interval
 from edgetune.judging.statistics.bounded import bounded_interval
+from edgetune.judging.statistics.clusters import independent_units
 from edgetune.judging.statistics.intervals import Interval, hull
 from edgetune.judging.statistics.scores import mean_with_error, t_interval
 from edgetune.judging.statistics.sums import resample_together
-from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.items import Item, clusters_of
 from edgetune.metrics.metric import Metric, MetricResult
 from edgetune.metrics.samples import Samples
 from edgetune.metrics.units import SCALES, Unit
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One metric of one model: over all items, with its interval where there is one, and item by item.
+
+    `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
+    for metrics that only exist over all items.
+    """
+
+    value: float
+    interval: Interval | None
+    values: tuple[float | None, ...]
 
 
 def estimate_mean(

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgetune.judging.gate.comparison import ComparedMetric
 from edgetune.judging.grading.grades import EQUAL_ANSWERS, Grade, Preference
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.results.pairing import Values, values_by_item
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.metrics.units import scale_length
 
 Status = Literal["worse", "better", "same", "right", "wrong", ""]

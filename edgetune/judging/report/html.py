@@ -17,7 +17,7 @@ import jinja2
 from markupsafe import Markup
 
 from edgetune import __version__
-from edgetune.judging.gate.comparison import ComparedMetric, Comparison, Outcome
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import NO_VERDICT, explain
 from edgetune.judging.gate.wording import difference_text, percent, probability, value_text
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
@@ -26,6 +26,7 @@ from edgetune.judging.report.metrics_table import label_rows, metrics_headings, 
 from edgetune.judging.report.page_data import data_block, page_items
 from edgetune.judging.report.validity import judge_figures
 from edgetune.judging.results.judgement import Judgement
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.visible_text import visible
 
 _ASSETS = Path(__file__).parent / "assets"

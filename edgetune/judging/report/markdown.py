@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from edgetune import __version__
-from edgetune.judging.gate.comparison import ComparedMetric, Comparison
+from edgetune.judging.gate.comparison import Comparison
 from edgetune.judging.gate.gate import NO_VERDICT
 from edgetune.judging.gate.wording import difference_text, percent, probability, range_text, size_text, value_text
 from edgetune.judging.grading.grades import Grade, Preference
@@ -33,6 +33,7 @@ from edgetune.judging.report.metrics_table import (
 )
 from edgetune.judging.report.validity import judge_figures
 from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.subjects.answer import Answer
 from edgetune.visible_text import shortened, visible
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from edgetune.judging.gate.comparison import ComparedMetric, Comparison, Difference
+from edgetune.judging.gate.comparison import Comparison
 from edgetune.judging.gate.wording import (
     difference_text,
     megabytes,
@@ -16,6 +16,7 @@ from edgetune.judging.gate.wording import (
 )
 from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.results.unanswered import unanswered_items
+from edgetune.judging.statistics.quantity import ComparedMetric, Difference
 from edgetune.metrics.classification import ClassificationMetrics
 
 

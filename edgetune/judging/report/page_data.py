@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from edgetune.judging.gate.comparison import ComparedMetric
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.report.changes import Change, deciding_metrics, find_changes, preference_text, worst_first
 from edgetune.judging.report.document import json_text
 from edgetune.judging.report.metrics_table import item_value_text
 from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.suites.items import Item
 from edgetune.visible_text import visible
 

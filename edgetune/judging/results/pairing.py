@@ -8,14 +8,15 @@ from dataclasses import replace
 import numpy as np
 
 from edgetune.errors import DataError
-from edgetune.judging.gate.comparison import ComparedMetric, Difference, Pairing
 from edgetune.judging.metrics.rare_labels import largest_weight
 from edgetune.judging.metrics.samples import check_same_tokens, samples_of
 from edgetune.judging.results.judgement import Evaluation
 from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.results.unanswered import unanswered_items
+from edgetune.judging.statistics.clusters import independent_units
 from edgetune.judging.statistics.evidence import measure_difference
-from edgetune.judging.suites.items import Item
+from edgetune.judging.statistics.quantity import ComparedMetric, Difference, Pairing
+from edgetune.judging.suites.items import Item, clusters_of
 
 Values = Sequence[float | None]
 
@@ -66,17 +67,6 @@ def values_by_item(
     sides = (None if side is None else side.metrics.get(metric.name) for side in (baseline, candidate))
     old, new = (none if value is None else value.values for value in sides)
     return old, new
-
-
-def independent_units(items: int, clusters: Sequence[str] | None) -> int:
-    """How many things a comparison rests on: clusters where there are some, items otherwise."""
-    return items if clusters is None else len(set(clusters))
-
-
-def clusters_of(items: Sequence[Item]) -> tuple[str, ...] | None:
-    """Each item's cluster; None where the suite has none."""
-    names = tuple(item.cluster for item in items if item.cluster is not None)
-    return names or None
 
 
 def _pair(

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgetune.errors import DataError, RecipeError, UsageError
-from edgetune.judging.gate.comparison import ComparedMetric
 from edgetune.judging.grading.prompt import PROMPT_VERSION
 from edgetune.judging.metrics.choice import default_metrics, find_metrics, main_metric
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item, hash_items, read_items
 from edgetune.judging.suites.judge_file import Judge, judge_hash, load_judge
