@@ -1,4 +1,4 @@
-"""`edgetune export`: a base and its adapter become one GGUF file for llama.cpp."""
+"""`edgetune export`: write a base and its adapter as one GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _EXCLUDED = {
     "--converter": {"--tensor-type", "--calibrate", "--imatrix", "--base-as", "--requantize"},
     "--imatrix": {"--calibrate"},
 }
-"""Options that say nothing about what another one does."""
+"""Option -> options that cannot be combined with it."""
 
 
 def export(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
     quant: Annotated[str, typer.Option("--quant", metavar="PRESET", help=f"{', '.join(PRESETS)}.")] = DEFAULT_PRESET,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The .gguf file to write. (default: NAME-PRESET.gguf)")
+        Path | None, typer.Option("--out", metavar="FILE", help="Output .gguf file. (default: NAME-PRESET.gguf)")
     ] = None,
     base: BaseOption = None,
     base_as: Annotated[
@@ -48,14 +48,14 @@ def export(
         typer.Option(
             "--base-as",
             metavar="FORM",
-            help="What the adapter is folded into: the base's own weights (16bit), or those as a QLoRA run trained on "
-            "them (trained).",
+            help="Base weights to merge into: the original ones (16bit), or the quantized ones that a QLoRA run was "
+            "trained on (trained).",
         ),
     ] = "16bit",
     tensor_type: Annotated[
         list[str] | None,
         typer.Option(
-            "--tensor-type", metavar="PATTERN=TYPE", help="A type for the tensors whose name matches. Repeatable."
+            "--tensor-type", metavar="PATTERN=TYPE", help="Tensor type for names that match the pattern. Repeatable."
         ),
     ] = None,
     outtype: Annotated[
@@ -70,30 +70,34 @@ def export(
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            "--calibrate", metavar="DATA", help="Text or conversations to measure which weights matter, and use that."
+            "--calibrate",
+            metavar="DATA",
+            help="Measure an importance matrix on this text or these conversations, and use it.",
         ),
     ] = None,
     imatrix: Annotated[
-        Path | None, typer.Option("--imatrix", metavar="FILE", help="Use this importance matrix (llama.cpp's file).")
+        Path | None, typer.Option("--imatrix", metavar="FILE", help="Use this importance matrix (llama.cpp's format).")
     ] = None,
     save_imatrix: Annotated[
-        Path | None, typer.Option("--save-imatrix", metavar="FILE", help="Keep what --calibrate measured.")
+        Path | None, typer.Option("--save-imatrix", metavar="FILE", help="Save the importance matrix of --calibrate.")
     ] = None,
     adapter_only: Annotated[
-        bool, typer.Option("--adapter-only", help="Write the LoRA alone, to load beside the base's GGUF.")
+        bool, typer.Option("--adapter-only", help="Write only the LoRA adapter, to load with the base's GGUF.")
     ] = False,
     requantize: Annotated[
-        bool, typer.Option("--requantize", help="Quantize again what a GGUF base holds quantized already.")
+        bool, typer.Option("--requantize", help="Requantize tensors of a GGUF base that are quantized already.")
     ] = False,
     converter: Annotated[
         Path | None,
-        typer.Option("--converter", metavar="PATH", help="Use this llama.cpp converter (convert_hf_to_gguf.py)."),
+        typer.Option(
+            "--converter", metavar="PATH", help="Convert with llama.cpp's convert_hf_to_gguf.py at this path."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="(default: all cores)")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads. (default: all cores)")] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write a quantized GGUF that chats, serves and classifies without a GPU, in one pass, and check it."""
+    """Write a quantized GGUF for llama.cpp in one pass, and check it."""
     console.configure(json_mode=json)
     preset = find_preset(quant)
     _check_word("--outtype", outtype, _OUTTYPES)
@@ -142,8 +146,8 @@ def export(
     _show(report)
     if report.copied_tensors and resolved.adapter is None:
         console.note(
-            f"{report.copied_tensors} tensors were quantized already and are kept as they were; --requantize makes "
-            f"them {preset.name}, and loses a little more"
+            f"{report.copied_tensors} tensors were quantized already and were copied unchanged; --requantize "
+            f"converts them to {preset.name}, with a small further loss"
         )
 
 
@@ -176,18 +180,18 @@ def _export_adapter(source: ModelSource, out: Path | None, outtype: str, *, forc
     console.document(asdict(report))
     console.result(
         f"{report.bytes / 1e6:.1f} MB, {report.tensors} tensors, written to {file}\n\n"
-        f"next: load it beside the base's GGUF, for instance llama-cli -m BASE.gguf --lora {file}"
+        f"next: load it with the base's GGUF, for instance llama-cli -m BASE.gguf --lora {file}"
     )
 
 
 def _show(report: ExportReport) -> None:
     console.document(asdict(report))
     types = ", ".join(f"{count} {kind}" for kind, count in report.types.items())
-    copied = f" ({report.copied_tensors} as the base has them)" if report.copied_tensors else ""
-    ids = "gives the tokenizer's ids" + (" but where the warnings above say so" if report.differences else "")
+    copied = f" ({report.copied_tensors} copied from the base)" if report.copied_tensors else ""
+    ids = "gives the tokenizer's ids" + (" except as warned above" if report.differences else "")
     console.result(
         f"{report.bytes / 1e6:.0f} MB in {sum(report.seconds.values()):.0f} s, tensors: {types}{copied}\n"
-        f"written to {report.out} and checked: llama.cpp opens it, {ids}, and runs it\n\n"
+        f"written to {report.out} and checked: llama.cpp opens it, {ids}, and computes with it\n\n"
         f"next: edgetune chat {report.out}"
     )
 
@@ -196,14 +200,12 @@ def _refuse_combinations(given: set[str], *, plain: bool) -> None:
     for option, others in _EXCLUDED.items():
         clash = sorted(given & others) if option in given else []
         if clash:
-            raise UsageError(f"{clash[0]} has no meaning together with {option}", remedy=f"leave {clash[0]} out")
+            raise UsageError(f"{clash[0]} cannot be combined with {option}", remedy=f"leave {clash[0]} out")
     chooses = sorted(given & {"--tensor-type", "--calibrate", "--imatrix"})
     if plain and chooses:
-        raise UsageError(
-            f"{chooses[0]} has no meaning for a preset that is not quantized", remedy=f"leave {chooses[0]} out"
-        )
+        raise UsageError(f"{chooses[0]} needs a quantized preset", remedy=f"leave {chooses[0]} out")
     if "--save-imatrix" in given and "--calibrate" not in given:
-        raise UsageError("--save-imatrix keeps what --calibrate measures", remedy="add --calibrate DATA")
+        raise UsageError("--save-imatrix needs --calibrate", remedy="add --calibrate DATA")
 
 
 def _check_word(option: str, given: str, known: tuple[str, ...]) -> None:

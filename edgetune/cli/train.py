@@ -1,4 +1,4 @@
-"""`edgetune train`: a recipe becomes a run directory."""
+"""`edgetune train`: train by a recipe and write a run directory."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Run directory. (default: runs/NAME)")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     count: Annotated[
         int | None,
-        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, one per GPU at most."),
+        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, at most one per GPU."),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune a base model by a recipe."""
+    """Fine-tune a base model with a recipe."""
     console.configure(json_mode=json)
     from edgetune.recipe.load import load_recipe
     from edgetune.training import processes
@@ -64,7 +64,7 @@ def _show(summary: Summary, loaded: Recipe, run: Path) -> None:
 
 
 def _refuse_at_once(run: RunDirectory, recipe: Recipe, count: int, *, resume: bool, force: bool) -> None:
-    """What the processes would refuse, before any is started."""
+    """Run the processes' own checks before any of them starts."""
     if resume:
         run.check_resumable(recipe, processes=count)
     else:
@@ -72,18 +72,18 @@ def _refuse_at_once(run: RunDirectory, recipe: Recipe, count: int, *, resume: bo
 
 
 def _next_step(recipe: Recipe, run: Path) -> str:
-    """What to do with a run of this kind: not every one can be folded into its base, or run by llama.cpp."""
+    """The next command for this kind of run. Not every adapter can be merged, and llama.cpp cannot run every model."""
     from edgetune.recipe.methods import ADDS_TO_THE_INPUT
 
     if recipe.method.type in ADDS_TO_THE_INPUT:
-        return f"load {run / 'adapter'} with PEFT; {recipe.method.type} changes no weights and cannot be folded in"
+        return f"load {run / 'adapter'} with PEFT; {recipe.method.type} changes no weights and cannot be merged"
     if recipe.base.head == "classification":
         return f"edgetune merge {run} --out {recipe.name}-merged"
     return f"edgetune export {run} --out {recipe.name}-q4_k_m.gguf"
 
 
 def _headline(evaluation: dict[str, Any] | None) -> str:
-    """The figures that a task is judged by, of all that the evaluation told."""
+    """The task's main metrics of an evaluation."""
     if not evaluation:
         return ""
     if "accuracy" in evaluation:

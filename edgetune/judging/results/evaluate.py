@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgetune import __version__, console
+from edgetune import __version__, events
 from edgetune.errors import EdgetuneError
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
@@ -123,12 +123,12 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
     ahead = plan_answers(suite, items, subject, cache)
     known = ahead.known
     if known and subject.kind == "endpoint":
-        console.note(
+        events.note(
             f"{short_name(subject)}: {len(known)} answers are from a run that was interrupted within the last hour; "
             "--no-cache asks for all of them again"
         )
     if ahead.missing:
-        with console.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
+        with events.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
             progress.advance(len(known))
             for answer, item in zip(subject.answers(ahead.missing, suite), ahead.missing, strict=True):
                 known[item.id] = answer
