@@ -32,7 +32,8 @@ busy program on the same cores then slows training down tenfold. With this limit
 another program the limit makes no difference."""
 
 _EXTRAS = {
-    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "torch", "transformers", "trl"),
+    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "sklearn", "torch", "transformers", "trl"),
+    "plots": ("matplotlib",),
 }
 """Extra -> the packages that a command cannot import when the extra is not installed."""
 
