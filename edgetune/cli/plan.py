@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption, OverrideOption, RecipeArgument
 
@@ -32,13 +33,15 @@ def plan(
 ) -> None:
     """Count what a recipe needs without its weights: parameters, memory, disk, time; and how to make it fit."""
     console.configure(json_mode=json)
-    from edgetune.planning.advice import suggest
+    made = edgetune.plan(
+        recipe,
+        overrides=overrides or (),
+        device_memory=device_memory,
+        device=device,
+        processes=processes,
+        flops=flops,
+    )
     from edgetune.planning.plan_table import render
-    from edgetune.planning.planning import plan_training
-    from edgetune.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    made = plan_training(loaded, device_memory=device_memory, device=device, processes=processes, flops=flops)
-    suggestions = suggest(made) if made.fits is False else ()
-    console.document({**made.document(), "suggestions": [each.document() for each in suggestions]})
-    console.result(render(made, suggestions))
+    console.document(made.document())
+    console.result(render(made))
