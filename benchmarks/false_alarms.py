@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from edgetune.judging.statistics.quantity import SCALES, Pairing
 from simulated import (
     ACCURACY_MARGIN,
     Sides,
@@ -44,7 +45,7 @@ from simulated import (
     truth_of,
 )
 
-from edgetune.judging.gate.comparison import SCALES, Outcome, Pairing
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import decide
 from edgetune.judging.results.pairing import GRADE_MARGIN
 from edgetune.judging.statistics.bootstrap import bca_interval, bootstrap_p, resample

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import Aggregate, Pairing, Unit
 from edgetune.judging.results.pairing import GRADE_MARGIN
 
 ACCURACY_MARGIN = 0.02

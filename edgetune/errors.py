@@ -112,3 +112,8 @@ class Interrupted(EdgetuneError):
     """Stopped by the user. What was finished is kept, and the message says where."""
 
     exit_code = 130
+
+
+def first_line_of(problem: BaseException) -> str:
+    """What another library says of `problem`, without the lines of detail that follow."""
+    return str(problem).strip().partition("\n")[0] or type(problem).__name__

@@ -125,7 +125,7 @@ class CommandResult:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw no plot, which takes as long as all else of a small one and has tests of its own."""
-    monkeypatch.setattr("edgetune.training.summary.plot_training", lambda *_, **__: None)
+    monkeypatch.setattr("edgetune.training.saving.plot_training", lambda *_, **__: None)
 
 
 @pytest.fixture

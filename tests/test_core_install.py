@@ -116,6 +116,37 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
     return folder
 
 
+def test_a_run_of_the_first_version_is_read(run: Run, tmp_path: Path) -> None:
+    counts = ["trainable_parameters", "total_parameters", "steps", "train_tokens", "supervised_tokens", "seed"]
+    rates = ["trainable_percent", "epochs", "train_seconds", "seconds_per_epoch", "tokens_per_second"]
+    figures = dict.fromkeys([*counts, *rates, "peak_memory_bytes", "final_train_loss", "eval_loss"], 3)
+    words = {"name": "old", "task": "chat", "method": "lora", "base": "a/b", "device": "cpu", "dtype": "float32"}
+    (tmp_path / "summary.json").write_text(json.dumps({**words, **figures, "versions": {"torch": "2.9.0"}}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    (tmp_path / "recipe.yaml").write_text(
+        "name: old\ntask: chat\nbase: {model: a/b}\nmethod: {type: lora}\n"
+        "data: {train: [{source: a.jsonl, format: sharegpt}]}\n"
+    )
+    program = f"""
+from pathlib import Path
+from edgetune.recipe.load import load_recipe
+from edgetune.training.run_directory import RunDirectory
+run = RunDirectory(Path({str(tmp_path)!r}))
+print(run.read_summary().steps, run.read_summary().backend, run.read_metrics(), load_recipe(str(run.recipe)).name)
+run.summary.write_text("{{}}")
+for path in (run.path, run.path / "missing"):
+    try:
+        RunDirectory(path).read_summary()
+    except Exception as problem:
+        print(type(problem).__name__, problem)
+"""
+    done = run(program=program)
+    told = done.stdout.replace(str(tmp_path), "RUN").splitlines()
+    assert told[0] == "3 transformers [{'step': 1, 'loss': 0.5}] old", done.stderr
+    assert told[1].startswith("OutputError RUN/summary.json: is no summary of a run (21 validation errors")
+    assert told[2] == "OutputError RUN/missing: holds no summary of a finished run; train with --out RUN/missing first"
+
+
 def test_an_adapter_alone_is_exported(run: Run, adapter: Path) -> None:
     done = run("export", adapter, "--adapter-only", "--out", "lora.gguf")
     assert done.returncode == 0, done.stderr

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 from numpy.typing import NDArray
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ks_2samp, norm
 from scipy.stats import t as student
 
-from edgetune.judging.gate.comparison import Aggregate, Pairing, Unit
 from edgetune.judging.metrics.aggregates import f1_over_labels, ratio
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgetune.judging.statistics.quantity import Pairing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
@@ -17,7 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
-from edgetune.judging.gate.comparison import Outcome, Pairing
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import decide
 from edgetune.judging.metrics import METRICS, default_metrics, find_metrics, main_metric, same_tokens
 from edgetune.judging.metrics.classification import confusion_of

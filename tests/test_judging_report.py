@@ -34,6 +34,7 @@ from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import Verdict, explain
 from edgetune.judging.grading.pairwise import compare_answers
 from edgetune.judging.metrics import METRICS
+from edgetune.judging.metrics.metric import MetricValue
 from edgetune.judging.report import (
     github_annotations,
     report_document,
@@ -52,7 +53,7 @@ from edgetune.judging.report.matrix_picture import draw_matrices
 from edgetune.judging.report.metrics_table import label_rows, metric_facts, metrics_headings, metrics_rows
 from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
 from edgetune.judging.results.baseline import REPORT_FORMAT
-from edgetune.judging.results.judgement import Evaluation, Judgement, MetricValue
+from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.rubric import load_rubric
 from edgetune.visible_text import visible

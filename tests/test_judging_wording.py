@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+from edgetune.judging.statistics.quantity import Unit
 
-from edgetune.judging.gate.comparison import Unit
 from edgetune.judging.gate.wording import (
     about,
     difference_text,

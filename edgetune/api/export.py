@@ -24,7 +24,7 @@ _EXCLUDED = {
     "--converter": {"--tensor-type", "--calibrate", "--imatrix", "--base-as", "--requantize"},
     "--imatrix": {"--calibrate"},
 }
-"""Options that say nothing about what another one does."""
+"""Option -> options that cannot be combined with it."""
 
 
 @public
@@ -151,14 +151,12 @@ def _refuse_combinations(given: set[str], *, plain: bool) -> None:
     for option, others in _EXCLUDED.items():
         clash = sorted(given & others) if option in given else []
         if clash:
-            raise UsageError(f"{clash[0]} has no meaning together with {option}", remedy=f"leave {clash[0]} out")
+            raise UsageError(f"{clash[0]} cannot be combined with {option}", remedy=f"leave {clash[0]} out")
     chooses = sorted(given & {"--tensor-type", "--calibrate", "--imatrix"})
     if plain and chooses:
-        raise UsageError(
-            f"{chooses[0]} has no meaning for a preset that is not quantized", remedy=f"leave {chooses[0]} out"
-        )
+        raise UsageError(f"{chooses[0]} needs a quantized preset", remedy=f"leave {chooses[0]} out")
     if "--save-imatrix" in given and "--calibrate" not in given:
-        raise UsageError("--save-imatrix keeps what --calibrate measures", remedy="add --calibrate DATA")
+        raise UsageError("--save-imatrix needs --calibrate", remedy="add --calibrate DATA")
 
 
 def _check_word(option: str, given: str, known: tuple[str, ...]) -> None:

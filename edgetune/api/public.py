@@ -38,7 +38,7 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
             for extra, packages in EXTRAS.items():
                 if package in packages:
                     raise MissingComponent(
-                        f"this needs the Python package {package}, which is not installed",
+                        f"the Python package {package} is not installed",
                         remedy=f'run: pip install "edgetune[{extra}]"',
                     ) from problem
             raise
@@ -50,7 +50,7 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _missing_package(problem: BaseException | None) -> str:
-    """The package that could not be imported, which Transformers names only in the error behind its own."""
+    """The package that could not be imported, which Transformers names only in the cause of its own error."""
     while problem is not None:
         if isinstance(problem, ModuleNotFoundError) and problem.name:
             return problem.name.partition(".")[0]

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 class Run:
     """The run directory `path`. It is a path, too: every function that takes one takes a Run.
 
-    Raises AdapterError where `path` is no run directory.
+    `summary` is read from the run directory where it is not given. Raises AdapterError where `path` is none.
     """
 
-    def __init__(self, path: PathLike) -> None:
+    def __init__(self, path: PathLike, summary: Summary | None = None) -> None:
         from edgetune.training.run_directory import RunDirectory
 
         self.path = Path(path)
         self._files = RunDirectory(self.path)
-        if not self._files.recipe.is_file():
+        if summary is not None:
+            self.summary = summary
+        elif not self._files.recipe.is_file():
             raise AdapterError("is not a run directory: it has no recipe.yaml", where=self.path)
 
     def __fspath__(self) -> str:

@@ -40,8 +40,7 @@ def train(
         from edgetune.training.run import train as run_training
 
         with together.failures_reported():
-            run_training(loaded, run.path, resume=resume, force=force)
-        return Run(run.path)
+            return Run(run.path, run_training(loaded, run.path, resume=resume, force=force))
     # What the processes would refuse is refused before any is started.
     if resume:
         run.check_resumable(loaded, processes=processes)

@@ -1,4 +1,4 @@
-"""The command line: every command is one thin file beside this one and one line here."""
+"""The command line. Each command is one thin file in this folder and one line here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgetune.standard_streams import guarded_streams
 
 app = typer.Typer(
     name="edgetune",
-    help="Fine-tune a small language model by recipe, ship it as a quantized GGUF, and prove that nothing got worse.",
+    help="Fine-tune a small language model by recipe, ship it as a quantized GGUF, and check that nothing got worse.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -27,17 +27,17 @@ app = typer.Typer(
 
 OPENMP_SPINS = "1000"
 """How long GNU OpenMP's threads spin for the next piece of work before they sleep. By default they spin on, and another
-busy program on the same cores slows training down tenfold; with this limit it costs about half the speed, and alone
-there is no difference."""
+busy program on the same cores then slows training down tenfold. With this limit it costs about half the speed. Without
+another program the limit makes no difference."""
 
 _EXTRAS = {
     "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "torch", "transformers", "trl"),
 }
-"""Extra -> the packages that a command may miss when it is not installed."""
+"""Extra -> the packages that a command cannot import when the extra is not installed."""
 
 
 def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -> None:
-    """Make a function a command that ends in one line when it is interrupted or misses a package."""
+    """Register a function as a command; an interrupt and a missing package become an EdgetuneError."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -50,7 +50,7 @@ def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -
             for extra, packages in _EXTRAS.items():
                 if package in packages:
                     raise MissingComponent(
-                        f"this needs the Python package {package}, which is not installed",
+                        f"the Python package {package} is not installed",
                         remedy=f'run: pip install "edgetune[{extra}]"',
                     ) from problem
             raise
@@ -76,7 +76,7 @@ _register(demo.demo, "Utilities")
 
 
 def _missing_package(problem: BaseException | None) -> str:
-    """The package that could not be imported, which Transformers names only in the error behind its own."""
+    """The package that could not be imported. Transformers names it only in the cause of its own error."""
     while problem is not None:
         if isinstance(problem, ModuleNotFoundError) and problem.name:
             return problem.name.partition(".")[0]
@@ -105,13 +105,13 @@ def main() -> None:
             try:
                 app()
             finally:
-                sys.stdout.flush()  # a refusal is told here, and not by the interpreter when it has ended
+                sys.stdout.flush()  # a failed write is reported here, not by the interpreter at exit
         except EdgetuneError as problem:
             _fail(problem)
 
 
 def _fail(problem: EdgetuneError) -> None:
     console.error(problem)
-    with suppress(OutputError, SystemExit):  # stdout may be refused too, and its reader may have left
+    with suppress(OutputError, SystemExit):  # stdout may be closed or full, too
         console.document({"error": str(problem), "exit_code": problem.exit_code})
     sys.exit(problem.exit_code)

@@ -1,4 +1,4 @@
-"""`edgetune data check`: what a recipe's data are like, before anything is trained on them."""
+"""`edgetune data check`: a report on a recipe's data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgetune.models.tokenizer import ModelTokenizer
     from edgetune.recipe.schema import Recipe
 
-app = typer.Typer(help="Look at a recipe's data.", no_args_is_help=True)
+app = typer.Typer(help="Check a recipe's data.", no_args_is_help=True)
 
 
 def check(
@@ -25,7 +25,7 @@ def check(
     overrides: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Counts, label balance, lengths, cuts, duplicates, and leakage from training into evaluation.
+    """Report counts, label balance, lengths, truncation, duplicates, and evaluation rows that leak into training.
 
     Exit code 1 when an evaluation row is in the training data, exactly or nearly.
     """
@@ -44,7 +44,7 @@ def check(
 
 
 def _meter(recipe: Recipe) -> Meter:
-    """The base's tokenizer, or words where it is not at hand."""
+    """Counts in tokens, or in words if the base's tokenizer is not available."""
     from edgetune.data.meter import WORDS
     from edgetune.errors import MissingComponent, ModelError
     from edgetune.models.load import open_tokenizer
@@ -54,13 +54,13 @@ def _meter(recipe: Recipe) -> Meter:
         files = locate_model(recipe.base.model, revision=recipe.base.revision, patterns=TOKENIZER_PATTERNS)
         tokenizer = open_tokenizer(files)
     except (ModelError, MissingComponent, ModuleNotFoundError) as problem:
-        console.note(f"lengths are counted in words, because the base's tokenizer is not at hand: {problem}")
+        console.note(f"lengths are counted in words, because the base's tokenizer is not available: {problem}")
         return WORDS
     return _token_meter(recipe, files, tokenizer)
 
 
 def _token_meter(recipe: Recipe, files: ModelFiles, tokenizer: ModelTokenizer) -> Meter:
-    """Tokens, counted as training on this kind of model counts them."""
+    """Counts in tokens, as training counts them for this kind of model."""
     from edgetune.data.answer_end import marks_in
     from edgetune.data.meter import Meter
     from edgetune.data.template import load_template

@@ -1,4 +1,4 @@
-"""`edgetune demo`: the main job from end to end on the embedded model."""
+"""`edgetune demo`: the whole workflow on the embedded model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The output folder.")] = Path("demo"),
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune, merge, export, judge and chat on the embedded model, in minutes, on a CPU."""
+    """Fine-tune, merge, export, judge and chat on the embedded model, in a few minutes on a CPU."""
     console.configure(json_mode=json)
     from edgetune.demo import run_demo
 
@@ -43,7 +43,7 @@ def _show(report: DemoReport) -> None:
     console.result(Text(f"› {report.question}\n{report.answer}\n"))
     console.result("size   " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in report.files.items()))
     steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
-    console.result(f"time   {steps}; {sum(report.seconds.values()):.0f} s in all")
+    console.result(f"time   {steps}; total {sum(report.seconds.values()):.0f} s")
     console.result(f"report {report.folder / 'report' / 'report.html'}\n")
     console.result(f"next:  edgetune chat {report.model}")
 

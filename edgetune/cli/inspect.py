@@ -1,4 +1,4 @@
-"""`edgetune inspect`: what a GGUF file holds."""
+"""`edgetune inspect`: show the contents of a GGUF file."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def inspect(
         Path, typer.Argument(metavar="FILE", help="A GGUF file: a model, a LoRA adapter or an importance matrix.")
     ],
     check: Annotated[
-        bool, typer.Option("--check", help="Read every tensor and compare it with the checksum that export wrote.")
+        bool, typer.Option("--check", help="Compare every tensor with the checksum that export wrote.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show a GGUF file's tensor types, sizes, vocabulary, chat template, metadata and where it comes from.
+    """Show a GGUF file's tensor types, sizes, vocabulary, chat template, metadata and origin.
 
-    Exit code 1 when --check finds a tensor whose bytes are not those that were written.
+    Exit code 1 when --check finds a tensor whose bytes have changed since export.
     """
     console.configure(json_mode=json)
     from edgetune.gguf.verification.inspection import inspect_file
@@ -45,13 +45,13 @@ def inspect(
 
 
 def _compare(file: Path) -> ChecksumReport | None:
-    """Raises VerificationFailed for a damaged file; says why where there is nothing to compare."""
+    """Compare with the stored checksums, or warn if there are none. Raises VerificationFailed for a damaged file."""
     from edgetune.gguf.checksums import require_checksums
     from edgetune.models.gguf_file import GgufFile
 
     report = require_checksums(GgufFile(file))
     if report is None:
-        console.warn(f"{file} holds no checksums, so there is nothing to compare; edgetune export writes them")
+        console.warn(f"{file} contains no checksums to compare with; files written by edgetune export contain them")
     elif report.rewritten:
-        console.warn(f"another program has written tensors of {file} since its export: its checksums say nothing")
+        console.warn(f"another program has rewritten tensors of {file} since its export, so the checksums do not apply")
     return report

@@ -1,4 +1,4 @@
-"""`edgetune merge`: a base and its adapter become one Hugging Face model."""
+"""`edgetune merge`: write a base and its adapter as one Hugging Face model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from edgetune.cli.options import SOURCE_HELP, BaseOption, ForceOption, JsonOptio
 
 def merge(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help=SOURCE_HELP)],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Output folder.")],
     base: BaseOption = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fold an adapter into its base: safetensors, tokenizer and chat template for Transformers."""
+    """Merge an adapter into its base: safetensors, tokenizer and chat template for Transformers."""
     console.configure(json_mode=json)
     merged = edgetune.merge(source, out=out, base=base, force=force)
     console.document(merged.document())

@@ -1,4 +1,4 @@
-"""`edgetune train`: a recipe becomes a run directory."""
+"""`edgetune train`: train by a recipe and write a run directory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     processes: Annotated[
         int | None,
-        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, one per GPU at most."),
+        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, at most one per GPU."),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune a base model by a recipe."""
+    """Fine-tune a base model with a recipe."""
     console.configure(json_mode=json)
-    run = edgetune.train(
-        recipe, overrides=overrides or (), out=out, resume=resume, processes=processes, force=force
-    )
+    loaded = edgetune.load_recipe(recipe, overrides or ())
+    run = edgetune.train(loaded, out=out, resume=resume, processes=processes, force=force)
     summary = run.summary
     console.document({"run": str(run.path), **summary.model_dump()})
     loss = f"loss {summary.final_train_loss:.3f}"
@@ -41,24 +40,23 @@ def train(
         f"({summary.tokens_per_second:.0f} tokens/s), {loss}, "
         f"{summary.trainable_percent:.2f} % of the parameters trained\n"
         f"written to {run.path}\n\n"
-        f"next: {_next_step(run)}"
+        f"next: {_next_step(loaded, run.path)}"
     )
 
 
-def _next_step(run: edgetune.Run) -> str:
+def _next_step(recipe: edgetune.Recipe, run: Path) -> str:
     """What to do with a run of this kind: not every one can be folded into its base, or run by llama.cpp."""
     from edgetune.recipe.methods import ADDS_TO_THE_INPUT
 
-    recipe = run.recipe
     if recipe.method.type in ADDS_TO_THE_INPUT:
-        return f"load {run.adapter} with PEFT; {recipe.method.type} changes no weights and cannot be folded in"
+        return f"load {run / 'adapter'} with PEFT; {recipe.method.type} changes no weights and cannot be folded in"
     if recipe.base.head == "classification":
-        return f"edgetune merge {run.path} --out {recipe.name}-merged"
-    return f"edgetune export {run.path} --out {recipe.name}-q4_k_m.gguf"
+        return f"edgetune merge {run} --out {recipe.name}-merged"
+    return f"edgetune export {run} --out {recipe.name}-q4_k_m.gguf"
 
 
 def _headline(evaluation: dict[str, Any] | None) -> str:
-    """The figures that a task is judged by, of all that the evaluation told."""
+    """The task's main metrics of an evaluation."""
     if not evaluation:
         return ""
     if "accuracy" in evaluation:

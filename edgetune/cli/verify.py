@@ -1,4 +1,4 @@
-"""`edgetune verify`: whether a GGUF file does what the model does that it was made from."""
+"""`edgetune verify`: check a GGUF file, and compare it with the model that it was made from."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ def verify(
         typer.Option(
             "--against",
             metavar="SOURCE",
-            help="What it was made from, to compare with: a run directory, a model, or any PEFT adapter folder.",
+            help="Compare with this source of the file: a run directory, a model, or any PEFT adapter folder.",
         ),
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option("--text", metavar="FILE", help="Compare on this text. (default: the check's own conversations)"),
+        typer.Option("--text", metavar="FILE", help="Compare on this text. (default: built-in conversations)"),
     ] = None,
-    max_kl_mean: Annotated[float | None, _limit("max_kl_mean", "Highest mean KL divergence, in nats.")] = None,
+    max_kl_mean: Annotated[float | None, _limit("max_kl_mean", "Maximum mean KL divergence, in nats.")] = None,
     max_kl_p99: Annotated[
-        float | None, _limit("max_kl_p99", "Highest KL divergence of 99 of 100 tokens, in nats.")
+        float | None, _limit("max_kl_p99", "Maximum 99th percentile of the KL divergence, in nats.")
     ] = None,
     min_top1: Annotated[
-        float | None, _limit("min_top1", "Lowest share of tokens of which both find the same one likeliest.")
+        float | None, _limit("min_top1", "Minimum share of tokens with the same most likely token.")
     ] = None,
     max_perplexity_ratio: Annotated[
-        float | None, _limit("max_perplexity_ratio", "Highest perplexity of the file over the model's.")
+        float | None, _limit("max_perplexity_ratio", "Maximum ratio of the file's perplexity to the model's.")
     ] = None,
     base: BaseOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check that llama.cpp opens and computes a GGUF; with --against, also its tokens, chats and predictions.
+    """Check that llama.cpp can run a GGUF; with --against, also compare its tokens, chats and predictions.
 
     Exit code 1 when a check fails or a limit is exceeded.
     """
@@ -73,7 +73,9 @@ def verify(
 
     if against is None:
         if text is not None or base is not None or given:
-            raise UsageError("there is nothing to compare the file with", remedy="name its model with --against SOURCE")
+            raise UsageError(
+                "--text, --base and the limits need --against", remedy="name its model with --against SOURCE"
+            )
         checked = verify_file(file)
         console.result(render_verification(checked, against=False))
         console.document({"file": str(file), "passed": True, "checks": asdict(checked)})
@@ -89,7 +91,7 @@ def verify(
     console.result(render_verification(checked, against=True))
     if checked.kind != "decoder":
         raise ModelError(
-            f"passes the checks above, but is an {checked.kind}: edgetune compares the predictions of decoders only",
+            f"the checks above passed; predictions of {checked.kind} models are not compared, only those of decoders",
             where=file,
             remedy="leave out --against",
         )
@@ -129,7 +131,7 @@ def _compare(file: GgufFile, source: ModelSource, tokenizer: ModelTokenizer, tex
         windows = list(cut_windows(tokenizer.encode(text), size, prefix=_prefix(tokenizer)))
     windows = [window for window in windows if len(window) > 1]
     if not windows:
-        raise DataError("this text has fewer than two tokens, so there is nothing to predict", where="--text")
+        raise DataError("the text has fewer than two tokens, so there is nothing to predict", where="--text")
     with (
         Session.open(file.path, context_tokens=size, flash_attention=False) as session,
         console.progress("comparing", sum(map(len, windows)), "tokens") as bar,
@@ -138,7 +140,7 @@ def _compare(file: GgufFile, source: ModelSource, tokenizer: ModelTokenizer, tex
 
 
 def _chats(tokenizer: ModelTokenizer) -> list[str]:
-    """The check's conversations as the tokenizer's chat template writes them. Raises UsageError without one."""
+    """The built-in conversations rendered by the chat template. Raises UsageError if there is no template."""
     from edgetune.gguf.verification.chat_parity import render_chats
 
     chats = render_chats(tokenizer)
@@ -148,6 +150,6 @@ def _chats(tokenizer: ModelTokenizer) -> list[str]:
 
 
 def _prefix(tokenizer: ModelTokenizer) -> list[int]:
-    """The BOS where the model expects one in front of any text."""
+    """The BOS token if the model expects one before any text."""
     first = tokenizer.encode("a", add_special=True)[:1]
     return first if first and first[0] == tokenizer.token_id("bos") else []

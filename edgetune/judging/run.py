@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Budget
+from edgetune.judging.asking.cost import Budget, Costs
 from edgetune.judging.calibration.certificate import check_certificate
 from edgetune.judging.gate.gate import Verdict, decide
 from edgetune.judging.grading.grades import Preference
@@ -19,7 +19,7 @@ from edgetune.judging.report import write_report
 from edgetune.judging.results.baseline import is_report, read_baseline
 from edgetune.judging.results.endings import find_silence, tell_endings
 from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
-from edgetune.judging.results.judgement import Costs, Evaluation, Judgement
+from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.results.pairing import measure_differences, pair_metrics
 from edgetune.judging.results.prepared import PreparedSuite, check_comparable, prepare
 from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgetune.recipe.load import dump_recipe
 from edgetune.recipe.methods import ADDS_TO_THE_INPUT, Full
 from edgetune.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from edgetune.training.summary import Summary
+from edgetune.training.summary import Summary
 
 
 def model_card(recipe: Recipe, summary: Summary) -> str:

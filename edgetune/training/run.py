@@ -92,9 +92,8 @@ def _fit(
     backend: str,
 ) -> Summary:
     from edgetune.models.load import resolve_dtype
-    from edgetune.training.saving import save_result
+    from edgetune.training.saving import count_parameters, save_result, summarize
     from edgetune.training.settings import trainer_settings
-    from edgetune.training.summary import count_parameters, summarize
     from edgetune.training.telemetry import Telemetry
     from edgetune.training.trainer import trainer_class
 

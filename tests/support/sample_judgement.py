@@ -10,11 +10,13 @@ from statistics import fmean
 from typing import Any
 
 from edgetune.data.example import Message
+from edgetune.judging.asking.cost import Costs
 from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Order, Preference, Winner
+from edgetune.judging.metrics.metric import MetricValue
 from edgetune.judging.report.metrics_table import metric_facts
-from edgetune.judging.results.judgement import Costs, Evaluation, Judgement, MetricValue
+from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item

@@ -84,7 +84,9 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
         raise ModelError(f"is {_NOT_MODELS[kind]}, not a model", where=file, remedy="`edgetune inspect` shows it")
     sums = require_checksums(opened)
     if sums is not None and sums.rewritten:
-        console.note("another program has written tensors of this file since its export: its checksums say nothing")
+        console.note(
+            "another program has rewritten tensors of this file since its export, so the checksums do not apply"
+        )
     try:
         # Native code that dies of a damaged file dies in the child, before this process opens it.
         with begin_trial(opened) as finish:

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 from edgetune import console
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Budget, price_of
+from edgetune.judging.asking.cost import Budget, Costs, price_of
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
 from edgetune.judging.asking.schedule import ask_all
 from edgetune.judging.grading.allowance import Allowance, Stop
 from edgetune.judging.grading.verdict import parse_verdict
-from edgetune.judging.results.judgement import Costs
 from edgetune.judging.suites.judge_file import Judge
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from edgetune.judging.asking.cost import Costs
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.calibration.bars import Bars, find_failures
 from edgetune.judging.calibration.figures import JudgedItem, SetReport, grade_figures, pair_figures
@@ -52,6 +53,7 @@ class Calibration:
     together: SetReport
     bars: Bars
     failures: tuple[str, ...]
+    costs: Costs = Costs()
 
     @property
     def passed(self) -> bool:

@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.gate.comparison import Comparison, Outcome, Pairing, scale_length
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.wording import (
     about,
     difference_text,
@@ -36,6 +36,7 @@ from edgetune.judging.gate.wording import (
 from edgetune.judging.statistics.evidence import Evidence, weigh
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.power import items_to_fail, items_to_pass, reach_in_errors, smallest_visible_loss
+from edgetune.judging.statistics.quantity import Pairing, scale_length
 from edgetune.judging.statistics.several import adjust_holm
 from edgetune.judging.suites.suite import Gate
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edgetune.judging.asking.asker import Asker
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Budget
+from edgetune.judging.asking.cost import Budget, Costs
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.grading.allowance import Allowance, Stop
 from edgetune.judging.grading.checks import check_pairwise, check_pointwise, control_sample
@@ -17,7 +17,7 @@ from edgetune.judging.grading.pairwise import compare_answers, pairwise_requests
 from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
 from edgetune.judging.grading.summaries import unscored_share
 from edgetune.judging.grading.validity import Validity
-from edgetune.judging.results.judgement import Costs, Evaluation, control_name
+from edgetune.judging.results.judgement import Evaluation, control_name
 from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.errors import DataError
-from edgetune.judging.gate.comparison import Aggregate, SumMetric
 from edgetune.judging.metrics.metric import MetricResult
+from edgetune.judging.statistics.quantity import Aggregate, SumMetric
 
 Floats = NDArray[np.float64]
 

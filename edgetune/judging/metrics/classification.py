@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from edgetune.errors import DataError
-from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.metrics.aggregates import f1_over_labels, mean_metric, recall_over_labels, value_of
 from edgetune.judging.metrics.metric import Metric, MetricResult
+from edgetune.judging.statistics.quantity import Aggregate
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite

@@ -6,19 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgetune.judging.gate.comparison import SCALES, Unit
-from edgetune.judging.metrics.metric import Metric, MetricResult
+from edgetune.judging.metrics.metric import Metric, MetricResult, MetricValue
 from edgetune.judging.metrics.rare_labels import largest_weight
-from edgetune.judging.results.judgement import MetricValue
-from edgetune.judging.results.pairing import clusters_of, independent_units
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import bootstrap_interval
 from edgetune.judging.statistics.bounded import bounded_interval
+from edgetune.judging.statistics.clusters import independent_units
 from edgetune.judging.statistics.intervals import Interval, hull
+from edgetune.judging.statistics.quantity import SCALES, Unit
 from edgetune.judging.statistics.scores import mean_metric, t_interval
 from edgetune.judging.statistics.sums import resample_together
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.suites.items import Item
+from edgetune.judging.suites.items import Item, clusters_of
 from edgetune.judging.suites.suite import Suite
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgetune.judging.gate.comparison import Aggregate, Unit, ValueKind
+from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Aggregate, Unit, ValueKind
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
@@ -45,3 +46,16 @@ class Metric:
     def all_details(self, items: Sequence[Item]) -> dict[str, Any]:
         """What a reader needs to get the same numbers on these items."""
         return self.details if self.details_of_items is None else {**self.details, **self.details_of_items(items)}
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One metric of one model: over all items, with its interval where there is one, and item by item.
+
+    `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
+    for metrics that only exist over all items.
+    """
+
+    value: float
+    interval: Interval | None
+    values: tuple[float | None, ...]

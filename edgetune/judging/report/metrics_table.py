@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.gate.comparison import Comparison, Difference, Unit, ValueKind
+from edgetune.judging.gate.comparison import Comparison
 from edgetune.judging.gate.wording import (
     difference_text,
     megabytes,
@@ -19,6 +19,7 @@ from edgetune.judging.metrics import METRICS
 from edgetune.judging.results.judgement import Evaluation, Judgement
 from edgetune.judging.results.prepared import PREFERENCE
 from edgetune.judging.results.unanswered import unanswered_items
+from edgetune.judging.statistics.quantity import Difference, Unit, ValueKind
 from edgetune.metrics.classification import ClassificationMetrics
 
 

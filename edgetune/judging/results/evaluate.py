@@ -16,7 +16,8 @@ from edgetune.judging.grading.summaries import mean_scores
 from edgetune.judging.metrics import METRICS, find_metrics
 from edgetune.judging.metrics.classification import confusion_of
 from edgetune.judging.metrics.estimate import measured, measured_mean
-from edgetune.judging.results.judgement import Evaluation, MetricValue
+from edgetune.judging.metrics.metric import MetricValue
+from edgetune.judging.results.judgement import Evaluation
 from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.subjects.answer import IN_REASONING, Answer
 from edgetune.judging.subjects.subject import Subject

@@ -9,10 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from edgetune.judging.gate.comparison import Difference, Outcome
+from edgetune.judging.asking.cost import Costs
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.metrics.metric import MetricValue
+from edgetune.judging.statistics.quantity import Difference
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item
@@ -21,19 +23,6 @@ from edgetune.metrics.classification import ClassificationMetrics
 
 Inconclusive = Literal["fail", "warn", "pass"]
 """What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
-
-
-@dataclass(frozen=True)
-class MetricValue:
-    """One metric of one model: over all items, with its interval where there is one, and item by item.
-
-    `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
-    for metrics that only exist over all items.
-    """
-
-    value: float
-    interval: Interval | None
-    values: tuple[float | None, ...]
 
 
 METRICS_KEY = "measures"
@@ -83,31 +72,7 @@ def control_name(kind: str, fingerprint: str, answers: Sequence[Answer]) -> str:
     return hash_value([fingerprint, [answer.text for answer in answers]]) if kind == "endpoint" else fingerprint
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What the judges took: verdicts asked for, taken from the cache, and what was paid (None: no price is known)."""
-
-    asked: int = 0
-    cached: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    usd: float | None = 0.0
-    seconds: float = 0.0
-
-    def __add__(self, other: Costs) -> Costs:
-        """What both took; without a price of one there is none of both."""
-        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
-        return Costs(
-            self.asked + other.asked,
-            self.cached + other.cached,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            usd,
-            self.seconds + other.seconds,
-        )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
@@ -126,12 +91,30 @@ class Judgement:
     differences: tuple[Difference, ...] = ()
     """Of the metrics that both have and the gate does not compare."""
     judges: tuple[str, ...] = ()
-    costs: Costs = Costs()
+    costs: Costs = field(default_factory=Costs)
     notes: tuple[str, ...] = ()
     """What the reader should know: fallbacks of an endpoint, warnings of checks."""
     details: dict[str, Any] = field(default_factory=dict)
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
     inconclusive: Inconclusive = "fail"
+
+    def __repr__(self) -> str:
+        return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"
+
+    def _repr_html_(self) -> str:
+        from edgetune.judging.report.notebook import judgement_html
+
+        return judgement_html(self)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """PASS, REGRESSION, INCONCLUSIVE or JUDGE INVALID; None where there was no baseline."""
+        return None if self.verdict is None else self.verdict.outcome
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The metrics that the gate compared, one by one."""
+        return () if self.verdict is None else self.verdict.comparisons
 
     @property
     def exit_code(self) -> int:

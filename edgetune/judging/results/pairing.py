@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.errors import DataError
-from edgetune.judging.gate.comparison import Aggregate, Difference, Pairing
 from edgetune.judging.metrics import METRICS, same_tokens
 from edgetune.judging.metrics.metric import Metric
 from edgetune.judging.metrics.rare_labels import largest_weight
 from edgetune.judging.results.judgement import Evaluation
 from edgetune.judging.results.prepared import PREFERENCE, PreparedSuite
 from edgetune.judging.results.unanswered import unanswered_items
+from edgetune.judging.statistics.clusters import independent_units
 from edgetune.judging.statistics.evidence import measure_difference
-from edgetune.judging.suites.items import Item
+from edgetune.judging.statistics.quantity import Aggregate, Difference, Pairing
+from edgetune.judging.suites.items import Item, clusters_of
 
 GRADE_MARGIN = 0.2
 """The smallest loss that matters of a criterion, in grades of the judge's scale, unless the suite says otherwise."""
@@ -88,11 +89,6 @@ def _without_values(evaluation: Evaluation, items: Set[str]) -> Evaluation:
         for name, one in evaluation.metrics.items()
     }
     return replace(evaluation, metrics=metrics)
-
-
-def independent_units(items: int, clusters: Sequence[str] | None) -> int:
-    """How many things a comparison rests on: clusters where there are some, items otherwise."""
-    return items if clusters is None else len(set(clusters))
 
 
 def _pair_task_metric(prepared: PreparedSuite, name: str, candidate: Evaluation, baseline: Evaluation) -> Pairing:
@@ -174,9 +170,3 @@ def _with_both(candidate: Sequence[float | None], baseline: Sequence[float | Non
     """The places of the items that both sides have a value for."""
     pairs = enumerate(zip(candidate, baseline, strict=True))
     return [place for place, values in pairs if values[0] is not None and values[1] is not None]
-
-
-def clusters_of(items: Sequence[Item]) -> tuple[str, ...] | None:
-    """Each item's cluster; None where the suite has none."""
-    names = tuple(item.cluster for item in items if item.cluster is not None)
-    return names or None

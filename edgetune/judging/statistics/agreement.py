@@ -15,10 +15,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import Bootstrap, bootstrap_interval, differing_units, resample
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Aggregate
 from edgetune.judging.statistics.scores import largest_share, too_few_differ
 
 Weights = Literal["equal", "linear", "quadratic"]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr
 
-from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.statistics.clusters import drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval, hull
+from edgetune.judging.statistics.quantity import Aggregate
 from edgetune.judging.statistics.scores import Mean, t_interval, t_quantile
 
 RESAMPLES = 10_000

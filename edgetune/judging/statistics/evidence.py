@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import SCALES, Difference, Pairing, Unit, scale_length
 from edgetune.judging.statistics.accuracy import adjusted_difference, count_pairs, mcnemar_mid_p
 from edgetune.judging.statistics.bootstrap import (
     RESAMPLES,
@@ -23,6 +22,7 @@ from edgetune.judging.statistics.bootstrap import (
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval, hull
+from edgetune.judging.statistics.quantity import SCALES, Difference, Pairing, Unit, scale_length
 from edgetune.judging.statistics.scores import mean_metric, t_interval, too_few_differ
 from edgetune.judging.statistics.sign_flip import sign_flip_p
 from edgetune.judging.statistics.sums import resample_together
