@@ -137,6 +137,15 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def capsys(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
+    """pytest's own; and events are shown on stderr, as commands show them. With capfd, nothing shows them."""
+    from edgetune import display, events
+
+    with events.listen(display.show):
+        yield capsys
+
+
+@pytest.fixture
 def edgetune_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., CommandResult]:

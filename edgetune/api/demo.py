@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.prompt import fill_prompt
 from edgetune.errors import OutputError
 from edgetune.gguf.write import export
@@ -95,6 +95,6 @@ def _ask_once(model: Path, question: str) -> str:
 @contextmanager
 def _step(clock: Stopwatch, name: str) -> Iterator[None]:
     """Announce a step of the demo and time it."""
-    console.note(f"── {name}")
+    events.note(f"── {name}")
     with clock.phase(name):
         yield

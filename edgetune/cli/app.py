@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 
-from edgetune import __version__, console
+from edgetune import __version__, console, display, events
 from edgetune.cli import chat, data, demo, export, inspect, judge, merge, plan, recipes, train, verify
 from edgetune.errors import EdgetuneError, Interrupted, MissingComponent, OutputError
 from edgetune.standard_streams import guarded_streams
@@ -100,7 +101,7 @@ def _options(
 def main() -> None:
     """Run a command; every EdgetuneError becomes one line on stderr and its own exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
-    with guarded_streams():
+    with guarded_streams(), _events_shown():
         try:
             try:
                 app()
@@ -108,6 +109,18 @@ def main() -> None:
                 sys.stdout.flush()  # a failed write is reported here, not by the interpreter at exit
         except EdgetuneError as problem:
             _fail(problem)
+
+
+@contextmanager
+def _events_shown() -> Iterator[None]:
+    """Show events on stderr, and only once: a library may have given logging's root a handler that prints them too."""
+    logger = logging.getLogger("edgetune")
+    propagated, logger.propagate = logger.propagate, False
+    try:
+        with events.listen(display.show):
+            yield
+    finally:
+        logger.propagate = propagated
 
 
 def _fail(problem: EdgetuneError) -> None:

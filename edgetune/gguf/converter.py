@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError, UsageError, VerificationFailed
 from edgetune.gguf.export_report import ExportResult, report_on
 from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
@@ -69,7 +69,7 @@ def export_with_converter(
 
 
 def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
-    console.note(f"converting with {converter}")
+    events.note(f"converting with {converter}")
     command = [sys.executable, str(converter), str(model), "--outfile", str(target), "--outtype", outtype]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0 or not target.is_file() or target.stat().st_size == 0:

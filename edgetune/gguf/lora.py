@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import NumericalError, UsageError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.checksums import reserve_checksums, store_checksums
@@ -91,7 +91,7 @@ def _compare_tokenizers(source: ModelSource) -> None:
             source.adapter, f"was trained with {len(added)} added tokens ({added[0]!r}) that the base's tokenizer lacks"
         )
     if trained.chat_template != base.chat_template:
-        console.warn(
+        events.warn(
             "this adapter was trained with another chat template than the base's: give llama.cpp the adapter's own "
             "(--chat-template-file chat_template.jinja)"
         )

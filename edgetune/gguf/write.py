@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cores import physical_cores
 from edgetune.gguf import kernels
 from edgetune.gguf.capacity import check_capacity
@@ -86,7 +86,7 @@ def write_tensors(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
     placed = _write_header(plan, describe, file)
     kinds, importance = set(plan.types.values()), plan.importance is not None
     if kernels.needs_compiling(kinds, importance=importance):
-        console.note("compiling quantizers for this machine, once; it takes a few seconds")
+        events.note("compiling quantizers for this machine, once; it takes a few seconds")
     kernels.prepare(kinds, importance=importance)
     checksums = TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
     store_checksums(file, checksums)

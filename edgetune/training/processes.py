@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from edgetune import console, errors, outputs
+from edgetune import errors, events, outputs
 from edgetune.cores import physical_cores
 from edgetune.errors import EdgetuneError, Interrupted, ProcessFailed, UsageError
 
@@ -269,7 +269,7 @@ def _raise_failure(folder: Path, count: int, codes: dict[int, int]) -> NoReturn:
         raise ModuleNotFoundError(first["what"], name=first["module"])
     if first["foreseen"]:
         raise getattr(errors, first["kind"])(first["what"], where=first["where"], remedy=first["remedy"])
-    console.note(first["what"].rstrip())
+    events.note(first["what"].rstrip())
     raise ProcessFailed(f"process {first['rank']} of {count} failed: {first['what'].rstrip().rsplit(chr(10), 1)[-1]}")
 
 
@@ -277,7 +277,7 @@ def _show_log(file: Path) -> None:
     """The last that a process without a terminal has written, where there is something."""
     text = file.read_text(encoding="utf-8", errors="replace").rstrip() if file.exists() else ""
     if text:
-        console.note(text[-2000:])
+        events.note(text[-2000:])
 
 
 def _free_port() -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import MissingComponent
 from edgetune.keys import find_key
 from edgetune.recipe.load import dump_recipe
@@ -80,9 +80,9 @@ class Wandb:
             reinit="create_new",
         )
         if self._run.offline:
-            console.note(f"wandb writes to {run / 'wandb'}; send it with: wandb sync {Path(self._run.dir).parent}")
+            events.note(f"wandb writes to {run / 'wandb'}; send it with: wandb sync {Path(self._run.dir).parent}")
         else:
-            console.note(f"wandb: {self._run.url}")
+            events.note(f"wandb: {self._run.url}")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)
@@ -104,7 +104,7 @@ class Trackio:
             self._run = trackio.init(
                 project=self._project, name=recipe.name, config=recipe.model_dump(mode="json"), embed=False
             )
-        console.note(f"trackio: see it with: trackio show --project {self._project}")
+        events.note(f"trackio: see it with: trackio show --project {self._project}")
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)
@@ -157,7 +157,7 @@ class Trackers:
         except Exception as problem:
             self._open.pop(name, None)
             reason = str(problem).strip().split("\n")[0] or type(problem).__name__
-            console.warn(f"{name} cannot be used any more ({reason}); training goes on, metrics.jsonl has every row")
+            events.warn(f"{name} cannot be used any more ({reason}); training goes on, metrics.jsonl has every row")
 
 
 def check_trackers(recipe: Recipe) -> None:

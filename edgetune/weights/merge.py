@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.measure import peak_resident_bytes
 from edgetune.models.ends import record_answer_end
 from edgetune.models.load import load_config, quiet_libraries
@@ -97,7 +97,7 @@ def _split_into_shards(tensors: list[TensorInfo], max_shard_bytes: int) -> list[
 def _write_weights(folded: FoldedTensors, shards: list[list[TensorInfo]], folder: Path) -> None:
     total = sum(info.nbytes for info in folded.tensors.values())
     place: dict[str, str] = {}
-    with console.progress("merging", total / 1e6, "MB") as bar:
+    with events.progress("merging", total / 1e6, "MB") as bar:
         for number, shard in enumerate(shards, start=1):
             file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             with (folder / file).open("wb") as stream:

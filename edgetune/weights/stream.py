@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.gguf_file import GgufFile
@@ -40,13 +40,13 @@ def open_folded(source: ModelSource, *, base_as: BaseAs = "16bit") -> FoldedTens
     Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
     """
     if base_as == "16bit" and makes_up_for_rounding(source):
-        console.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
+        events.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
         base_as = "trained"
     if base_as == "16bit" and source.adapter is not None and needs_whole_model(source.adapter):
         return _merged_by_peft(source)
     folded = FoldedTensors(source, base_as)
     if folded.adapter_changes_nothing:
-        console.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
+        events.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
     return folded
 
 
@@ -54,7 +54,7 @@ def _merged_by_peft(source: ModelSource) -> FoldedTensors:
     """The merge in a folder that is there as long as the result is."""
     from edgetune.weights.whole_model import merge_whole
 
-    console.note("PEFT merges this adapter itself, with the whole model in memory and a copy on the disk for the time")
+    events.note("PEFT merges this adapter itself, with the whole model in memory and a copy on the disk for the time")
     folder = tempfile.TemporaryDirectory(prefix="edgetune-merged-")
     base = open_base(source.base, read_config(source.base))
     merged = merge_whole(source, Path(folder.name), widest_dtype(base.tensors.values()))

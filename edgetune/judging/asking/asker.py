@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgetune import console
+from edgetune import events
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import Budget, Costs, price_of
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
@@ -74,7 +74,7 @@ class Asker:
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
-            console.note(text)
+            events.note(text)
             self.notes.append(text)
 
     def _count(self, replies: Sequence[Reply | Failed], spent_usd: float) -> None:

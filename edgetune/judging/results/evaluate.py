@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgetune import __version__, console
+from edgetune import __version__, events
 from edgetune.errors import EdgetuneError
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
@@ -99,13 +99,13 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
     """
     known = known_answers(suite, items, subject, cache)
     if known and subject.kind == "endpoint":
-        console.note(
+        events.note(
             f"{short_name(subject)}: {len(known)} answers are from a run that was interrupted within the last hour; "
             "--no-cache asks for all of them anew"
         )
     missing = [item for item in items if item.id not in known]
     if missing:
-        with console.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
+        with events.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
             progress.advance(len(known))
             for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
                 known[item.id] = answer

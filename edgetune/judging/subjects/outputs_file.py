@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.columns import shown
 from edgetune.data.read import Row, read_rows
 from edgetune.errors import DataError, ModelError
@@ -46,7 +46,7 @@ class OutputsFile:
         """Raise DataError when an item has no output, or the outputs are not what the suite's task asks for."""
         answers = list(self.answers(items, suite))
         if self._by_id and (others := len(self._by_id) - len(items)):
-            console.note(
+            events.note(
                 f"{self.reference}: {others:,} of {len(self._by_id):,} rows belong to no item and are passed over"
             )
         if suite.task == "classify":
@@ -71,7 +71,7 @@ class OutputsFile:
                 remedy="write the labels as the suite writes them",
             )
         if column == LABEL:
-            console.note(f"{self.reference}: column {LABEL} is taken for the labels that the model gave")
+            events.note(f"{self.reference}: column {LABEL} is taken for the labels that the model gave")
 
     def _matched(self, items: Sequence[Item]) -> list[Row]:
         """Each item's row."""

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgetune.console import SILENT_PROGRESS
 from edgetune.data.example import Example, Message
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import NumericalError
+from edgetune.events import SILENT_PROGRESS
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suites.items import Item

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cache import cache_folder
 from edgetune.errors import MissingComponent, ModelError, RecipeError, first_line_of
 from edgetune.models.families import ModelKind
@@ -83,7 +83,7 @@ class Unsloth:
 
         Raises ModelError, and RecipeError when the method's targets are not modules of the base.
         """
-        console.note(f"loading {recipe.base.model} with unsloth")
+        events.note(f"loading {recipe.base.model} with unsloth")
         # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
         checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
         with _own_trainers(), _quiet():

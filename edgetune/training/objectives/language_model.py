@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example, Message
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.errors import DataError
+from edgetune.events import ProgressHandle
 from edgetune.training.objectives.adapted import base_model, has_dropout, has_virtual_tokens, on_device_of
 from edgetune.training.objectives.generation import Ending, GeneratedText, generate
 from edgetune.training.objectives.objective import Exam, Objective

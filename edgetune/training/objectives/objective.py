@@ -10,9 +10,9 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.events import ProgressHandle
 from edgetune.training.objectives.generation import GeneratedText
 from edgetune.training.objectives.rest import at_rest
 from edgetune.training.objectives.scores import Scores, score_labels, score_summaries

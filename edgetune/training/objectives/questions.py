@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import Encode
+from edgetune.events import ProgressHandle
 
 TOKENS_PER_BATCH = 2048
 """Without gradients this takes less memory than an ordinary training step, and larger batches are hardly quicker."""
