@@ -25,7 +25,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-_OPTION = re.compile(r"\bedgetune [a-z].*|(?<![\w-])--((?:no-)?([a-z][a-z0-9-]*))(?: ([A-Z]+\b|\d+\b|[^\s:]+(?=: )))?", re.DOTALL)
+_OPTION = re.compile(
+    r"\bedgetune [a-z].*|(?<![\w-])--((?:no-)?([a-z][a-z0-9-]*))(?: ([A-Z]+\b|\d+\b|[^\s:]+(?=: )))?", re.DOTALL
+)
 """An option in a text, its name without `no-`, and its value. A command of edgetune's stays as it is, to be copied."""
 
 

@@ -21,11 +21,11 @@ _PREFORMATTED = '<pre style="line-height:1.25;white-space:pre;overflow-x:auto">{
 
 def terminal_html(renderable: RenderableType) -> str:
     """What the command line prints, with its colors."""
-    from rich.console import Console
+    from edgetune.display import SafeConsole
 
-    console = Console(record=True, file=StringIO(), width=_WIDTH, force_jupyter=False, markup=False, emoji=False)
+    console = SafeConsole(record=True, file=StringIO(), width=_WIDTH, force_jupyter=False)
     console.print(renderable)
-    return visible(console.export_html(inline_styles=True, code_format=_PREFORMATTED))
+    return str(console.export_html(inline_styles=True, code_format=_PREFORMATTED))
 
 
 def table_html(rows: Mapping[str, object]) -> str:

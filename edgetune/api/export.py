@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune import console
+from edgetune import events
 from edgetune.api.public import PathLike, public
 from edgetune.errors import UsageError
 from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
@@ -76,9 +76,7 @@ def export(
     if converter is not None:
         from edgetune.gguf.converter import export_with_converter
 
-        return export_with_converter(
-            resolved, file, Path(converter), preset=preset.name, outtype=outtype, force=force
-        )
+        return export_with_converter(resolved, file, Path(converter), preset=preset.name, outtype=outtype, force=force)
     from edgetune.gguf.tensor_plan import ExportOptions
     from edgetune.gguf.tensor_types import parse_override
     from edgetune.gguf.write import export as write_gguf
@@ -143,7 +141,7 @@ def _importance(
     measured = collect_imatrix(source, Path(calibrate))
     if save is not None:
         write_imatrix(measured, Path(save), force=force)
-        console.note(f"importance matrix written to {save}")
+        events.note(f"importance matrix written to {save}")
     return measured
 
 

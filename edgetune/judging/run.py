@@ -16,6 +16,7 @@ from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.metrics import METRICS, same_tokens
 from edgetune.judging.report import write_report
+from edgetune.judging.report.notebook import judgement_html
 from edgetune.judging.results.baseline import is_report, read_baseline
 from edgetune.judging.results.endings import find_silence, tell_endings
 from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
@@ -27,6 +28,8 @@ from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_c
 from edgetune.judging.subjects.registry import open_subject
 from edgetune.judging.suites.suite import Suite
 from edgetune.outputs import check_target
+
+Judgement._repr_html_ = judgement_html
 
 
 def judge_model(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from edgetune.judging.asking.cost import Costs
-from edgetune.judging.gate.comparison import Outcome
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.metrics.metric import MetricValue
@@ -98,13 +98,11 @@ class Judgement:
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
     inconclusive: Inconclusive = "fail"
 
+    _repr_html_: ClassVar[Callable[[Judgement], str]]
+    """How a notebook shows it; set where the report is known, which lies above the results."""
+
     def __repr__(self) -> str:
         return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"
-
-    def _repr_html_(self) -> str:
-        from edgetune.judging.report.notebook import judgement_html
-
-        return judgement_html(self)
 
     @property
     def outcome(self) -> Outcome | None:
