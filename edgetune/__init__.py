@@ -83,7 +83,7 @@ _HOMES = {
 """Module -> the public names that it holds, as in the imports above, which are for type checkers."""
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["errors", "events", *_MODULE_OF]
+__all__ = ["errors", "events"] + list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:

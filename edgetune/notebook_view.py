@@ -1,4 +1,4 @@
-"""Results as HTML, for notebooks (`_repr_html_`). Text from models and files is escaped, and control characters shown."""
+"""Results as HTML, for notebooks (`_repr_html_`). Text is escaped, and its control characters are made visible."""
 
 from __future__ import annotations
 

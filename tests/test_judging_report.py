@@ -32,7 +32,7 @@ from edgetune.errors import OutputError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import Verdict, explain
-from edgetune.judging.grading.pairwise import compare_answers
+from edgetune.judging.grading.pairwise import ComparingTask
 from edgetune.judging.metrics import METRICS
 from edgetune.judging.metrics.metric import MetricValue
 from edgetune.judging.report import (
@@ -208,7 +208,7 @@ def test_equal_answers_are_not_called_degenerate_but_empty_ones_are() -> None:
     texts = ["the same answer", "", "a good answer of some words"]
     ours = [Answer(item.id, text=text) for item, text in zip(judgement.items, texts, strict=True)]
     theirs = [replace(answer, text=text) for answer, text in zip(ours, ["the same answer", "one", "two"], strict=True)]
-    found = compare_answers(judgement.items, ours, theirs, load_rubric("answer-quality"), "stub", 1, ask)
+    found = ComparingTask(judgement.items, ours, theirs, load_rubric("answer-quality")).verdicts("stub", 1, ask)
     compared = replace(judgement, preferences=found)
     assert [change.degenerate for change in find_changes(compared)] == [False, True, False]
 

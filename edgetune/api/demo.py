@@ -1,4 +1,4 @@
-"""`edgetune.demo`, the whole workflow on the embedded model: train, merge, export, judge against the untouched base, and one chat answer."""
+"""`edgetune.demo`: train, merge, export, judge against the untouched base, and chat, on the embedded model."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from edgetune.api.public import PathLike, public
 
@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from edgetune.judging.show import SideBySide
     from edgetune.judging.suites.suite import Suite
     from edgetune.recipe.load import Named
-    from edgetune.runtime.model import Model
 
-    Candidate = PathLike | Model
+
+class LoadedModel(Protocol):
+    """What `edgetune.load` returns."""
+
+    @property
+    def path(self) -> Path: ...
+
+
+Candidate = PathLike | LoadedModel
+"""A model under test: a path, hub id or address, or a loaded model, which stands for its file."""
 
 
 @public

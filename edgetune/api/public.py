@@ -1,4 +1,4 @@
-"""What every public function does at its edge: its errors are `edgetune.errors`, and call its parameters by their names."""
+"""What all public functions have in common: their errors are `edgetune.errors` and name the functions' parameters."""
 
 from __future__ import annotations
 

@@ -29,7 +29,8 @@ def train(
     `recipe` is the name of one that ships, the path of a YAML file, a dict of what such a file says, or a `Recipe`.
     `out` is the run directory, runs/NAME by default. `processes` train together on this machine, one per GPU at most.
     Ctrl-C saves a checkpoint and raises Interrupted; with `resume` the training goes on from there.
-    Raises RecipeError, DataError, ModelError, OutputError, MissingComponent, OutOfMemory, NumericalError, ProcessFailed.
+    Raises RecipeError, DataError, ModelError, OutputError, MissingComponent, OutOfMemory, NumericalError or
+    ProcessFailed.
     """
     from edgetune.training import processes as together
     from edgetune.training.run_directory import RunDirectory

@@ -20,7 +20,7 @@ from edgetune import __version__, events
 from edgetune.cache import cache_folder
 from edgetune.errors import DataError
 from edgetune.judging.asking.request import JudgeRequest, Reply, VerdictForm
-from edgetune.judging.grading.verdict import parse_verdict
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.suites.identity import hash_value, versions_of
 from edgetune.judging.suites.judge_file import Judge, LocalJudge, judge_hash
 

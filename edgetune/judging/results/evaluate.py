@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -92,25 +92,47 @@ def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[G
     return replace(evaluation, metrics={**evaluation.metrics, **criteria}, grades=grades)
 
 
-def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
-    """The answers in the order of the items, those that the cache knows taken from there.
+@dataclass(frozen=True)
+class AnswersAhead:
+    """What asking a model comes to: answers that are `known`, by the items' ids, and the `missing` items."""
 
-    What is no answer of the model's own (empty from an endpoint, filtered, cut by an error) is not remembered.
+    known: dict[str, Answer]
+    missing: tuple[Item, ...]
+
+
+def plan_answers(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> AnswersAhead:
+    """Which answers the cache knows, and which items must be asked. A file of outputs knows all of its answers."""
+    if subject.kind == "outputs":
+        return AnswersAhead({answer.id: answer for answer in subject.answers(items, suite)}, ())
+    known: dict[str, Answer] = {}
+    if cache is not None:
+        keys = {item.id: _key(suite, item, subject) for item in items}
+        if subject.kind == "endpoint":
+            taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
+            keys = {name: key for name, key in keys.items() if key in taken}
+        found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
+        known = {name: read_again(answer, suite) for name, answer in found.items() if answer is not None}
+    return AnswersAhead(known, tuple(item for item in items if item.id not in known))
+
+
+def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
+    """The answers in the order of the items: those that are known, and those that the model gives now.
+
+    What is not the model's own answer (empty from an endpoint, filtered, cut by an error) is not remembered.
     """
-    known = known_answers(suite, items, subject, cache)
+    ahead = plan_answers(suite, items, subject, cache)
+    known = ahead.known
     if known and subject.kind == "endpoint":
         events.note(
             f"{short_name(subject)}: {len(known)} answers are from a run that was interrupted within the last hour; "
-            "--no-cache asks for all of them anew"
+            "--no-cache asks for all of them again"
         )
-    missing = [item for item in items if item.id not in known]
-    if missing:
+    if ahead.missing:
         with events.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
             progress.advance(len(known))
-            for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
+            for answer, item in zip(subject.answers(ahead.missing, suite), ahead.missing, strict=True):
                 known[item.id] = answer
-                own = answer.unanswered is None and _is_its_own(answer, subject.kind)
-                if cache is not None and subject.kind != "outputs" and own:
+                if cache is not None and answer.unanswered is None and _is_its_own(answer, subject.kind):
                     cache.put(_key(suite, item, subject), asdict(answer))
                 progress.advance()
     answers = tuple(known[item.id] for item in items)
@@ -121,20 +143,6 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
             remedy="see what the endpoint refuses, or take other items",
         )
     return answers
-
-
-def known_answers(
-    suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None
-) -> dict[str, Answer]:
-    """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
-    if cache is None or subject.kind == "outputs":
-        return {}
-    keys = {item.id: _key(suite, item, subject) for item in items}
-    if subject.kind == "endpoint":
-        taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
-        keys = {name: key for name, key in keys.items() if key in taken}
-    found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
-    return {name: read_again(answer, suite) for name, answer in found.items() if answer is not None}
 
 
 def read_again(answer: Answer, suite: Suite) -> Answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,7 +16,6 @@ from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.metrics.metric import MetricValue
 from edgetune.judging.statistics.quantity import Difference
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
@@ -62,14 +61,6 @@ class Evaluation:
         Equal outputs prove nothing about what wrote them, and an address nothing about what is behind it.
         """
         return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
-
-
-def control_name(kind: str, fingerprint: str, answers: Sequence[Answer]) -> str:
-    """What makes the A/A control of a candidate its own, so that each new one has a fresh control.
-
-    An endpoint keeps its fingerprint when other weights are put behind it, so that its answers count too.
-    """
-    return hash_value([fingerprint, [answer.text for answer in answers]]) if kind == "endpoint" else fingerprint
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,7 +21,8 @@ from typing import Any
 from edgetune.data.columns import check_unicode, shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
-from edgetune.judging.subjects.answer import Answer, finish_of
+from edgetune.judging.asking.completion import finish_of
+from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.chat_outputs import FINISH, REASONING
 from edgetune.judging.subjects.lm_eval_samples import CHOICES
 from edgetune.judging.subjects.written import written_answer

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from edgetune import assets
 from edgetune.errors import ModelError, UsageError
-from edgetune.judging.asking.address import hide_secrets, is_azure, spell_url
+from edgetune.judging.suites.address import hide_secrets, is_azure, spell_url
 from edgetune.judging.suites.identity import hash_gguf, hash_value
 from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
