@@ -69,6 +69,8 @@ _HOMES = {
     "api.verify": ("VerifyResult", "verify"),
     "data.check": ("DataReport",),
     "display": ("show_progress",),
+    "errors": ("errors",),
+    "events": ("events",),
     "gguf.export_report": ("ExportResult",),
     "gguf.lora": ("AdapterResult",),
     "gguf.verification.inspection": ("Inspection",),
@@ -83,15 +85,14 @@ _HOMES = {
 """Module -> the public names that it holds, as in the imports above, which are for type checkers."""
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = ["errors", "events"] + list(_MODULE_OF)
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("errors", "events"):
-        return import_module(f"edgetune.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'edgetune' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"edgetune.{_MODULE_OF[name]}"), name)
+    module = import_module(f"edgetune.{_MODULE_OF[name]}")
+    value = globals()[name] = module if name == _MODULE_OF[name] else getattr(module, name)
     return value
 
 

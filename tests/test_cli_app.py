@@ -71,7 +71,7 @@ def test_a_missing_embedded_model_names_the_install_command(edgetune_command, tm
 def test_chat_judge_inspect_and_export_import_where_only_training_cannot(run_python) -> None:
     """Windows has none of these modules."""
     hidden = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
-    needed = ("cli.app", "runtime.session", "runtime.terminal", "judging.run", "gguf.write", "weights.merge")
+    needed = ("cli.app", "cli.terminal_chat", "runtime.session", "judging.run", "gguf.write", "weights.merge")
     lines = [
         "import filelock, importlib, sys",  # filelock finds out by itself which locks there are
         f"sys.modules.update(dict.fromkeys({hidden}))",
