@@ -20,7 +20,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-from edgetune.judging.statistics.quantity import SCALES, Pairing
 from simulated import (
     ACCURACY_MARGIN,
     Sides,
@@ -52,6 +51,7 @@ from edgetune.judging.statistics.bootstrap import bca_interval, bootstrap_p, res
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import SCALES, Pairing
 from edgetune.judging.statistics.scores import Mean, t_interval
 from edgetune.judging.suites.suite import Gate
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 from numpy.typing import NDArray
 
 from edgetune.judging.results.pairing import GRADE_MARGIN
+from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 
 ACCURACY_MARGIN = 0.02
 Values = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 from numpy.typing import NDArray
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ks_2samp, norm
@@ -24,6 +23,7 @@ from edgetune.judging.statistics.bootstrap import (
 )
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Aggregate, Pairing, Unit
 from edgetune.judging.statistics.scores import largest_share, mean_metric
 from edgetune.judging.statistics.sums import resample_together
 

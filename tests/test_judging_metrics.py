@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgetune.judging.statistics.quantity import Pairing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
@@ -25,6 +24,7 @@ from edgetune.judging.metrics.classification import confusion_of
 from edgetune.judging.metrics.estimate import measured
 from edgetune.judging.metrics.metric import MetricResult
 from edgetune.judging.metrics.rare_labels import largest_weight
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Gate, Suite

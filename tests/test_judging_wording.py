@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-from edgetune.judging.statistics.quantity import Unit
 
 from edgetune.judging.gate.wording import (
     about,
@@ -19,6 +18,7 @@ from edgetune.judging.gate.wording import (
     value_text,
 )
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Unit
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ _FAILURES = "EDGETUNE_FAILURES"
 _LAUNCHER = "EDGETUNE_LAUNCHER"
 """Holds the launcher's process id."""
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 def world_size() -> int:

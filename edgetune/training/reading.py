@@ -17,15 +17,12 @@ from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import RecipeError
 from edgetune.models.config import ModelConfig
-from edgetune.models.families import ModelKind
+from edgetune.models.families import ModelKind, find_family
 from edgetune.recipe.data import Length
 from edgetune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
-"""Families that number positions from the padding token's id on, and never use the embeddings before."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +137,7 @@ def _positions(kind: ModelKind, config: ModelConfig) -> int | None:
     """How many tokens an encoder has embeddings for; other kinds count positions without end."""
     if kind != "encoder" or config.get("max_position_embeddings") is None:
         return None
-    unused = 1 + int(config.get("pad_token_id", 1)) if config.model_type in POSITIONS_AFTER_PADDING else 0
+    unused = 1 + int(config.get("pad_token_id", 1)) if find_family(config.model_type).positions_after_padding else 0
     return int(config.require("max_position_embeddings")) - unused
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal
 from edgetune import events
 from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
+from edgetune.models.families import EmbeddingNames
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.weight_names import names_in_memory
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import ITEM_BYTES, BaseTensors, open_base, renamed, widest_dtype
 from edgetune.weights.classifier import ClassifierBase, trains_head
-from edgetune.weights.embeddings import EmbeddingNames, embedding_names
+from edgetune.weights.embeddings import embedding_names, ties_embeddings
 from edgetune.weights.fold import AdapterFolder, needs_whole_model
 from edgetune.weights.source import ModelSource
 
@@ -173,10 +174,12 @@ class FoldedTensors:
 
     def _is_tied(self, names: EmbeddingNames, config: ModelConfig) -> bool:
         """Some tools write the tied head a second time; only when it differs is it a tensor of its own."""
-        if not config.ties_embeddings:
-            return False
         if names.embedding not in self._base.tensors:
-            raise ModelError(f"has no {names.embedding}, which its configuration needs", where=config.where)
+            if config.ties_embeddings:
+                raise ModelError(f"has no {names.embedding}, which its configuration needs", where=config.where)
+            return False
+        if not ties_embeddings(config, self.source.base):
+            return False
         return names.head not in self._base.tensors or self._same(names.head, names.embedding)
 
     def _same(self, one: str, other: str) -> bool:

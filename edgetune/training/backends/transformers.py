@@ -99,11 +99,12 @@ def _batches(recipe: Recipe, prepared: Prepared) -> Iterator[dict[str, Tensor]]:
 
 
 def _check_packing(model: PreTrainedModel) -> None:
-    from edgetune.training.objectives.packing import PACKABLE_FAMILIES, can_pack
+    from edgetune.models.families import families_with
+    from edgetune.training.objectives.packing import can_pack
 
     if not can_pack(model.config):
         raise RecipeError(
-            f"train.packing is proven only for {', '.join(sorted(PACKABLE_FAMILIES))} without attention windows, and "
+            f"train.packing is proven only for {', '.join(families_with('packs'))} without attention windows, and "
             f"this base is of the family {model.config.model_type}",
             where="train.packing",
             remedy="leave it out; batches are padded to their longest example, which group_by_length keeps short",
