@@ -184,7 +184,7 @@ def test_what_needs_torch_names_the_install_command(
 
 
 def test_the_extra_of_training_holds_what_the_errors_promise() -> None:
-    from edgetune.cli.app import _EXTRAS
+    from edgetune.api.public import EXTRAS
 
     named = {text.split(">")[0] for text in PROJECT["project"]["optional-dependencies"]["train"]}
-    assert {name.replace("scikit-learn", "sklearn") for name in named} <= {*_EXTRAS["train"], *_EXTRAS["plots"]}
+    assert {name.replace("scikit-learn", "sklearn") for name in named} <= {*EXTRAS["train"], *EXTRAS["plots"]}
