@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from edgetune import console, outputs
+from edgetune import events, outputs
 from edgetune.data.example import Message
 from edgetune.errors import DataError, UsageError
 from edgetune.runtime.generation import Generation
@@ -163,7 +163,7 @@ class Conversation:
             dropped += 1
         if dropped:
             what = "oldest turn" if dropped == 1 else f"{dropped} oldest turns"
-            console.note(f"forgot the {what}: the context of {capacity} tokens is full")
+            events.note(f"forgot the {what}: the context of {capacity} tokens is full")
         return turns, prompt
 
     def _with_system(self, turns: tuple[Message, ...]) -> tuple[Message, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgetune import console
+from edgetune import events
 from edgetune.cores import physical_cores
 from edgetune.errors import UsageError
 from edgetune.runtime import native, probe, speed
@@ -76,7 +76,7 @@ class Session:
             trained = llama.llama_model_n_ctx_train(model)
             wanted = context_tokens or min(trained, DEFAULT_CONTEXT_TOKENS)
             if wanted > trained:
-                console.warn(f"{file.path} was trained on {trained} tokens of context; {wanted} may give poor answers")
+                events.warn(f"{file.path} was trained on {trained} tokens of context; {wanted} may give poor answers")
             return cls(
                 file,
                 model,

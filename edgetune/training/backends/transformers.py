@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import RecipeError
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
@@ -33,7 +33,7 @@ def load_adapted_model(
     from edgetune.models.load import load_model, resolve_dtype
     from edgetune.training.precision import set_trained_dtype
 
-    console.note(f"loading {recipe.base.model}")
+    events.note(f"loading {recipe.base.model}")
     base, classifies = recipe.base, recipe.base.head == "classification"
     dtype = resolve_dtype(base.dtype)
     set_seed(recipe.train.seed)
@@ -99,11 +99,12 @@ def _batches(recipe: Recipe, prepared: Prepared) -> Iterator[dict[str, Tensor]]:
 
 
 def _check_packing(model: PreTrainedModel) -> None:
-    from edgetune.training.objectives.packing import PACKABLE_FAMILIES, can_pack
+    from edgetune.models.families import families_with
+    from edgetune.training.objectives.packing import can_pack
 
     if not can_pack(model.config):
         raise RecipeError(
-            f"train.packing is proven only for {', '.join(sorted(PACKABLE_FAMILIES))} without attention windows, and "
+            f"train.packing is proven only for {', '.join(families_with('packs'))} without attention windows, and "
             f"this base is of the family {model.config.model_type}",
             where="train.packing",
             remedy="leave it out; batches are padded to their longest example, which group_by_length keeps short",

@@ -1,7 +1,8 @@
 """Unsloth: its loader, and on a GPU its kernels and its gradient checkpointing, under edgetune's own trainer.
 
-On a GPU Unsloth rewrites the layers of the families in FAMILIES (https://github.com/unslothai/unsloth). Without one it
-loads plain Transformers layers and adds a loss of its own to TRL's trainer, which edgetune's loss takes the place of.
+On a GPU Unsloth (https://github.com/unslothai/unsloth) rewrites the layers of the families that have `unsloth` in
+models/families.py. Without a GPU it loads plain Transformers layers and adds a loss of its own to TRL's trainer, which
+edgetune's loss replaces.
 On either, importing it changes the trainer classes of Transformers and TRL for the whole process; here those are put
 back, so that accumulation, loss and checkpoints are the same with every backend.
 """
@@ -19,10 +20,10 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cache import cache_folder
-from edgetune.errors import MissingComponent, ModelError, RecipeError
-from edgetune.models.families import ModelKind
+from edgetune.errors import MissingComponent, ModelError, RecipeError, first_line_of
+from edgetune.models.families import ModelKind, families_with, find_family
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
 from edgetune.recipe.schema import Recipe
@@ -38,9 +39,6 @@ VERSION = "2026.10.9"
 
 INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION}"
 """It runs with what the extra `train` brings; its own metadata asks for torchvision, xformers, diffusers and more."""
-
-FAMILIES = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose layers its FastLanguageModel replaces; it sends others to a generic loader."""
 
 _TRAINED_WHOLE = frozenset({"embed_tokens", "lm_head"})
 """Modules that it trains in full where a recipe asks for an adapter on them."""
@@ -83,7 +81,7 @@ class Unsloth:
 
         Raises ModelError, and RecipeError when the method's targets are not modules of the base.
         """
-        console.note(f"loading {recipe.base.model} with unsloth")
+        events.note(f"loading {recipe.base.model} with unsloth")
         # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
         checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
         with _own_trainers(), _quiet():
@@ -95,8 +93,8 @@ class Unsloth:
 def _unsupported_base(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
     base = recipe.base
     reasons = {
-        f"base.model is of the family {model_type}; it has layers for {', '.join(sorted(FAMILIES))}": (
-            kind != "decoder" or model_type not in FAMILIES
+        f"base.model is of the family {model_type}; it has layers for {', '.join(families_with('unsloth'))}": (
+            not find_family(model_type).unsloth
         ),
         "base.head is classification": base.head == "classification",
         "base.quantize is int8; it trains on none and nf4": base.quantize == "int8",
@@ -154,12 +152,8 @@ def _import_problem() -> str | None:
         try:
             importlib.import_module("unsloth")
         except Exception as problem:  # its import runs code of many libraries, and any of them may fail
-            return f"it cannot be imported ({_first_line(problem)})"
+            return f"it cannot be imported ({first_line_of(problem)})"
     return None
-
-
-def _first_line(problem: Exception) -> str:
-    return str(problem).strip().split("\n")[0] or type(problem).__name__
 
 
 def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: str | bool) -> Any:
@@ -182,7 +176,7 @@ def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: s
             local_files_only=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
-        raise ModelError(f"cannot be loaded by unsloth ({_first_line(problem)})", where=files.reference) from problem
+        raise ModelError(f"cannot be loaded by unsloth ({first_line_of(problem)})", where=files.reference) from problem
     # Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on, which is not what the recipe says.
     if base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
         raise RecipeError(
@@ -205,7 +199,7 @@ def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | b
             r=method.rank,
             lora_alpha=method.alpha,
             lora_dropout=method.dropout,
-            target_modules=method.targets or default_targets(model.config.model_type, "decoder"),
+            target_modules=method.targets or default_targets(model.config.model_type),
             use_rslora=method.rslora,
             rank_pattern=dict(method.rank_pattern),
             alpha_pattern=dict(method.alpha_pattern),
@@ -214,7 +208,7 @@ def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | b
             random_state=recipe.train.seed,
         )
     except ValueError as problem:
-        what = f"method cannot adapt this model ({_first_line(problem)})"
+        what = f"method cannot adapt this model ({first_line_of(problem)})"
         raise RecipeError(what, where=type(model).__name__) from problem
     check_patterns(adapted, method.rank_pattern, "rank_pattern")
     check_patterns(adapted, method.alpha_pattern, "alpha_pattern")
