@@ -85,8 +85,9 @@ class Generation(Iterator[str]):
 
         With `reproducible`, what is written does not depend on what was read before. With `grammar` (GBNF), only texts
         that fit its `root` are written. With `marks`, the control tokens that set reasoning apart are in the pieces
-        (see `data.reasoning`); others never are. Raises UsageError for a `max_tokens` below 1; reading the pieces raises UsageError when the prompt does not fit into
-        the context, NumericalError when what the model computes is not finite.
+        (see `data.reasoning`); others never are. Raises UsageError for a `max_tokens` below 1. Reading the pieces
+        raises UsageError when the prompt does not fit into the context, and NumericalError when what the model computes
+        is not finite.
         """
         require_max_tokens(max_tokens)
         self.prompt_tokens = len(ids)
