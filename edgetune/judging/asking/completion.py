@@ -17,6 +17,7 @@ _FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "bloc
 """Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
 
 _OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
+_ENDED = ("end_turn", "stop_sequence", "eos")
 
 
 class Unreadable(Exception):
@@ -53,7 +54,7 @@ class Completion:
 def finish_of(reason: str) -> str:
     """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
     said = reason.strip().lower()
-    return "length" if said in _OUT_OF_TOKENS else said or "stop"
+    return "length" if said in _OUT_OF_TOKENS else "stop" if said in _ENDED else said or "stop"
 
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:

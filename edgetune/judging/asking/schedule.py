@@ -9,7 +9,7 @@ from contextlib import aclosing
 from edgetune import events
 from edgetune.errors import EdgetuneError, Interrupted
 from edgetune.judging.asking.cache import AnswerCache, find_reply, is_readable, keep_reply, request_keys
-from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_prices
+from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_price
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.event_loop import EventLoop
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
@@ -39,7 +39,7 @@ def ask_all(
     """
     budget = Budget() if budget is None else budget
     if budget.max_usd is not None:
-        require_prices([judge])
+        require_price(judge)
     asking = _Asking(requests, judge, cache, budget, enough)
     if asking.open:
         with events.progress(f"asking {judge.name}", total=len(asking.open), unit="verdicts") as progress:

@@ -29,7 +29,7 @@ def was_judged(judgement: Judgement) -> bool:
 
 def all_grades(judgement: Judgement) -> tuple[Grade, ...]:
     """The grades of both sides."""
-    return judgement.candidate.grades + (judgement.baseline.grades if judgement.baseline is not None else ())
+    return tuple(grade for _, side in judgement.sides for grade in side.grades)
 
 
 def judge_figures(judgement: Judgement) -> list[Figure]:

@@ -19,6 +19,8 @@ from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
 
+Role = Literal["baseline", "candidate"]
+
 Inconclusive = Literal["fail", "warn", "pass"]
 """What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
 
@@ -87,6 +89,12 @@ class Judgement:
     details: dict[str, Any] = field(default_factory=dict)
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
     inconclusive: Inconclusive = "fail"
+
+    @property
+    def sides(self) -> tuple[tuple[Role, Evaluation], ...]:
+        """The models that were measured, the baseline first where there is one."""
+        candidate: tuple[tuple[Role, Evaluation], ...] = (("candidate", self.candidate),)
+        return candidate if self.baseline is None else (("baseline", self.baseline), *candidate)
 
     @property
     def exit_code(self) -> int:
