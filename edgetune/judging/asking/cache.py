@@ -137,7 +137,7 @@ class AnswerCache:
         if tables and owner != _APPLICATION_ID:
             raise sqlite3.DatabaseError("it is another program's database")
         if tables and layout != _LAYOUT:
-            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune knows {_LAYOUT}")
+            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune reads {_LAYOUT}")
         # With a write-ahead log, NORMAL outlives a killed process; only a power cut can take the last commits.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -153,14 +153,14 @@ class AnswerCache:
     def _go_on_without(self, problem: Exception) -> None:
         if self._writable:
             reason = problem.strerror if isinstance(problem, OSError) else problem
-            events.warn(f"{self.file}: no answers can be kept there ({reason}); the work goes on without")
+            events.warn(f"{self.file}: answers cannot be saved there ({reason}); continuing without the cache")
         self._writable = False
 
     def _damaged(self, problem: Exception) -> DataError:
         return DataError(
-            f"this is no usable cache of answers ({problem})",
+            f"the cache of answers cannot be used ({problem})",
             where=self.file,
-            remedy="move it away, and a new one is made; or set EDGETUNE_CACHE to another folder",
+            remedy="move the file away, so that a new one is created, or set EDGETUNE_CACHE to another folder",
         )
 
 

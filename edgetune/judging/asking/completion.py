@@ -65,18 +65,18 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     try:
         body = json.loads(content)
     except ValueError:
-        raise Unreadable(f"the answer is no JSON: {explain_error(content, key)[0] or 'nothing'}") from None
+        raise Unreadable(f"the response is not JSON: {explain_error(content, key)[0] or 'nothing'}") from None
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices:
         error = f": {explain_error(content, key)[0]}" if isinstance(body, dict) and "error" in body else ""
-        raise Unreadable(f"the answer holds no choices{error}")
+        raise Unreadable(f"the response has no choices{error}")
     choice = choices[0]
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise Unreadable("the answer's first choice holds no message")
+        raise Unreadable("the response's first choice has no message")
     if choice.get("error"):
         problem = explain_error(json.dumps({"error": choice["error"]}).encode(), key)[0]
-        raise Unreadable(f"the answer broke off: {problem}")
+        raise Unreadable(f"the response was interrupted: {problem}")
     usage = _mapping(body.get("usage"))
     logprobs = _mapping(choice.get("logprobs")).get("content")
     text = _text_of(message.get("content"))

@@ -103,7 +103,7 @@ class CostEstimate:
 
     def __str__(self) -> str:
         if self.low_usd is None or self.high_usd is None:
-            dollars = "no price is known"
+            dollars = "price unknown"
         else:
             dollars = f"${self.low_usd:.4f} to ${self.high_usd:.4f}"
         return (

@@ -139,8 +139,8 @@ class _Asking:
     def way_on(self, how: str = "") -> str:
         """What the user can do next."""
         if self._cache is not None and self._cache.keeps:
-            return f"they are kept: the same command{how} goes on from there"
-        return f"they are lost, for there is no cache: run the same command{how}"
+            return f"they are saved: the same command{how} continues from there"
+        return f"they are lost because there is no cache: run the same command{how}"
 
     def _take(self, key: str, answer: Reply | Failed) -> None:
         self._answers[key] = answer
