@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from edgetune.judging.metrics import METRICS
 from edgetune.judging.suites import judge_file, rubric, suite
+from edgetune.metrics.registry import METRICS
 from edgetune.recipe import data, methods, schema, section, train
 
 FOLDER = Path(__file__).parent

@@ -69,11 +69,11 @@ class SourceText:
 class Example:
     """A conversation for training or evaluation.
 
-    The last message is the assistant's, and every assistant turn is supervised except those of weight 0. `where` names
-    the row (`file.jsonl:12`). `label` is the right class for classification; `references` are the right summaries for
-    summarization, and the answer is the first of them. `source` is the prompt and text of the first message, if it was
-    made of those. `weight` is the weight of its loss. `tools` are the functions that the assistant may call, as JSON
-    schemas.
+    The last message is the assistant's if it is `answered`, and every assistant turn is supervised except those of
+    weight 0. `where` names the row (`file.jsonl:12`). `label` is the right class for classification; `references` are
+    the right summaries for summarization, and the answer is the first of them. `source` is the prompt and text of the
+    first message, if it was made of those. `weight` is the weight of its loss. `tools` are the functions that the
+    assistant may call, as JSON schemas.
     """
 
     messages: tuple[Message, ...]
@@ -83,11 +83,18 @@ class Example:
     references: tuple[str, ...] = ()
     weight: float = 1.0
     tools: tuple[dict[str, Any], ...] = ()
+    answered: bool = True
+
+    @property
+    def question(self) -> tuple[Message, ...]:
+        """What comes before the answer."""
+        return self.messages[:-1] if self.answered else self.messages
 
     @property
     def answer(self) -> str:
-        """The content of the last message: the label, the summary, or the assistant's last turn."""
-        return self.messages[-1].content
+        """The content of the last message: the label, the summary, or the assistant's last turn. Empty if
+        unanswered."""
+        return self.messages[-1].content if self.answered else ""
 
     @property
     def content(self) -> str:

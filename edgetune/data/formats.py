@@ -41,6 +41,8 @@ class Record:
     values: dict[str, Any]
     others: dict[str, str] = field(default_factory=dict)
     unread: Unread = field(default_factory=Counter)
+    may_be_open: bool = False
+    """Turns may end before the answer."""
 
     def text(self, column: str) -> str:
         """The text of a column; a list of texts is joined by line breaks. Raises DataError for anything else."""
@@ -61,12 +63,15 @@ class Format:
         return (*self.columns, *self.optional)
 
 
-def to_example(row: Row, source: DataSource, data: Data, unread: Unread | None = None) -> Example | None:
+def to_example(
+    row: Row, source: DataSource, data: Data, unread: Unread | None = None, *, may_be_open: bool = False
+) -> Example | None:
     """The conversation of a row by `source`'s format, column map and label map; None if its label maps to null.
 
-    Values that are not read are counted in `unread`. Raises DataError naming the row: a missing column (lists the
-    existing ones), a value that is not text, an unknown role, a conversation that does not end with the assistant, an
-    unknown label (lists the known ones), and content that cannot be read, such as pictures.
+    Values that are not read are counted in `unread`. With `may_be_open`, formats of turns may leave out the last
+    answer. Raises DataError naming the row: a missing column (lists the existing ones), a value that is not text, an
+    unknown role, a conversation that does not end with the assistant, an unknown label (lists the known ones), and
+    content that cannot be read, such as pictures.
     """
     form = FORMATS[source.format]
     values: dict[str, Any] = {}
@@ -83,7 +88,7 @@ def to_example(row: Row, source: DataSource, data: Data, unread: Unread | None =
     if TEXT not in form.columns:
         check_text_only(row.values, row.where)
     others = {column: _other(column, row, source) for column in source.columns if column not in form.known}
-    record = Record(row.where, values, others, Counter() if unread is None else unread)
+    record = Record(row.where, values, others, Counter() if unread is None else unread, may_be_open)
     example = form.build(record, source, data)
     if unread is not None:
         read.update(column_of(column, row.values, source) for column in others)
@@ -135,7 +140,8 @@ def _from_sharegpt(record: Record, source: DataSource, data: Data) -> Example:
 
 
 def _from_turns(record: Record, form: Turns) -> Example:
-    return _conversation(record, read_turns(record.values[form.column], form, record.where, record.unread))
+    messages = read_turns(record.values[form.column], form, record.where, record.unread)
+    return _conversation(record, messages, answered=not record.may_be_open or messages[-1].role == "assistant")
 
 
 def _from_alpaca(record: Record, source: DataSource, data: Data) -> Example:
@@ -161,14 +167,14 @@ def _holds_turns(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
 
 
-def _conversation(record: Record, messages: tuple[Message, ...]) -> Example:
+def _conversation(record: Record, messages: tuple[Message, ...], *, answered: bool = True) -> Example:
     """The conversation with the row's system text and tools."""
     values, where = record.values, record.where
     system = record.text("system") if values.get("system") else ""
     messages = with_system(messages, system, where)
-    check_conversation(messages, where)
+    check_conversation(messages, where, answered=answered)
     tools = read_tools(values.get("tools"), where) or read_functions(values.get("functions"), where)
-    return Example(messages, where, tools=tools)
+    return Example(messages, where, tools=tools, answered=answered)
 
 
 def _exchange(user: str, assistant: str) -> tuple[Message, ...]:

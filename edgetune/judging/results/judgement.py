@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from edgetune.judging.asking.cost import Costs
-from edgetune.judging.gate.comparison import Outcome
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.metrics.metric import MetricValue
-from edgetune.judging.statistics.quantity import Difference
+from edgetune.judging.metrics.estimate import MetricValue
+from edgetune.judging.statistics.quantity import ComparedMetric, Difference
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
+
+Role = Literal["baseline", "candidate"]
 
 Inconclusive = Literal["fail", "warn", "pass"]
 """What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
@@ -62,18 +65,19 @@ class Evaluation:
         return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
     `hashes` names by SHA-256 what shaped the results: the suite's settings, its data, rubric and judges. `created` is
-    the time in UTC (ISO 8601). Titles and units come from the registry of metrics.
+    the time in UTC (ISO 8601). `compared` holds, by name, every metric that candidate and baseline may have.
     """
 
     suite: Suite
     hashes: dict[str, str]
     created: str
     items: tuple[Item, ...]
+    compared: Mapping[str, ComparedMetric]
     candidate: Evaluation
     baseline: Evaluation | None = None
     preferences: tuple[Preference, ...] = ()
@@ -87,6 +91,28 @@ class Judgement:
     details: dict[str, Any] = field(default_factory=dict)
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
     inconclusive: Inconclusive = "fail"
+
+    _repr_html_: ClassVar[Callable[[Judgement], str]]
+    """How a notebook shows it; set where the report is known, which lies above the results."""
+
+    def __repr__(self) -> str:
+        return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """PASS, REGRESSION, INCONCLUSIVE or JUDGE INVALID; None where there was no baseline."""
+        return None if self.verdict is None else self.verdict.outcome
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The metrics that the gate compared, one by one."""
+        return () if self.verdict is None else self.verdict.comparisons
+
+    @property
+    def sides(self) -> tuple[tuple[Role, Evaluation], ...]:
+        """The models that were measured, the baseline first where there is one."""
+        candidate: tuple[tuple[Role, Evaluation], ...] = (("candidate", self.candidate),)
+        return candidate if self.baseline is None else (("baseline", self.baseline), *candidate)
 
     @property
     def exit_code(self) -> int:

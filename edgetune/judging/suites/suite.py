@@ -5,6 +5,8 @@ A suite contains all of a judgement except the models: the items, the prompt, ho
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from edgetune import assets
 from edgetune.judging.suites.identity import hash_value
 from edgetune.recipe.data import DataSource
-from edgetune.recipe.load import find_named
+from edgetune.recipe.extends import plain_copy
+from edgetune.recipe.load import Named, find_named
 from edgetune.recipe.section import Section
 from edgetune.recipe.yaml_input import read_mapping, validate
 
@@ -189,17 +192,22 @@ def shipped_suites() -> dict[str, Path]:
     return assets.shipped_files("judge", "suites/*.yaml")
 
 
-def load_suite(name: str) -> Suite:
-    """Read a suite by path or shipped name, and make its paths absolute.
+def load_suite(suite: Named | Suite) -> Suite:
+    """Read a suite by path or shipped name, or a dict of what such a file says, and make its paths absolute.
 
-    Raises RecipeError naming the file and field.
+    A dict's paths are relative to the working directory. Raises RecipeError naming the file and field.
     """
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, Mapping):
+        return _with_absolute_paths(validate(Suite, plain_copy(suite), where="suite"), Path.cwd())
     shipped = shipped_suites()
-    path = find_named(
-        name, shipped, kind="suite", remedy=f"give the path of a suite file, or one that ships: {', '.join(shipped)}"
-    )
-    suite = validate(Suite, read_mapping(path), where=str(path))
-    folder = path.resolve().parent
+    remedy = f"give the path of a suite file, or one that ships: {', '.join(shipped)}"
+    path = find_named(os.fspath(suite), shipped, kind="suite", remedy=remedy)
+    return _with_absolute_paths(validate(Suite, read_mapping(path), where=str(path)), path.resolve().parent)
+
+
+def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
     changes: dict[str, Any] = {"data": [source.found_from(folder) for source in suite.data]}
     if isinstance(suite.json_schema, str):
         changes["json_schema"] = read_mapping(folder / suite.json_schema)
