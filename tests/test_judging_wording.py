@@ -18,7 +18,7 @@ from edgetune.judging.gate.wording import (
     value_text,
 )
 from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.quantity import Unit
+from edgetune.metrics.units import Unit
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ PathLike = str | os.PathLike[str]
 """A path. A `Run` and what `merge` and `export` return are paths, too."""
 
 EXTRAS = {
-    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "torch", "transformers", "trl"),
+    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "sklearn", "torch", "transformers", "trl"),
+    "plots": ("matplotlib",),
 }
 """Extra -> the packages that a function may miss when it is not installed."""
 

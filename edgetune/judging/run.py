@@ -15,14 +15,13 @@ from edgetune.judging.grading.grades import Preference
 from edgetune.judging.grading.jury import Jury
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
-from edgetune.judging.metrics import METRICS, same_tokens
 from edgetune.judging.plan import Sides, opened_sides, plan_judging
 from edgetune.judging.report import write_report
 from edgetune.judging.report.notebook import judgement_html
 from edgetune.judging.results.endings import find_silence, tell_endings
-from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
+from edgetune.judging.results.evaluate import evaluate, forget_answers, recompute_metrics, with_grades
 from edgetune.judging.results.judgement import Evaluation, Judgement
-from edgetune.judging.results.pairing import measure_differences, pair_metrics
+from edgetune.judging.results.pairing import check_tokens, compute_differences, pair_metrics
 from edgetune.judging.results.prepared import PreparedSuite, prepare
 from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
@@ -67,12 +66,12 @@ def judge_model(
 
 def _judge(prepared: PreparedSuite, sides: Sides, settings: Settings, cache: AnswerCache | None) -> Judgement:
     """The judgement, once everything that can be refused is known to be right."""
-    old = None if sides.stored is None else measure_again(prepared, sides.stored)
+    old = None if sides.stored is None else recompute_metrics(prepared, sides.stored)
     if sides.baseline is not None:
         old = _evaluate(prepared, sides.baseline, cache)
     new = _evaluate(prepared, sides.candidate, cache)
-    if old is not None and "perplexity" in prepared.gated:
-        same_tokens(new.answers, old.answers)
+    if old is not None:
+        check_tokens(prepared, new, old)
     preferences: tuple[Preference, ...] = ()
     validity, costs, notes = Validity(), Costs(), []
     plan, gate = plan_judging(prepared, new, old), prepared.suite.gate
@@ -111,11 +110,12 @@ def _judge(prepared: PreparedSuite, sides: Sides, settings: Settings, cache: Ans
         hashes=prepared.hashes,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         items=prepared.items,
+        compared=prepared.compared,
         candidate=new,
         baseline=old,
         preferences=preferences,
         verdict=_decide(prepared, new, old, preferences, validity),
-        differences=() if old is None else measure_differences(prepared, new, old),
+        differences=() if old is None else compute_differences(prepared, new, old),
         judges=tuple(judge.name for judge in prepared.judges),
         costs=costs,
         notes=(
@@ -161,7 +161,9 @@ def _evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | No
 
 def _details(prepared: PreparedSuite) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
-    details = {name: dict(METRICS[name].all_details(prepared.items)) for name in prepared.metrics}
+    references = [item.references for item in prepared.items]
+    computed = [(name, prepared.compared[name].task_metric) for name in prepared.metrics]
+    details = {name: metric.all_details(references) for name, metric in computed if metric is not None}
     return {name: values for name, values in details.items() if values}
 
 

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from edgetune.judging.statistics.agreement import Agreement
 from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
 from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.quantity import Aggregate
+from edgetune.metrics.aggregates import Aggregate
 
 FEWEST_PAIRS = 5
 """Of fewer pairs where people prefer the shorter answer, or the longer one, nothing is said."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.quantity import Unit, ValueKind
+from edgetune.metrics.units import Unit, ValueKind
 
 
 class Outcome(StrEnum):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.quantity import Unit
+from edgetune.metrics.units import Unit
 
 
 def percent(share: float) -> str:

@@ -13,10 +13,8 @@ from edgetune import __version__, events
 from edgetune.errors import EdgetuneError
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
-from edgetune.judging.metrics import METRICS, find_metrics
-from edgetune.judging.metrics.classification import confusion_of
-from edgetune.judging.metrics.estimate import measured, measured_mean
-from edgetune.judging.metrics.metric import MetricValue
+from edgetune.judging.metrics.estimate import MetricValue, estimate_mean, estimate_metric
+from edgetune.judging.metrics.samples import confusion_of, samples_of
 from edgetune.judging.results.judgement import Evaluation
 from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.subjects.answer import IN_REASONING, Answer
@@ -25,13 +23,11 @@ from edgetune.judging.subjects.written import separated
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
+from edgetune.metrics.classification import ClassificationMetrics
 from edgetune.runtime.labels.reading import parse_label
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache
-
-SPEED = ("tokens_per_second", "first_token_seconds")
-"""Metrics that a suite need not name."""
 
 ANSWER_FORMAT = "edgetune answer 3"
 """Part of every key: whoever changes what an Answer holds, or how it is read from what a model wrote, counts on."""
@@ -56,6 +52,7 @@ def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | Non
     answers = ask_subject(suite, items, subject, cache)
     answered = [answer for answer in answers if answer.unanswered is None]
     taken = [answer.seconds for answer in answered if answer.seconds is not None]
+    metrics, classification = compute_metrics(prepared, answers)
     return Evaluation(
         model=subject.reference,
         kind=subject.kind,
@@ -63,20 +60,15 @@ def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | Non
         size_bytes=subject.size_bytes,
         seconds=sum(taken) if len(taken) == len(answered) else None,
         answers=answers,
-        metrics=compute_metrics(prepared, answers),
-        classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
+        metrics=metrics,
+        classification=classification,
     )
 
 
-def measure_again(prepared: PreparedSuite, stored: Evaluation) -> Evaluation:
+def recompute_metrics(prepared: PreparedSuite, stored: Evaluation) -> Evaluation:
     """An evaluation of the past with the metrics of the present suite, which may be other ones."""
-    suite, answers = prepared.suite, stored.answers
-    evaluation = replace(
-        stored,
-        metrics=compute_metrics(prepared, answers),
-        classification=confusion_of(prepared.items, answers, suite) if suite.task == "classify" else None,
-    )
-    return with_grades(prepared, evaluation, stored.grades)
+    metrics, classification = compute_metrics(prepared, stored.answers)
+    return with_grades(prepared, replace(stored, metrics=metrics, classification=classification), stored.grades)
 
 
 def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[Grade, ...]) -> Evaluation:
@@ -86,7 +78,7 @@ def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[G
     criteria = {}
     for name in prepared.criteria:
         values = [by_item.get(item.id, {}).get(name) for item in prepared.items]
-        mean = measured_mean(values, prepared.items, "grade", confidence)
+        mean = estimate_mean(values, prepared.items, "grade", confidence)
         if mean is not None:
             criteria[name] = mean
     return replace(evaluation, metrics={**evaluation.metrics, **criteria}, grades=grades)
@@ -208,15 +200,21 @@ def _is_its_own(answer: Answer, kind: str) -> bool:
     return any(made is not None for made in (answer.text, answer.predicted, answer.nll_nats))
 
 
-def compute_metrics(prepared: PreparedSuite, answers: Sequence[Answer]) -> dict[str, MetricValue]:
-    """Each metric of the answers with its interval, by name; how fast they came among them, where that was measured."""
+def compute_metrics(
+    prepared: PreparedSuite, answers: Sequence[Answer]
+) -> tuple[dict[str, MetricValue], ClassificationMetrics | None]:
+    """Each metric of the answers with its interval, by name, and the figures of each label where there are labels.
+
+    Speed is among the metrics where it was measured and the suite names none.
+    """
     suite, items = prepared.suite, prepared.items
+    samples = samples_of(items, answers, suite)
     timed = all(answer.tokens_per_second is not None for answer in answers)
-    speed = [name for name in SPEED if timed and not suite.metrics and suite.task in METRICS[name].tasks]
-    return {
-        metric.name: measured(metric, items, answers, suite, 1 - suite.gate.alpha)
-        for metric in find_metrics([*prepared.metrics, *speed], suite)
-    }
+    metrics = {}
+    for name, metric in prepared.compared.items():
+        if metric.task_metric is not None and (name in prepared.metrics or timed):
+            metrics[name] = estimate_metric(metric.task_metric, items, samples, 1 - suite.gate.alpha)
+    return metrics, confusion_of(samples) if suite.task == "classify" else None
 
 
 def short_name(subject: Subject) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,8 +13,8 @@ from edgetune.judging.asking.cost import Costs
 from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.metrics.metric import MetricValue
-from edgetune.judging.statistics.quantity import Difference
+from edgetune.judging.metrics.estimate import MetricValue
+from edgetune.judging.statistics.quantity import ComparedMetric, Difference
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
@@ -68,13 +68,14 @@ class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
     `hashes` names by SHA-256 what shaped the results: the suite's settings, its data, rubric and judges. `created` is
-    the time in UTC (ISO 8601). Titles and units come from the registry of metrics.
+    the time in UTC (ISO 8601). `compared` holds, by name, every metric that candidate and baseline may have.
     """
 
     suite: Suite
     hashes: dict[str, str]
     created: str
     items: tuple[Item, ...]
+    compared: Mapping[str, ComparedMetric]
     candidate: Evaluation
     baseline: Evaluation | None = None
     preferences: tuple[Preference, ...] = ()

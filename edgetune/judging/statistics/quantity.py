@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgetune.judging.statistics.intervals import Interval
-
-ValueKind = Literal["accuracy", "score", "aggregate"]
-"""accuracy: right or wrong by item. score: a number by item, whose mean counts. aggregate: a number over all items that
-is no such mean, or whose items are far from normal (F1, ROUGE, perplexity)."""
-
-Unit = Literal["share", "points", "grade", "log", "number"]
-"""How values are written: share 0.02 is 2 points; points are already of 100 (ROUGE); grade is on the judge's scale; log
-is the natural logarithm of what is shown (perplexity: a difference of 0.02 is 2 % more); number is as it is."""
-
-SCALES: dict[Unit, tuple[float, float]] = {"share": (0.0, 1.0), "points": (0.0, 100.0), "grade": (1.0, 5.0)}
-"""Both ends of the units that have ends. A difference of two values lies between minus and plus the distance of both;
-preferences, whose baseline is 0, lie there too."""
-
-
-def scale_length(unit: Unit) -> float | None:
-    """How far apart two values of a unit can lie; None for a unit without ends."""
-    return SCALES[unit][1] - SCALES[unit][0] if unit in SCALES else None
-
-
-Aggregate = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""How often each item counts, (b, n) -> the metric's value of each of the b resamples, (b,)."""
+from edgetune.metrics.aggregates import Aggregate
+from edgetune.metrics.metric import Metric
+from edgetune.metrics.units import Unit, ValueKind
 
 
 @dataclass(frozen=True)
-class SumMetric:
-    """An aggregate that needs nothing of the items but sums over them: F1 the counts of each label, a mean two sums.
+class ComparedMetric:
+    """A metric of the task, a criterion of a rubric, or the judges' preference: what its values are, and how two models
+    are compared by them.
 
-    Item i adds the numbers `rows[kinds[i]]`; kinds (n,), rows (k, c). `combine` makes the metric of such sums, (b, c)
-    -> (b,). All items of one kind count alike, so it is enough to know how many of each kind were drawn.
+    `margin` is the smallest loss that matters, None for a metric that no gate compares; `higher_is_better` is None
+    where neither direction is better. `task_metric` computes a metric of the task; the others are a judge's.
     """
 
-    kinds: NDArray[np.intp]
-    rows: NDArray[np.float64]
-    combine: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    name: str
+    title: str
+    kind: ValueKind
+    unit: Unit
+    higher_is_better: bool | None
+    margin: float | None
+    task_metric: Metric | None = None
+    of_pairs: bool = False
+    """True for the preference: only two answers together have a value. It is the candidate's; the baseline's is 0."""
 
-    def __call__(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How often each item counts, (b, n) -> the metric's values, (b,)."""
-        kinds = self.rows.shape[0]
-        if kinds >= self.kinds.size:
-            return self.combine(weights @ self.rows[self.kinds])
-        by_kind = [np.bincount(self.kinds, weights=counts, minlength=kinds) for counts in weights]
-        return self.combine(np.array(by_kind).reshape(-1, kinds) @ self.rows)
+    @property
+    def is_judged(self) -> bool:
+        """True for a metric that rests on a judge's verdicts."""
+        return self.task_metric is None
 
 
 @dataclass(frozen=True)

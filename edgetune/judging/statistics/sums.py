@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgetune.judging.statistics.bootstrap import RESAMPLES, WEIGHTS_AT_ONCE, Bootstrap, draw_units, resample
 from edgetune.judging.statistics.clusters import number_clusters
-from edgetune.judging.statistics.quantity import Aggregate, SumMetric
+from edgetune.metrics.aggregates import Aggregate, SumMetric
 
 _ITEMS_PER_KIND = 10
 """From so many items of a kind on, drawing the kind's count is quicker than drawing its items."""
