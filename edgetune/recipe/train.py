@@ -55,6 +55,11 @@ class Train(Section):
     eval_limit: int | None = Field(
         None, ge=1, description="Generate for (summarize) at most this many evaluation examples."
     )
+    metrics: list[str] = Field(
+        [],
+        description="classify, summarize: metrics of an evaluation beside the task's own, such as weighted_f1 or "
+        "exact_match; see the metrics of suites.",
+    )
     save_every: int | None = Field(None, ge=1, description="Checkpoint each this many updates; None is each epoch.")
     log_every: int = Field(1, ge=1, description="Write a row of metrics.jsonl each this many updates.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(

@@ -34,6 +34,10 @@ _TURNS = {"messages": ("messages", "role", "content"), "sharegpt": ("conversatio
 """Of the formats that hold conversations: the column, and the keys of a turn's role and text."""
 
 
+_TASKS = {"classify": "classify", "summarize": "summarize", "generate": "chat", "perplexity": "chat"}
+"""A suite's task -> the task of training whose formats it reads."""
+
+
 def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQuestion | None]:
     """What reads the rows of one of the suite's sources; None for a row that the label map leaves out.
 
@@ -49,6 +53,8 @@ def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQue
         _check_columns(source)
         read = _read_prompt if source.format == "prompt" else _read_text
         return lambda row: read(row, source)
+    if _TASKS[suite.task] not in FORMATS[source.format].tasks:
+        raise RecipeError(f"format {source.format} holds no items of task {suite.task}", where=source.source)
     data = _data_of(suite)
     check_maps(source, data)
     if suite.task == "generate" and source.format in _TURNS:
