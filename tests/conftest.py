@@ -137,12 +137,24 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def capsys(capsys: pytest.CaptureFixture[str]) -> Iterator[pytest.CaptureFixture[str]]:
-    """pytest's own; and events are shown on stderr, as commands show them. With capfd, nothing shows them."""
+def capsys(capsys: pytest.CaptureFixture[str], events_shown: None) -> pytest.CaptureFixture[str]:
+    """pytest's own; and events are shown on stderr, as commands show them."""
+    return capsys
+
+
+@pytest.fixture
+def capfd(capfd: pytest.CaptureFixture[str], events_shown: None) -> pytest.CaptureFixture[str]:
+    """pytest's own; and events are shown on stderr, as commands show them."""
+    return capfd
+
+
+@pytest.fixture
+def events_shown() -> Iterator[None]:
+    """Events are shown on stderr, until a test calls `display.show_progress(False)`."""
     from edgetune import display, events
 
     with events.listen(display.show):
-        yield capsys
+        yield
 
 
 @pytest.fixture

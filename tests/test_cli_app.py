@@ -71,7 +71,7 @@ def test_a_missing_embedded_model_names_the_install_command(edgetune_command, tm
 def test_every_part_imports_where_posix_is_missing(run_python) -> None:
     """Windows has none of these modules, nor the signal of a closed terminal."""
     hidden = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
-    needed = ("cli.app", "runtime.session", "judging.run", "gguf.write", "training.run", "demo")
+    needed = ("cli.app", "runtime.session", "judging.run", "gguf.write", "training.run", "api.demo")
     lines = [
         "import filelock, importlib, signal, sys",  # filelock finds out by itself which locks there are
         f"sys.modules.update(dict.fromkeys({hidden}))",

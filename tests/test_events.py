@@ -98,6 +98,7 @@ def test_training_export_and_judging_print_nothing(
     (tmp_path / "suite.yaml").write_text(json.dumps({**task, "data": data, **shared}))
 
     heard: list[Event] = []
+    display.show_progress(False)
     with events.listen(heard.append):
         train(load_recipe(str(tmp_path / "recipe.yaml")), tmp_path / "run")
         export(resolve_source(str(tmp_path / "run")), tmp_path / "tiny.gguf")
@@ -167,8 +168,7 @@ def test_in_ipython_importing_edgetune_shows_progress(run_python) -> None:
 
 
 def test_show_progress_shows_and_ends_it(capfd: pytest.CaptureFixture[str]) -> None:
-    display.show_progress()
-    events.note("loading")
-    display.show_progress(False)
-    events.note("silent again")
-    assert capfd.readouterr() == ("", "loading\n")
+    for shown in (False, True, True, False):
+        display.show_progress(shown)
+        events.note(f"shown: {shown}")
+    assert capfd.readouterr() == ("", "shown: True\n" * 2)

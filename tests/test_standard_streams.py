@@ -156,6 +156,7 @@ def test_a_progress_bar_shows_what_it_is_told_and_does_not_obey_it(monkeypatch, 
     monkeypatch.setenv("FORCE_COLOR", "1")  # a bar is drawn, not lines
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
+    display.show_progress(False)
     bars = display._Display(display.SafeConsole(stderr=True))
     with events.listen(bars), events.progress("reading \x1b]0;pwned\x07\u202e[/x]", 2, "files") as bar:
         bar.advance(1, "\x1b]0;pwned\x07 [/y]")

@@ -14,7 +14,7 @@ import typer
 
 from edgetune import __version__, console, display, events
 from edgetune.cli import chat, data, demo, export, inspect, judge, merge, plan, recipes, train, verify
-from edgetune.errors import EdgetuneError, Interrupted, MissingComponent, OutputError
+from edgetune.errors import EdgetuneError, Interrupted, OutputError
 from edgetune.standard_streams import guarded_streams
 
 app = typer.Typer(
@@ -31,14 +31,9 @@ OPENMP_SPINS = "1000"
 busy program on the same cores then slows training down tenfold. With this limit it costs about half the speed. Without
 another program the limit makes no difference."""
 
-_EXTRAS = {
-    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "torch", "transformers", "trl"),
-}
-"""Extra -> the packages that a command cannot import when the extra is not installed."""
-
 
 def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -> None:
-    """Register a function as a command; an interrupt and a missing package become an EdgetuneError."""
+    """Register a function as a command; Ctrl-C becomes an EdgetuneError."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -46,15 +41,6 @@ def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -
             command(*arguments, **options)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; no unfinished output is left behind") from None
-        except ModuleNotFoundError as problem:
-            package = _missing_package(problem)
-            for extra, packages in _EXTRAS.items():
-                if package in packages:
-                    raise MissingComponent(
-                        f"the Python package {package} is not installed",
-                        remedy=f'run: pip install "edgetune[{extra}]"',
-                    ) from problem
-            raise
 
     to.command(rich_help_panel=panel)(run)
 
@@ -74,15 +60,6 @@ _register(verify.verify, "Utilities")
 app.add_typer(data.app, name="data", rich_help_panel="Utilities")
 _register(data.check, "Commands", data.app)
 _register(demo.demo, "Utilities")
-
-
-def _missing_package(problem: BaseException | None) -> str:
-    """The package that could not be imported. Transformers names it only in the cause of its own error."""
-    while problem is not None:
-        if isinstance(problem, ModuleNotFoundError) and problem.name:
-            return problem.name.partition(".")[0]
-        problem = problem.__cause__ or problem.__context__
-    return ""
 
 
 def _show_version(wanted: bool) -> None:
@@ -124,6 +101,7 @@ def _events_shown() -> Iterator[None]:
 
 
 def _fail(problem: EdgetuneError) -> None:
+    problem.parameters = {}  # the user gave options
     console.error(problem)
     with suppress(OutputError, SystemExit):  # stdout may be closed or full, too
         console.document({"error": str(problem), "exit_code": problem.exit_code})

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import ForceOption, JsonOption
-
-if TYPE_CHECKING:
-    from edgetune.demo import DemoReport
 
 
 def demo(
@@ -21,14 +19,12 @@ def demo(
 ) -> None:
     """Fine-tune, merge, export, judge and chat on the embedded model, in a few minutes on a CPU."""
     console.configure(json_mode=json)
-    from edgetune.demo import run_demo
-
-    report = run_demo(out, force=force)
+    report = edgetune.demo(out, force=force)
     _show(report)
     console.document(_describe(report))
 
 
-def _show(report: DemoReport) -> None:
+def _show(report: edgetune.DemoReport) -> None:
     from rich.text import Text
 
     from edgetune.judging.report.matrices import panels_of
@@ -48,12 +44,12 @@ def _show(report: DemoReport) -> None:
     console.result(f"next:  edgetune chat {report.model}")
 
 
-def _describe(report: DemoReport) -> dict[str, object]:
+def _describe(report: edgetune.DemoReport) -> dict[str, object]:
     from edgetune.judging.report import report_document
 
     return {
         "folder": str(report.folder),
-        "training": report.summary.model_dump(),
+        "training": report.run.summary.model_dump(),
         "judgement": report_document(report.judgement),
         "question": report.question,
         "answer": report.answer,

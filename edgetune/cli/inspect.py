@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption
-
-if TYPE_CHECKING:
-    from edgetune.gguf.checksums import ChecksumReport
 
 
 def inspect(
@@ -29,29 +27,13 @@ def inspect(
     Exit code 1 when --check finds a tensor whose bytes have changed since export.
     """
     console.configure(json_mode=json)
-    from edgetune.gguf.verification.inspection import inspect_file
+    found = edgetune.inspect(file, check=check)
     from edgetune.gguf.verification.proof_table import checksum_line, render_inspection
 
-    found = inspect_file(file)
+    values = asdict(found)
     if not check:
-        console.document(asdict(found))
-        console.result(render_inspection(found))
-        return
-    report = _compare(file)
-    console.document({**asdict(found), "checksums": None if report is None else asdict(report)})
+        del values["checksums"]
+    console.document(values)
     console.result(render_inspection(found))
-    if report is not None and not report.rewritten:
-        console.result(f"checksums: {checksum_line(report.same)}")
-
-
-def _compare(file: Path) -> ChecksumReport | None:
-    """Compare with the stored checksums, or warn if there are none. Raises VerificationFailed for a damaged file."""
-    from edgetune.gguf.checksums import require_checksums
-    from edgetune.models.gguf_file import GgufFile
-
-    report = require_checksums(GgufFile(file))
-    if report is None:
-        console.warn(f"{file} contains no checksums to compare with; files written by edgetune export contain them")
-    elif report.rewritten:
-        console.warn(f"another program has rewritten tensors of {file} since its export, so the checksums do not apply")
-    return report
+    if found.checksums is not None and not found.checksums.rewritten:
+        console.result(f"checksums: {checksum_line(found.checksums.same)}")

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.default_command import DefaultCommandGroup
 from edgetune.cli.options import ForceOption, JsonOption
-
-if TYPE_CHECKING:
-    from edgetune.judging.results.judgement import Judgement
 
 app = typer.Typer(cls=DefaultCommandGroup, help="Judge a model against a baseline: metrics, judges, and a verdict.")
 
@@ -91,23 +90,10 @@ def run(
     prints the answers of two models.
     """
     console.configure(json_mode=json)
-    from dataclasses import asdict
-
-    from edgetune.judging.costs_ahead import estimate_costs
-    from edgetune.judging.report import report_document
-    from edgetune.judging.run import judge_model
-    from edgetune.judging.settings import Settings
-    from edgetune.judging.suites.suite import load_suite
-
-    settings = Settings(
-        tuple(judges or ()),
-        max_cost_usd=max_cost,
-        use_cache=not no_cache,
-        threads=threads,
-        inconclusive=inconclusive.value,
-    )
+    asked: dict[str, Any] = {"model": model, "baseline": baseline, "judge": judges or (), "max_cost": max_cost}
+    asked |= {"cache": not no_cache, "threads": threads}
     if dry_run:
-        ahead = estimate_costs(load_suite(suite), model, baseline, settings)
+        ahead = edgetune.estimate_judging(suite, **asked)
         for estimate in ahead.judges:
             console.result(str(estimate))
         if not ahead.judges:
@@ -116,16 +102,18 @@ def run(
             console.note(f"{ahead.assumed} answers are not generated yet; their maximum length is assumed")
         console.document(asdict(ahead))
         return
-    judgement = judge_model(load_suite(suite), model, baseline, out, settings=settings, force=force)
+    judgement = edgetune.judge(suite, out=out, inconclusive=inconclusive.value, force=force, **asked)
     _show(judgement)
     if json:
+        from edgetune.judging.report import report_document
+
         console.document(report_document(judgement))
     if out is not None:
         console.note(f"report: {out / 'report.html'}")
     raise typer.Exit(judgement.exit_code)
 
 
-def _show(judgement: Judgement) -> None:
+def _show(judgement: edgetune.Judgement) -> None:
     """Print the results, with the verdict last. In GitHub Actions, also print annotations."""
     from edgetune.judging.report import github_annotations
     from edgetune.judging.report.matrices import panels_of
@@ -163,13 +151,9 @@ def show(
 ) -> None:
     """Print the answers of two models to the same prompts, side by side."""
     console.configure(json_mode=json)
-    from dataclasses import asdict
+    shown = edgetune.side_by_side(first, second, prompt=prompts or (), suite=suite, limit=limit, threads=threads)
+    from edgetune.judging.show import render_side_by_side
 
-    from edgetune.judging.show import questions_of, render_side_by_side, show_side_by_side
-    from edgetune.judging.suites.suite import load_suite
-
-    loaded = load_suite(suite)
-    shown = show_side_by_side(loaded, questions_of(prompts or [], loaded, limit), first, second, threads=threads)
     console.result(render_side_by_side(shown, (first, second), console.width()))
     console.document({"a": first, "b": second, "questions": [asdict(pair) for pair in shown]})
 
@@ -208,24 +192,19 @@ def calibrate(
     Exit codes: 0 the judge passed calibration; 4 it failed.
     """
     console.configure(json_mode=json)
-    from dataclasses import asdict
-
-    from edgetune.judging.calibration.bars import Bars
-    from edgetune.judging.calibration.certificate import certificate_document
-    from edgetune.judging.calibration.figures_table import render_calibration
-    from edgetune.judging.calibration.run import calibrate_judge, estimate_calibration, load_gold
-    from edgetune.judging.settings import Settings
-
-    settings = Settings(max_cost_usd=max_cost, use_cache=not no_cache, threads=threads)
-    gold = load_gold(data, rubric, grading=grading.value, limit=limit, seed=seed)
+    asked: dict[str, Any] = {"on": data, "rubric": rubric, "grading": grading.value, "limit": limit, "seed": seed}
     if dry_run:
-        estimate = estimate_calibration(judge, gold, settings)
+        estimate = edgetune.estimate_calibration(judge, cache=not no_cache, **asked)
         console.result(str(estimate))
         console.document(asdict(estimate))
         return
-    calibration, costs = calibrate_judge(judge, gold, Bars(kappa=min_kappa), settings, out, force=force)
+    asked |= {"min_kappa": min_kappa, "max_cost": max_cost, "cache": not no_cache, "threads": threads}
+    calibration = edgetune.calibrate(judge, out=out, force=force, **asked)
+    from edgetune.judging.calibration.certificate import certificate_document
+    from edgetune.judging.calibration.figures_table import render_calibration
+
     console.result(render_calibration(calibration))
-    console.document({**certificate_document(calibration), "costs": asdict(costs)})
+    console.document(certificate_document(calibration))
     if out is not None:
         console.note(f"certificate: {out}")
     raise typer.Exit(0 if calibration.passed else 4)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption, OverrideOption, RecipeArgument
 
@@ -34,13 +35,15 @@ def plan(
 ) -> None:
     """Estimate parameters, memory, disk and time of a recipe without its weights, and suggest how to make it fit."""
     console.configure(json_mode=json)
-    from edgetune.planning.advice import suggest
+    made = edgetune.plan(
+        recipe,
+        overrides=overrides or (),
+        device_memory=device_memory,
+        device=device,
+        processes=processes,
+        flops=flops,
+    )
     from edgetune.planning.plan_table import render
-    from edgetune.planning.planning import plan_training
-    from edgetune.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    made = plan_training(loaded, device_memory=device_memory, device=device, processes=processes, flops=flops)
-    suggestions = suggest(made) if made.fits is False else ()
-    console.document({**made.document(), "suggestions": [each.document() for each in suggestions]})
-    console.result(render(made, suggestions))
+    console.document(made.document())
+    console.result(render(made))

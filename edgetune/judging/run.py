@@ -17,6 +17,7 @@ from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
 from edgetune.judging.plan import Sides, opened_sides, plan_judging
 from edgetune.judging.report import write_report
+from edgetune.judging.report.notebook import judgement_html
 from edgetune.judging.results.endings import find_silence, tell_endings
 from edgetune.judging.results.evaluate import evaluate, forget_answers, recompute_metrics, with_grades
 from edgetune.judging.results.judgement import Evaluation, Judgement
@@ -27,6 +28,8 @@ from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_c
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.suite import Suite
 from edgetune.outputs import check_target
+
+Judgement._repr_html_ = judgement_html
 
 
 def judge_model(

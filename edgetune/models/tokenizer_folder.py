@@ -100,13 +100,13 @@ def read_tokenizer_folder(folder: Path, *, where: str) -> ModelTokenizer | None:
     class_name = _class_name(config.get("tokenizer_class"), _settings(folder / "config.json").get("model_type"))
     if not file.is_file() or any(config.get(key) for key in _UNUSUAL) or class_name not in _CLASSES:
         return None
+    rebuild = _CLASSES[class_name]
     try:
         backend = Tokenizer.from_file(str(file))
     except Exception as problem:  # the tokenizers library raises nothing more precise
         raise ModelError(f"is damaged ({problem})", where=file, remedy="download the model again") from problem
     if "added_tokens_decoder" not in config:
         config = {**config, **_settings(folder / "special_tokens_map.json")}
-    rebuild = _CLASSES[class_name]
     special, further = _special_tokens(config, {} if rebuild is None else rebuild.special, backend)
     if rebuild is not None and not _builds_the_same(rebuild, backend, config, special):
         return None
@@ -117,11 +117,11 @@ def read_tokenizer_folder(folder: Path, *, where: str) -> ModelTokenizer | None:
     return ModelTokenizer(plain(backend), special, _chat_template(folder, config), where, tuple(further))
 
 
-def _class_name(named: str | None, model_type: str | None) -> str | None:
-    """The class that Transformers uses where tokenizer_config.json and config.json say this; None if unknown here."""
+def _class_name(named: str | None, model_type: str | None) -> str:
+    """The class that Transformers uses where tokenizer_config.json and config.json say this; "" if unknown here."""
     of_family = find_family(model_type or "").tokenizer_class
     if of_family is not None or named is None:
-        return of_family or (None if model_type else _GENERIC)
+        return of_family or ("" if model_type else _GENERIC)
     named = named.removesuffix("Fast")
     return _GENERIC if named == "PreTrainedTokenizer" else named
 

@@ -11,8 +11,8 @@ from edgetune.recipe.schema import Recipe
 from edgetune.training.summary import Summary
 
 
-def model_card(recipe: Recipe, summary: Summary) -> str:
-    """The whole page, Markdown behind the hub's YAML header."""
+def model_card(recipe: Recipe, summary: Summary, *, plotted: bool = True) -> str:
+    """The whole page, Markdown behind the hub's YAML header. `plotted` says that plots/loss.png is there to show."""
     whole = isinstance(recipe.method, Full)
     about = f"{recipe.base.model}, every weight trained." if whole else f"An adapter for {recipe.base.model}."
     sections = [
@@ -22,7 +22,7 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
         *_warnings(summary),
         *_evaluation(summary.evaluation),
         "## Training",
-        "![Loss and what else was logged](plots/loss.png)",
+        *(["![Loss and what else was logged](plots/loss.png)"] if plotted else []),
         f"{_use(recipe)} The recipe that made it, with every default:",
         f"```yaml\n{dump_recipe(recipe)}```",
     ]

@@ -184,7 +184,8 @@ def _start(
     environment = {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}
     command = [sys.executable, "-m", "edgetune", *arguments]
     if number == 0:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        nothing = subprocess.DEVNULL  # the launcher prints the result
+        return subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, start_new_session=True)
     with (failures / f"{number}.log").open("wb") as log:
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from edgetune.judging.asking.cost import Costs
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.calibration.bars import Bars, find_failures
 from edgetune.judging.calibration.figures import JudgedItem, SetReport, grade_figures, pair_figures
@@ -32,6 +33,7 @@ DEFAULT_RUBRIC = "answer-quality"
 """Of `edgetune judge calibrate` where none is named."""
 
 DEFAULT_BARS = Bars()
+NO_COSTS = Costs()
 
 Grading = Literal["pointwise", "pairwise"]
 
@@ -52,6 +54,7 @@ class Calibration:
     together: SetReport
     bars: Bars
     failures: tuple[str, ...]
+    costs: Costs = NO_COSTS
 
     @property
     def passed(self) -> bool:

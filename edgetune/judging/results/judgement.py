@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from edgetune.judging.asking.cost import Costs
-from edgetune.judging.gate.comparison import Outcome
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.metrics.estimate import MetricValue
@@ -63,7 +63,7 @@ class Evaluation:
         return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
@@ -89,6 +89,22 @@ class Judgement:
     details: dict[str, Any] = field(default_factory=dict)
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
     inconclusive: Inconclusive = "fail"
+
+    _repr_html_: ClassVar[Callable[[Judgement], str]]
+    """How a notebook shows it; set where the report is known, which lies above the results."""
+
+    def __repr__(self) -> str:
+        return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """PASS, REGRESSION, INCONCLUSIVE or JUDGE INVALID; None where there was no baseline."""
+        return None if self.verdict is None else self.verdict.outcome
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The metrics that the gate compared, one by one."""
+        return () if self.verdict is None else self.verdict.comparisons
 
     @property
     def exit_code(self) -> int:

@@ -92,7 +92,7 @@ class LanguageModel(Objective):
         try:
             return ask(example, ["…"], self._template, self._encode).prompt
         except DataError:
-            prompt = self._template.render(example.messages[:-1], add_generation_prompt=True)
+            prompt = self._template.render(example.question, add_generation_prompt=True)
             if not opened_reasoning(prompt):
                 raise
             return tuple(self._encode(prompt))
@@ -123,7 +123,7 @@ class LanguageModel(Objective):
     def _ending(self, example: Example) -> Ending:
         """The model's own end of text, and the markup that the template puts behind an answer."""
         answer = "…"
-        answered = [*example.messages[:-1], Message("assistant", answer)]
+        answered = [*example.question, Message("assistant", answer)]
         try:
             segments = self._template.segments(answered)
             markup = next(segment.text for segment in reversed(segments) if segment.supervised).rpartition(answer)[2]

@@ -11,9 +11,9 @@ from edgetune.data.columns import shown
 from edgetune.data.read import Row, read_rows
 from edgetune.errors import DataError, ModelError
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.subjects.chat_outputs import unpack_chats
-from edgetune.judging.subjects.lm_eval_samples import are_samples, match_samples, read_samples
-from edgetune.judging.subjects.output_columns import ID, LABEL, OUTPUT_COLUMNS, find_columns, read_fields, to_answer
+from edgetune.judging.subjects.outputs.chats import unpack_chats
+from edgetune.judging.subjects.outputs.columns import ID, LABEL, OUTPUT_COLUMNS, find_columns, read_fields, to_answer
+from edgetune.judging.subjects.outputs.lm_eval_samples import are_samples, match_samples, read_samples
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item, name_of
 from edgetune.judging.suites.suite import Suite
@@ -21,7 +21,7 @@ from edgetune.recipe.data import DATA_SUFFIXES, DataSource
 
 
 class OutputsFile:
-    """Outputs by item: a .jsonl, .json, .csv, .tsv or .parquet file, whose columns `output_columns` describes.
+    """Outputs by item: a .jsonl, .json, .csv, .tsv or .parquet file, whose columns `columns` describes.
 
     Rows belong to items by their `id`; a file without that column has one row per item, in the suite's order. Rows of
     other items are passed over with a note. Samples of lm-evaluation-harness are matched as `lm_eval_samples` says.
