@@ -125,7 +125,7 @@ class CommandResult:
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings draw no plot, which takes as long as all else of a small one and has tests of its own."""
-    monkeypatch.setattr("edgetune.training.summary.plot_training", lambda *_, **__: None)
+    monkeypatch.setattr("edgetune.training.saving.plot_training", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -134,6 +134,27 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgetune.judging.asking.retry.FIRST_BACKOFF_SECONDS", 0.002)
     for variable in ("OPENAI_API_KEY", "AZURE_OPENAI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def capsys(capsys: pytest.CaptureFixture[str], events_shown: None) -> pytest.CaptureFixture[str]:
+    """pytest's own; and events are shown on stderr, as commands show them."""
+    return capsys
+
+
+@pytest.fixture
+def capfd(capfd: pytest.CaptureFixture[str], events_shown: None) -> pytest.CaptureFixture[str]:
+    """pytest's own; and events are shown on stderr, as commands show them."""
+    return capfd
+
+
+@pytest.fixture
+def events_shown() -> Iterator[None]:
+    """Events are shown on stderr, until a test calls `display.show_progress(False)`."""
+    from edgetune import display, events
+
+    with events.listen(display.show):
+        yield
 
 
 @pytest.fixture

@@ -58,9 +58,10 @@ def model(run: Run, smollm2_gguf: Path) -> str:
     return "base-q4_k_m.gguf"
 
 
-def test_the_environment_holds_no_torch_and_not_the_checkout(run: Run) -> None:
-    told = run(program="import importlib.util as u, edgetune; print(u.find_spec('torch'), edgetune.__file__)").stdout
-    assert told.startswith("None ")
+def test_the_environment_is_the_cores_and_not_the_checkout(run: Run) -> None:
+    found = "*map(importlib.util.find_spec, ('torch', 'matplotlib'))"
+    told = run(program=f"import importlib.util, edgetune; print({found}, edgetune.__file__)").stdout
+    assert told.startswith("None None ")
     assert "site-packages" in told
 
 
@@ -98,6 +99,11 @@ def test_models_are_judged_by_their_files(run: Run, tiny: str) -> None:
     judged = run("judge", "moods.yaml", "--model", tiny, "--baseline", tiny, "--json", "--out", "report")
     assert judged.returncode in (0, 3), judged.stderr
     assert len(json.loads(judged.stdout)["items"]) == 2
+    assert 'confusion.png is left out, because it needs matplotlib; to get it, run: pip install "edgetune[plots]"' in (
+        judged.stderr
+    )
+    names = json.loads(run(program="import json, os; print(json.dumps(sorted(os.listdir('report'))))").stdout)
+    assert names == ["junit.xml", "report.html", "report.json", "report.md"]
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +120,37 @@ def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Path:
         tensors[f"{module}.lora_B.weight"] = np.ones((256, 2), np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
+
+
+def test_a_run_of_the_first_version_is_read(run: Run, tmp_path: Path) -> None:
+    counts = ["trainable_parameters", "total_parameters", "steps", "train_tokens", "supervised_tokens", "seed"]
+    rates = ["trainable_percent", "epochs", "train_seconds", "seconds_per_epoch", "tokens_per_second"]
+    figures = dict.fromkeys([*counts, *rates, "peak_memory_bytes", "final_train_loss", "eval_loss"], 3)
+    words = {"name": "old", "task": "chat", "method": "lora", "base": "a/b", "device": "cpu", "dtype": "float32"}
+    (tmp_path / "summary.json").write_text(json.dumps({**words, **figures, "versions": {"torch": "2.9.0"}}))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n{"step": 2, "lo')
+    (tmp_path / "recipe.yaml").write_text(
+        "name: old\ntask: chat\nbase: {model: a/b}\nmethod: {type: lora}\n"
+        "data: {train: [{source: a.jsonl, format: sharegpt}]}\n"
+    )
+    program = f"""
+from pathlib import Path
+from edgetune.recipe.load import load_recipe
+from edgetune.training.run_directory import RunDirectory
+run = RunDirectory(Path({str(tmp_path)!r}))
+print(run.read_summary().steps, run.read_summary().backend, run.read_metrics(), load_recipe(str(run.recipe)).name)
+run.summary.write_text("{{}}")
+for path in (run.path, run.path / "missing"):
+    try:
+        RunDirectory(path).read_summary()
+    except Exception as problem:
+        print(type(problem).__name__, problem)
+"""
+    done = run(program=program)
+    told = done.stdout.replace(str(tmp_path), "RUN").splitlines()
+    assert told[0] == "3 transformers [{'step': 1, 'loss': 0.5}] old", done.stderr
+    assert told[1].startswith("OutputError RUN/summary.json: is no summary of a run (21 validation errors")
+    assert told[2] == "OutputError RUN/missing: holds no summary of a finished run; train with --out RUN/missing first"
 
 
 def test_an_adapter_alone_is_exported(run: Run, adapter: Path) -> None:
@@ -147,7 +184,7 @@ def test_what_needs_torch_names_the_install_command(
 
 
 def test_the_extra_of_training_holds_what_the_errors_promise() -> None:
-    from edgetune.cli.app import _EXTRAS
+    from edgetune.api.public import EXTRAS
 
     named = {text.split(">")[0] for text in PROJECT["project"]["optional-dependencies"]["train"]}
-    assert named <= {*_EXTRAS["train"]}
+    assert {name.replace("scikit-learn", "sklearn") for name in named} <= {*EXTRAS["train"], *EXTRAS["plots"]}

@@ -162,7 +162,7 @@ CHAIN: list[tuple[str, Callable[[], None], list[int], list[int]]] = [
         [3, 6, 9],
     ),
     ("the disk is full in the middle of a row of metrics.jsonl", fill_the_disk, FULL, [3, 6, 9]),
-    ("after the last update", partial(trap, "edgetune.training.summary:summarize", 1), KILLED, [9, 12]),
+    ("after the last update", partial(trap, "edgetune.training.saving:summarize", 1), KILLED, [9, 12]),
 ]
 """Moments, how each is brought about, what the process ends with, and the checkpoints that are there then.
 

@@ -173,8 +173,8 @@ def test_trained_biases_get_their_gradients():
     ("override", "reason"),
     [
         ("method.dora=true", "method.dora needs the norms"),
-        ("method={type: hira}", "method hira computes with the base's weights themselves"),
-        ("method={type: shira}", "method shira computes"),
+        ("method={type: hira}", "method hira reads the base's weights"),
+        ("method={type: shira}", "method shira reads"),
         ("method={type: oft}", "method oft computes"),
         ("method={type: fourierft}", "method fourierft computes"),
         ("method={type: full}", "method full leaves no layer frozen"),

@@ -17,7 +17,7 @@ from edgetune.errors import DataError, ModelError
 from edgetune.judging.asking import local
 from edgetune.judging.asking.local import LocalClient, _end_of_string, _render, _score_choices, _whole_characters
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
-from edgetune.judging.grading.verdict import parse_verdict
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.suites.judge_file import LocalJudge
 from edgetune.runtime.grammar import object_after_text
 from edgetune.runtime.sampling import Sampling

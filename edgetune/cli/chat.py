@@ -21,43 +21,46 @@ _DEFAULT = Sampling()
 
 
 def chat(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file, such as `edgetune export` writes.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file, for instance from `edgetune export`.")],
     *,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="Answer this once on stdout; so does piped input."),
-    ] = None,
-    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")] = None,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest token; more is more varied.")
-    ] = _DEFAULT.temperature,
-    top_p: Annotated[
-        float, typer.Option(help="Choose among the likeliest tokens that make up this probability.")
-    ] = _DEFAULT.top_p,
-    top_k: Annotated[
-        int, typer.Option(help="Choose among this many of the likeliest tokens; 0 for all.")
-    ] = _DEFAULT.top_k,
-    max_tokens: Annotated[int, typer.Option(help="Stop an answer after this many tokens.")] = 1024,
-    context: Annotated[
-        int | None,
         typer.Option(
-            metavar="TOKENS", help="Tokens that the model remembers; default: what it was trained on, at most 4096."
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="Answer this message on stdout, then exit. Piped input does the same.",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; default: the physical cores.")] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same answer each time.")] = None,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system message.")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token.")
+    ] = _DEFAULT.temperature,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the most likely tokens whose probabilities add up to this.")
+    ] = _DEFAULT.top_p,
+    top_k: Annotated[
+        int, typer.Option(help="Sample from this many of the most likely tokens; 0 means all.")
+    ] = _DEFAULT.top_k,
+    max_tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.")] = 1024,
+    context: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="Context size in tokens. (default: the model's own, at most 4096)"),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. (default: the physical cores)")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; the same seed gives the same answer.")] = None,
     json: JsonOption = False,
 ) -> None:
-    """Talk to a model on the CPU, with llama.cpp.
+    """Chat with a model on the CPU, through llama.cpp.
 
-    In the terminal: /help lists the commands. With --prompt or piped input: one answer on stdout.
+    In a terminal, /help lists the chat's commands. With --prompt or piped input, one answer goes to stdout.
     """
     console.configure(json_mode=json)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
     try:
         question = _read_question(prompt)
         if question is None and json:
-            raise UsageError("--json answers one question", remedy="give it with --prompt or pipe it in")
+            raise UsageError("--json needs a single message", remedy="give it with --prompt or pipe it in")
 
         from edgetune.cli.terminal_chat import prompt_line, run_terminal
         from edgetune.runtime.chat import Conversation
@@ -75,7 +78,7 @@ def chat(
 
 
 def _read_question(prompt: str | None) -> str | None:
-    """The one question to answer, or None for a conversation in the terminal. Raises UsageError for an empty one."""
+    """The one message to answer, or None for a conversation in the terminal. Raises UsageError if it is empty."""
     if prompt is None and sys.stdin.isatty():
         return None
     try:
@@ -84,18 +87,18 @@ def _read_question(prompt: str | None) -> str | None:
         raise UsageError("the prompt is not UTF-8 text") from None
     if not text.strip():
         given = "--prompt is empty" if prompt is not None else "standard input is empty"
-        raise UsageError(given, remedy='ask something: --prompt "..."')
+        raise UsageError(given, remedy='give a message: --prompt "..."')
     return text if prompt is not None else text.rstrip("\r\n")
 
 
 def _read_piped() -> str:
-    """All of standard input. It is UTF-8 whatever the locale says: an ASCII locale says nothing about a file."""
+    """All of standard input, read as UTF-8 whatever the locale is."""
     text = sys.stdin.buffer.read().decode("utf-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _decode_again(argument: str) -> str:
-    """An argument whose bytes the locale's encoding could not read, read as UTF-8. Raises UnicodeError."""
+    """An argument decoded as UTF-8 where the locale's encoding could not decode it. Raises UnicodeError."""
     try:
         argument.encode("utf-8")
     except UnicodeEncodeError:

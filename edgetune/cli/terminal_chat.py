@@ -14,11 +14,11 @@ from edgetune.runtime.chat import Conversation
 from edgetune.runtime.session import GenerationStats
 
 HELP = """\
-/system TEXT  give the model a system message and start anew; without TEXT, take it away
-/reset        forget the conversation
+/system TEXT  set the system message and start a new conversation; without TEXT, remove it
+/reset        start a new conversation
 /save FILE    write the conversation to FILE (.json or .jsonl), as training data of format messages
-/stats        show what the last answer took
-/quit         leave; so do Ctrl-D, and Ctrl-C twice
+/stats        show the token counts and times of the last answer
+/quit         quit; Ctrl-D, or Ctrl-C twice, does the same
 Enter sends. Alt-Enter, or a backslash at the end of a line, starts a new line. Ctrl-C stops an answer."""
 
 ReadLine = Callable[[], str]
@@ -38,7 +38,7 @@ def run_terminal(conversation: Conversation, read_line: ReadLine) -> None:
             if wants_to_leave:
                 return
             wants_to_leave = True
-            console.note("Ctrl-C again, Ctrl-D or /quit leaves")
+            console.note("press Ctrl-C again or Ctrl-D, or type /quit, to quit")
             continue
         wants_to_leave = False
         if line == "/quit":
@@ -98,7 +98,7 @@ def describe(stats: GenerationStats) -> str:
     endings = {
         "length": "; stopped at --max-tokens",
         "context": "; stopped because the context is full",
-        "interrupted": "; stopped by you",
+        "interrupted": "; interrupted",
     }
     return line + endings.get(stats.finish_reason, "")
 
@@ -122,7 +122,7 @@ class _Terminal:
         elif command.startswith("/") and command[1:].isalpha():
             near = difflib.get_close_matches(command, [*self._commands, "/quit"], n=1)
             console.note(
-                f"there is no {command}{f' (did you mean {near[0]}?)' if near else ''}; /help lists the commands"
+                f"unknown command {command}{f' (did you mean {near[0]}?)' if near else ''}; /help lists the commands"
             )
         else:
             self._answer(line)
@@ -143,11 +143,11 @@ class _Terminal:
 
     def _system(self, argument: str) -> None:
         self._conversation.set_system(argument)
-        console.note("system message set; the conversation starts anew" if argument else "no system message any more")
+        console.note("system message set; new conversation" if argument else "system message removed")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
-        console.note("the conversation is forgotten")
+        console.note("new conversation")
 
     def _save(self, argument: str) -> None:
         if not argument:
@@ -159,7 +159,7 @@ class _Terminal:
     def _stats(self, _argument: str) -> None:
         stats = self._conversation.last_stats
         if stats is None:
-            console.note("there is no answer to tell about")
+            console.note("there is no answer yet")
             return
         console.note(
             f"prompt {stats.prompt_tokens} tokens ({stats.cached_tokens} of them from the cache) "

@@ -12,7 +12,7 @@ from typing import Any
 from edgetune.data.split import slice_split
 from edgetune.data.table_file import read_csv, read_tsv
 from edgetune.data.text_file import check_file, read_text
-from edgetune.errors import DataError, MissingComponent
+from edgetune.errors import DataError, MissingComponent, first_line_of
 from edgetune.keys import SIGN_IN, find_hub_token
 from edgetune.recipe.data import SPREADSHEET_SUFFIXES, DataSource
 
@@ -98,7 +98,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError) as problem:
-        raise DataError(f"cannot be read as parquet ({_first_line(problem)})", where=path) from None
+        raise DataError(f"cannot be read as parquet ({first_line_of(problem)})", where=path) from None
     for number, values in enumerate(records, start=1):
         yield Row(f"{path}: row {number}", _without_fillers(values))
 
@@ -129,14 +129,14 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
     except (FileNotFoundError, ConnectionError) as problem:
         raise DataError(
             f"there is no such file or folder here, and no hub data set of this name can be reached "
-            f"({_first_line(problem)})",
+            f"({first_line_of(problem)})",
             where=source.source,
             remedy=f"check the name and the network, or give a folder or a file ({_known_suffixes()}); where it is "
             f"private or gated, {SIGN_IN}",
         ) from None
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as problem:
         raise DataError(
-            f"split {split} of this data set cannot be read ({_first_line(problem)})", where=source.source
+            f"split {split} of this data set cannot be read ({first_line_of(problem)})", where=source.source
         ) from None
     for number, values in enumerate(table, start=1):
         yield Row(f"{source.source} {split}: row {number}", _without_fillers(values))
@@ -193,7 +193,7 @@ def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
         ) from None
     except (ValueError, RecursionError) as problem:  # a number of too many digits, objects nested too deeply
         raise DataError(
-            f"is not JSON that can be read ({_first_line(problem)})", where=f"{path}:{first_line}"
+            f"is not JSON that can be read ({first_line_of(problem)})", where=f"{path}:{first_line}"
         ) from None
 
 
@@ -206,7 +206,3 @@ def _object_row(value: Any, where: str) -> Row:
 
 def _known_suffixes() -> str:
     return ", ".join(_READERS)
-
-
-def _first_line(problem: BaseException) -> str:
-    return next(iter(str(problem).splitlines()), type(problem).__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import VerificationFailed
 from edgetune.models.gguf_file import GgufFile, StoredTensor
 
@@ -86,7 +86,7 @@ def compare_checksums(file: GgufFile) -> ChecksumReport | None:
     said = {name: rest.partition(" ")[::2] for name, _, rest in parts}
     same, differing, rewritten = 0, [], len(said.keys() - file.tensors.keys())
     total = sum(tensor.nbytes for tensor in file.tensors.values())
-    with console.progress("checking", total / 1e6, "MB") as bar:
+    with events.progress("checking", total / 1e6, "MB") as bar:
         for tensor in file.tensors.values():
             kind, value = said.get(tensor.name, ("", ""))
             if kind != type_name(tensor.kind):

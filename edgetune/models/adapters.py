@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgetune.errors import EdgetuneError, MissingComponent, RecipeError
+from edgetune.errors import EdgetuneError, MissingComponent, RecipeError, first_line_of
 from edgetune.models.load import head_modules
 from edgetune.models.locate import ModelFiles
 from edgetune.models.methods import BEGINNINGS, METHODS
@@ -103,10 +103,6 @@ def _explained(subject: AdaptedModel) -> Iterator[None]:
     except EdgetuneError:
         raise
     except ImportError as problem:
-        raise MissingComponent(f"method needs another package: {_first_line(problem)}") from problem
+        raise MissingComponent(f"method needs another package: {first_line_of(problem)}") from problem
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as problem:
-        raise RecipeError(f"method cannot adapt this model ({_first_line(problem)})", where=subject.name) from problem
-
-
-def _first_line(problem: Any) -> str:
-    return str(problem).strip().split("\n")[0] or type(problem).__name__
+        raise RecipeError(f"method cannot adapt this model ({first_line_of(problem)})", where=subject.name) from problem

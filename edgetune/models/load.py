@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgetune.errors import MissingComponent, ModelError
+from edgetune.errors import MissingComponent, ModelError, first_line_of
 from edgetune.models.families import auto_class, kind_of
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
@@ -263,5 +263,4 @@ def _explained(files: ModelFiles) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
-        reason = str(problem).strip().split("\n")[0]
-        raise ModelError(f"cannot be loaded ({reason})", where=files.reference) from problem
+        raise ModelError(f"cannot be loaded ({first_line_of(problem)})", where=files.reference) from problem

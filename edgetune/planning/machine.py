@@ -32,7 +32,7 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 _EMPTY_PROCESS = """
 import sys
 from edgetune.models.load import load_model
-from edgetune.training import run, settings, summary, telemetry, trainer
+from edgetune.training import run, saving, settings, telemetry, trainer
 import peft, torch
 if "quantized" in sys.argv:
     import bitsandbytes

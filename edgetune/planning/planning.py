@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,6 +19,9 @@ from edgetune.planning.step import Step, step_of
 from edgetune.planning.workload import Workload, find_workload
 from edgetune.recipe.schema import Recipe
 from edgetune.training.frozen_linear import check_products, takes_bfloat16
+
+if TYPE_CHECKING:
+    from edgetune.planning.advice import Suggestion
 
 UNKNOWN_STEPS = 1_000_000
 """What AdaLoRA's schedule is told where nobody knows; it changes no shape."""
@@ -37,12 +40,12 @@ class RecipeEstimate:
     memory: Memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """Everything that `edgetune plan` tells. Bytes are those of one process unless they say otherwise.
 
     `fits` is None where the device's memory is not known. `needed_bytes` is the peak of all processes that share the
-    memory.
+    memory; `suggestions` say what to change where it does not fit.
     """
 
     recipe: Recipe
@@ -61,6 +64,17 @@ class Plan:
     updates: int | None
     batch_tokens: int
     assumes: tuple[str, ...]
+    suggestions: tuple[Suggestion, ...] = ()
+
+    def __repr__(self) -> str:
+        fits = {None: "unknown device", True: "fits", False: "does not fit"}[self.fits]
+        return f"<Plan {self.recipe.name}: {self.needed_bytes / 1e9:.2f} GB, {fits}>"
+
+    def _repr_html_(self) -> str:
+        from edgetune.notebook_view import terminal_html
+        from edgetune.planning.plan_table import render
+
+        return terminal_html(render(self))
 
     @property
     def trainable_percent(self) -> float:
@@ -92,6 +106,7 @@ class Plan:
             "updates": self.updates,
             "largest_batch_tokens": self.batch_tokens,
             "assumes": list(self.assumes),
+            "suggestions": [each.document() for each in self.suggestions],
         }
 
 

@@ -70,7 +70,7 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
     Raises RecipeError where the method does not go with the base.
     """
     from edgetune.training.precision import set_trained_dtype
-    from edgetune.training.summary import count_parameters
+    from edgetune.training.saving import count_parameters
 
     kind = kind_of(base.config.model_type)
     check_task(recipe, kind, base.config.model_type)

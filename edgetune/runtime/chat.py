@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 
-from edgetune import console, outputs
+from edgetune import events, outputs
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
 from edgetune.runtime.sampling import Sampling
@@ -105,7 +105,7 @@ class Conversation:
             ids = self._tokenize_anew(turns, prompt)
         if dropped:
             what = "oldest turn" if dropped == 1 else f"{dropped} oldest turns"
-            console.note(f"forgot the {what}: the context of {context} tokens is full")
+            events.note(f"forgot the {what}: the context of {context} tokens is full")
         return turns, prompt, ids
 
     def _tokenize_anew(self, turns: list[Message], prompt: str) -> list[int]:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cache import cache_folder
 from edgetune.errors import ModelError, UsageError
 from edgetune.models.gguf_file import GgufFile
@@ -80,7 +80,7 @@ def extra_kernels_work() -> bool:
         if outcome.survived or outcome.crashed:
             _remember_answer(record, answer, outcome.how)
         if not answer:
-            console.note(
+            events.note(
                 f"llama.cpp's extra CPU kernels do not run on this machine ({outcome.how}); they are off, which costs "
                 "some speed"
             )
@@ -109,7 +109,7 @@ def check_file(path: Path) -> bool:
     extra_kernels = extra_kernels_work()
     outcome = try_in_child(path, extra_kernels=extra_kernels)
     if outcome.crashed and extra_kernels and try_in_child(path, extra_kernels=False).survived:
-        console.note(f"{path}: llama.cpp's extra CPU kernels fail on this file ({outcome.how}); they are off for it")
+        events.note(f"{path}: llama.cpp's extra CPU kernels fail on this file ({outcome.how}); they are off for it")
         _remember_answer(record, False, outcome.how)
         return False
     if outcome.crashed:

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune import console
+from edgetune import events
 from edgetune.cores import physical_cores
 from edgetune.data.answer_end import find_answer_end
 from edgetune.data.reasoning import CHANNEL_MARKS, REASONING_MARKS
@@ -151,7 +151,7 @@ class Session:
             trained = llama.llama_model_n_ctx_train(model)
             wanted = context_tokens or min(trained, DEFAULT_CONTEXT_TOKENS)
             if wanted > trained:
-                console.warn(f"{path} was trained on {trained} tokens of context; {wanted} may give poor answers")
+                events.warn(f"{path} was trained on {trained} tokens of context; {wanted} may give poor answers")
             threads = threads or physical_cores()
             return cls(
                 path,

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgetune.recipe.load import dump_recipe
 from edgetune.recipe.methods import ADDS_TO_THE_INPUT, Full
 from edgetune.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from edgetune.training.summary import Summary
+from edgetune.training.summary import Summary
 
 
-def model_card(recipe: Recipe, summary: Summary) -> str:
-    """The whole page, Markdown behind the hub's YAML header."""
+def model_card(recipe: Recipe, summary: Summary, *, plotted: bool = True) -> str:
+    """The whole page, Markdown behind the hub's YAML header. `plotted` says that plots/loss.png is there to show."""
     whole = isinstance(recipe.method, Full)
     about = f"{recipe.base.model}, every weight trained." if whole else f"An adapter for {recipe.base.model}."
     sections = [
@@ -24,7 +22,7 @@ def model_card(recipe: Recipe, summary: Summary) -> str:
         *_warnings(summary),
         *_evaluation(summary.evaluation),
         "## Training",
-        "![Loss and what else was logged](plots/loss.png)",
+        *(["![Loss and what else was logged](plots/loss.png)"] if plotted else []),
         f"{_use(recipe)} The recipe that made it, with every default:",
         f"```yaml\n{dump_recipe(recipe)}```",
     ]

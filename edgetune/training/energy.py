@@ -1,4 +1,8 @@
-"""Energy and CO₂ of a training, as codecarbon measures or estimates them. Never looks anything up in a network."""
+"""Energy and CO₂ of a training, as codecarbon measures or estimates them, without any request to a network.
+
+Transformers' CodeCarbonCallback cannot do this: its EmissionsTracker asks a web service where the machine is, writes
+emissions.csv beside the run, and has no figures before the end.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,12 @@ class EnergyMeter:
     """Energy of the whole machine while the meter runs: CPU, memory and GPUs.
 
     Power is read from the hardware's counters where the system allows it, and estimated from the load elsewhere. CO₂
-    follows from the mean grid of the world, or of the country that codecarbon is told (CODECARBON_COUNTRY_ISO_CODE).
+    is computed with the world's mean carbon intensity, or with that of the country in CODECARBON_COUNTRY_ISO_CODE.
     https://mlco2.github.io/codecarbon/methodology.html
     """
 
     def __init__(self, *, energy_kwh: float | None, co2_kg: float | None) -> None:
-        """`energy_kwh` and `co2_kg` are what earlier parts of a resumed run have used, None where there are none."""
+        """`energy_kwh` and `co2_kg` are the use of the earlier parts of a resumed run, None where there are none."""
         self._kwh_before, self._kg_before = energy_kwh or 0.0, co2_kg or 0.0
         self.energy_kwh, self.co2_kg = energy_kwh, co2_kg
         """Up to the last measurement, in kilowatt-hours and in kilograms of CO₂ equivalents; None before the first."""
@@ -40,7 +44,7 @@ class EnergyMeter:
 
             live_out = out
 
-        # It says at every start that other trackers may be running.
+        # It warns at every start that other trackers may be running.
         logging.getLogger("codecarbon").setLevel(logging.ERROR)
         self._tracker = OfflineEmissionsTracker(
             measure_power_secs=MEASURE_EVERY_SECONDS,

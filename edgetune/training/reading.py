@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.answer_end import NEVER_ENDS, marks_in
 from edgetune.data.balance import class_weights, weigh
 from edgetune.data.cut import cut_sources, cut_targets
@@ -61,7 +61,7 @@ class ExampleReader:
             read = self._tokenize(examples, self._positions)
         _note_losses(read, "training")
         if read.unended:
-            console.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
+            events.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
         return read, CutLengths(read.max_length_tokens, source, target)
 
     def read_evaluation(self, questions: Sequence[Example], limits: CutLengths) -> TokenizedData:
@@ -143,11 +143,11 @@ def _positions(kind: ModelKind, config: ModelConfig) -> int | None:
 
 def _note_losses(read: TokenizedData, name: str) -> None:
     for text in read.warnings:
-        console.warn(f"{name} data: {text}")
+        events.warn(f"{name} data: {text}")
     for text in read.notes:
-        console.note(f"{name} data: {text}")
+        events.note(f"{name} data: {text}")
     if not (read.truncated or read.dropped):
         return
     where = name_places(read.dropped_rows, read.dropped)
     dropped = f", {read.dropped} left out because nothing supervised was left of them ({where})" if read.dropped else ""
-    console.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")
+    events.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")

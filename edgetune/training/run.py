@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import Interrupted
 from edgetune.outputs import explain_refused_writes
 from edgetune.recipe.schema import Recipe
@@ -45,9 +45,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         if checkpoint is None and processes.is_first():
             run.check_startable(force=force)
         for warning in diagnose_recipe(recipe, processes=processes.world_size()):
-            console.warn(str(warning))
+            events.warn(str(warning))
         if recipe.train.parallel == "fsdp" and processes.world_size() == 1:
-            console.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base")
+            events.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base")
         prepared = prepare(recipe)
         steps = _count_steps(recipe, prepared)
         import torch
@@ -65,7 +65,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
                 run.start(recipe)
             else:
                 run.rewind(checkpoint)
-                console.note(f"resuming after step {checkpoint_step(checkpoint)}")
+                events.note(f"resuming after step {checkpoint_step(checkpoint)}")
         with explain_out_of_memory(recipe, run, loading=False):
             return _fit(recipe, run, prepared, model, steps, checkpoint, backend.name)
 
@@ -92,9 +92,8 @@ def _fit(
     backend: str,
 ) -> Summary:
     from edgetune.models.load import resolve_dtype
-    from edgetune.training.saving import save_result
+    from edgetune.training.saving import count_parameters, save_result, summarize
     from edgetune.training.settings import trainer_settings
-    from edgetune.training.summary import count_parameters, summarize
     from edgetune.training.telemetry import Telemetry
     from edgetune.training.trainer import trainer_class
 
@@ -106,7 +105,7 @@ def _fit(
     if settings.device.type == "cpu":
         frozen_products = _set_frozen_products(recipe, run, model, resumed=checkpoint is not None)
     with explain_refused_writes(run.path), Telemetry(run, recipe, writes=processes.is_first()) as telemetry:
-        with console.progress(f"training {recipe.name}", steps, "steps") as progress:
+        with events.progress(f"training {recipe.name}", steps, "steps") as progress:
             if checkpoint is not None:
                 progress.advance(checkpoint_step(checkpoint))
             trainer = trainer_class(settings)(model, settings, recipe, prepared, telemetry, progress)
@@ -115,7 +114,7 @@ def _fit(
         eval_loss = None
         if evaluates:
             work = trainer.evaluation_work
-            with telemetry.paused(), console.progress("evaluating", work, "batches and questions") as progress:
+            with telemetry.paused(), events.progress("evaluating", work, "batches and questions") as progress:
                 eval_loss = trainer.evaluate(progress=progress)["eval_loss"]
         summary = None
         if processes.is_first():
@@ -137,7 +136,7 @@ def _fit(
             said = diagnose_recipe(recipe, processes=processes.world_size())
             for warning in summary.warnings:
                 if warning not in said:
-                    console.warn(str(warning))
+                    events.warn(str(warning))
         return processes.from_first(summary)
 
 

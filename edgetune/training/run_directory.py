@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from edgetune import outputs
-from edgetune.errors import OutputError, RecipeError, UsageError
+from edgetune.errors import OutputError, RecipeError, UsageError, first_line_of
 from edgetune.recipe.load import dump_recipe, load_recipe
 from edgetune.recipe.schema import Recipe
 from edgetune.recipe.section import Section
+from edgetune.training.summary import Summary
 
 COMPLETE = "complete"
 """A checkpoint folder holds this file once everything else in it is on the disk; in it stands how many bytes long
@@ -73,6 +73,21 @@ class RunDirectory:
             return []
         *lines, _ = self.metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines]
+
+    def read_summary(self) -> Summary:
+        """What the run reports. Raises OutputError where it is not finished, or where no such file can be read."""
+        try:
+            return Summary.model_validate_json(self.summary.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise OutputError(
+                "holds no summary of a finished run", where=self.path, remedy=f"train with --out {self.path} first"
+            ) from None
+        except ValueError as problem:
+            raise OutputError(
+                f"is no summary of a run ({first_line_of(problem)})",
+                where=self.summary,
+                remedy="train again with --force",
+            ) from problem
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -192,6 +207,8 @@ def checkpoint_step(folder: Path) -> int:
 @contextmanager
 def _open_locked(lock: Path) -> Iterator[TextIO | None]:
     """The file, locked; None when it is locked already."""
+    import fcntl  # POSIX has it; reading a run needs no lock
+
     while True:
         with _open(lock) as file:
             try:

@@ -1,8 +1,11 @@
 """Experiment trackers beside metrics.jsonl: each gets the same rows, and the recipe as its configuration.
 
-Rows are named as Transformers' own integrations name them (train/loss, eval/loss). A resumed run opens its trackers
-anew and sends them the rows so far, so that each shows one whole curve. What a tracker cannot take never stops a
-training: the user is told once, and metrics.jsonl has it anyway.
+They are accelerate's trackers, because those take the step of each row: Transformers' callbacks let wandb and trackio
+count the rows by themselves, so that a step with an evaluation counts twice and the x axis is no longer the step.
+
+Rows are named as in Transformers (train/loss, eval/loss). A resumed run opens its trackers anew and sends them the rows
+so far, so that each shows one whole curve. A tracker that fails never stops a training: the user gets one warning, and
+metrics.jsonl has every row.
 """
 
 from __future__ import annotations
@@ -12,126 +15,95 @@ import io
 import netrc
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgetune import console
-from edgetune.errors import MissingComponent
+from edgetune import events
+from edgetune.errors import MissingComponent, first_line_of
 from edgetune.keys import find_key
 from edgetune.recipe.load import dump_recipe
 from edgetune.recipe.schema import Recipe
 
+if TYPE_CHECKING:
+    from accelerate.tracking import GeneralTracker
+
 PROJECT = "edgetune"
-"""Under this name wandb and trackio collect runs, unless WANDB_PROJECT says otherwise."""
+"""The project in wandb and trackio, unless WANDB_PROJECT names another."""
 
 _WANDB_LOGINS = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 _WANDB_UNSENT = ("offline", "disabled", "dryrun")
 """Values of WANDB_MODE with which wandb needs no account."""
 
 
-class Tracker(Protocol):
-    """What a tracker's library is reduced to."""
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Take the values of one row."""
-
-    def close(self) -> None:
-        """Write out what was taken."""
-
-
-class TensorBoard:
+def open_tensorboard(recipe: Recipe, run: Path) -> GeneralTracker:
     """Event files in RUN/tensorboard: `tensorboard --logdir RUN`."""
+    from accelerate.tracking import TensorBoardTracker
 
-    def __init__(self, recipe: Recipe, run: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        folder = run / "tensorboard"
-        shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder))
-        self._writer.add_text("recipe", f"```yaml\n{dump_recipe(recipe)}```")
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        self._writer.close()
+    shutil.rmtree(run / "tensorboard", ignore_errors=True)
+    tracker = TensorBoardTracker("tensorboard", logging_dir=run)
+    tracker.start()
+    tracker.writer.add_text("recipe", f"```yaml\n{dump_recipe(recipe)}```")
+    return tracker
 
 
-class Wandb:
+def open_wandb(recipe: Recipe, run: Path) -> GeneralTracker:
     """Weights & Biases. Without an account or with WANDB_MODE=offline its files wait in RUN/wandb for `wandb sync`."""
+    import wandb
+    from accelerate.tracking import WandBTracker
 
-    def __init__(self, recipe: Recipe, run: Path) -> None:
-        import wandb
-
-        key = _wandb_key_of_file()
-        offline = key is None and not _has_wandb_login()
-        self._run = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=recipe.name,
-            dir=str(run),
-            config=recipe.model_dump(mode="json"),
-            mode="offline" if offline and "WANDB_MODE" not in os.environ else None,
-            # wandb writes a key that is given here neither into ~/.netrc nor into the run.
-            settings=wandb.Settings(silent=True, console="off", **({} if key is None else {"api_key": key})),
-            reinit="create_new",
-        )
-        if self._run.offline:
-            console.note(f"wandb writes to {run / 'wandb'}; send it with: wandb sync {Path(self._run.dir).parent}")
-        else:
-            console.note(f"wandb: {self._run.url}")
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        self._run.log(values, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
+    key = _wandb_key_of_file()
+    offline = key is None and not _has_wandb_login()
+    tracker = WandBTracker(
+        _project(),
+        name=recipe.name,
+        dir=str(run),
+        config=recipe.model_dump(mode="json"),
+        mode="offline" if offline and "WANDB_MODE" not in os.environ else None,
+        # wandb writes a key that is given here neither into ~/.netrc nor into the run.
+        settings=wandb.Settings(silent=True, console="off", **({} if key is None else {"api_key": key})),
+        reinit="create_new",
+    )
+    tracker.start()
+    if tracker.run.offline:
+        events.note(f"wandb writes to {run / 'wandb'}; send it with: wandb sync {Path(tracker.run.dir).parent}")
+    else:
+        events.note(f"wandb: {tracker.run.url}")
+    return tracker
 
 
-class Trackio:
-    """Trackio's local database: `trackio show --project edgetune`. TRACKIO_DIR says where it lies."""
+def open_trackio(recipe: Recipe, run: Path) -> GeneralTracker:
+    """Trackio's local database, in the folder that TRACKIO_DIR names: `trackio show --project edgetune`."""
+    import trackio
+    from accelerate.tracking import TrackioTracker
 
-    def __init__(self, recipe: Recipe, run: Path) -> None:
-        import trackio
-
-        self._library = trackio
-        self._project = os.environ.get("WANDB_PROJECT", PROJECT)
-        # Its notes go to stdout, which belongs to results.
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._run = trackio.init(
-                project=self._project, name=recipe.name, config=recipe.model_dump(mode="json"), embed=False
-            )
-        console.note(f"trackio: see it with: trackio show --project {self._project}")
-
-    def log(self, step: int, values: dict[str, float]) -> None:
-        self._run.log(values, step=step)
-
-    def close(self) -> None:
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._library.finish()
+    tracker = TrackioTracker(_project(), name=recipe.name, config=recipe.model_dump(mode="json"), embed=False)
+    tracker.start()
+    tracker.finish = trackio.finish  # a run that ends otherwise ends again at exit, with a line on stdout
+    events.note(f"trackio: see it with: trackio show --project {_project()}")
+    return tracker
 
 
-TRACKERS: dict[str, Callable[[Recipe, Path], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "wandb": Wandb,
-    "trackio": Trackio,
+TRACKERS: dict[str, Callable[[Recipe, Path], GeneralTracker]] = {
+    "tensorboard": open_tensorboard,
+    "wandb": open_wandb,
+    "trackio": open_trackio,
 }
 
 
 class Trackers:
-    """All trackers of a recipe. Use as a context manager around the training."""
+    """All trackers of a recipe, which write into the run directory `run`."""
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
         self._recipe, self._path = recipe, run
-        self._open: dict[str, Tracker] = {}
+        self._open: dict[str, GeneralTracker] = {}
 
     def start(self, rows: Sequence[dict[str, Any]]) -> None:
         """Open them and send `rows`, which an earlier part of the run has logged."""
         for name in self._recipe.train.trackers:
-            with self._unharmed(name):
+            with self._guarded(name):
                 self._open[name] = TRACKERS[name](self._recipe, self._path)
         for row in rows:
             self.log(row)
@@ -140,30 +112,34 @@ class Trackers:
         """Send one row of metrics.jsonl."""
         values = {_public_name(key): value for key, value in row.items() if key != "step" and value is not None}
         for name, tracker in list(self._open.items()):
-            with self._unharmed(name):
-                tracker.log(row["step"], values)
+            with self._guarded(name):
+                tracker.log(values, step=row["step"])
 
     def close(self) -> None:
-        """Let each write out what it has."""
+        """Let each write what it has and end."""
         for name, tracker in list(self._open.items()):
-            with self._unharmed(name):
-                tracker.close()
+            with self._guarded(name):
+                tracker.finish()
         self._open.clear()
 
     @contextlib.contextmanager
-    def _unharmed(self, name: str) -> Any:
+    def _guarded(self, name: str) -> Iterator[None]:
+        """A failure inside ends this tracker with a warning. Trackio prints to stdout, which belongs to results."""
         try:
-            yield
+            with contextlib.redirect_stdout(io.StringIO()):
+                yield
         except Exception as problem:
             self._open.pop(name, None)
-            reason = str(problem).strip().split("\n")[0] or type(problem).__name__
-            console.warn(f"{name} cannot be used any more ({reason}); training goes on, metrics.jsonl has every row")
+            events.warn(
+                f"{name} failed and gets no more rows ({first_line_of(problem)}); training continues, "
+                "and metrics.jsonl has every row"
+            )
 
 
 def check_trackers(recipe: Recipe) -> None:
-    """Raise, before any work, when the recipe asks for a tracker that cannot be used.
+    """Raise MissingComponent, before any work, when the recipe asks for a tracker that is not installed.
 
-    That is MissingComponent for one that is not installed, and UsageError where wandb's key cannot be read from .env.
+    Raises UsageError where wandb's key cannot be read from .env.
     """
     for name in recipe.train.trackers:
         if find_spec(name) is None:
@@ -175,19 +151,23 @@ def check_trackers(recipe: Recipe) -> None:
         _wandb_key_of_file()
 
 
+def _project() -> str:
+    return os.environ.get("WANDB_PROJECT", PROJECT)
+
+
 def _public_name(key: str) -> str:
     return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 
 def _wandb_key_of_file() -> str | None:
-    """wandb's key in .env; None where the environment has a login of its own, or nothing is to be sent."""
+    """wandb's key in .env; None where the environment has a login of its own, or nothing is sent."""
     if any(name in os.environ for name in _WANDB_LOGINS) or os.environ.get("WANDB_MODE") in _WANDB_UNSENT:
         return None
     return find_key("WANDB_API_KEY")
 
 
 def _has_wandb_login() -> bool:
-    """True when wandb would find an account by itself, without asking for one."""
+    """True when wandb finds an account without asking for one."""
     if any(os.environ.get(name) for name in _WANDB_LOGINS):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.measure import peak_resident_bytes
 from edgetune.models.ends import record_answer_end
 from edgetune.models.load import load_config, quiet_libraries
 from edgetune.models.locate import ModelFiles
-from edgetune.outputs import check_target, staged_folder
+from edgetune.outputs import WrittenModel, check_target, staged_folder
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.classifier import ends_in_head
 from edgetune.weights.source import ModelSource
@@ -33,11 +33,9 @@ _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_prepr
 
 
 @dataclass(frozen=True)
-class MergeReport:
-    """What was written. `bytes` is the size of the weights, `folded_modules` the number of changed modules."""
+class MergeResult(WrittenModel):
+    """What was written. `folded_modules` is the number of modules that the adapter changed."""
 
-    out: Path
-    bytes: int
     tensors: int
     folded_modules: int
     shards: int
@@ -49,7 +47,7 @@ class MergeReport:
 
 def merge(
     source: ModelSource, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, force: bool = False
-) -> MergeReport:
+) -> MergeResult:
     """Write safetensors, configuration, tokenizer and chat template to the folder `out`, all or nothing.
 
     One tensor is in memory at a time. Raises OutputError, ModelError, AdapterError, NumericalError.
@@ -80,8 +78,8 @@ def merge(
             record_answer_end(staged, light)
         tokenizer.save_pretrained(staged)
         _copy_processors(source.base, staged)
-    return MergeReport(
-        out=out,
+    return MergeResult(
+        path=out,
         bytes=sum(info.nbytes for info in folded.tensors.values()),
         tensors=len(folded.tensors),
         folded_modules=folded.folded_modules,
@@ -93,7 +91,7 @@ def merge(
 
 
 def _write_weights(folded: FoldedTensors, split: StateDictSplit, folder: Path) -> None:
-    with console.progress("merging", split.metadata["total_size"] / 1e6, "MB") as bar:
+    with events.progress("merging", split.metadata["total_size"] / 1e6, "MB") as bar:
         for file, names in split.filename_to_tensors.items():
             shard = [folded.tensors[name] for name in names]
             with (folder / file).open("wb") as stream:

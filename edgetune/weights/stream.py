@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.families import EmbeddingNames
@@ -39,13 +39,13 @@ def open_folded(source: ModelSource, *, base_as: BaseAs = "16bit") -> FoldedTens
     Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
     """
     if base_as == "16bit" and makes_up_for_rounding(source):
-        console.note("LoftQ's adapter corrects the rounding to nf4, so it is folded into the base as it was trained")
+        events.note("LoftQ's adapter corrects the rounding to nf4, so it is folded into the base as it was trained")
         base_as = "trained"
     if base_as == "16bit" and source.adapter is not None and needs_whole_model(source.adapter):
         return _merged_by_peft(source)
     folded = FoldedTensors(source, base_as)
     if folded.adapter_changes_nothing:
-        console.warn(f"{source.name}: A or B is zero in every module of this adapter, so it does not change the base")
+        events.warn(f"{source.name}: A or B is zero in every module of this adapter, so it does not change the base")
     return folded
 
 
@@ -53,7 +53,7 @@ def _merged_by_peft(source: ModelSource) -> FoldedTensors:
     """The merged model, in a folder that is deleted with the result."""
     from edgetune.weights.whole_model import merge_whole
 
-    console.note("PEFT merges this adapter, with the whole model in memory and a temporary copy on disk")
+    events.note("PEFT merges this adapter, with the whole model in memory and a temporary copy on disk")
     folder = tempfile.TemporaryDirectory(prefix="edgetune-merged-")
     base = open_base(source.base, read_config(source.base))
     merged = merge_whole(source, Path(folder.name), widest_dtype(base.tensors.values()))

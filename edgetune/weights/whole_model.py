@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune.errors import AdapterError, NumericalError, OutputError
+from edgetune.errors import AdapterError, NumericalError, OutputError, first_line_of
 from edgetune.models.load import load_model, quiet_libraries
 from edgetune.models.locate import ModelFiles
 from edgetune.weights.adapter_file import AdapterFile
@@ -39,8 +39,9 @@ def load_adapted(source: ModelSource, **settings: Any) -> PreTrainedModel | Peft
             with _with_keys_of_peft(source.adapter, file) as folder:
                 model = PeftModel.from_pretrained(model, folder)
         except (RuntimeError, ValueError, KeyError) as problem:
-            reason = str(problem).strip().split("\n")[0]
-            raise AdapterError(f"does not fit its base ({reason})", where=source.adapter.folder) from problem
+            raise AdapterError(
+                f"does not fit its base ({first_line_of(problem)})", where=source.adapter.folder
+            ) from problem
     return model.eval()
 
 
@@ -68,8 +69,7 @@ def merge_whole(source: ModelSource, folder: Path, dtype: str) -> ModelFiles:
     try:
         merged = model.merge_and_unload()
     except (ValueError, RuntimeError, NotImplementedError) as problem:
-        reason = str(problem).strip().split("\n")[0]
-        raise AdapterError(f"PEFT cannot merge it ({reason})", where=source.adapter.folder) from problem
+        raise AdapterError(f"PEFT cannot merge it ({first_line_of(problem)})", where=source.adapter.folder) from problem
     if not all(parameter.isfinite().all() for parameter in merged.parameters()):
         raise NumericalError(
             "folding the adapter in gives NaN or infinity, so nothing was written",

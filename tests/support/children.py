@@ -14,7 +14,7 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["edgetune.training.run", "edgetune.training.trainer", "edgetune.training.summary", "peft"]
+    ["edgetune.training.run", "edgetune.training.trainer", "edgetune.training.saving", "peft"]
 )
 
 Hook = Callable[[], None]
@@ -54,12 +54,12 @@ def _train(recipe: Path, out: Path, resume: bool, rank: int, processes: int, por
 
     from edgetune.errors import EdgetuneError
     from edgetune.recipe.load import load_recipe
-    from edgetune.training import summary
+    from edgetune.training import saving
     from edgetune.training.run import train
 
     torch.set_num_threads(1)
     gc.freeze()  # the trainer's garbage collections pass over what was imported
-    summary.plot_training = lambda *_, **__: None  # plots take as long as all else, and have tests of their own
+    saving.plot_training = lambda *_, **__: None  # plots take as long as all else, and have tests of their own
     if hook is not None:
         hook()
     try:

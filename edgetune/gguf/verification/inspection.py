@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.gguf.checksums import KEY as CHECKSUMS
-from edgetune.gguf.checksums import type_name
+from edgetune.gguf.checksums import ChecksumReport, type_name
 from edgetune.models.gguf_file import GgufFile, StoredTensor
 
 SHOWN_ITEMS = 8
@@ -69,6 +69,8 @@ class Inspection:
     imatrix: Mapping[str, Any] | None
     metadata: Mapping[str, Mapping[str, Any]]
     chat_templates: Mapping[str, str]
+    checksums: ChecksumReport | None = None
+    """None where they were not compared, or the file has none."""
 
 
 def inspect_file(path: Path) -> Inspection:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgetune.console import SILENT_PROGRESS
 from edgetune.data.example import Example, Message
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import NumericalError
+from edgetune.events import SILENT_PROGRESS
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suites.items import Item
@@ -33,9 +33,6 @@ LONGEST_TOKENS = 4096
 """Longer inputs are cut, or read in windows, whatever the model could take."""
 
 _UNUSED = ChatTemplate("", "", "")
-
-NO_ANSWER = "…"
-"""Stands for the answer where only what is before it is read."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +74,11 @@ class TorchModel:
         with at_rest(self.model):
             if suite.task == "perplexity":
                 return [self._measure(objective, item) for item in items]
+            questions = [Example(item.messages, item.where, answered=False) for item in items]
             if self.head_labels or (suite.task == "classify" and suite.scoring == "likelihood"):
-                stand_in = (self.head_labels or tuple(suite.labels))[0]
-                chosen = objective.choose(self.model, _examples(items, stand_in), SILENT_PROGRESS)
+                chosen = objective.choose(self.model, questions, SILENT_PROGRESS)
                 return [Answer(item.id, predicted=label) for item, label in zip(items, chosen, strict=True)]
-            answers = objective.answer(self.model, _examples(items, NO_ANSWER), SILENT_PROGRESS)
+            answers = objective.answer(self.model, questions, SILENT_PROGRESS)
         return [
             written_answer(
                 item.id,
@@ -160,8 +157,3 @@ class TorchModel:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
-
-
-def _examples(items: Sequence[Item], answer: str) -> list[Example]:
-    """Items as evaluations read them; `answer` stands for one, and is not read."""
-    return [Example((*item.messages, Message("assistant", answer)), item.where, label=answer) for item in items]

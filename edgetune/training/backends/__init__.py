@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def choose_backend(recipe: Recipe, kind: ModelKind, model_type: str) -> Backend:
         return unsloth
     reason = unsloth.not_worth_it() or unsloth.unsupported(recipe, kind, model_type) or unsloth.not_importable()
     if reason is None:
-        console.note("backend: unsloth, because it is installed and can do this; train.backend: transformers avoids it")
+        events.note("backend: unsloth, because it is installed and can do this; train.backend: transformers avoids it")
         return unsloth
-    console.note(f"backend: transformers; not unsloth: {reason}")
+    events.note(f"backend: transformers; not unsloth: {reason}")
     return transformers

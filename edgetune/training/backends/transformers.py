@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import RecipeError
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
@@ -33,7 +33,7 @@ def load_adapted_model(
     from edgetune.models.load import load_model, resolve_dtype
     from edgetune.training.precision import set_trained_dtype
 
-    console.note(f"loading {recipe.base.model}")
+    events.note(f"loading {recipe.base.model}")
     base, classifies = recipe.base, recipe.base.head == "classification"
     dtype = resolve_dtype(base.dtype)
     set_seed(recipe.train.seed)

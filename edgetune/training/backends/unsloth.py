@@ -20,9 +20,9 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cache import cache_folder
-from edgetune.errors import MissingComponent, ModelError, RecipeError
+from edgetune.errors import MissingComponent, ModelError, RecipeError, first_line_of
 from edgetune.models.families import ModelKind, families_with, find_family
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
@@ -81,7 +81,7 @@ class Unsloth:
 
         Raises ModelError, and RecipeError when the method's targets are not modules of the base.
         """
-        console.note(f"loading {recipe.base.model} with unsloth")
+        events.note(f"loading {recipe.base.model} with unsloth")
         # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
         checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
         with _own_trainers(), _quiet():
@@ -152,12 +152,8 @@ def _import_problem() -> str | None:
         try:
             importlib.import_module("unsloth")
         except Exception as problem:  # its import runs code of many libraries, and any of them may fail
-            return f"it cannot be imported ({_first_line(problem)})"
+            return f"it cannot be imported ({first_line_of(problem)})"
     return None
-
-
-def _first_line(problem: Exception) -> str:
-    return str(problem).strip().split("\n")[0] or type(problem).__name__
 
 
 def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: str | bool) -> Any:
@@ -180,7 +176,7 @@ def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: s
             local_files_only=True,
         )
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
-        raise ModelError(f"cannot be loaded by unsloth ({_first_line(problem)})", where=files.reference) from problem
+        raise ModelError(f"cannot be loaded by unsloth ({first_line_of(problem)})", where=files.reference) from problem
     # Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on, which is not what the recipe says.
     if base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
         raise RecipeError(
@@ -212,7 +208,7 @@ def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | b
             random_state=recipe.train.seed,
         )
     except ValueError as problem:
-        what = f"method cannot adapt this model ({_first_line(problem)})"
+        what = f"method cannot adapt this model ({first_line_of(problem)})"
         raise RecipeError(what, where=type(model).__name__) from problem
     check_patterns(adapted, method.rank_pattern, "rank_pattern")
     check_patterns(adapted, method.alpha_pattern, "alpha_pattern")

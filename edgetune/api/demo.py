@@ -1,26 +1,28 @@
-"""The whole way on the embedded model: train, merge, export, judge against the untouched base, and one chat answer."""
+"""`edgetune.demo`: train, merge, export, judge against the untouched base, and chat, on the embedded model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
+from edgetune.api.export import export
+from edgetune.api.judge import judge
+from edgetune.api.merge import merge
+from edgetune.api.public import PathLike, public
+from edgetune.api.run import Run
+from edgetune.api.train import train
 from edgetune.data.prompt import fill_prompt
 from edgetune.errors import OutputError
-from edgetune.gguf.write import export
-from edgetune.judging.results.judgement import Judgement
-from edgetune.judging.run import judge_model
-from edgetune.judging.suites.suite import load_suite
 from edgetune.measure import Stopwatch
 from edgetune.outputs import check_target
-from edgetune.recipe.load import load_recipe
-from edgetune.training.run import train
-from edgetune.training.summary import Summary
-from edgetune.weights.merge import merge
-from edgetune.weights.source import resolve_source
+from edgetune.recipe.load import Overrides, load_recipe
+
+if TYPE_CHECKING:
+    from edgetune.judging.results.judgement import Judgement
 
 RECIPE, SUITE = "demo", "sentiment-demo"
 QUESTION = "Six months in, and it still starts first time, every time."
@@ -34,9 +36,9 @@ class DemoReport:
     """What the demo made. `seconds` tells where the time went, by step; `files` sizes in bytes, by what they are."""
 
     folder: Path
+    run: Run
     model: Path
     baseline: Path
-    summary: Summary
     judgement: Judgement
     question: str
     answer: str
@@ -44,42 +46,43 @@ class DemoReport:
     seconds: dict[str, float]
 
 
-def run_demo(folder: Path, *, force: bool = False, overrides: Sequence[str] = ()) -> DemoReport:
-    """Do everything that the README shows, into `folder`. `overrides` change the demo recipe.
+@public
+def demo(out: PathLike = "demo", *, overrides: Overrides = (), force: bool = False) -> DemoReport:
+    """Train, merge, export, judge and chat on the embedded model, into the folder `out`.
 
-    Raises OutputError when `folder` exists (without `force`) or holds something else than an earlier demo.
+    `overrides` change the recipe "demo". Raises OutputError when `out` exists (without `force`) or holds something else
+    than an earlier demo.
     """
+    folder = Path(out)
     check_target(folder, force=force)
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise OutputError("holds something else than an earlier demo", where=folder, remedy="choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _MARKER).write_text("Made by `edgetune demo`, which may replace everything in here.\n", encoding="utf-8")
-    run, merged = folder / "run", folder / "merged"
-    tuned, base = folder / "demo-q4_k_m.gguf", folder / "base-q4_k_m.gguf"
     recipe = load_recipe(RECIPE, overrides)
     clock = Stopwatch()
 
     with _step(clock, "train"):
-        summary = train(recipe, run, force=True)
+        run = train(recipe, out=folder / "run", force=True)
     with _step(clock, "merge"):
-        merged_bytes = merge(resolve_source(str(run)), merged, force=True).bytes
+        merged = merge(run, out=folder / "merged", force=True)
     with _step(clock, "export"):
-        tuned_bytes = export(resolve_source(str(run)), tuned, force=True).bytes
+        tuned = export(run, out=folder / "demo-q4_k_m.gguf", force=True)
     with _step(clock, "export base"):
-        base_bytes = export(resolve_source(recipe.base.model), base, requantize=True, force=True).bytes
+        base = export(recipe.base.model, out=folder / "base-q4_k_m.gguf", requantize=True, force=True)
     with _step(clock, "judge"):
-        judgement = judge_model(load_suite(SUITE), tuned, base, folder / "report", force=True)
+        judgement = judge(SUITE, model=tuned, baseline=base, out=folder / "report", force=True)
     with _step(clock, "chat"):
         question = fill_prompt(recipe.data.prompt or "{text}", QUESTION)
-        answer = _ask_once(tuned, question)
+        answer = _ask_once(tuned.path, question)
 
     files = {
-        "adapter": sum(file.stat().st_size for file in (run / "adapter").glob("adapter_model*")),
-        "merged safetensors": merged_bytes,
-        "Q4_K_M, fine-tuned": tuned_bytes,
-        "Q4_K_M, base": base_bytes,
+        "adapter": sum(file.stat().st_size for file in run.adapter.glob("adapter_model*")),
+        "merged safetensors": merged.bytes,
+        "Q4_K_M, fine-tuned": tuned.bytes,
+        "Q4_K_M, base": base.bytes,
     }
-    return DemoReport(folder, tuned, base, summary, judgement, question, answer, files, clock.seconds)
+    return DemoReport(folder, run, tuned.path, base.path, judgement, question, answer, files, clock.seconds)
 
 
 def _ask_once(model: Path, question: str) -> str:
@@ -95,6 +98,6 @@ def _ask_once(model: Path, question: str) -> str:
 @contextmanager
 def _step(clock: Stopwatch, name: str) -> Iterator[None]:
     """Announce a step of the demo and time it."""
-    console.note(f"── {name}")
+    events.note(f"── {name}")
     with clock.phase(name):
         yield
