@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -49,3 +50,26 @@ def forget_peak_resident() -> bool:
     except OSError:
         return False
     return True
+
+
+def available_memory_bytes() -> int | None:
+    """Memory available without swapping, within the container's limit; None if the system does not report it."""
+    try:
+        (kilobytes,) = re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
+    except (OSError, ValueError):
+        return _free_pages_bytes()
+    free = int(kilobytes) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
+        return free if limit == "max" else min(free, int(limit) - int(used))
+    except (OSError, ValueError):
+        return free
+
+
+def _free_pages_bytes() -> int | None:
+    """For systems other than Linux."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

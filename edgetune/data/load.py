@@ -62,7 +62,7 @@ def load_data(data: Data, task: str) -> LoadedData:
     missing.
     """
     train, train_sources = _read_all(data.train, data, task)
-    evaluation, eval_sources = _read_all(data.eval, data, task) if data.eval else ([], ())
+    evaluation, eval_sources = _read_all(data.eval, data, task)
     held_out = 0
     if data.holdout is not None:
         train, evaluation = hold_out(train, data.holdout, data.seed)
@@ -71,24 +71,13 @@ def load_data(data: Data, task: str) -> LoadedData:
     return LoadedData(tuple(balanced), tuple(evaluation), train_sources, eval_sources, held_out, len(train))
 
 
-def load_examples(sources: Sequence[DataSource], data: Data, task: str) -> list[Example]:
-    """The examples of these sources (`data.train` or `data.eval`) after label map, cap and weight, in their order.
-
-    Raises what `load_data` raises, also when there is no example at all.
-    """
-    return _read_all(sources, data, task)[0]
-
-
 def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[list[Example], tuple[SourceCounts, ...]]:
     for source in sources:
         if task not in FORMATS[source.format].tasks:
             raise RecipeError(f"format is {source.format}, which task {task} cannot read", where=source.source)
         check_maps(source, data)
     read = [_read(source, data) for source in sources]
-    examples = [example for part, _ in read for example in part]
-    if not examples:
-        raise DataError("there are no examples, because no data source is given")
-    return examples, tuple(counts for _, counts in read)
+    return [example for part, _ in read for example in part], tuple(counts for _, counts in read)
 
 
 def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:

@@ -10,13 +10,13 @@ import sys
 import time
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from edgetune.cache import cache_folder
 from edgetune.errors import UsageError
+from edgetune.measure import available_memory_bytes
 from edgetune.training.frozen_linear import Product, onednn_is_quicker
 from edgetune.training.products import bfloat16_product, onednn_product
 
@@ -64,7 +64,7 @@ def find_machine(device_memory: str | None, device: DeviceKind | None) -> Machin
     has_gpu = torch.cuda.is_available()
     kind: DeviceKind = device or ("gpu" if has_gpu else "cpu")
     if kind == "cpu":
-        return Machine(kind, _available_bytes(), "available on this machine now")
+        return Machine(kind, available_memory_bytes(), "available on this machine now")
     if not has_gpu:
         return Machine(kind, None, "unknown: there is no GPU here, and --device-memory is not given")
     free, _ = torch.cuda.mem_get_info()
@@ -114,18 +114,3 @@ def matmul_flops_per_second(rows: int, inputs: int, outputs: int, dtype: torch.d
         product(x, weight)
         rounds += 1
     return 2 * rows * inputs * outputs * rounds / (time.perf_counter() - started)
-
-
-def _available_bytes() -> int | None:
-    """Memory that new work may take here: what is free or can be freed, within the container's limit."""
-    try:
-        (available,) = re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    free = int(available) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-        return free if limit == "max" else min(free, int(limit) - int(used))
-    except (OSError, ValueError):
-        return free
