@@ -120,8 +120,8 @@ class ChatEndpoint:
         """The completion of a request to chat/completions, which writes at most `max_tokens`.
 
         `understood` says that the endpoint has accepted a request of this form before, so the form is not the cause of
-        a failure. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong key, no
-        such model, an account without credit, no server at the address).
+        a failure. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong key,
+        no such model, an account without credit, no server at the address).
         """
         input_tokens = estimate_prompt_tokens([message["content"] for message in body["messages"]])
         # Twice the estimate: a prompt of rare words or digits has more tokens than its length tells.
