@@ -9,6 +9,7 @@ from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.asking.dialect import Dialect, Dialogue
+from edgetune.judging.asking.forms import FORM_DIALECTS
 from edgetune.judging.asking.probabilities import read_probabilities
 from edgetune.judging.asking.refusal import Feature
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
@@ -62,16 +63,7 @@ class EndpointClient:
             body["temperature"] = self._judge.temperature
         if dialect.alternatives:
             body |= {"logprobs": True, "top_logprobs": dialect.alternatives}
-        schema = form.json_schema()
-        match dialect.form:
-            case "json_schema":
-                named = {"name": "verdict", "strict": True, "schema": schema}
-                body["response_format"] = {"type": "json_schema", "json_schema": named}
-            case "json_object with schema":
-                body["response_format"] = {"type": "json_object", "schema": schema}
-            case "json_object":
-                body["response_format"] = {"type": "json_object"}
-        return body
+        return body | FORM_DIALECTS[dialect.form].ask(form.json_schema())
 
     def _find_fault(self, completion: Completion) -> str | None:
         if completion.finish == "length":
@@ -89,11 +81,7 @@ class EndpointClient:
     def _tell(self, dialect: Dialect, first: Completion) -> None:
         name = self._judge.name
         if dialect.form != self._start.form:
-            way = {
-                "json_object with schema": "the schema is passed in llama.cpp's form",
-                "json_object": "JSON without a schema is requested",
-                "text": "the form is only described in the prompt",
-            }[dialect.form]
+            way = FORM_DIALECTS[dialect.form].note
             self._note(f"{name} does not support strict JSON schemas; {way}")
         if self._start.alternatives and not (dialect.alternatives and first.logprobs):
             self._note(f"{name} returns no token probabilities; grades are used as written")

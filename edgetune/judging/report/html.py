@@ -34,7 +34,7 @@ _SHADES = 10
 
 MEANINGS = {
     Outcome.PASS: "The candidate may replace the baseline.",
-    Outcome.REGRESSION: "The candidate is worse by at least the margin, and chance does not explain it.",
+    Outcome.REGRESSION: "The candidate is worse than the baseline by the margin or more. Chance does not explain it.",
     Outcome.INCONCLUSIVE: "These items cannot tell whether the candidate is worse.",
     Outcome.JUDGE_INVALID: "The judge's verdicts cannot be trusted here, so there is no verdict.",
 }
