@@ -59,5 +59,5 @@ def test_the_demo_runs_without_the_command_line(monkeypatch: pytest.MonkeyPatch)
     assert {report.model, report.baseline} <= set(Path("shown").iterdir())
     with pytest.raises(edgetune.errors.OutputError, match=r"exists already; choose another out, or pass force=True"):
         edgetune.demo(out="shown")
-    with pytest.raises(edgetune.errors.OutputError, match="choose another out$"):
+    with pytest.raises(edgetune.errors.OutputError, match=r"choose another out$"):
         edgetune.demo(out=report.run.path, force=True)
