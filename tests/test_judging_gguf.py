@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +13,16 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import ModelError, NumericalError, UsageError
+from edgetune.judging.run import judge_model
+from edgetune.judging.settings import Settings
 from edgetune.judging.subjects import gguf
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.gguf import GgufSubject, open_gguf, recognizes
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
+from edgetune.models.gguf_file import GgufFile
+from edgetune.runtime import native
 from edgetune.runtime.classify import label_question, likeliest, score_labels
 from edgetune.runtime.context import Context
 from edgetune.runtime.perplexity import text_likelihood
@@ -184,6 +189,27 @@ def test_a_longer_item_gets_a_larger_context(smollm2_gguf: Path, monkeypatch: py
     assert large._opened is not None
     assert large._opened.context.capacity > 4200
     large.close()
+
+
+def test_each_of_two_files_is_read_and_loaded_once(
+    smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, Path]] = []
+
+    read, load = GgufFile.__init__, native.load_model
+    monkeypatch.setattr(GgufFile, "__init__", lambda file, path: opened.append(("header", path)) or read(file, path))
+    monkeypatch.setattr(
+        native, "load_model", lambda path, **rest: opened.append(("weights", path)) or load(path, **rest)
+    )
+    baseline = tmp_path / "baseline.gguf"
+    baseline.symlink_to(smollm2_gguf)
+    rows = ({"text": text, "label": "positive"} for text in ("I love it!", "A good day."))
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = suite("classify", data=[{"source": str(tmp_path / "d.jsonl"), "format": "text-label"}])
+    judgement = judge_model(asked, smollm2_gguf, baseline, settings=Settings(threads=1, use_cache=False))
+    assert [len(side.answers) for side in (judgement.candidate, judgement.baseline) if side] == [2, 2]
+    headers = [("header", smollm2_gguf), ("header", baseline)]
+    assert opened == [*headers, ("weights", baseline), ("weights", smollm2_gguf)], "one after the other in memory"
 
 
 def test_a_likelihood_that_is_no_number_is_refused(subject: GgufSubject, monkeypatch: pytest.MonkeyPatch) -> None:

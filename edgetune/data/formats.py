@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,8 @@ from edgetune.data.labels import check_label_map, find_label
 from edgetune.data.prompt import TEXT, asks_for
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
-from edgetune.recipe.data import Data, DataSource
+from edgetune.plugins import DATA_FORMATS_GROUP, Registry
+from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
 _AROUND = ("system", "tools", "functions")
@@ -51,11 +53,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Format:
-    """The columns that a format reads, and what it makes of them; None where the label map leaves the row out."""
+    """The columns that a format reads, and what it makes of them; None where the label map leaves the row out.
+
+    `tasks` are those whose examples it makes: chat, classify or summarize.
+    """
 
     columns: tuple[str, ...]
     build: Callable[[Record, DataSource, Data], Example | None]
     optional: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ("chat",)
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -201,7 +207,32 @@ def _from_text_summary(record: Record, source: DataSource, data: Data) -> Exampl
     return Example(messages, record.where, source=asked, references=references)
 
 
-FORMATS: dict[str, Format] = {
+def _adopt(name: str, given: object) -> Format:
+    """A plugin's Format; or a function whose parameters are columns, and which returns the messages of a conversation.
+
+    Raises TypeError or ValueError for anything else.
+    """
+    if isinstance(given, Format):
+        return given
+    if not callable(given):
+        raise TypeError(f"{given!r} is neither a Format nor a function of a row's columns")
+    parameters = inspect.signature(given).parameters.values()
+    required = tuple(one.name for one in parameters if one.default is one.empty)
+    optional = tuple(one.name for one in parameters if one.default is not one.empty)
+
+    def build(record: Record, source: DataSource, data: Data) -> Example:
+        columns = {column: record.values[column] for column in (*required, *optional) if column in record.values}
+        try:
+            messages = given(**columns)
+        except Exception as problem:
+            what = f"format {name} failed on this row ({type(problem).__name__}: {problem})"
+            raise DataError(what, where=record.where) from problem
+        return _conversation(record, read_turns(messages, MESSAGES, record.where, record.unread))
+
+    return Format(required, build, optional=(*optional, *(column for column in _AROUND if column not in optional)))
+
+
+_OWN = {
     "messages": Format(("messages",), _from_messages, optional=_AROUND),
     "sharegpt": Format(("conversations",), _from_sharegpt, optional=_AROUND),
     "alpaca": Format(("instruction", "output"), _from_alpaca, optional=("input", "history", *_AROUND)),
@@ -209,6 +240,16 @@ FORMATS: dict[str, Format] = {
     "text-label": Format((TEXT, "label"), _from_text_label),
     "text-summary": Format((TEXT, "summary"), _from_text_summary),
 }
+
+FORMATS = Registry[Format](
+    DATA_FORMATS_GROUP,
+    {
+        name: replace(form, tasks=tuple(task for task, names in FORMATS_OF_TASK.items() if name in names))
+        for name, form in _OWN.items()
+    },
+    _adopt,
+)
+"""By name: edgetune's own, and those of plugins."""
 
 
 def _asked(record: Record, data: Data) -> SourceText:

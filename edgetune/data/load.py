@@ -18,7 +18,7 @@ from edgetune.data.holdout import hold_out
 from edgetune.data.places import NAMED
 from edgetune.data.read import read_rows
 from edgetune.errors import DataError, RecipeError
-from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
+from edgetune.recipe.data import Data, DataSource
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def load_examples(sources: Sequence[DataSource], data: Data, task: str) -> list[
 
 def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[list[Example], tuple[SourceCounts, ...]]:
     for source in sources:
-        if source.format not in FORMATS_OF_TASK[task]:
+        if task not in FORMATS[source.format].tasks:
             raise RecipeError(f"format is {source.format}, which task {task} cannot read", where=source.source)
         check_maps(source, data)
     read = [_read(source, data) for source in sources]

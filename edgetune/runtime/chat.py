@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from edgetune import events, outputs
 from edgetune.data.example import Message
-from edgetune.errors import DataError, UsageError
-from edgetune.runtime.generation import Generation
+from edgetune.errors import DataError
+from edgetune.runtime.generation import Generation, require_max_tokens
 from edgetune.runtime.sampling import Sampling
 from edgetune.runtime.session import Session
 
@@ -58,8 +58,7 @@ class Chat:
         stop: Sequence[str] = (),
         logprobs: bool = False,
     ) -> Generation:
-        """The answer, piece by piece; see `Generation`. Raises UsageError for a max_tokens below 1."""
-        require_max_tokens(max_tokens)
+        """The answer, piece by piece; see `Generation`."""
         written = self.session.generate(
             prompt.ids,
             sampling=sampling,
@@ -168,9 +167,3 @@ class Conversation:
 
     def _with_system(self, turns: tuple[Message, ...]) -> tuple[Message, ...]:
         return (*([Message("system", self._system)] if self._system else []), *turns)
-
-
-def require_max_tokens(count: int) -> None:
-    """Raise UsageError for a length below 1."""
-    if count < 1:
-        raise UsageError(f"max_tokens is {count}; it must be at least 1")

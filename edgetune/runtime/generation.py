@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from edgetune.errors import UsageError
 from edgetune.runtime.context import Context, log_total
 from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.sampling import Sampling, build_chain
@@ -84,9 +85,11 @@ class Generation(Iterator[str]):
 
         With `reproducible`, what is written does not depend on what was read before. With `grammar` (GBNF), only texts
         that fit its `root` are written. With `marks`, the control tokens that set reasoning apart are in the pieces
-        (see `data.reasoning`); others never are. Reading the pieces raises UsageError when the prompt does not fit into
-        the context, NumericalError when what the model computes is not finite.
+        (see `data.reasoning`); others never are. Raises UsageError for a `max_tokens` below 1. Reading the pieces
+        raises UsageError when the prompt does not fit into the context, and NumericalError when what the model computes
+        is not finite.
         """
+        require_max_tokens(max_tokens)
         self.prompt_tokens = len(ids)
         self._progress = _Progress()
         tokens = _write(
@@ -144,6 +147,12 @@ class Generation(Iterator[str]):
             finish_reason=done.finish_reason,
             token_ids=tuple(done.token_ids),
         )
+
+
+def require_max_tokens(count: int) -> None:
+    """Raise UsageError for a length below 1."""
+    if count < 1:
+        raise UsageError(f"max_tokens is {count}; it must be at least 1")
 
 
 def _write(

@@ -163,7 +163,8 @@ class Suite(Section):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Suite:
         for number, source in enumerate(self.data):
-            if source.format not in FORMATS_OF_SUITE[self.task]:
+            own = any(source.format in formats for formats in FORMATS_OF_SUITE.values())
+            if own and source.format not in FORMATS_OF_SUITE[self.task]:
                 known = ", ".join(FORMATS_OF_SUITE[self.task])
                 raise ValueError(f"data.{number}.format is {source.format}; task {self.task} reads {known}")
         if self.task == "classify" and len(self.labels) < 2:
