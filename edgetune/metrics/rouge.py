@@ -109,11 +109,9 @@ def _rouge(name: RougeName, title: str) -> Metric:
     return Metric(
         name,
         title,
-        kind="score",
+        formula,
         unit="points",
-        higher_is_better=True,
         default_margin=1.0,
-        formula=formula,
         needs=("text", "references"),
         details_of_references=rouge_settings,
         check_items=_check_references,
