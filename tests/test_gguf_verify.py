@@ -371,7 +371,7 @@ def test_an_f16_file_is_as_close_to_transformers_as_its_limits_ask(good: Path, t
     reference = open_reference(resolve_source(str(tiny_llama)))
     windows = list(cut_windows(list(range(100, 260)), 100))
     with Session.open(good, context_tokens=100) as session:
-        measured = measure_divergence(windows, reference, session.log_probabilities)
+        measured = measure_divergence(windows, reference, session.context.log_probabilities)
     assert all(finding.kept for finding in default_thresholds(16.0).judge(measured))
     assert measured.kl_mean < 1e-5
 

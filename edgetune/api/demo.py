@@ -86,13 +86,10 @@ def demo(out: PathLike = "demo", *, overrides: Overrides = (), force: bool = Fal
 
 
 def _ask_once(model: Path, question: str) -> str:
-    from edgetune.runtime.chat import Conversation
-    from edgetune.runtime.sampling import Sampling
-    from edgetune.runtime.session import Session
+    from edgetune.runtime.model import load
 
-    with Session.open(model) as session:
-        conversation = Conversation(session, system=None, sampling=Sampling(temperature=0), max_tokens=32)
-        return "".join(conversation.ask(question))
+    with load(model) as opened:
+        return opened.chat(question, temperature=0, max_tokens=32).text
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from edgetune import console
 from edgetune.cache import cache_folder
 from edgetune.errors import EdgetuneError
 from edgetune.runtime.chat import Conversation
-from edgetune.runtime.session import GenerationStats
+from edgetune.runtime.generation import Generation, GenerationStats
 
 HELP = """\
 /system TEXT  set the system message and start a new conversation; without TEXT, remove it
@@ -106,6 +106,8 @@ def describe(stats: GenerationStats) -> str:
 class _Terminal:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._written: Generation | None = None
+        """The last answer."""
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": self._help,
             "/system": self._system,
@@ -128,15 +130,17 @@ class _Terminal:
             self._answer(line)
 
     def _answer(self, text: str) -> None:
+        self._written = None
+        self._written = answer = self._conversation.ask(text)
         try:
-            with closing(self._conversation.ask(text)) as pieces:
-                for piece in pieces:
+            with closing(answer):
+                for piece in answer:
                     console.verbatim(piece, end="")
         except KeyboardInterrupt:
             pass
         console.verbatim("")
-        if stats := self._conversation.last_stats:
-            console.note(describe(stats))
+        if answer.is_answer:
+            console.note(describe(answer.stats))
 
     def _help(self, _argument: str) -> None:
         console.note(HELP)
@@ -157,10 +161,10 @@ class _Terminal:
         console.note(f"saved to {argument}")
 
     def _stats(self, _argument: str) -> None:
-        stats = self._conversation.last_stats
-        if stats is None:
+        if self._written is None or not self._written.is_answer:
             console.note("there is no answer yet")
             return
+        stats = self._written.stats
         console.note(
             f"prompt {stats.prompt_tokens} tokens ({stats.cached_tokens} of them from the cache) "
             f"in {stats.prompt_seconds:.2f} s; answer {describe(stats)}"

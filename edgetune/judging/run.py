@@ -188,7 +188,7 @@ def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
 def _uncertified(prepared: PreparedSuite) -> list[str]:
     """A word on every judge that nobody has measured."""
     return [
-        f"{judge.name}: no certificate says that it agrees with people; `edgetune judge calibrate` measures it."
+        f"{judge.name} has no certificate of its agreement with people; `edgetune judge calibrate` measures it."
         for judge in prepared.judges
         if judge.certificate is None
     ]

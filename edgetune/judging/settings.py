@@ -9,7 +9,7 @@ from typing import get_args
 
 from edgetune.errors import UsageError
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import require_prices
+from edgetune.judging.asking.cost import require_price
 from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.results.judgement import Inconclusive
 from edgetune.judging.suites.judge_file import EndpointJudge, Judge
@@ -56,4 +56,4 @@ def check_judges(judges: Iterable[Judge], settings: Settings) -> None:
         else:
             judge.find_file()
         if settings.max_cost_usd is not None:
-            require_prices([judge])
+            require_price(judge)

@@ -64,7 +64,7 @@ class AnswerCache:
 
     def get(self, key: str) -> Any | None:
         """The answer under this key, or None; None too for a row that cannot be read, whose question is asked again."""
-        row = self._find("SELECT value FROM answers WHERE key = ?", key)
+        row = self._run("SELECT value FROM answers WHERE key = ?", (key,))
         try:
             return None if row is None else json.loads(row[0])
         except (ValueError, TypeError, RecursionError):
@@ -75,7 +75,7 @@ class AnswerCache:
 
         A longer pause between two answers parts two runs. What was kept since this cache was opened does not count.
         """
-        found = ((key, self._find("SELECT stored FROM answers WHERE key = ?", key)) for key in keys)
+        found = ((key, self._run("SELECT stored FROM answers WHERE key = ?", (key,))) for key in keys)
         newest_first = sorted(((row[0], key) for key, row in found if row is not None), reverse=True)
         last, taken = self._opened_at, set()
         for stored, key in newest_first:
@@ -87,37 +87,27 @@ class AnswerCache:
             taken.add(key)
         return taken
 
-    def _find(self, query: str, key: str) -> Any | None:
-        if self._connection is None:
-            return None
-        try:
-            return self._connection.execute(query, (key,)).fetchone()
-        except sqlite3.OperationalError as problem:
-            self._go_on_without(problem)
-            return None
-        except sqlite3.DatabaseError as problem:
-            raise self._damaged(problem) from None
-
     def put(self, key: str, value: Any) -> None:
         """Keep an answer, a plain value. It is on disk when this returns."""
-        if self._connection is None or not self._writable:
-            return
-        text = json.dumps(value, ensure_ascii=True)
-        try:
-            self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, text, time.time()))
-        except sqlite3.OperationalError as problem:
-            self._go_on_without(problem)
-        except sqlite3.DatabaseError as problem:
-            raise self._damaged(problem) from None
+        if self._writable:
+            row = (key, json.dumps(value, ensure_ascii=True), time.time())
+            self._run("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
 
     def forget(self, keys: Iterable[str]) -> None:
         """Keep these answers no longer."""
-        if self._connection is None or not self._writable:
-            return
+        for key in keys:
+            if self._writable:
+                self._run("DELETE FROM answers WHERE key = ?", (key,))
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> Any | None:
+        """The first row that a statement gives, if any; None where the file cannot be used."""
+        if self._connection is None:
+            return None
         try:
-            self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
+            return self._connection.execute(statement, values).fetchone()
         except sqlite3.OperationalError as problem:
             self._go_on_without(problem)
+            return None
         except sqlite3.DatabaseError as problem:
             raise self._damaged(problem) from None
 
@@ -147,7 +137,7 @@ class AnswerCache:
         if tables and owner != _APPLICATION_ID:
             raise sqlite3.DatabaseError("it is another program's database")
         if tables and layout != _LAYOUT:
-            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune knows {_LAYOUT}")
+            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune reads {_LAYOUT}")
         # With a write-ahead log, NORMAL outlives a killed process; only a power cut can take the last commits.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -163,27 +153,22 @@ class AnswerCache:
     def _go_on_without(self, problem: Exception) -> None:
         if self._writable:
             reason = problem.strerror if isinstance(problem, OSError) else problem
-            events.warn(f"{self.file}: no answers can be kept there ({reason}); the work goes on without")
+            events.warn(f"{self.file}: answers cannot be saved there ({reason}); continuing without the cache")
         self._writable = False
 
     def _damaged(self, problem: Exception) -> DataError:
         return DataError(
-            f"this is no usable cache of answers ({problem})",
+            f"the cache of answers cannot be used ({problem})",
             where=self.file,
-            remedy="move it away, and a new one is made; or set EDGETUNE_CACHE to another folder",
+            remedy="move the file away, so that a new one is created, or set EDGETUNE_CACHE to another folder",
         )
 
 
-def request_key(judge: Judge, request: JudgeRequest) -> str:
-    """SHA-256 of everything that shapes the answer: the judge, what is asked, and the form of the verdict.
+def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
+    """For each request, SHA-256 of all that shapes the answer: the judge, what is asked, and the form of the verdict.
 
     A judge on this machine is known by its file's bytes, and by the versions of what runs it.
     """
-    return request_keys(judge, [request])[0]
-
-
-def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
-    """The keys of many requests to one judge."""
     # How often a question is asked does not shape an answer: the repeat's number is part of its identity.
     shaping = [REPLY_FORMAT, judge_hash(judge.model_copy(update={"repeats": 1})), _runtime_of(judge)]
     return [

@@ -137,7 +137,7 @@ class ChatEndpoint:
                 return replace(completion, cost_usd=completion.cost_usd + spent_usd)
             spent_usd += worst_usd if trouble.billed else 0.0
             if not trouble.connected and not self._reached and attempt >= min(ATTEMPTS_TO_REACH, self._judge.attempts):
-                raise self.hopeless(f"nobody can be reached there ({trouble})", "check the URL and the network")
+                raise self.hopeless(f"the endpoint cannot be reached ({trouble})", "check the URL and the network")
             if attempt < self._judge.attempts:
                 await self._wait_after(trouble, attempt)
         self._count_failure(trouble)
@@ -204,7 +204,9 @@ class ChatEndpoint:
         reason = f"HTTP {status}: {message}" if message else f"HTTP {status}"
         said = f"{parameter} {code} {message}"
         if status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached"):
-            return self.hopeless(f"the account cannot pay ({reason})", "see to its billing, then run the same again")
+            return self.hopeless(
+                f"the account has no credit left ({reason})", "check its billing, then run the same command again"
+            )
         cause = None if status == 401 else find_cause(said, status)
         named = named_features(said, status)
         if cause is not None:
@@ -231,10 +233,10 @@ class ChatEndpoint:
         judge = self._judge
         if 300 <= status < 400:
             where = f" to {hide_secrets(headers['location'])}" if headers.get("location") else ""
-            what = f"the endpoint sends all requests on{where} ({reason})"
-            return self.hopeless(what, "give that address as its URL")
+            what = f"the endpoint redirects all requests{where} ({reason})"
+            return self.hopeless(what, "use that address as the URL")
         if status in (404, 405) or code == "model_not_found":
-            remedy = "check the model's name and the URL, which mostly ends in /v1"
+            remedy = "check the model's name and the URL, which usually ends in /v1"
             if lacks_api_version(judge.url):
                 remedy = "write the URL as .../openai/deployments/DEPLOYMENT?api-version=VERSION, or .../openai/v1"
             return self.hopeless(f"there is no model {judge.model} at {judge.url} ({reason})", remedy)
@@ -245,7 +247,7 @@ class ChatEndpoint:
             return self.hopeless(f"the endpoint refuses a call without a key ({reason})", remedy)
         if status == 401:
             return self.hopeless(f"the endpoint refuses the key ({reason})", f"check the key in {judge.key}")
-        remedy = f"see what the key in {judge.key} may do there, and from where"
+        remedy = f"check the permissions and network restrictions of the key in {judge.key}"
         return self.hopeless(f"the endpoint does not permit this with the key ({reason})", remedy)
 
     async def _wait_after(self, trouble: _Trouble, attempt: int) -> None:
@@ -255,7 +257,7 @@ class ChatEndpoint:
             self._told_of_long_wait = True
             self._note(
                 f"{self._judge.name} asks to wait for {asked:.0f} s; "
-                f"{LONGEST_WAIT_SECONDS:.0f} s is the longest that is waited before each try"
+                f"edgetune waits at most {LONGEST_WAIT_SECONDS:.0f} s before each attempt"
             )
         seconds = wait_seconds(asked, attempt)
         if trouble.crowded:
@@ -267,8 +269,8 @@ class ChatEndpoint:
         self._failures_in_row += 1
         if self._failures_in_row >= max(LEAST_FAILURES_IN_ROW, 2 * self._judge.connections):
             raise self.hopeless(
-                f"{self._failures_in_row} requests failed one after the other, the last with: {trouble}",
-                "run the same again when it works: answers that are in the cache are not asked for again",
+                f"{self._failures_in_row} requests in a row failed, the last with: {trouble}",
+                "run the same command again when it works: answers in the cache are not requested again",
             )
 
     def hopeless(self, what: str, remedy: str) -> EdgetuneError:

@@ -17,6 +17,7 @@ _FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "bloc
 """Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
 
 _OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
+_ENDED = ("end_turn", "stop_sequence", "eos")
 
 
 class Unreadable(Exception):
@@ -53,7 +54,7 @@ class Completion:
 def finish_of(reason: str) -> str:
     """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
     said = reason.strip().lower()
-    return "length" if said in _OUT_OF_TOKENS else said or "stop"
+    return "length" if said in _OUT_OF_TOKENS else "stop" if said in _ENDED else said or "stop"
 
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:
@@ -64,18 +65,18 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     try:
         body = json.loads(content)
     except ValueError:
-        raise Unreadable(f"the answer is no JSON: {explain_error(content, key)[0] or 'nothing'}") from None
+        raise Unreadable(f"the response is not JSON: {explain_error(content, key)[0] or 'nothing'}") from None
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices:
         error = f": {explain_error(content, key)[0]}" if isinstance(body, dict) and "error" in body else ""
-        raise Unreadable(f"the answer holds no choices{error}")
+        raise Unreadable(f"the response has no choices{error}")
     choice = choices[0]
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise Unreadable("the answer's first choice holds no message")
+        raise Unreadable("the response's first choice has no message")
     if choice.get("error"):
         problem = explain_error(json.dumps({"error": choice["error"]}).encode(), key)[0]
-        raise Unreadable(f"the answer broke off: {problem}")
+        raise Unreadable(f"the response was interrupted: {problem}")
     usage = _mapping(body.get("usage"))
     logprobs = _mapping(choice.get("logprobs")).get("content")
     text = _text_of(message.get("content"))

@@ -103,7 +103,7 @@ class CostEstimate:
 
     def __str__(self) -> str:
         if self.low_usd is None or self.high_usd is None:
-            dollars = "no price is known"
+            dollars = "price unknown"
         else:
             dollars = f"${self.low_usd:.4f} to ${self.high_usd:.4f}"
         return (
@@ -126,13 +126,8 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
     cached = sum(key not in new for key in keys)
     prompts = [[message.content for message in request.messages()] for request in new.values()]
     input_tokens = sum(map(estimate_prompt_tokens, prompts))
-    output_tokens = calls * judge.max_tokens
-    low = high = 0.0
-    price = price_of(judge)
-    if price is not None:
-        low = cost_usd(price, input_tokens, calls * min(SHORTEST_VERDICT_TOKENS, judge.max_tokens))
-        high = cost_usd(price, input_tokens, output_tokens)
-    known = price is not None
+    output_tokens, price = calls * judge.max_tokens, price_of(judge)
+    shortest = calls * min(SHORTEST_VERDICT_TOKENS, judge.max_tokens)
     return CostEstimate(
         judge=judge.name,
         calls=calls,
@@ -140,8 +135,8 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
         repeated=len(requests) - calls - cached,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        low_usd=low if known else None,
-        high_usd=high if known else None,
+        low_usd=None if price is None else cost_usd(price, input_tokens, shortest),
+        high_usd=None if price is None else cost_usd(price, input_tokens, output_tokens),
     )
 
 
@@ -150,15 +145,14 @@ def price_of(judge: Judge) -> Price | None:
     return judge.price if isinstance(judge, EndpointJudge) else Price(input=0, output=0)
 
 
-def require_prices(judges: Iterable[Judge]) -> None:
+def require_price(judge: Judge) -> None:
     """Raise UsageError when a judge has no price, so that no cap on the cost could hold."""
-    for judge in judges:
-        if price_of(judge) is None:
-            raise UsageError(
-                "--max-cost needs to know what a call costs, and this judge has no price",
-                where=judge.name,
-                remedy="write price: {input: ..., output: ...} (US dollars for a million tokens) into its file",
-            )
+    if price_of(judge) is None:
+        raise UsageError(
+            "--max-cost needs the price of a call, and this judge has none",
+            where=judge.name,
+            remedy="write price: {input: ..., output: ...} (US dollars for a million tokens) into its file",
+        )
 
 
 def cost_usd(price: Price | None, input_tokens: int, output_tokens: int) -> float:

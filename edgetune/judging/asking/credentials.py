@@ -26,7 +26,8 @@ def read_key(judge: EndpointJudge) -> str | None:
     if key is None:
         empty = judge.key in os.environ
         raise UsageError(
-            f"its key {judge.key} is " + ("empty in the environment, which goes before .env" if empty else "not set"),
+            f"its key {judge.key} is "
+            + ("empty in the environment, which takes precedence over .env" if empty else "not set"),
             where=judge.name,
             remedy=f"export {judge.key}=..., or {'unset it and ' if empty else ''}write it into .env in this folder, "
             "or write key: null where the endpoint needs none",

@@ -69,24 +69,24 @@ class EndpointClient:
         if completion.finish == "length":
             return f"the verdict was cut off after {self._judge.max_tokens} tokens; raise the judge's max_tokens"
         if completion.filtered:
-            return "the endpoint's content filter held the verdict back"
+            return "the endpoint's content filter blocked the verdict"
         if completion.refusal and not completion.text:
             return f"the judge declined: {completion.refusal}"
         if completion.text.strip():
             return None
         return (
-            "the judge's reasoning ended before its verdict" if completion.reasoning else "the judge answered nothing"
+            "the judge's reasoning ended before its verdict" if completion.reasoning else "the judge's answer is empty"
         )
 
     def _tell(self, dialect: Dialect, first: Completion) -> None:
         name = self._judge.name
         if dialect.form != self._start.form:
             way = FORM_DIALECTS[dialect.form].note
-            self._note(f"{name} takes no strict JSON schema for its verdicts; {way}")
+            self._note(f"{name} does not support strict JSON schemas; {way}")
         if self._start.alternatives and not (dialect.alternatives and first.logprobs):
-            self._note(f"{name} gives no token probabilities; grades are taken as they are written")
+            self._note(f"{name} returns no token probabilities; grades are used as written")
         if dialect.sampling == "own":
-            self._note(f"{name} takes no temperature; its own is used, so a verdict may differ from call to call")
+            self._note(f"{name} does not accept a temperature; its own is used, so verdicts may differ between calls")
 
 
 def _reply(completion: Completion, form: VerdictForm) -> Reply:

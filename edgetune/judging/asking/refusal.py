@@ -40,7 +40,7 @@ _CAUSES: dict[Cause, re.Pattern[str]] = {
 }
 
 ADVICE: dict[Cause, str] = {
-    "filter": "see what the endpoint's content filter lets pass, or take other items",
+    "filter": "check what the endpoint's content filter allows, or use other items",
     "length": "lower max_tokens, shorten the items, or serve the model with a longer context",
     "form": "write structured: text into the judge's file",
 }

@@ -46,10 +46,10 @@ def explain_failure(problem: BaseException, timeout_seconds: float) -> tuple[str
     if nobody or isinstance(below, httpx2.ConnectError):
         return _say(causes), False
     if isinstance(below, httpx2.ConnectTimeout) and not lost:
-        return "no connection in time", False
+        return "no connection within the time limit", False
     if isinstance(problem, TimeoutError) or (isinstance(below, httpx2.TimeoutException) and not lost):
         return f"no answer within {timeout_seconds:g} s", True
-    return f"the connection broke: {_say(causes)}", True
+    return f"the connection was lost: {_say(causes)}", True
 
 
 def _causes(problem: BaseException | None) -> Iterator[BaseException]:

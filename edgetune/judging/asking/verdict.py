@@ -132,7 +132,9 @@ def _from_object(text: str, members: list[_Member], form: VerdictForm) -> Parsed
             return ParsedVerdict(None, reason, f"the judge's verdict gives {name} twice and differently")
         if chosen[0] is None:
             shown = _shown(given[0].value)
-            return ParsedVerdict(None, reason, f"the judge's verdict has {name} {shown}, which is no choice")
+            return ParsedVerdict(
+                None, reason, f"the judge's verdict has {name} {shown}, which is not one of the choices"
+            )
         values[name], places[name] = chosen[0], _start_of(text, given[-1].place)
     return ParsedVerdict(values, reason, places=places)
 
@@ -173,7 +175,9 @@ def _from_lines(text: str, form: VerdictForm) -> ParsedVerdict:
         said = lines[-1][1].strip(_AROUND)
         chosen = _choice(said, choices)
         if chosen is None:
-            return ParsedVerdict(None, problem=f"the judge's verdict has {name} {_shown(said)}, which is no choice")
+            return ParsedVerdict(
+                None, problem=f"the judge's verdict has {name} {_shown(said)}, which is not one of the choices"
+            )
         values[name], places[name] = chosen, _start_of(text, lines[-1].start(1))
     reason = re.search(rf"^{_DECORATION}reason[ \t*_\"'`]*[:=]([^\n]*)$", text, re.I | re.M)
     return ParsedVerdict(values, reason[1].strip(_AROUND) if reason else "", places=places)

@@ -45,11 +45,11 @@ def read_certificate(file: Path) -> Calibration:
         raise DataError(f"the certificate cannot be read ({problem})", where=file, remedy=_CALIBRATE) from None
     written_as = document.pop("format", None) if isinstance(document, dict) else None
     if isinstance(written_as, str) and written_as in _OLDER_FORMATS:
-        what = f"the certificate is of an older kind ({_OLDER_FORMATS[written_as]})"
-        remedy = "calibrate the judge again, which asks nothing that is in the cache"
+        what = f"the certificate has an older format ({_OLDER_FORMATS[written_as]})"
+        remedy = "calibrate the judge again; answers in the cache are not requested again"
         raise DataError(what, where=file, remedy=remedy)
     if not isinstance(document, dict) or written_as != CERTIFICATE_FORMAT:
-        raise DataError("this is no certificate of a judge that this version wrote", where=file, remedy=_CALIBRATE)
+        raise DataError("this is not a certificate that this version wrote", where=file, remedy=_CALIBRATE)
     document.pop("passed", None)
     try:
         return TypeAdapter(Calibration).validate_python(document)
@@ -67,7 +67,7 @@ def check_certificate(judge: Judge, rubric: Rubric, grading: Literal["pointwise"
     """
     if judge.certificate is None:
         raise UsageError(
-            "the gate demands a certificate of every judge, and this one names none",
+            "the gate requires a certificate of every judge, and this one names none",
             where=judge.name,
             remedy=_CALIBRATE,
         )

@@ -30,7 +30,7 @@ TITLES = {
     "consistency": "pairs with the same verdict in both orders",
     "position": "preference for the first place (-1 to 1)",
     "length": "preference for the longer answer (-1 to 1)",
-    "unscored": "verdicts that could not be read",
+    "unscored": "verdicts that cannot be read",
 }
 """What each figure is, for people; in the order in which they are shown."""
 

@@ -37,7 +37,7 @@ def find_format(row: Row) -> GoldFormat:
     seen = ", ".join(row.values)
     shapes = "; ".join(f"{known.name} ({', '.join(known.columns)})" for known in FORMATS)
     raise DataError(
-        f"these columns hold no votes that are known: {seen}", where=row.where, remedy=f"known shapes are {shapes}"
+        f"these columns are not a known form of votes: {seen}", where=row.where, remedy=f"known forms are {shapes}"
     )
 
 
@@ -136,7 +136,9 @@ def _turns(value: Any, column: str, where: str) -> Iterator[Message]:
         if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
             raise DataError(f"{column} must be a list of messages with role and content", where=where)
         if turn.get("tool_calls"):
-            raise DataError(f"{column} calls tools, which judges are not shown", where=where, remedy="remove the row")
+            raise DataError(
+                f"{column} calls tools, which are not shown to judges", where=where, remedy="remove the row"
+            )
         yield Message(str(turn["role"]), to_text(turn["content"], f"{column}.content", where))
 
 
@@ -182,6 +184,6 @@ def _grade(row: Row, column: str) -> float:
         raise DataError(
             f"{column} is {written[:40]!r}; grades run from {SCALE[0]} to {SCALE[-1]}",
             where=row.where,
-            remedy="bring other scales to this one first",
+            remedy="convert other scales to this one first",
         )
     return grade

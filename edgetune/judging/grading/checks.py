@@ -44,7 +44,7 @@ VARIETY = 20
 """When so many answers or more differ by less than the margin, or all pairs are ties, there is a note: a judge that
 sees no differences finds no regression either, and it may as well be right."""
 
-_BLUNT = "Either no answer is better than another, or the judge sees no difference; a calibration tells which."
+_BLUNT = "Either no answer is better than another, or the judge sees no difference; a calibration shows which."
 
 
 def control_sample(items: Sequence[Item], answers: Sequence[Answer], count: int) -> tuple[list[Item], list[Answer]]:
@@ -192,8 +192,8 @@ def _check_drift(judge: str, before: Sequence[Grade], again: Sequence[Grade], ga
         change, p_value = fmean(values), sign_flip_p(np.array(values)) * len(changes)
         if p_value < CONTROL_ALPHA and abs(change) >= _margin(name, gate):
             problems.append(
-                f"{judge}: A/A control failed. The same {len(values):,} answers were graded anew, and {name} changed "
-                f"by {change:+.2f} (p = {p_value:.2g}): the judge is not what it was when it graded the baseline."
+                f"{judge}: A/A control failed. The same {len(values):,} answers were graded again, and {name} changed "
+                f"by {change:+.2f} (p = {p_value:.2g}): the judge has changed since it graded the baseline."
             )
     return Validity(tuple(problems))
 

@@ -63,6 +63,6 @@ def check_length(
     return Validity(
         notes=(
             f"{judge}: {liked} answers do better (rank correlation with length {correlation:.2f} over {len(pairs)} "
-            "items). That may be quality, or a judge that goes by length; a calibration tells which.",
+            "items). The cause may be quality, or a judge that prefers a length; a calibration shows which.",
         )
     )

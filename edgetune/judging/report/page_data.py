@@ -34,10 +34,7 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
     Keys are short words, for they are repeated in every item. Texts hold no invisible characters (see `visible`).
     """
     metrics = [judgement.compared[name] for name, one in judgement.candidate.metrics.items() if one.values]
-    sides = [("candidate", judgement.candidate)]
-    if judgement.baseline is not None:
-        sides.insert(0, ("baseline", judgement.baseline))
-    columns = [_Side(role, evaluation, metrics, judgement.compared) for role, evaluation in sides]
+    columns = [_Side(role, evaluation, metrics, judgement.compared) for role, evaluation in judgement.sides]
     preferences: dict[str, list[Preference]] = defaultdict(list)
     for preference in judgement.preferences:
         preferences[preference.item].append(preference)

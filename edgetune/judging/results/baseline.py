@@ -46,7 +46,9 @@ def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
         raise DataError(f"cannot be read as a report ({problem})", where=report, remedy=_REMEDY) from None
     written_as = document.get("format") if isinstance(document, dict) else None
     if written_as not in (REPORT_FORMAT, _EARLIER_FORMAT):
-        raise DataError("is not a report of edgetune judge, or of another version", where=report, remedy=_REMEDY)
+        raise DataError(
+            "is not a report of edgetune judge, or comes from another version", where=report, remedy=_REMEDY
+        )
     try:
         evaluation = TypeAdapter(Evaluation).validate_python(document.get("candidate"))
     except ValidationError as problem:
@@ -76,9 +78,9 @@ def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
     """What still holds of a report of the earlier format, with a word on what does not."""
     lost = []
     if evaluation.kind in ("run", "folder"):
-        lost.append("its fingerprint covers weights alone, so that it proves of no model to be the same")
+        lost.append("its fingerprint covers the weights only, so it cannot prove that two models are the same")
     if evaluation.grades:
-        lost.append("its grades were read by other rules, so that its answers are graded anew")
+        lost.append("its grades were read by other rules, so its answers are graded again")
     if lost:
-        events.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
+        events.note(f"{report}: this report comes from an earlier version: {'; '.join(lost)}")
     return replace(evaluation, grades=())

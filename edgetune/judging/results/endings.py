@@ -46,7 +46,7 @@ def tell_endings(role: str, evaluation: Evaluation, suite: Suite) -> tuple[str, 
         silent = f", {before} of them before any answer" if before else ""
         notes.append(
             f"{role}: {_of(found.cut_off, found.answers, 'was', 'were')} cut off{silent}. They are measured as they "
-            f"are; {_way_out(evaluation, suite)} would let them end."
+            f"are; {_way_out(evaluation, suite)} would let them finish."
         )
     if found.empty:
         notes.append(

@@ -20,6 +20,8 @@ from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
 
+Role = Literal["baseline", "candidate"]
+
 Inconclusive = Literal["fail", "warn", "pass"]
 """What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
 
@@ -105,6 +107,12 @@ class Judgement:
     def comparisons(self) -> tuple[Comparison, ...]:
         """The metrics that the gate compared, one by one."""
         return () if self.verdict is None else self.verdict.comparisons
+
+    @property
+    def sides(self) -> tuple[tuple[Role, Evaluation], ...]:
+        """The models that were measured, the baseline first where there is one."""
+        candidate: tuple[tuple[Role, Evaluation], ...] = (("candidate", self.candidate),)
+        return candidate if self.baseline is None else (("baseline", self.baseline), *candidate)
 
     @property
     def exit_code(self) -> int:

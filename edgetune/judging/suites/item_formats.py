@@ -102,7 +102,7 @@ def _plain(example: Example) -> tuple[Message, ...]:
     """What comes before the answer, without an assistant's reasoning. Raises DataError where tools are called."""
     if example.tools or any(message.tool_calls or message.role == "tool" for message in example.messages):
         raise DataError(
-            "this conversation has tools, which suites do not give to models",
+            "this conversation has tools, which suites do not pass to models",
             where=example.where,
             remedy="remove the row, or write calls and results into the contents",
         )

@@ -86,7 +86,7 @@ class LocalJudge(_Judge):
         """The GGUF. Raises ModelError where there is none, MissingComponent for a package that is not installed."""
         found = locate_model(self.model)
         if found.gguf is None:
-            raise ModelError("is no GGUF, and a judge on this machine is one", where=self.model)
+            raise ModelError("is not a GGUF file, and a judge on this machine must be one", where=self.model)
         return found.gguf
 
 
@@ -120,10 +120,10 @@ def load_judge(reference: str) -> Judge:
     if reference.startswith(("http://", "https://")):
         url, _, model = reference.partition("#")
         if not model:
-            remedy = f"write it behind a #: {hide_secrets(url)}#MODEL"
+            remedy = f"write it after a #: {hide_secrets(url)}#MODEL"
             raise UsageError("an endpoint needs the name of a model", where=hide_secrets(url), remedy=remedy)
         if "?" in model:
-            what = "a query belongs to the address, and stands before the #"
+            what = "the query belongs to the address; write it before the #"
             raise UsageError(what, where=hide_secrets(url), remedy="write URL?api-version=VERSION#MODEL")
         values = {"name": model, "model": model, "url": url, "key": None}
         address = validate(EndpointJudge, values, where=hide_secrets(url))
