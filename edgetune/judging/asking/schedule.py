@@ -1,4 +1,4 @@
-"""Many questions to one judge: what is cached is not asked, equal questions are asked once, many wait at once."""
+"""Many requests to one judge: concurrent, each different request once, and none that the cache answers."""
 
 from __future__ import annotations
 

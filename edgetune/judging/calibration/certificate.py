@@ -1,4 +1,4 @@
-"""The certificate of a calibration: what a gate may demand before it listens to a judge."""
+"""The certificate of a calibration, which a gate may require of a judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CERTIFICATE_FORMAT = "edgetune judge certificate 2"
 _OLDER_FORMATS = {
     "edgetune judge certificate 1": "its measure of length accused noise, and passed judges that like short answers"
 }
-"""What was wrong with certificates that are taken no longer."""
+"""What is wrong with certificates of older formats."""
 
 
 def certificate_document(calibration: Calibration) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def certificate_document(calibration: Calibration) -> dict[str, Any]:
 
 
 def write_certificate(calibration: Calibration, file: Path, *, force: bool = False) -> None:
-    """Write the certificate, of a failed calibration too: it says why. Raises OutputError."""
+    """Write the certificate; that of a failed calibration says why it failed. Raises OutputError."""
     text = json.dumps(certificate_document(calibration), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, text + "\n", force=force)
 

@@ -1,4 +1,4 @@
-"""What became of every item: better, worse or the same, so that the worst regressions can be shown first."""
+"""How every item changed: better, worse or the same, so that the worst regressions can be shown first."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def find_changes(judgement: Judgement) -> tuple[Change, ...]:
 
 
 def preference_text(preferences: Sequence[Preference]) -> str:
-    """What the verdicts on one pair of answers come to, in words."""
+    """The verdicts on one pair of answers, summarized in words."""
     means = list(mean_preferences(preferences).values())
     if not means:
         return "unscored"
