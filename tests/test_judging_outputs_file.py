@@ -234,7 +234,7 @@ def test_an_id_is_used_once(tmp_path: Path, second: Any) -> None:
     ("rows", "task", "words"),
     [
         ([*texts("A", "B", "C")[:2], {"output": "C"}], "generate", "jsonl:3: 1 of 3 rows have no id"),
-        ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; there are id, text"),
+        ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; the columns are id, text"),
         ([{"id": "a", "output": "x", "answer": "y"}], "generate", "output and answer could all be the model's outputs"),
         ([{"id": item.id, "output": None} for item in ITEMS], "generate", "jsonl:1: output must hold text, not None"),
         ([{"id": item.id, "output": float("nan")} for item in ITEMS], "generate", "output must hold text, not nan"),
