@@ -165,7 +165,7 @@ def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
     if len(scores) < VARIETY:
         return Validity()
     spreads = {name: pstdev([each[name] for each in scores]) for name in scores[0]}
-    if any(spread >= _margin(name, gate) for name, spread in spreads.items()):
+    if any(spread >= gate.margin_of(name, DRIFT_GRADES) for name, spread in spreads.items()):
         return Validity()
     return Validity(
         notes=(
@@ -175,18 +175,13 @@ def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
     )
 
 
-def _margin(criterion: str, gate: Gate) -> float:
-    margin = gate.margin_of(criterion)
-    return DRIFT_GRADES if margin is None else margin
-
-
 def _check_drift(judge: str, before: Sequence[Grade], again: Sequence[Grade], gate: Gate) -> Validity:
     """The A/A control of grades: the sign-flip test by criterion, with Bonferroni's correction over the criteria."""
     changes = _changes(before, again)
     problems = []
     for name, values in changes.items():
         change, p_value = fmean(values), sign_flip_p(np.array(values)) * len(changes)
-        if p_value < CONTROL_ALPHA and abs(change) >= _margin(name, gate):
+        if p_value < CONTROL_ALPHA and abs(change) >= gate.margin_of(name, DRIFT_GRADES):
             problems.append(
                 f"{judge}: A/A control failed. The same {len(values):,} answers were graded again, and {name} changed "
                 f"by {change:+.2f} (p = {p_value:.2g}): the judge has changed since it graded the baseline."
