@@ -12,6 +12,7 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, EdgetuneError, ModelError
+from edgetune.judging.metrics.samples import samples_of
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.outputs.outputs_file import OutputsFile, open_outputs, recognizes
 from edgetune.judging.subjects.subject import Subject
@@ -158,7 +159,7 @@ def test_numbers_are_outputs_as_a_table_would_write_them(tmp_path: Path) -> None
 def test_labels_are_read_from_written_answers_as_from_a_model_here(tmp_path: Path) -> None:
     found = answers_of(tmp_path, texts("It is positive.", "positive or negative", "POSITIVE"), "classify")
     assert [answer.predicted for answer in found] == ["positive", None, "positive"]
-    assert METRICS["accuracy"].compute(ITEMS, found, suite_of("classify")).value == pytest.approx(2 / 3)
+    assert METRICS["accuracy"].compute(samples_of(ITEMS, found, suite_of("classify"))).value == pytest.approx(2 / 3)
 
 
 def test_the_right_labels_beside_outputs_are_not_taken_for_predictions(tmp_path: Path) -> None:
