@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+import edgetune
 from edgetune import console, events
 from edgetune.cli.options import JsonOption
 from edgetune.data.text_file import read_text
@@ -71,9 +72,7 @@ def chat(
             option = "--json" if json_mode else "--schema"
             raise UsageError(f"{option} needs a single message", remedy="give it with --prompt or pipe it in")
 
-        from edgetune.runtime.model import load
-
-        with load(file, context_tokens=context, threads=threads) as model:
+        with edgetune.load(file, context_tokens=context, threads=threads) as model:
             if question is None:
                 from edgetune.cli.terminal_chat import prompt_line, run_terminal
                 from edgetune.runtime.chat import Conversation
