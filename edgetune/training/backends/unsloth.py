@@ -1,9 +1,8 @@
-"""Unsloth: its loader, and on a GPU its kernels and its gradient checkpointing, under edgetune's own trainer.
+"""Unsloth: its loader, and on a GPU its kernels and gradient checkpointing, with edgetune's own trainer.
 
-On a GPU Unsloth rewrites the layers of the families in FAMILIES (https://github.com/unslothai/unsloth). Without one it
-loads plain Transformers layers and adds a loss of its own to TRL's trainer, which edgetune's loss takes the place of.
-On either, importing it changes the trainer classes of Transformers and TRL for the whole process; here those are put
-back, so that accumulation, loss and checkpoints are the same with every backend.
+On a GPU Unsloth replaces the layers of the families in FAMILIES (https://github.com/unslothai/unsloth). On a CPU it
+loads plain Transformers layers. Its import changes the trainer classes of Transformers and TRL for the whole process;
+this module restores them, so that accumulation, loss and checkpoints are the same with every backend.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune import console
 from edgetune.cache import cache_folder
-from edgetune.errors import MissingComponent, ModelError, RecipeError, first_line_of
+from edgetune.errors import ModelError, RecipeError, first_line_of
 from edgetune.models.families import ModelKind
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
@@ -37,59 +36,46 @@ VERSION = "2026.10.9"
 """The first version with a CPU backend, and the one that `make test-unsloth` tests."""
 
 INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION}"
-"""It runs with what the extra `train` brings; its own metadata asks for torchvision, xformers, diffusers and more."""
+"""The extra `train` is all that it needs; its own metadata asks for torchvision, xformers, diffusers and more."""
 
 FAMILIES = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose layers its FastLanguageModel replaces; it sends others to a generic loader."""
+"""Model types whose layers its FastLanguageModel replaces; others get a generic loader."""
 
 _TRAINED_WHOLE = frozenset({"embed_tokens", "lm_head"})
-"""Modules that it trains in full where a recipe asks for an adapter on them."""
+"""Modules that it trains in full instead of with an adapter."""
 
 
-class Unsloth:
-    """The interface of edgetune/training/backends/__init__.py."""
+def not_importable() -> str | None:
+    """Why it cannot be imported here, or None. Where it is installed, this imports it."""
+    if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
+        return "it is not installed"
+    return _import_problem()
 
-    name = "unsloth"
 
-    def require(self) -> None:
-        """Raises MissingComponent, with the command that installs it, when it cannot be imported."""
-        reason = self.not_importable()
-        if reason is not None:
-            raise MissingComponent(
-                f"train.backend is unsloth, and {reason}",
-                remedy=f"run: {INSTALL}; or set train.backend to transformers",
-            )
+def not_worth_it() -> str | None:
+    """Why the other backend is as fast on this machine, or None."""
+    if _has_gpu():
+        return None
+    return "without a GPU its layers are those of transformers, so it makes nothing faster"
 
-    def not_importable(self) -> str | None:
-        """Why it cannot be imported here, or None. Only where it is installed does asking import it."""
-        if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
-            return "it is not installed"
-        return _import_problem()
 
-    def not_worth_it(self) -> str | None:
-        """Why the other backend is quicker on this machine, or None."""
-        if _has_gpu():
-            return None
-        return "without a GPU its layers are those of transformers, and loading them is all that it would do"
+def unsupported(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
+    """The first setting that Unsloth ignores, treats otherwise than PEFT, or was never compared with PEFT; or None."""
+    return _unsupported_base(recipe, kind, model_type) or _unsupported_method(recipe) or _unsupported_training(recipe)
 
-    def unsupported(self, recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
-        """The first thing that Unsloth cannot do, would do otherwise than PEFT, or was never compared with PEFT."""
-        return (
-            _unsupported_base(recipe, kind, model_type) or _unsupported_method(recipe) or _unsupported_training(recipe)
-        )
 
-    def load(self, recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
-        """The base with a fresh LoRA adapter on it.
+def load_adapted_model(recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
+    """The base with a fresh LoRA adapter on it.
 
-        Raises ModelError, and RecipeError when the method's targets are not modules of the base.
-        """
-        console.note(f"loading {recipe.base.model} with unsloth")
-        # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
-        checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
-        with _own_trainers(), _quiet():
-            loader = importlib.import_module("unsloth").FastLanguageModel
-            model = _load_base(loader, recipe, prepared, checkpointing)
-            return _add_adapter(loader, model, recipe, checkpointing)
+    Raises ModelError, and RecipeError when the method's targets are not modules of the base.
+    """
+    console.note(f"loading {recipe.base.model} with unsloth")
+    # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
+    checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
+    with _own_trainers(), _quiet():
+        loader = importlib.import_module("unsloth").FastLanguageModel
+        model = _load_base(loader, recipe, prepared, checkpointing)
+        return _add_adapter(loader, model, recipe, checkpointing)
 
 
 def _unsupported_base(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
@@ -120,8 +106,8 @@ def _unsupported_method(recipe: Recipe) -> str | None:
     reasons = {
         "method.dora is true, for which it has no kernels": method.dora,
         f"method.bias is {method.bias}; its kernels train no biases": method.bias != "none",
-        f"method.init is {method.init}; edgetune lets it begin by default only": method.init != "default",
-        f"method.targets names {' and '.join(whole)}, which it trains in full instead of by an adapter": bool(whole),
+        f"method.init is {method.init}; edgetune uses it with the default only": method.init != "default",
+        f"method.targets names {' and '.join(whole)}, which it trains in full instead of with an adapter": bool(whole),
     }
     return _first_that_holds(reasons)
 
@@ -149,7 +135,7 @@ def _has_gpu() -> bool:
 
 @cache
 def _import_problem() -> str | None:
-    """What its import fails with, in one line, or None. It takes seconds and stays imported."""
+    """Why its import fails, in one line, or None. The import takes seconds and is not undone."""
     with _own_trainers(), _quiet():
         try:
             importlib.import_module("unsloth")
@@ -168,7 +154,7 @@ def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: s
     try:
         model, _ = loader.from_pretrained(
             str(files.folder),
-            # The model's own context: with more it scales the positions, and it cuts off what is longer.
+            # The model's own context: with more, Unsloth scales the positions; with less, it truncates.
             max_seq_length=int(prepared.config.require("max_position_embeddings")),
             dtype=resolve_dtype(base.dtype),
             load_in_4bit=base.quantize == "nf4",
@@ -179,7 +165,7 @@ def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: s
         )
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         raise ModelError(f"cannot be loaded by unsloth ({first_line_of(problem)})", where=files.reference) from problem
-    # Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on, which is not what the recipe says.
+    # Where bitsandbytes fails, Unsloth loads 16-bit weights instead, without an error.
     if base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
         raise RecipeError(
             "base.quantize is nf4, which unsloth cannot do for this base on this machine",
@@ -220,11 +206,11 @@ def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | b
 
 @contextmanager
 def _own_trainers() -> Iterator[None]:
-    """Put back what is changed inside on the trainer classes that edgetune's are made of.
+    """Restore the trainer classes of Transformers and TRL that are changed inside.
 
-    Unsloth rewrites methods of Transformers' Trainer in place: how batches of an accumulated update are counted, how
-    the loss is scaled, the optimizer that the settings name. edgetune's trainer does these by itself. TRL's classes it
-    replaces in their module, so edgetune's trainer is imported before.
+    Unsloth replaces methods of Transformers' Trainer in place: the count of batches in an accumulated update, the scale
+    of the loss, the choice of the optimizer. It replaces TRL's classes in their module, so edgetune's trainer is
+    imported first.
     """
     from transformers import Trainer, TrainingArguments
     from trl import SFTConfig, SFTTrainer
@@ -245,9 +231,9 @@ def _own_trainers() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What Unsloth prints goes to stderr, so that --json holds one document; nothing is sent anywhere.
+    """Send Unsloth's output to stderr, so that --json prints one document, and turn its statistics off.
 
-    It warns that it should be imported before Transformers and TRL, whose trainers it could then replace: see above.
+    Its warning that it should be imported before Transformers and TRL does not apply: see above.
     """
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth"))
