@@ -44,15 +44,17 @@ from simulated import (
     truth_of,
 )
 
-from edgetune.judging.gate.comparison import SCALES, Outcome, Pairing
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import decide
-from edgetune.judging.results.pairing import GRADE_MARGIN
+from edgetune.judging.results.prepared import GRADE_MARGIN
 from edgetune.judging.statistics.bootstrap import bca_interval, bootstrap_p, resample
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.statistics.scores import Mean, t_interval
 from edgetune.judging.suites.suite import Gate
+from edgetune.metrics.units import SCALES
 
 GATE = Gate()
 LIMIT = 0.065

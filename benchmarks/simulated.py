@@ -7,8 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import Aggregate, Pairing, Unit
-from edgetune.judging.results.pairing import GRADE_MARGIN
+from edgetune.judging.results.prepared import GRADE_MARGIN
+from edgetune.judging.statistics.quantity import Pairing
+from edgetune.metrics.aggregates import Aggregate
+from edgetune.metrics.units import Unit
 
 ACCURACY_MARGIN = 0.02
 Values = tuple[NDArray[np.float64], NDArray[np.float64]]

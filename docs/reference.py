@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic.fields import FieldInfo
 
-from edgetune.judging.metrics import METRICS
 from edgetune.judging.suites import judge_file, rubric, suite
+from edgetune.metrics.registry import METRICS
 from edgetune.recipe import data, methods, schema, section, train
 
 FOLDER = Path(__file__).parent
@@ -46,7 +46,7 @@ SUITE: dict[str, type[section.Section]] = {
 _EXTENDS = """\
 ## extends
 
-A recipe may say only what differs from another:
+A recipe can contain only its differences from another:
 
 ```yaml
 extends: demo                 # the name of a shipped recipe, or a file relative to this one
@@ -54,19 +54,18 @@ name: demo-gentle
 train: {learning_rate: 1.0e-4}
 ```
 
-Sections merge key by key; lists and plain values replace. A `method` of another `type` replaces the whole section.
-Paths stay relative to the file that wrote them; those of `-s`, which comes last, are relative to the folder that the
-command runs in. The `recipe.yaml` of a run has everything written out. A file whose name begins with `_` is a base for
-others: it need not be complete, and `edgetune recipes` does not list it. `edgetune recipes NAME --resolved` shows what
-a recipe comes to."""
+- Sections merge key by key; lists and plain values replace. A `method` of another `type` replaces the whole section.
+- Paths are relative to the file that contains them. Paths in `-s` are relative to the working folder.
+- The `recipe.yaml` of a run contains every value. `edgetune recipes NAME --resolved` prints the same for a recipe.
+- A file whose name begins with `_` is a base for others. It can be incomplete and is not listed."""
 
 
 def recipe_page() -> str:
     """The reference of recipes as Markdown."""
     introduction = (
         "# Recipe reference",
-        "Written by `python docs/reference.py` from `edgetune/recipe/schema.py`; change it there. Any value can "
-        "be set on the command line: `edgetune train RECIPE -s train.epochs=2`.",
+        "Written by `python docs/reference.py` from the schemas in `edgetune/recipe/`; change it there. Override any "
+        "value on the command line: `edgetune train RECIPE -s train.epochs=2`.",
         _EXTENDS,
     )
     return "\n\n".join([*introduction, *_tables(RECIPE)]) + "\n"
@@ -77,7 +76,7 @@ def suite_page() -> str:
     introduction = (
         "# Suite reference",
         "Written by `python docs/reference.py` from the schemas in `edgetune/judging/suites/` and the metrics in "
-        "`edgetune/judging/metrics/`; change it there. [Judging](judging.md) says what they are for.",
+        "`edgetune/judging/metrics/`; change it there. [Judging](judging.md) explains their use.",
     )
     rows = [
         f"| `{measure.name}` | {measure.title} | {', '.join(measure.tasks)} | {_margin(measure.default_margin)} |"
@@ -90,8 +89,8 @@ def suite_page() -> str:
 PAGES = {"recipe.md": recipe_page, "suite.md": suite_page}
 
 _METRICS = """\
-A gate's margin is in the metric's unit: of a share, 0.02 is 2 points; ROUGE counts to 100; of perplexity, 0.02 is 2 %.
-A metric without a margin cannot be gated, because no direction of it is better, or the machine has a say in it."""
+A gate's margin is in the metric's unit: 0.02 of a share is 2 points, 1 of ROUGE is 1 of 100, 0.02 of perplexity is 2 %.
+A metric without a margin cannot be gated: neither direction is better, or the result depends on the machine."""
 
 
 def _margin(margin: float | None) -> str:
@@ -116,7 +115,7 @@ def _row(key: str, field: FieldInfo) -> str:
 
 
 def _limit(limit: str) -> str:
-    """annotated_types prints Ge(ge=1); a reader wants ≥ 1."""
+    """annotated_types prints Ge(ge=1); this returns ≥ 1."""
     signs = {"Ge": "≥ ", "Gt": "> ", "Le": "≤ ", "Lt": "< ", "MinLen": "at least "}
     name, _, value = limit.rstrip(")").partition("(")
     return signs.get(name, name + " ") + value.partition("=")[2]
@@ -126,7 +125,7 @@ def _plain(value: Any) -> str:
     """A default as YAML writes it."""
     if isinstance(value, section.Section):
         return "{}"
-    return yaml.safe_dump(value, default_flow_style=True).split("\n")[0]
+    return yaml.safe_dump(value, default_flow_style=True, width=1000).split("\n")[0]
 
 
 def _type_name(kind: Any) -> str:
@@ -134,7 +133,8 @@ def _type_name(kind: Any) -> str:
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(part) for part in arguments if part is not type(None))
+        names = [_type_name(part) for part in arguments if part is not type(None)]
+        return "one of the sections below" if len(names) > 3 else " or ".join(names)
     if origin is typing.Annotated:
         return _type_name(arguments[0])
     if origin in (list, dict):

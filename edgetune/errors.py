@@ -21,13 +21,23 @@ A missed gate is no error: it is a verdict, and `judge` returns it as its exit c
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+
+_OPTION = re.compile(
+    r"\bedgetune [a-z].*|(?<![\w-])--((?:no-)?([a-z][a-z0-9-]*))(?: ([A-Z]+\b|\d+\b|[^\s:]+(?=: )))?", re.DOTALL
+)
+"""An option in a text, its name without `no-`, and its value. A command of edgetune's stays as it is, to be copied."""
 
 
 class EdgetuneError(Exception):
-    """What went wrong, where, and what to do about it, in one line for a terminal."""
+    """What went wrong, where, and what to do about it, in one line."""
 
     exit_code = 2
+    parameters: Mapping[str, object] = {}
+    """Of the Python function that raises it, with their defaults: an option in the text is written as its parameter
+    (`--force` as `force=True`). Without any, options stay as the command line has them."""
 
     def __init__(self, what: str, *, where: str | Path | None = None, remedy: str | None = None) -> None:
         self.what = what
@@ -37,7 +47,15 @@ class EdgetuneError(Exception):
 
     def __str__(self) -> str:
         text = self.what if self.where is None else f"{self.where}: {self.what}"
-        return text if self.remedy is None else f"{text}; {self.remedy}"
+        return _OPTION.sub(self._as_parameter, text if self.remedy is None else f"{text}; {self.remedy}")
+
+    def _as_parameter(self, option: re.Match[str]) -> str:
+        name = (option[2] or "").replace("-", "_")
+        if name not in self.parameters:
+            return option[0]
+        default = self.parameters[name]
+        value = not default if isinstance(default, bool) else option[3]
+        return name if value is None else f"{name}={value}"
 
 
 class InputError(EdgetuneError):

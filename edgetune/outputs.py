@@ -8,12 +8,35 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from edgetune.errors import EdgetuneError, OutputError
+from edgetune.notebook_view import table_html
 
 FULL_BYTES = 2**18
 """A disk with less free space than this is taken for full."""
+
+
+@dataclass(frozen=True)
+class WrittenModel:
+    """A model that was written to the file or folder `path`, and can be given wherever a path can. `bytes` is its size,
+    of a folder that of the weights."""
+
+    path: Path
+    bytes: int
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def document(self) -> dict[str, Any]:
+        """All of it in JSON's types."""
+        values = asdict(self)
+        return {"out": str(values.pop("path")), **values}
+
+    def _repr_html_(self) -> str:
+        return table_html(self.document())
 
 
 def check_target(target: Path, *, force: bool = False) -> None:

@@ -137,6 +137,27 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def capsys(capsys: pytest.CaptureFixture[str], events_shown: None) -> pytest.CaptureFixture[str]:
+    """pytest's own; and events are shown on stderr, as commands show them."""
+    return capsys
+
+
+@pytest.fixture
+def capfd(capfd: pytest.CaptureFixture[str], events_shown: None) -> pytest.CaptureFixture[str]:
+    """pytest's own; and events are shown on stderr, as commands show them."""
+    return capfd
+
+
+@pytest.fixture
+def events_shown() -> Iterator[None]:
+    """Events are shown on stderr, until a test calls `display.show_progress(False)`."""
+    from edgetune import display, events
+
+    with events.listen(display.show):
+        yield
+
+
+@pytest.fixture
 def edgetune_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., CommandResult]:

@@ -145,7 +145,7 @@ def test_bad_input_is_one_clear_error(edgetune_command: Command) -> None:
 
 def test_help_of_judge_is_that_of_a_judgement_and_names_the_other_commands(edgetune_command: Command) -> None:
     shown = edgetune_command("judge", "--help").stdout
-    for words in ("--baseline", "--max-cost", "judge calibrate --help", "judge show --help", "Exit code 0 passed"):
+    for words in ("--baseline", "--max-cost", "judge calibrate --help", "judge show --help", "Exit codes: 0 passed"):
         assert words in " ".join(shown.split())
     assert "--on" in edgetune_command("judge", "calibrate", "--help").stdout
 

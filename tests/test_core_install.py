@@ -58,9 +58,10 @@ def model(run: Run, smollm2_gguf: Path) -> str:
     return "base-q4_k_m.gguf"
 
 
-def test_the_environment_holds_no_torch_and_not_the_checkout(run: Run) -> None:
-    told = run(program="import importlib.util as u, edgetune; print(u.find_spec('torch'), edgetune.__file__)").stdout
-    assert told.startswith("None ")
+def test_the_environment_is_the_cores_and_not_the_checkout(run: Run) -> None:
+    found = "*map(importlib.util.find_spec, ('torch', 'matplotlib', 'sklearn'))"
+    told = run(program=f"import importlib.util, edgetune; print({found}, edgetune.__file__)").stdout
+    assert told.startswith("None None None ")
     assert "site-packages" in told
 
 
@@ -98,6 +99,11 @@ def test_models_are_judged_by_their_files(run: Run, tiny: str) -> None:
     judged = run("judge", "moods.yaml", "--model", tiny, "--baseline", tiny, "--json", "--out", "report")
     assert judged.returncode in (0, 3), judged.stderr
     assert len(json.loads(judged.stdout)["items"]) == 2
+    assert 'confusion.png is left out, because it needs matplotlib; to get it, run: pip install "edgetune[plots]"' in (
+        judged.stderr
+    )
+    names = json.loads(run(program="import json, os; print(json.dumps(sorted(os.listdir('report'))))").stdout)
+    assert names == ["junit.xml", "report.html", "report.json", "report.md"]
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +149,8 @@ for path in (run.path, run.path / "missing"):
     done = run(program=program)
     told = done.stdout.replace(str(tmp_path), "RUN").splitlines()
     assert told[0] == "3 transformers [{'step': 1, 'loss': 0.5}] old", done.stderr
-    assert told[1].startswith("OutputError RUN/summary.json: is no summary of a run (21 validation errors")
-    assert told[2] == "OutputError RUN/missing: holds no summary of a finished run; train with --out RUN/missing first"
+    assert told[1].startswith("DataError RUN/summary.json: cannot be read as a summary (at name)")
+    assert told[2].startswith("DataError RUN/missing: this run is not finished: it has no summary.json; ")
 
 
 def test_an_adapter_alone_is_exported(run: Run, adapter: Path) -> None:
@@ -178,7 +184,7 @@ def test_what_needs_torch_names_the_install_command(
 
 
 def test_the_extra_of_training_holds_what_the_errors_promise() -> None:
-    from edgetune.cli.app import _EXTRAS
+    from edgetune.api.public import EXTRAS
 
     named = {text.split(">")[0] for text in PROJECT["project"]["optional-dependencies"]["train"]}
-    assert named <= {*_EXTRAS["train"]}
+    assert {name.replace("scikit-learn", "sklearn") for name in named} <= {*EXTRAS["train"], *EXTRAS["plots"]}

@@ -264,7 +264,7 @@ def test_a_holdout_does_not_leak(edgetune_command: Callable[..., Any], models: P
 def test_a_base_that_is_not_at_hand_is_said(edgetune_command: Callable[..., Any], tmp_path: Path) -> None:
     seen = edgetune_command("data", "check", recipe_file(tmp_path, tmp_path / "nowhere", "classify"))
     assert seen.exit_code == 0, seen.stderr
-    assert "lengths are counted in words, because the base's tokenizer is not at hand" in seen.stderr
+    assert "lengths are counted in words, because the base's tokenizer is not available" in seen.stderr
     assert "words needed by" in seen.stdout
 
 

@@ -192,5 +192,5 @@ def test_llama_cpp_opens_a_model_whose_folder_is_called_phi3(tiny_llama: Path, t
 
     shutil.copytree(tiny_llama, tmp_path / "copy-phi3")
     report = export(resolve_source(str(tmp_path / "copy-phi3")), tmp_path / "x.gguf", preset="q8_0")
-    assert GgufFile(report.out).metadata["general.name"] == "copy-phi_3"
+    assert GgufFile(report.path).metadata["general.name"] == "copy-phi_3"
     assert report.differences == ()

@@ -349,7 +349,7 @@ def test_an_interrupt_while_quantizing_ends_the_child_and_leaves_nothing(
 
     popen = quantize.subprocess.Popen
     monkeypatch.setattr(quantize.subprocess, "Popen", lambda *a, **k: children.append(popen(*a, **k)) or children[-1])
-    monkeypatch.setattr(quantize.console, "progress", lambda *_: Bar())
+    monkeypatch.setattr(quantize.events, "progress", lambda *_: Bar())
     with pytest.raises(KeyboardInterrupt):
         quantize.quantize(old_file, old_file.with_suffix(".out"), find_preset("q4_k_m"), tensors=1)
     assert children[0].returncode is not None

@@ -83,12 +83,12 @@ def test_qwen_is_exported_with_its_real_tokenizer(
     assert "'</s>': llama.cpp takes it for a special token" in warnings
     assert len(report.differences) == warnings.count("warning:") == 2
     assert report.pre_tokenizer == "qwen2"
-    assert GgufFile(report.out).metadata["edgetune.normalizer"] == "NFC"
+    assert GgufFile(report.path).metadata["edgetune.normalizer"] == "NFC"
     tokenizer = source.open_tokenizer()
     assert tokenizer.encode(DECOMPOSED) == tokenizer.encode("Amélie, ñ and 한.")
-    with Session.open(report.out, context_tokens=64) as session:
+    with Session.open(report.path, context_tokens=64) as session:
         for text in [DECOMPOSED, *hard_texts()]:
-            assert session.tokenize(text) == tokenizer.encode(text), text
-    with open_vocabulary(report.out) as alone:
+            assert session.vocabulary.tokenize(text) == tokenizer.encode(text), text
+    with open_vocabulary(report.path) as alone:
         assert alone.encode(DECOMPOSED, add_special=False) != tokenizer.encode(DECOMPOSED)
         assert alone.encode("Amélie, ñ and 한.", add_special=False) == tokenizer.encode(DECOMPOSED)

@@ -30,7 +30,6 @@ from edgetune.gguf.verification.trial import Trial, begin_trial  # noqa: E402
 from edgetune.gguf.verification.verify import verify_export, verify_file  # noqa: E402
 from edgetune.gguf.vocabulary import parity_texts  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
-from edgetune.models.gguf_header import read_entries  # noqa: E402
 from edgetune.models.load import open_tokenizer  # noqa: E402
 from edgetune.models.locate import locate_model  # noqa: E402
 from edgetune.models.tokenizer import ModelTokenizer  # noqa: E402
@@ -249,7 +248,7 @@ def test_a_tensor_that_lacks_behind_the_excerpt_is_found(tiny_llama: Path, smoll
 def test_where_an_excerpt_is_not_taken_the_whole_file_decides(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgetune.gguf.verification import excerpt
 
-    monkeypatch.setattr(excerpt, "_shorten", lambda entry, *_: entry.content)
+    monkeypatch.setattr(excerpt, "_shorten", lambda key, file, _: file.entry_bytes(key))
     assert run_trial(good, bound_bytes=1) == Trial("decoder", None)
 
 
@@ -293,13 +292,12 @@ def test_a_file_that_is_no_model_is_named_by_what_it_is(tmp_path: Path) -> None:
 
 
 def test_header_entries_joined_are_the_header(good: Path) -> None:
-    entries = read_entries(good)
+    file = GgufFile(good)
     content = good.read_bytes()
-    joined = b"".join(entry.content for entry in entries)
-    assert struct.unpack_from("<Q", content, 16) == (len(entries),)
+    joined = b"".join(file.entry_bytes(key) for key in file.entries)
+    assert struct.unpack_from("<Q", content, 16) == (len(file.entries),)
     assert content[24 : 24 + len(joined)] == joined
-    tokens = next(entry for entry in entries if entry.key == "tokenizer.ggml.tokens")
-    assert tokens.first_items(3) == GgufFile(good).array("tokenizer.ggml.tokens")[:3]
+    assert file.array("tokenizer.ggml.tokens", 3) == file.array("tokenizer.ggml.tokens")[:3]
 
 
 def log_softmax(rows: np.ndarray) -> np.ndarray:
@@ -373,7 +371,7 @@ def test_an_f16_file_is_as_close_to_transformers_as_its_limits_ask(good: Path, t
     reference = open_reference(resolve_source(str(tiny_llama)))
     windows = list(cut_windows(list(range(100, 260)), 100))
     with Session.open(good, context_tokens=100) as session:
-        measured = measure_divergence(windows, reference, session.log_probabilities)
+        measured = measure_divergence(windows, reference, session.context.log_probabilities)
     assert all(finding.kept for finding in default_thresholds(16.0).judge(measured))
     assert measured.kl_mean < 1e-5
 

@@ -9,9 +9,9 @@ from support.asked import KEY, VERDICT, items, judge_at, question, suite
 from support.stub_endpoint import StubEndpoint, StubReply, error_reply
 
 from edgetune.errors import EdgetuneError, RecipeError, UsageError
-from edgetune.judging.asking.address import completions_url, is_azure, key_headers, spell_url
 from edgetune.judging.asking.schedule import ask_all
 from edgetune.judging.subjects.endpoint import open_endpoint
+from edgetune.judging.suites.address import completions_url, is_azure, key_headers, spell_url
 from edgetune.judging.suites.judge_file import load_judge
 
 pytestmark = pytest.mark.usefixtures("quick_backoff")

@@ -12,8 +12,6 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ks_2samp, norm
 from scipy.stats import t as student
 
-from edgetune.judging.gate.comparison import Aggregate, Pairing, Unit
-from edgetune.judging.metrics.aggregates import f1_over_labels, ratio
 from edgetune.judging.statistics.bootstrap import (
     Bootstrap,
     bca_interval,
@@ -24,8 +22,11 @@ from edgetune.judging.statistics.bootstrap import (
 )
 from edgetune.judging.statistics.evidence import interval_of_aggregates
 from edgetune.judging.statistics.intervals import Interval
-from edgetune.judging.statistics.scores import largest_share, mean_metric
+from edgetune.judging.statistics.quantity import Pairing
+from edgetune.judging.statistics.scores import largest_share, mean_with_error
 from edgetune.judging.statistics.sums import resample_together
+from edgetune.metrics.aggregates import Aggregate, f1_over_labels, ratio
+from edgetune.metrics.units import Unit
 
 
 def mean_of(values: NDArray[np.float64]) -> Aggregate:
@@ -96,7 +97,7 @@ def test_the_bootstrap_of_a_mean_has_the_standard_error_of_theory_with_and_witho
     clusters = [str(place // 4) for place in range(200)]
     for names in (None, clusters):
         found = resample(mean_of(values), 200, names)
-        assert found.standard_error == pytest.approx(mean_metric(values, names).standard_error, rel=0.03)
+        assert found.standard_error == pytest.approx(mean_with_error(values, names).standard_error, rel=0.03)
         assert found.value == pytest.approx(values.mean(), abs=1e-12)
 
 

@@ -22,8 +22,8 @@ from support.stub_judges import (
 from edgetune.judging.asking.request import Reply
 from edgetune.judging.grading.checks import Validity, check_pairwise, check_pointwise, control_sample
 from edgetune.judging.grading.grades import Ask
-from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.grading.pointwise import grade_answers
+from edgetune.judging.grading.pairwise import ComparingTask
+from edgetune.judging.grading.pointwise import GradingTask
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.suite import Gate
@@ -53,18 +53,18 @@ def quality(text: str) -> float:
 
 def compared(judge: Ask, ours: list[Answer], theirs: list[Answer], control: Ask | None = None) -> Validity:
     items = questions(len(ours))
-    preferences = compare_answers(items, ours, theirs, ONE_CRITERION, "stub", 1, judge)
+    preferences = ComparingTask(items, ours, theirs, ONE_CRITERION).verdicts("stub", 1, judge)
     again = ()
     if control is not None:
         some, answers = control_sample(items, theirs, GATE.control)
-        again = compare_answers(some, answers, answers, ONE_CRITERION, "stub", 1, control, control="A/A")
+        again = ComparingTask(some, answers, answers, ONE_CRITERION, control="A/A").verdicts("stub", 1, control)
     return check_pairwise(ours, theirs, preferences, GATE, control=again)
 
 
 @pytest.mark.parametrize("count", SIZES)
 def test_an_always_first_judge_gives_only_ties_and_is_invalid(count: int) -> None:
     ours, theirs = of_lengths(count, 1)
-    preferences = compare_answers(questions(count), ours, theirs, ONE_CRITERION, "stub", 1, always_first())
+    preferences = ComparingTask(questions(count), ours, theirs, ONE_CRITERION).verdicts("stub", 1, always_first())
     assert set(mean_preferences(preferences).values()) == {0.0}
     found = compared(always_first(), ours, theirs, always_first())
     assert len(found.problems) == 2
@@ -85,7 +85,7 @@ def test_a_judge_that_grades_by_length_is_caught_too(count: int) -> None:
     ours, theirs = of_lengths(count, 3)
     judge = grading(lambda text: min(5, 1 + len(text) // 120))
     items = questions(count)
-    graded = [grade_answers(items, each, ONE_CRITERION, "stub", 1, judge) for each in (ours, theirs)]
+    graded = [GradingTask(items, each, ONE_CRITERION).verdicts("stub", 1, judge) for each in (ours, theirs)]
     found = check_pointwise(ours, graded[0], GATE, baseline=theirs, baseline_grades=graded[1])
     assert ["its verdicts follow length" in problem for problem in found.problems] == [True]
 
@@ -125,9 +125,11 @@ def test_a_judge_that_sees_no_differences_is_noted() -> None:
     found = compared(StubJudge(lambda judged: {"winner": "tie"}), ours, theirs)
     assert not found.problems
     assert "all 30 pairs of different answers are ties" in found.notes[0]
-    grades = grade_answers(questions(30), ours, ONE_CRITERION, "stub", 1, grading(lambda text: 4))
+    grades = GradingTask(questions(30), ours, ONE_CRITERION).verdicts("stub", 1, grading(lambda text: 4))
     assert "grades of 30 answers are nearly the same" in check_pointwise(ours, grades, GATE).notes[0]
-    varied = grade_answers(questions(30), ours, ONE_CRITERION, "stub", 1, grading(lambda text: 3 + len(text) % 2))
+    varied = GradingTask(questions(30), ours, ONE_CRITERION).verdicts(
+        "stub", 1, grading(lambda text: 3 + len(text) % 2)
+    )
     assert not check_pointwise(ours, varied, GATE).notes
 
 
@@ -156,7 +158,7 @@ def test_more_unscored_verdicts_than_the_gate_allows_are_a_problem_and_fewer_a_n
         judge = StubJudge(
             lambda judged, bad=bad: "Hm." if judged["number"] < bad else {"quality": 4 + judged["number"] % 2}
         )
-        grades = grade_answers(items, answers, ONE_CRITERION, "stub", 1, judge)
+        grades = GradingTask(items, answers, ONE_CRITERION).verdicts("stub", 1, judge)
         found = check_pointwise(answers, grades, GATE)
         assert (len(found.problems), len(found.notes)) == expected
         assert f"stub: {bad} of 40 verdicts are unscored" in (*found.problems, *found.notes)[0]
@@ -167,7 +169,7 @@ def test_degenerate_answers_do_not_hide_unscored_verdicts() -> None:
     items = questions(40)
     answers = answers_to(items, lambda n: ":" if n < 30 else f"It is {n}.")
     judge = StubJudge(lambda judged: "Hm." if judged["number"] == 0 else {"quality": 4})
-    found = check_pointwise(answers, grade_answers(items, answers, ONE_CRITERION, "stub", 1, judge), GATE)
+    found = check_pointwise(answers, GradingTask(items, answers, ONE_CRITERION).verdicts("stub", 1, judge), GATE)
     assert "1 of 10 verdicts are unscored (10.0%)" in found.problems[0]
     assert "30 answers of the candidate graded 1 without asking" in found.notes[0]
 
@@ -179,10 +181,10 @@ def graded_anew(seed: int, shift: float) -> Validity:
     def worth(text: str) -> float:
         return float(text[-2])
 
-    before = grade_answers(items, answers, ONE_CRITERION, "stub", 1, noisy_grading(seed, worth))
+    before = GradingTask(items, answers, ONE_CRITERION).verdicts("stub", 1, noisy_grading(seed, worth))
     some, theirs = control_sample(items, answers, GATE.control)
     today = noisy_grading(seed, lambda text: worth(text) + shift)
-    again = grade_answers(some, theirs, ONE_CRITERION, "stub", 1, today, control="A/A")
+    again = GradingTask(some, theirs, ONE_CRITERION, control="A/A").verdicts("stub", 1, today)
     return check_pointwise(answers, before, GATE, baseline=answers, baseline_grades=before, control=again)
 
 
@@ -200,15 +202,9 @@ def test_a_drift_below_the_margin_is_none() -> None:
     items = questions(40)
     answers = answers_to(items, lambda n: f"It is {n}.")
     shares = {"quality": {"4": 0.9, "5": 0.1}}
-    before = grade_answers(items, answers, ONE_CRITERION, "stub", 1, grading(lambda text: 4))
-    again = grade_answers(
-        items,
-        answers,
-        ONE_CRITERION,
-        "stub",
-        1,
-        lambda requests: [Reply('{"reason": "r", "quality": 4}', shares) for _ in requests],
-        control="A/A",
+    before = GradingTask(items, answers, ONE_CRITERION).verdicts("stub", 1, grading(lambda text: 4))
+    again = GradingTask(items, answers, ONE_CRITERION, control="A/A").verdicts(
+        "stub", 1, lambda requests: [Reply('{"reason": "r", "quality": 4}', shares) for _ in requests]
     )
     for margin, problems in ((None, 0), (0.2, 0), (0.05, 1)):
         found = check_pointwise(
@@ -225,7 +221,7 @@ def test_a_control_asks_equal_answers_in_both_orders_as_questions_of_their_own()
     assert control_sample(items, answers, 20) == (some, theirs)
     assert control_sample(items, answers, 99) == (items, answers)
     judge = at_random(0)
-    compare_answers(some, theirs, theirs, ONE_CRITERION, "stub", 1, judge, control="A/A")
+    ComparingTask(some, theirs, theirs, ONE_CRITERION, control="A/A").verdicts("stub", 1, judge)
     assert len({str(request.identity) for request in judge.asked}) == 40
 
 
@@ -235,7 +231,7 @@ def test_each_judge_of_a_panel_is_checked_by_itself() -> None:
     preferences = [
         preference
         for name, judge in (("good", by_quality(quality)), ("bad", always_first()), ("fine", by_quality(quality)))
-        for preference in compare_answers(items, ours, theirs, ONE_CRITERION, name, 1, judge)
+        for preference in ComparingTask(items, ours, theirs, ONE_CRITERION).verdicts(name, 1, judge)
     ]
     found = check_pairwise(ours, theirs, preferences, GATE)
     assert [problem.partition(":")[0] for problem in found.problems] == ["bad"]

@@ -612,8 +612,10 @@ def test_llama_cpps_own_server_answers_as_the_model_under_test_does_here(llama_s
     asked = [Item("a", "a", "a", question_here)]
     (answer,) = open_endpoint(f"{llama_server}#smollm2").answers(asked, suite(generation={"max_tokens": 8}))
     with Session.open(smollm2_gguf, threads=1) as session:
-        prompt = session.tokenize(session.template.render(question_here, add_generation_prompt=True))
-        session.feed(prompt, reproducible=True)
+        prompt = session.vocabulary.tokenize(
+            session.vocabulary.template.render(question_here, add_generation_prompt=True)
+        )
+        session.context.feed(prompt, reproducible=True)
         here = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=8))
     assert answer.text is not None
     assert answer.text.strip() == here.strip()

@@ -12,7 +12,7 @@ import pytest
 from edgetune.data.example import Message
 from edgetune.errors import DataError
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.subjects.outputs_file import open_outputs
+from edgetune.judging.subjects.outputs.outputs_file import open_outputs
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 

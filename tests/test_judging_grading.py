@@ -23,8 +23,8 @@ from support.stub_judges import (
 from edgetune.errors import RecipeError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.grading.pairwise import ORDERS, compare_answers, pairwise_requests
-from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
+from edgetune.judging.grading.pairwise import ORDERS, ComparingTask
+from edgetune.judging.grading.pointwise import GradingTask
 from edgetune.judging.grading.prompt import grade_form
 from edgetune.judging.grading.summaries import mean_preferences, mean_scores, order_consistency, unscored_share
 from edgetune.judging.subjects.answer import Answer
@@ -83,7 +83,7 @@ def test_a_rubric_without_anchors_is_refused(tmp_path) -> None:
 
 def test_every_answer_is_graded_on_every_criterion() -> None:
     judge = grading(lambda text: 5 if "long" in text else 2, tuple(RUBRIC.criteria))
-    grades = grade_answers(ITEMS, LONG, RUBRIC, "stub", 1, judge)
+    grades = GradingTask(ITEMS, LONG, RUBRIC).verdicts("stub", 1, judge)
     assert [grade.item for grade in grades] == [item.id for item in ITEMS]
     assert all(grade.scores == dict.fromkeys(RUBRIC.criteria, 5.0) for grade in grades)
     assert all(grade.reason == "by rule" and not grade.expected and grade.problem is None for grade in grades)
@@ -93,12 +93,14 @@ def test_every_answer_is_graded_on_every_criterion() -> None:
 def test_an_unreadable_or_failed_verdict_is_unscored_and_never_a_low_score() -> None:
     garbage, failed = Reply("I'd rather not."), Failed("HTTP 500, six times")
     good = Reply('{"reason": "r", "quality": 4}')
-    grades = grade_answers(ITEMS[:3], LONG[:3], ONE_CRITERION, "stub", 1, replying(garbage, good, failed))
+    grades = GradingTask(ITEMS[:3], LONG[:3], ONE_CRITERION).verdicts("stub", 1, replying(garbage, good, failed))
     assert [grade.scores for grade in grades] == [None, {"quality": 4.0}, None]
     assert grades[2].problem == "HTTP 500, six times"
     assert mean_scores(grades) == {"q1": {"quality": 4.0}}
     assert unscored_share(grades).share == pytest.approx(2 / 3)
-    preferences = compare_answers(ITEMS[:1], LONG[:1], SHORT[:1], ONE_CRITERION, "stub", 1, replying(garbage, failed))
+    preferences = ComparingTask(ITEMS[:1], LONG[:1], SHORT[:1], ONE_CRITERION).verdicts(
+        "stub", 1, replying(garbage, failed)
+    )
     assert [preference.winner for preference in preferences] == [None, None]
     assert mean_preferences(preferences) == {}
 
@@ -106,7 +108,7 @@ def test_an_unreadable_or_failed_verdict_is_unscored_and_never_a_low_score() -> 
 def test_token_probabilities_give_the_expected_grade() -> None:
     shares = {"quality": {"3": 0.25, "4": 0.5, "5": 0.25}}
     reply = Reply('{"reason": "r", "quality": 3}', probabilities=shares)
-    (grade,) = grade_answers(ITEMS[:1], LONG[:1], ONE_CRITERION, "stub", 1, replying(reply))
+    (grade,) = GradingTask(ITEMS[:1], LONG[:1], ONE_CRITERION).verdicts("stub", 1, replying(reply))
     assert grade.scores == {"quality": pytest.approx(0.25 * 3 + 0.5 * 4 + 0.25 * 5)}
     assert grade.expected
 
@@ -114,20 +116,20 @@ def test_token_probabilities_give_the_expected_grade() -> None:
 @pytest.mark.parametrize("shares", [{}, {"quality": {}}, {"quality": {"1": 1.0}}, {"other": {"4": 1.0}}])
 def test_probabilities_that_do_not_fit_the_verdict_are_not_used(shares: dict[str, dict[str, float]]) -> None:
     reply = Reply('{"reason": "r", "quality": 4}', probabilities=shares)
-    (grade,) = grade_answers(ITEMS[:1], LONG[:1], ONE_CRITERION, "stub", 1, replying(reply))
+    (grade,) = GradingTask(ITEMS[:1], LONG[:1], ONE_CRITERION).verdicts("stub", 1, replying(reply))
     assert grade.scores == {"quality": 4.0}
     assert not grade.expected
 
 
 def test_probabilities_do_not_make_an_unreadable_verdict_a_score() -> None:
     reply = Reply('{"reason": "r", "quality": ', probabilities={"quality": {"5": 1.0}})
-    (grade,) = grade_answers(ITEMS[:1], LONG[:1], ONE_CRITERION, "stub", 1, replying(reply))
+    (grade,) = GradingTask(ITEMS[:1], LONG[:1], ONE_CRITERION).verdicts("stub", 1, replying(reply))
     assert grade.scores is None
 
 
 def test_repeats_are_questions_of_their_own_and_their_mean_counts() -> None:
     judge = StubJudge(lambda judged: {"quality": 2 + judged["identity"]["repeat"]})
-    grades = grade_answers(ITEMS[:2], LONG[:2], ONE_CRITERION, "stub", 3, judge)
+    grades = GradingTask(ITEMS[:2], LONG[:2], ONE_CRITERION).verdicts("stub", 3, judge)
     assert [grade.repeat for grade in grades] == [0, 1, 2, 0, 1, 2]
     assert mean_scores(grades) == {"q0": {"quality": 3.0}, "q1": {"quality": 3.0}}
     identities = {json.dumps(request.identity, sort_keys=True) for request in judge.asked}
@@ -136,7 +138,7 @@ def test_repeats_are_questions_of_their_own_and_their_mean_counts() -> None:
 
 def test_an_identity_names_all_that_shapes_the_verdict_and_nothing_drawn_by_chance() -> None:
     def identity(items=ITEMS[:1], answers=LONG[:1], rubric=RUBRIC, control=None) -> str:
-        (request,) = pointwise_requests(items, answers, rubric, 1, control=control)
+        (request,) = GradingTask(items, answers, rubric, control=control).requests(1)
         assert request.messages() != request.messages(), "delimiters are drawn anew"
         return json.dumps(request.identity, sort_keys=True)
 
@@ -159,30 +161,30 @@ def test_an_identity_names_all_that_shapes_the_verdict_and_nothing_drawn_by_chan
 
 def test_requests_can_be_built_without_asking() -> None:
     judge = grading(lambda text: 3)
-    grade_answers(ITEMS, LONG, ONE_CRITERION, "stub", 2, judge)
-    built = pointwise_requests(ITEMS, LONG, ONE_CRITERION, 2)
+    GradingTask(ITEMS, LONG, ONE_CRITERION).verdicts("stub", 2, judge)
+    built = GradingTask(ITEMS, LONG, ONE_CRITERION).requests(2)
     assert [request.identity for request in built] == [request.identity for request in judge.asked]
     pairs = longest_wins()
-    compare_answers(ITEMS, LONG, SHORT, ONE_CRITERION, "stub", 2, pairs)
-    built = pairwise_requests(ITEMS, LONG, SHORT, ONE_CRITERION, 2)
+    ComparingTask(ITEMS, LONG, SHORT, ONE_CRITERION).verdicts("stub", 2, pairs)
+    built = ComparingTask(ITEMS, LONG, SHORT, ONE_CRITERION).requests(2)
     assert [request.identity for request in built] == [request.identity for request in pairs.asked]
     assert len(built) == 4 * 2 * 2
 
 
 def test_a_pair_is_asked_in_both_orders_and_the_winner_is_a_model_and_no_place() -> None:
     judge = longest_wins()
-    preferences = compare_answers(ITEMS, LONG, SHORT, ONE_CRITERION, "stub", 1, judge)
+    preferences = ComparingTask(ITEMS, LONG, SHORT, ONE_CRITERION).verdicts("stub", 1, judge)
     assert [preference.order for preference in preferences] == list(ORDERS) * 4
     assert {preference.winner for preference in preferences} == {"candidate"}
     assert mean_preferences(preferences) == dict.fromkeys(("q0", "q1", "q2", "q3"), 1.0)
-    swapped = compare_answers(ITEMS, SHORT, LONG, ONE_CRITERION, "stub", 1, longest_wins())
+    swapped = ComparingTask(ITEMS, SHORT, LONG, ONE_CRITERION).verdicts("stub", 1, longest_wins())
     assert set(mean_preferences(swapped).values()) == {-1.0}
     asked = [(request.identity["first"], request.identity["second"]) for request in judge.asked[:2]]
     assert asked == [(LONG[0].text, SHORT[0].text), (SHORT[0].text, LONG[0].text)]
 
 
 def test_disagreement_of_the_orders_is_a_tie() -> None:
-    preferences = compare_answers(ITEMS, LONG, SHORT, ONE_CRITERION, "stub", 1, always_first())
+    preferences = ComparingTask(ITEMS, LONG, SHORT, ONE_CRITERION).verdicts("stub", 1, always_first())
     assert [preference.winner for preference in preferences] == ["candidate", "baseline"] * 4
     assert set(mean_preferences(preferences).values()) == {0.0}
     consistency = order_consistency(preferences)
@@ -192,7 +194,7 @@ def test_disagreement_of_the_orders_is_a_tie() -> None:
 def test_probabilities_of_a_preference_are_by_model() -> None:
     text, shares = '{"reason": "r", "winner": "first"}', {"winner": {"first": 0.7, "second": 0.2, "tie": 0.1}}
     ask = replying(Reply(text, shares), Reply(text, shares))
-    ours, theirs = compare_answers(ITEMS[:1], LONG[:1], SHORT[:1], ONE_CRITERION, "stub", 1, ask)
+    ours, theirs = ComparingTask(ITEMS[:1], LONG[:1], SHORT[:1], ONE_CRITERION).verdicts("stub", 1, ask)
     assert ours.probabilities == {"candidate": 0.7, "baseline": 0.2, "tie": 0.1}
     assert theirs.probabilities == {"candidate": 0.2, "baseline": 0.7, "tie": 0.1}
     assert (ours.winner, theirs.winner) == ("candidate", "baseline")
@@ -209,26 +211,26 @@ def test_degenerate_and_equal_answers_are_decided_without_asking() -> None:
     ]
     theirs = answers_to(items, lambda n: ["It is 0.", "Solution", "...", "3 \n", "It is 4."][n])
     judge = by_quality(len)
-    preferences = compare_answers(items, ours, theirs, ONE_CRITERION, "stub", 1, judge)
+    preferences = ComparingTask(items, ours, theirs, ONE_CRITERION).verdicts("stub", 1, judge)
     assert not judge.asked
     assert mean_preferences(preferences) == {"q0": -1.0, "q1": 1.0, "q2": 0.0, "q3": 0.0, "q4": -1.0}
     assert all(preference.degenerate for preference in preferences)
     assert order_consistency(preferences).share is None
     assert unscored_share(preferences).share is None
-    grades = grade_answers(items[:1], ours[:1], ONE_CRITERION, "stub", 2, judge)
+    grades = GradingTask(items[:1], ours[:1], ONE_CRITERION).verdicts("stub", 2, judge)
     assert [grade.scores for grade in grades] == [{"quality": 1.0}] * 2
     assert grades[0].degenerate == "the answer has no letters or digits"
 
 
 def test_a_label_is_judged_where_there_is_no_text() -> None:
     judge = grading(lambda text: 5 if text == "positive" else 1)
-    (grade,) = grade_answers(ITEMS[:1], [Answer("q0", predicted="positive")], ONE_CRITERION, "stub", 1, judge)
+    (grade,) = GradingTask(ITEMS[:1], [Answer("q0", predicted="positive")], ONE_CRITERION).verdicts("stub", 1, judge)
     assert grade.scores == {"quality": 5.0}
 
 
 def test_answers_of_other_items_are_refused() -> None:
     with pytest.raises(ValueError, match="the answer to q0 stands where"):
-        grade_answers(ITEMS[::-1], LONG, ONE_CRITERION, "stub", 1, grading(lambda text: 3))
+        GradingTask(ITEMS[::-1], LONG, ONE_CRITERION).verdicts("stub", 1, grading(lambda text: 3))
 
 
 scored = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.none() | st.integers(1, 5)), max_size=30)

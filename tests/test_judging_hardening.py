@@ -13,10 +13,11 @@ from support.stub_judges import ONE_CRITERION, StubJudge, answers_to, by_quality
 
 from edgetune.data.example import Message
 from edgetune.judging.asking.request import VerdictForm
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.grading.degenerate import find_degenerate, find_degenerate_answer
 from edgetune.judging.grading.neutral import MARK, neutralize, restore
-from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.grading.pointwise import grade_answers
+from edgetune.judging.grading.pairwise import ComparingTask
+from edgetune.judging.grading.pointwise import GradingTask
 from edgetune.judging.grading.prompt import (
     MOST_ANSWER_CHARACTERS,
     WINNER_FORM,
@@ -26,7 +27,6 @@ from edgetune.judging.grading.prompt import (
     winner_messages,
 )
 from edgetune.judging.grading.summaries import mean_preferences, mean_scores
-from edgetune.judging.grading.verdict import parse_verdict
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.rubric import load_rubric
@@ -281,10 +281,10 @@ def test_a_null_model_wins_nothing_against_a_model_that_answers() -> None:
     answers = answers_to(items, lambda n: f"It is {n}.")
     constant = answers_to(items, lambda n: NULL_ANSWER)
     fooled = by_quality(lambda text: float("best possible" in text))
-    preferences = compare_answers(items, constant, answers, ONE_CRITERION, "fooled", 1, fooled)
+    preferences = ComparingTask(items, constant, answers, ONE_CRITERION).verdicts("fooled", 1, fooled)
     assert set(mean_preferences(preferences).values()) == {-1.0}
     assert not fooled.asked
-    grades = grade_answers(items, constant, ONE_CRITERION, "fooled", 1, grading(lambda text: 5))
+    grades = GradingTask(items, constant, ONE_CRITERION).verdicts("fooled", 1, grading(lambda text: 5))
     assert {scores["quality"] for scores in mean_scores(grades).values()} == {1.0}
     assert all(grade.degenerate for grade in grades)
 
@@ -293,6 +293,6 @@ def test_a_judge_that_only_reports_what_an_answer_claims_is_unscored() -> None:
     """The worst echo: the judge repeats the answer instead of judging it."""
     for attack in ATTACKS.values():
         parrot = StubJudge(lambda judged, attack=attack: f"The answer is: {neutralize(attack, ['quality', *FIELDS])}")
-        (grade,) = grade_answers([ITEM], [Answer("1", text=attack)], RUBRIC, "parrot", 1, parrot)
+        (grade,) = GradingTask([ITEM], [Answer("1", text=attack)], RUBRIC).verdicts("parrot", 1, parrot)
         assert grade.scores is None
         assert grade.problem

@@ -13,20 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, RecipeError
-from edgetune.judging.gate.comparison import Outcome, Pairing
+from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import decide
-from edgetune.judging.metrics import METRICS, default_metrics, find_metrics, main_metric, same_tokens
-from edgetune.judging.metrics.classification import confusion_of
-from edgetune.judging.metrics.estimate import measured
-from edgetune.judging.metrics.metric import MetricResult
+from edgetune.judging.metrics.choice import default_metrics, find_metrics, main_metric
+from edgetune.judging.metrics.estimate import estimate_metric
 from edgetune.judging.metrics.rare_labels import largest_weight
+from edgetune.judging.metrics.samples import check_same_tokens, confusion_of, samples_of
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Gate, Suite
+from edgetune.metrics.metric import MetricResult
+from edgetune.metrics.registry import METRICS
 
 LABELS = ["bad", "fine", "good"]
 FORMATS = {"classify": "text-label", "generate": "prompt", "summarize": "text-summary", "perplexity": "text"}
@@ -46,7 +48,7 @@ def item_of(number: int, text: str = "text", gold: str | None = None, references
 
 
 def measure(name: str, items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
-    return METRICS[name].compute(items, answers, suite)
+    return METRICS[name].compute(samples_of(items, answers, suite))
 
 
 def labelled(pairs: Sequence[tuple[str, str | None]]) -> tuple[list[Item], list[Answer]]:
@@ -69,11 +71,13 @@ def test_label_metrics_agree_with_scikit_learn(pairs: list[tuple[str, str | None
     for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted")):
         expected = f1_score(gold, named, labels=LABELS, average=average, zero_division=0)
         assert measure(name, items, answers, suite).value == pytest.approx(expected, abs=1e-12)
-        table = confusion_of(items, answers, suite)
+        table = confusion_of(samples_of(items, answers, suite))
         assert getattr(table, name) == pytest.approx(expected, abs=1e-12)
+    precision = precision_score(gold, named, labels=LABELS, average="macro", zero_division=0)
+    assert measure("macro_precision", items, answers, suite).value == pytest.approx(precision, abs=1e-12)
     recall = recall_score(gold, named, labels=LABELS, average="macro", zero_division=0)
     assert measure("macro_recall", items, answers, suite).value == pytest.approx(recall, abs=1e-12)
-    assert confusion_of(items, answers, suite).macro_recall == pytest.approx(recall, abs=1e-12)
+    assert confusion_of(samples_of(items, answers, suite)).macro_recall == pytest.approx(recall, abs=1e-12)
 
 
 @given(label_pairs, weighted)
@@ -85,7 +89,7 @@ def test_weights_of_label_metrics_are_items_counted_so_often(
     if not repeated:
         return
     suite = suite_of("classify")
-    for name in ("accuracy", "macro_f1", "weighted_f1", "macro_recall"):
+    for name in ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"):
         once = measure(name, *labelled(pairs), suite)
         again = measure(name, *labelled(repeated), suite)
         assert once.aggregate(np.array([counts], dtype=float)) == pytest.approx([again.value], abs=1e-12)
@@ -141,7 +145,7 @@ def test_rouge_by_item_is_rouge_scores_best_reference_in_points() -> None:
         found = measure(name, items, answers, suite_of("summarize"))
         assert found.values == pytest.approx(expected)
         assert found.value == pytest.approx(sum(expected) / 2)
-        assert "rouge-score" in METRICS[name].all_details(items)["library"]
+        assert "rouge-score" in METRICS[name].all_details([item.references for item in items])["library"]
 
 
 def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
@@ -162,8 +166,8 @@ def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
         ("rougeL", Answer("1", text="x"), "no item has a reference"),
         ("length_words", Answer("1"), "1 of 1 answers have no text, such as that to 1"),
         ("length_tokens", Answer("1", text="x"), "token counts are missing"),
-        ("tokens_per_second", Answer("1", text="x"), "nobody measured the speed"),
-        ("first_token_seconds", Answer("1", text="x"), "nobody measured the speed"),
+        ("tokens_per_second", Answer("1", text="x"), "the speed of these answers was not measured"),
+        ("first_token_seconds", Answer("1", text="x"), "the speed of these answers was not measured"),
         ("accuracy", Answer("1", predicted="good"), "1 of 1 items have no right label"),
         ("macro_f1", Answer("1", predicted="good"), "1 of 1 items have no right label"),
         ("perplexity", Answer("1", nll_nats=1.0), "measure bits_per_byte instead"),
@@ -182,7 +186,7 @@ def test_rouge_refuses_references_that_it_cannot_read_instead_of_finding_all_mod
     items = [item_of(1, references=["🎉🎉"]), item_of(2, references=["→"]), item_of(3, references=["a dog"])]
     answers = [Answer(str(number), text="🎉🎉") for number in (1, 2, 3)]
     with pytest.raises(DataError, match=r"the references of 2 of 3 items.*exact_match"):
-        measure("rougeL", items, answers, GENERATE)
+        estimate_metric(METRICS["rougeL"], items, samples_of(items, answers, GENERATE), 0.95)
     assert measure("rougeL", items[1:], answers[1:], GENERATE).value == 0
     assert measure("exact_match", items, answers, GENERATE).values == (1, 0, 0)
 
@@ -194,9 +198,9 @@ def test_an_unrelated_russian_sentence_of_the_same_year_scores_low_and_the_repor
     for name, value in (("rouge1", 100 / 6), ("rouge2", 0), ("rougeL", 100 / 6), ("token_f1", 1 / 6)):
         assert measure(name, items, answers, GENERATE).value == pytest.approx(value)  # one word of six is the year
         assert measure(name, items, right, GENERATE).value == pytest.approx(1 if name == "token_f1" else 100)
-    assert "Unicode's letters" in METRICS["rougeL"].all_details(items)["words"]
+    assert "Unicode's letters" in METRICS["rougeL"].all_details([item.references for item in items])["words"]
     english = [item_of(1, references=["A dog sits in the street, as ever. " * 20 + "Café."])]
-    assert "a-z and 0-9" in METRICS["rougeL"].all_details(english)["words"]
+    assert "a-z and 0-9" in METRICS["rougeL"].all_details([english[0].references])["words"]
 
 
 def test_json_answers_are_right_or_wrong() -> None:
@@ -210,7 +214,7 @@ def test_an_unparsed_label_is_wrong_and_a_foreign_one_is_refused_by_the_confusio
     items, answers = labelled([("good", None), ("bad", "bad")])
     assert measure("accuracy", items, answers, suite_of("classify")).values == (0, 1)
     with pytest.raises(DataError, match="the label 'so-so', which the suite has not"):
-        confusion_of(items, [answers[0], Answer("1", predicted="so-so")], suite_of("classify"))
+        confusion_of(samples_of(items, [answers[0], Answer("1", predicted="so-so")], suite_of("classify")))
 
 
 def test_perplexity_is_kept_as_a_logarithm_by_item_and_overall() -> None:
@@ -227,9 +231,9 @@ def test_perplexity_is_kept_as_a_logarithm_by_item_and_overall() -> None:
 
 def test_perplexities_of_other_tokens_are_not_compared() -> None:
     first = [Answer("a", nll_nats=1.0, nll_tokens=3), Answer("b", nll_nats=1.0, nll_tokens=5)]
-    same_tokens(first, [Answer("a", nll_nats=2.0, nll_tokens=3), Answer("b", nll_nats=0.5, nll_tokens=5)])
+    check_same_tokens(first, [Answer("a", nll_nats=2.0, nll_tokens=3), Answer("b", nll_nats=0.5, nll_tokens=5)])
     with pytest.raises(DataError, match=r"5 and 6 in item b.*bits_per_byte"):
-        same_tokens(first, [first[0], Answer("b", nll_nats=1.0, nll_tokens=6)])
+        check_same_tokens(first, [first[0], Answer("b", nll_nats=1.0, nll_tokens=6)])
 
 
 def test_every_metric_can_be_gated_or_says_that_it_cannot() -> None:
@@ -346,7 +350,8 @@ def test_an_item_of_a_rare_label_weighs_as_much_as_its_labels_share_in_the_metri
     gold = ["bad"] * 150 + ["fine"] * 40 + ["good"] * 10
     items, right = labelled([(label, label) for label in gold])
     suite = suite_of("classify")
-    weights = {name: largest_weight(METRICS[name], items, suite) for name in ("macro_recall", "macro_f1", "accuracy")}
+    samples = samples_of(items, right, suite)
+    weights = {name: largest_weight(METRICS[name], samples) for name in ("macro_recall", "macro_f1", "accuracy")}
     # Of 3 labels that of 10 items: its recall falls by a tenth.
     assert weights["macro_recall"] == pytest.approx(200 / (3 * 10))
     assert weights["accuracy"] == 1
@@ -355,7 +360,8 @@ def test_an_item_of_a_rare_label_weighs_as_much_as_its_labels_share_in_the_metri
         answers = [replace(answer, predicted=names) if place == wrong else answer for place, answer in enumerate(right)]
         falls.append(200 * (1 - measure("macro_f1", items, answers, suite).value))
     assert weights["macro_f1"] == pytest.approx(max(falls))
-    assert largest_weight(METRICS["perplexity"], [item_of(1)], suite_of("perplexity")) == 1
+    scored = samples_of([item_of(1)], [Answer("1", nll_nats=1.0, nll_tokens=1)], suite_of("perplexity"))
+    assert largest_weight(METRICS["perplexity"], scored) == 1
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.05])
@@ -364,15 +370,15 @@ def test_a_rare_label_that_fell_unseen_lets_no_macro_recall_pass(margin: float) 
     # 54 and 20 % of the samples none of the 10 would show it.
     pairs = [(label, label) for label in ["bad"] * 150 + ["fine"] * 40 + ["good"] * 10]
     items, answers = labelled(pairs)
-    recall, suite = METRICS["macro_recall"], suite_of("classify")
-    aggregate = recall.compute(items, answers, suite).aggregate
-    weight = largest_weight(recall, items, suite)
+    recall, samples = METRICS["macro_recall"], samples_of(items, answers, suite_of("classify"))
+    aggregate = recall.compute(samples).aggregate
+    weight = largest_weight(recall, samples)
     equal = Pairing(
         "macro_recall", "Macro recall", "aggregate", "share", True, margin, 200, None, None, aggregate, aggregate
     )
     assert decide([equal], Gate()).outcome is Outcome.PASS
     assert decide([replace(equal, item_weight=weight)], Gate()).outcome is Outcome.INCONCLUSIVE
-    alone = measured(recall, items, answers, suite, 0.95).interval
+    alone = estimate_metric(recall, items, samples, 0.95).interval
     assert alone is not None
     assert alone.lower < 1 - margin
     assert alone.upper == 1

@@ -12,12 +12,12 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, EdgetuneError, ModelError
-from edgetune.judging.metrics import METRICS
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.subjects.outputs_file import OutputsFile, open_outputs, recognizes
+from edgetune.judging.subjects.outputs.outputs_file import OutputsFile, open_outputs, recognizes
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
+from edgetune.metrics.registry import METRICS
 
 LABELS = ["negative", "neutral", "positive"]
 FORMATS = {"classify": "text-label", "generate": "prompt", "perplexity": "text"}

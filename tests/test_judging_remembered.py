@@ -16,7 +16,7 @@ from test_judging_endpoint import items, suite
 from edgetune.errors import EdgetuneError
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.gate.comparison import Outcome
-from edgetune.judging.results.evaluate import ask_subject, known_answers
+from edgetune.judging.results.evaluate import ask_subject, plan_answers
 from edgetune.judging.run import judge_model
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.endpoint import open_endpoint
@@ -86,9 +86,9 @@ def test_a_row_that_is_no_answer_is_asked_for_again(cache: AnswerCache, row: str
     with sqlite3.connect(tmp_path / "cache") as writer:
         writer.execute("UPDATE answers SET value = ?", (row,))
     writer.close()
-    assert known_answers(suite(), items(2), subject, cache) == {}
+    assert plan_answers(suite(), items(2), subject, cache).known == {}
     ask_subject(suite(), items(2), subject, cache)
-    assert len(known_answers(suite(), items(2), subject, cache)) == 2
+    assert len(plan_answers(suite(), items(2), subject, cache).known) == 2
 
 
 def answers_of(url: str, file: Path, number: int = 4) -> tuple[Answer, ...]:

@@ -32,8 +32,8 @@ from edgetune.errors import OutputError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.gate.comparison import Outcome
 from edgetune.judging.gate.gate import Verdict, explain
-from edgetune.judging.grading.pairwise import compare_answers
-from edgetune.judging.metrics import METRICS
+from edgetune.judging.grading.pairwise import ComparingTask
+from edgetune.judging.metrics.estimate import MetricValue
 from edgetune.judging.report import (
     github_annotations,
     report_document,
@@ -49,12 +49,15 @@ from edgetune.judging.report.interval_picture import draw_intervals
 from edgetune.judging.report.markdown import LARGEST_CHARACTERS
 from edgetune.judging.report.matrices import panels_of
 from edgetune.judging.report.matrix_picture import draw_matrices
-from edgetune.judging.report.metrics_table import label_rows, metric_facts, metrics_headings, metrics_rows
+from edgetune.judging.report.metrics_table import label_rows, metrics_headings, metrics_rows
 from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
 from edgetune.judging.results.baseline import REPORT_FORMAT
-from edgetune.judging.results.judgement import Evaluation, Judgement, MetricValue
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.prepared import compared_metric, criterion_metric
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.rubric import load_rubric
+from edgetune.judging.suites.suite import Gate
+from edgetune.metrics.registry import METRICS
 from edgetune.visible_text import visible
 
 SAMPLES = {
@@ -207,7 +210,7 @@ def test_equal_answers_are_not_called_degenerate_but_empty_ones_are() -> None:
     texts = ["the same answer", "", "a good answer of some words"]
     ours = [Answer(item.id, text=text) for item, text in zip(judgement.items, texts, strict=True)]
     theirs = [replace(answer, text=text) for answer, text in zip(ours, ["the same answer", "one", "two"], strict=True)]
-    found = compare_answers(judgement.items, ours, theirs, load_rubric("answer-quality"), "stub", 1, ask)
+    found = ComparingTask(judgement.items, ours, theirs, load_rubric("answer-quality")).verdicts("stub", 1, ask)
     compared = replace(judgement, preferences=found)
     assert [change.degenerate for change in find_changes(compared)] == [False, True, False]
 
@@ -329,10 +332,11 @@ def test_a_picture_of_matrices_stays_of_a_size_that_opens(tmp_path: Path, labels
 
 
 def test_metrics_are_called_as_the_registry_calls_them() -> None:
-    for name, measure in METRICS.items():
-        assert metric_facts(name).title == measure.title
-    assert metric_facts("faithfulness_to_source").title == "Faithfulness to source"
-    assert metric_facts("faithfulness_to_source").unit == "grade"
+    for metric in METRICS.values():
+        compared = compared_metric(metric, Gate())
+        assert (compared.title, compared.unit, compared.is_judged) == (metric.title, metric.unit, False)
+    criterion = criterion_metric("faithfulness_to_source", Gate())
+    assert (criterion.title, criterion.unit, criterion.is_judged) == ("Faithfulness to source", "grade", True)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PASS, Outcome.REGRESSION, Outcome.INCONCLUSIVE])
@@ -472,10 +476,10 @@ def test_markdown_fits_a_comment_on_github(name: str) -> None:
 
 
 def test_markdown_of_a_hundred_labels_is_cut_within_the_limit() -> None:
-    from edgetune.metrics.classification import measure_classification
+    from edgetune.metrics.classification import classification_metrics
 
     labels = [f"label-number-{number}" for number in range(150)]
-    metrics = measure_classification(labels, labels, labels)
+    metrics = classification_metrics(labels, labels, labels)
     judgement = classified(30)
     sides = [replace(side, classification=metrics) for side in (judgement.candidate, judgement.baseline)]  # type: ignore[type-var]
     markdown = report_markdown(replace(judgement, candidate=sides[0], baseline=sides[1]))

@@ -20,7 +20,7 @@ from edgetune.judging.gate.gate import Outcome
 from edgetune.judging.report.matrices import panels_of
 from edgetune.judging.report.metrics_table import metrics_rows
 from edgetune.judging.report.terminal_report import render_matrices, render_metrics, render_verdict
-from edgetune.judging.results.evaluate import known_answers
+from edgetune.judging.results.evaluate import plan_answers
 from edgetune.judging.run import judge_model
 from edgetune.judging.suites.items import read_items
 from edgetune.judging.suites.suite import Suite, load_suite
@@ -313,7 +313,8 @@ def test_a_remembered_answer_has_the_label_that_its_text_has_now(suite: Suite) -
     items = read_items(suite)
     remembered = {"id": "?", "text": "not negative", "predicted": "negative"}
     cache = SimpleNamespace(get=lambda key: remembered)
-    known = known_answers(suite, items, SimpleNamespace(kind="gguf", fingerprint="0", runtime={}), cache)  # type: ignore[arg-type]
+    subject = SimpleNamespace(kind="gguf", fingerprint="0", runtime={})
+    known = plan_answers(suite, items, subject, cache).known  # type: ignore[arg-type]
     assert {(answer.text, answer.predicted) for answer in known.values()} == {("not negative", None)}
 
 

@@ -23,12 +23,7 @@ from edgetune.judging.statistics.accuracy import (
     wilson_interval,
 )
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
-from edgetune.judging.statistics.scores import (
-    largest_share,
-    mean_metric,
-    t_interval,
-    too_few_differ,
-)
+from edgetune.judging.statistics.scores import largest_share, mean_with_error, t_interval, too_few_differ
 from edgetune.judging.statistics.several import adjust_holm
 from edgetune.judging.statistics.sign_flip import _drawn_p, sign_flip_p
 
@@ -107,7 +102,7 @@ def test_the_mid_p_value_of_sign_flips_of_single_items_is_mcnemars(counts: tuple
 def test_a_mean_difference_has_scipys_t_interval(seed: int) -> None:
     candidate, baseline = np.random.default_rng(seed).normal(size=(2, 30))
     expected = ttest_rel(candidate, baseline).confidence_interval(0.9)
-    interval = t_interval(mean_metric(candidate - baseline), 0.9)
+    interval = t_interval(mean_with_error(candidate - baseline), 0.9)
     assert (interval.lower, interval.upper) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
@@ -128,7 +123,7 @@ def test_clusters_give_the_bias_reduced_standard_error_and_degrees_of_the_whole_
         inside = numbers == number
         adjusted = np.linalg.inv(np.real(sqrtm(residuals[np.ix_(inside, inside)])))
         rows.append((adjusted @ residuals[inside]).sum(axis=0) / items)
-    found = mean_metric(values, [f"document {number}" for number in numbers])
+    found = mean_with_error(values, [f"document {number}" for number in numbers])
     assert found.standard_error == pytest.approx(sqrt(float(((np.array(rows) @ values) ** 2).sum())), abs=1e-9)
     covariances = np.array(rows) @ alike @ np.array(rows).T
     assert found.degrees == pytest.approx(np.trace(covariances) ** 2 / np.trace(covariances @ covariances), abs=1e-6)
@@ -138,7 +133,7 @@ def test_clusters_give_the_bias_reduced_standard_error_and_degrees_of_the_whole_
 @pytest.mark.parametrize("clusters", [10, 25])
 def test_ten_clusters_of_1_to_30_items_rule_out_what_is_true_no_more_often_than_they_say(clusters: int) -> None:
     runs = 1500
-    means = (mean_metric(*named(*unequal_clusters(clusters, seed))) for seed in range(runs))
+    means = (mean_with_error(*named(*unequal_clusters(clusters, seed))) for seed in range(runs))
     too_high = np.mean([t_interval(mean).lower > 0 for mean in means])
     assert too_high < 0.025 + 3 * sqrt(0.025 * 0.975 / runs)
 
@@ -148,7 +143,7 @@ def named(values: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, list[str
 
 
 def test_equal_differences_have_no_variance_not_even_by_rounding() -> None:
-    assert mean_metric(np.full(49, 0.1 + 0.2)).standard_error == 0
+    assert mean_with_error(np.full(49, 0.1 + 0.2)).standard_error == 0
 
 
 grades = st.lists(st.sampled_from([-2.0, -1.0, -0.5, 0.0, 0.0, 0.5, 1.0]), min_size=2, max_size=9)

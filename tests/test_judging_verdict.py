@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgetune.judging.asking.request import VerdictForm
-from edgetune.judging.grading.verdict import parse_verdict
+from edgetune.judging.asking.verdict import parse_verdict
 
 GRADES = VerdictForm({"correctness": (1, 2, 3, 4, 5), "style": (1, 2, 3, 4, 5)})
 GRADE = VerdictForm({"correctness": (1, 2, 3, 4, 5)})

@@ -6,7 +6,6 @@ import math
 
 import pytest
 
-from edgetune.judging.gate.comparison import Unit
 from edgetune.judging.gate.wording import (
     about,
     difference_text,
@@ -19,6 +18,7 @@ from edgetune.judging.gate.wording import (
     value_text,
 )
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.metrics.units import Unit
 
 
 @pytest.mark.parametrize(

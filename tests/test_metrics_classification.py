@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, classification_report
 
-from edgetune.metrics.classification import measure_classification
+from edgetune.metrics.classification import classification_metrics
 
 LABELS = ("negative", "neutral", "positive")
 predictions = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABELS, None])), min_size=1, max_size=60)
@@ -16,7 +16,7 @@ predictions = st.lists(st.tuples(st.sampled_from(LABELS), st.sampled_from([*LABE
 def test_a_small_example_is_what_one_counts_by_hand() -> None:
     gold = ["negative", "negative", "negative", "neutral", "neutral", "positive"]
     predicted = ["negative", "positive", None, "neutral", "neutral", "negative"]
-    metrics = measure_classification(gold, predicted, LABELS)
+    metrics = classification_metrics(gold, predicted, LABELS)
     assert (metrics.items, metrics.right, metrics.unparsed) == (6, 3, 1)
     assert metrics.accuracy == 0.5
     assert metrics.confusion == ((1, 0, 1, 1), (0, 2, 0, 0), (1, 0, 0, 0))
@@ -35,7 +35,7 @@ def test_metrics_agree_with_scikit_learns_report(pairs: list[tuple[str, str | No
     predicted = [guess for _, guess in pairs]
     named = ["(none)" if guess is None else guess for guess in predicted]
     report = classification_report(gold, named, labels=LABELS, zero_division=0, output_dict=True)
-    metrics = measure_classification(gold, predicted, LABELS)
+    metrics = classification_metrics(gold, predicted, LABELS)
     assert metrics.accuracy == pytest.approx(accuracy_score(gold, named), abs=1e-12)
     assert metrics.macro_f1 == pytest.approx(report["macro avg"]["f1-score"], abs=1e-12)
     assert metrics.weighted_f1 == pytest.approx(report["weighted avg"]["f1-score"], abs=1e-12)
@@ -49,7 +49,7 @@ def test_metrics_agree_with_scikit_learns_report(pairs: list[tuple[str, str | No
 
 @given(predictions)
 def test_the_confusion_matrix_holds_every_item_once(pairs: list[tuple[str, str | None]]) -> None:
-    metrics = measure_classification([true for true, _ in pairs], [guess for _, guess in pairs], LABELS)
+    metrics = classification_metrics([true for true, _ in pairs], [guess for _, guess in pairs], LABELS)
     assert sum(map(sum, metrics.confusion)) == len(pairs)
     assert sum(row[-1] for row in metrics.confusion) == metrics.unparsed
     assert sum(metrics.confusion[i][i] for i in range(len(LABELS))) == metrics.right
@@ -57,13 +57,13 @@ def test_the_confusion_matrix_holds_every_item_once(pairs: list[tuple[str, str |
 
 
 def test_a_label_may_be_called_unparsed() -> None:
-    metrics = measure_classification(["unparsed", "parsed"], ["unparsed", None], ["unparsed", "parsed"])
+    metrics = classification_metrics(["unparsed", "parsed"], ["unparsed", None], ["unparsed", "parsed"])
     assert metrics.confusion == ((1, 0, 0), (0, 0, 1))
     assert metrics.accuracy == 0.5
 
 
 def test_a_label_that_nobody_names_counts_as_zero_in_macro_f1() -> None:
-    assert measure_classification(["negative"], ["negative"], LABELS).macro_f1 == pytest.approx(1 / 3)
+    assert classification_metrics(["negative"], ["negative"], LABELS).macro_f1 == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -72,4 +72,4 @@ def test_a_label_that_nobody_names_counts_as_zero_in_macro_f1() -> None:
 )
 def test_what_cannot_be_measured_is_refused(gold: list[str], predicted: list[str | None], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        measure_classification(gold, predicted, LABELS)
+        classification_metrics(gold, predicted, LABELS)

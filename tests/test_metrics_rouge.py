@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from edgetune.metrics.rouge import has_rouge_words, measure_rouge, rouge_settings, score_rouge
+from edgetune.metrics.registry import METRICS
+from edgetune.metrics.rouge import has_rouge_words, rouge_settings, score_rouge
+from edgetune.metrics.samples import Sample, Samples
 
 SUMMARIES = ["The bill funds two schools.\nIt ends in 2027.", "Farmers were paid", ""]
 REFERENCES = [
@@ -24,37 +27,40 @@ NAMES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 ascii_texts = st.text(alphabet="ab sing ran_ning's.\n1-TheX", max_size=40)
 
 
+def means(summaries: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """ROUGE over all summaries by the registry, in the order of NAMES."""
+    pairs = zip(summaries, references, strict=True)
+    samples = Samples(tuple(Sample(text, text, references=tuple(best)) for text, best in pairs))
+    return [METRICS[name].compute(samples).value for name in NAMES]
+
+
 def test_scores_are_the_mean_f1_of_rouge_score_in_percent() -> None:
     first = [texts[0] for texts in REFERENCES]
     scorer = RougeScorer(NAMES, use_stemmer=True)
     scores = [scorer.score(reference, summary) for reference, summary in zip(first, SUMMARIES, strict=True)]
-    measured = measure_rouge(SUMMARIES, [[text] for text in first])
-    assert measured.items == 3
-    for name in NAMES:
-        expected = sum(score[name].fmeasure for score in scores) / 3 * 100
-        assert getattr(measured, name) == pytest.approx(expected)
-    assert measured.rouge1 > measured.rouge2 > 0
+    found = means(SUMMARIES, [[text] for text in first])
+    assert found == pytest.approx([100 * sum(score[name].fmeasure for score in scores) / 3 for name in NAMES])
+    assert found[0] > found[1] > 0
 
 
 def test_of_several_references_the_best_counts() -> None:
-    measured = measure_rouge(SUMMARIES, REFERENCES)
-    best = measure_rouge(SUMMARIES, [[REFERENCES[0][0]], [REFERENCES[1][1]], REFERENCES[2]])
-    assert measured == best
-    assert measured.rouge1 > measure_rouge(SUMMARIES, [texts[:1] for texts in REFERENCES]).rouge1
+    found = means(SUMMARIES, REFERENCES)
+    assert found == means(SUMMARIES, [[REFERENCES[0][0]], [REFERENCES[1][1]], REFERENCES[2]])
+    assert found[0] > means(SUMMARIES, [texts[:1] for texts in REFERENCES])[0]
 
 
 def test_a_perfect_summary_scores_100_and_an_empty_one_0() -> None:
-    assert measure_rouge(["a long enough text"], [["a long enough text"]]).rougeL == 100
-    assert measure_rouge([""], [["a long enough text"]]).rougeL == 0
+    assert means(["a long enough text"], [["a long enough text"]]) == [100] * 4
+    assert means([""], [["a long enough text"]]) == [0] * 4
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="0 predictions"):
-        measure_rouge([], [])
+        score_rouge([], [], NAMES)
     with pytest.raises(ValueError, match="2 references"):
-        measure_rouge(["a"], [["a"], ["b"]])
+        score_rouge(["a"], [["a"], ["b"]], NAMES)
     with pytest.raises(ValueError, match="no reference"):
-        measure_rouge(["a"], [[]])
+        score_rouge(["a"], [[]], NAMES)
 
 
 def test_the_example_of_rouge_scores_readme_has_the_figures_that_one_counts_by_hand() -> None:

@@ -100,9 +100,13 @@ def recipe(method: dict[str, Any], **base: Any) -> Recipe:
     [
         ({"type": "loha"}, "nf4", "method loha does not work on an nf4 base; set base.quantize to none"),
         ({"type": "hra"}, "int8", "method hra does not work on an int8 base"),
-        ({"type": "lora", "init": "pissa"}, "nf4", "init pissa takes the first update out of the base's weights"),
-        ({"type": "lora", "init": "olora"}, "int8", "init olora takes the first update out of the base's weights"),
-        ({"type": "lora", "init": "loftq"}, "none", "init loftq makes up for what NF4 loses; set base.quantize to nf4"),
+        ({"type": "lora", "init": "pissa"}, "nf4", "init pissa subtracts the first update from the base's weights"),
+        ({"type": "lora", "init": "olora"}, "int8", "init olora subtracts the first update from the base's weights"),
+        (
+            {("type"): "lora", "init": "loftq"},
+            "none",
+            "init loftq corrects the rounding of NF4; set base.quantize to nf4",
+        ),
     ],
 )
 def test_a_method_that_needs_whole_weights_is_refused_by_the_schema(

@@ -12,6 +12,7 @@ import yaml
 from matplotlib.image import imread
 from support.logged import make_recipe
 
+from edgetune.plots import can_draw
 from edgetune.recipe.load import dump_recipe
 from edgetune.training.card import model_card
 from edgetune.training.diagnosis import Diagnosis
@@ -112,6 +113,16 @@ def test_a_picture_replaces_the_one_before(tmp_path: Path):
     for losses in ([1.0, 2.0], [2.0, 1.0]):
         plot_training(rows_of(losses), target, title="a run")
     assert [*target.parent.iterdir()] == [target]
+
+
+def test_without_matplotlib_a_card_shows_no_plot_and_a_note_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr("edgetune.plots.find_spec", lambda name: None)
+    assert not can_draw("plots/loss.png")
+    assert 'plots/loss.png is left out, because it needs matplotlib; to get it, run: pip install "edgetune[plots]"' in (
+        capsys.readouterr().err
+    )
+    assert "plots/loss.png" in model_card(make_recipe(), SUMMARY)
+    assert "plots/loss.png" not in model_card(make_recipe(), SUMMARY, plotted=False)
 
 
 def read_card(card: str) -> tuple[dict[str, Any], str]:

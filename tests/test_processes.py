@@ -291,14 +291,14 @@ def test_a_training_uses_the_physical_cores_unless_told_otherwise(monkeypatch: p
 
 
 def test_only_the_first_process_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from edgetune import console
+    from edgetune import console, events
     from edgetune.errors import DataError
 
     monkeypatch.setenv("RANK", "1")
-    console.note("loading")
-    console.warn("slow")
+    events.note("loading")
+    events.warn("slow")
     console.result("done")
-    with console.progress("training", 3, "steps") as progress:
+    with events.progress("training", 3, "steps") as progress:
         progress.advance(3)
     assert capsys.readouterr() == ("", "")
     console.error(DataError("broken"))

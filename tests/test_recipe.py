@@ -89,10 +89,13 @@ def test_a_whole_method_can_be_swapped():
         ("data.train.7.format=messages", "there is no 7 to set here"),
         (
             "method={type: ia3, targets: [k_proj], feedforward: [up_proj]}",
-            "feedforward names up_proj, which targets does not",
+            "feedforward names up_proj, but targets does not",
         ),
         ("method={rank: 8}", "method.type is missing"),
-        ("train={optimizer: sgd, adapter_dtype: bfloat16}", "train.adapter_dtype bfloat16 needs an optimizer that"),
+        (
+            "train={optimizer: sgd, adapter_dtype: bfloat16}",
+            ("train.adapter_dtype bfloat16 needs an optimizer with 32-bit weights"),
+        ),
         ("train.epochs", "an override reads key=value"),
         ("train.epochs={", "not valid YAML"),
         ("train.learning_rate=.inf", "train.learning_rate is inf; input should be a finite number"),
@@ -110,8 +113,8 @@ def test_a_wrong_value_is_refused_by_name(override: str, expected: str):
     ("override", "expected"),
     [
         ("base.quantize=nf4", "method full cannot train the weights of an nf4 base"),
-        ("base.dtype=float16", "method full cannot train weights of float16"),
-        ("train.parallel=fsdp", "train.parallel fsdp spreads the frozen weights of the base, and method full has none"),
+        ("base.dtype=float16", "method full cannot train float16 weights"),
+        ("train.parallel=fsdp", "train.parallel fsdp spreads frozen weights, and method full has none"),
     ],
 )
 def test_what_full_training_cannot_do_is_refused_by_name(override: str, expected: str):

@@ -16,7 +16,7 @@ from rich.color import ColorSystem
 from rich.text import Text
 from support.parrot import write_parrot
 
-from edgetune import console
+from edgetune import display, events
 from edgetune.visible_text import visible, visible_json
 
 HOSTILE = "\x1b]0;pwned\x07\x1b[2J\x9b31m\x7f\x08\u202egnp.exe\u2066 [bold]b[/bold] :smile: \U0001f600"
@@ -152,21 +152,22 @@ def test_rows_labels_and_file_names_are_shown_and_not_obeyed(edgetune_command, t
     assert not STEERS.search(seen.stdout + seen.stderr)
 
 
-def test_a_progress_bar_shows_what_it_is_told_and_does_not_obey_it(monkeypatch, capsys) -> None:
+def test_a_progress_bar_shows_what_it_is_told_and_does_not_obey_it(monkeypatch, capfd) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # a bar is drawn, not lines
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(console, "_err", console._Console(stderr=True))
-    with console.progress("reading \x1b]0;pwned\x07\u202e[/x]", 2, "files") as bar:
+    display.show_progress(False)
+    bars = display._Display(display.SafeConsole(stderr=True))
+    with events.listen(bars), events.progress("reading \x1b]0;pwned\x07\u202e[/x]", 2, "files") as bar:
         bar.advance(1, "\x1b]0;pwned\x07 [/y]")
-    drawn = capsys.readouterr().err
-    assert "reading ␛]0;pwned⟨U+202E⟩[/x]" in drawn
-    assert "␛]0;pwned [/y]" in drawn
+    drawn = capfd.readouterr().err
+    assert "reading ␛]0;pwned␇⟨U+202E⟩[/x]" in drawn
+    assert "␛]0;pwned␇ [/y]" in drawn
     assert "\x1b]" not in drawn
 
 
 def test_styles_stay_where_they_were_when_characters_before_them_grow(capsys) -> None:
-    shown = console._Console()
+    shown = display.SafeConsole()
     shown._color_system = ColorSystem.STANDARD
     shown.print(Text.assemble("\u202e\x9b", ("red", "red"), "\x1b"))
     assert capsys.readouterr().out == "⟨U+202E⟩⟨U+009B⟩\x1b[31mred\x1b[0m␛\n"

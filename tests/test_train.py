@@ -16,10 +16,10 @@ from support.collate import collate
 
 from edgetune.data.tokenize import TokenizedExample
 from edgetune.errors import DataError, Interrupted, NumericalError, OutputError, RecipeError
+from edgetune.models.families import families_with
 from edgetune.recipe.load import load_recipe
 from edgetune.recipe.schema import Recipe
 from edgetune.training.objectives.packing import (
-    PACKABLE_FAMILIES,
     can_pack,
     pack_batch,
     pad_batch,
@@ -113,7 +113,7 @@ def make_examples(shared: int, completions: tuple[int, ...]) -> list[TokenizedEx
     return examples
 
 
-@pytest.mark.parametrize("family", sorted(PACKABLE_FAMILIES))
+@pytest.mark.parametrize("family", families_with("packs"))
 def test_packing_changes_no_loss_in_any_family_that_it_is_used_for(family: str):
     from transformers import AutoConfig, AutoModelForCausalLM
 

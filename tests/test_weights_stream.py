@@ -21,12 +21,15 @@ from transformers import (  # noqa: E402
     BertModel,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     T5Config,
     T5ForConditionalGeneration,
 )
 
 from edgetune.errors import AdapterError, ModelError, NumericalError  # noqa: E402
 from edgetune.models.safetensors_file import SafetensorsFile  # noqa: E402
+from edgetune.weights.merge import transformers_config  # noqa: E402
 from edgetune.weights.source import resolve_source  # noqa: E402
 from edgetune.weights.stream import open_folded  # noqa: E402
 
@@ -182,6 +185,17 @@ def test_encoders_and_encoder_decoders_are_read_as_they_are_stored(family: str, 
     assert all(torch.equal(folded_tensor(folded, name), tensor) for name, tensor in stored.items())
     assert folded.config.get("vocab_size") == 96
     assert folded.config.ties_embeddings
+
+
+def test_a_family_without_a_record_ties_its_embeddings_as_transformers_does(tmp_path: Path) -> None:
+    GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=32, n_layer=1, n_head=2, n_positions=32)).save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    settings = json.loads(config.read_text())
+    del settings["tie_word_embeddings"]  # as in openai-community/gpt2
+    config.write_text(json.dumps(settings))
+    folded = open_folded(resolve_source(str(tmp_path)))
+    assert folded.config.ties_embeddings
+    assert transformers_config(folded).tie_word_embeddings
 
 
 def test_an_encoder_decoder_with_an_output_layer_of_its_own_keeps_it(tmp_path: Path) -> None:

@@ -1,24 +1,25 @@
-"""The command line: every command is one thin file beside this one and one line here."""
+"""The command line. Each command is one thin file in this folder and one line here."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 
-from edgetune import __version__, console
+from edgetune import __version__, console, display, events
 from edgetune.cli import chat, data, demo, export, inspect, judge, merge, plan, recipes, train, verify
-from edgetune.errors import EdgetuneError, Interrupted, MissingComponent, OutputError
+from edgetune.errors import EdgetuneError, Interrupted, OutputError
 from edgetune.standard_streams import guarded_streams
 
 app = typer.Typer(
     name="edgetune",
-    help="Fine-tune a small language model by recipe, ship it as a quantized GGUF, and prove that nothing got worse.",
+    help="Fine-tune a small language model by recipe, ship it as a quantized GGUF, and check that nothing got worse.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -27,17 +28,12 @@ app = typer.Typer(
 
 OPENMP_SPINS = "1000"
 """How long GNU OpenMP's threads spin for the next piece of work before they sleep. By default they spin on, and another
-busy program on the same cores slows training down tenfold; with this limit it costs about half the speed, and alone
-there is no difference."""
-
-_EXTRAS = {
-    "train": ("accelerate", "bitsandbytes", "datasets", "peft", "pyarrow", "torch", "transformers", "trl"),
-}
-"""Extra -> the packages that a command may miss when it is not installed."""
+busy program on the same cores then slows training down tenfold. With this limit it costs about half the speed. Without
+another program the limit makes no difference."""
 
 
 def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -> None:
-    """Make a function a command that ends in one line when it is interrupted or misses a package."""
+    """Register a function as a command; Ctrl-C becomes an EdgetuneError."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
@@ -45,15 +41,6 @@ def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -
             command(*arguments, **options)
         except KeyboardInterrupt:
             raise Interrupted("interrupted; no unfinished output is left behind") from None
-        except ModuleNotFoundError as problem:
-            package = _missing_package(problem)
-            for extra, packages in _EXTRAS.items():
-                if package in packages:
-                    raise MissingComponent(
-                        f"this needs the Python package {package}, which is not installed",
-                        remedy=f'run: pip install "edgetune[{extra}]"',
-                    ) from problem
-            raise
 
     to.command(rich_help_panel=panel)(run)
 
@@ -75,15 +62,6 @@ _register(data.check, "Commands", data.app)
 _register(demo.demo, "Utilities")
 
 
-def _missing_package(problem: BaseException | None) -> str:
-    """The package that could not be imported, which Transformers names only in the error behind its own."""
-    while problem is not None:
-        if isinstance(problem, ModuleNotFoundError) and problem.name:
-            return problem.name.partition(".")[0]
-        problem = problem.__cause__ or problem.__context__
-    return ""
-
-
 def _show_version(wanted: bool) -> None:
     if wanted:
         console.verbatim(f"edgetune {__version__}")
@@ -100,18 +78,31 @@ def _options(
 def main() -> None:
     """Run a command; every EdgetuneError becomes one line on stderr and its own exit code."""
     os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
-    with guarded_streams():
+    with guarded_streams(), _events_shown():
         try:
             try:
                 app()
             finally:
-                sys.stdout.flush()  # a refusal is told here, and not by the interpreter when it has ended
+                sys.stdout.flush()  # a failed write is reported here, not by the interpreter at exit
         except EdgetuneError as problem:
             _fail(problem)
 
 
+@contextmanager
+def _events_shown() -> Iterator[None]:
+    """Show events on stderr, and only once: a library may have given logging's root a handler that prints them too."""
+    logger = logging.getLogger("edgetune")
+    propagated, logger.propagate = logger.propagate, False
+    try:
+        with events.listen(display.show):
+            yield
+    finally:
+        logger.propagate = propagated
+
+
 def _fail(problem: EdgetuneError) -> None:
+    problem.parameters = {}  # the user gave options
     console.error(problem)
-    with suppress(OutputError, SystemExit):  # stdout may be refused too, and its reader may have left
+    with suppress(OutputError, SystemExit):  # stdout may be closed or full, too
         console.document({"error": str(problem), "exit_code": problem.exit_code})
     sys.exit(problem.exit_code)

@@ -2,124 +2,109 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgetune import console
 from edgetune.cli.options import JsonOption
-from edgetune.errors import Interrupted, UsageError
+from edgetune.data.text_file import read_text
+from edgetune.errors import DataError, Interrupted, UsageError
 from edgetune.runtime.sampling import Sampling
 
 if TYPE_CHECKING:
-    from edgetune.runtime.chat import Conversation
+    from edgetune.runtime.generation import Generation
+    from edgetune.runtime.model import ChatAnswer, GenerationOptions
 
 _DEFAULT = Sampling()
 
 
 def chat(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file, such as `edgetune export` writes.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file, for instance from `edgetune export`.")],
     *,
     prompt: Annotated[
         str | None,
-        typer.Option("--prompt", "-p", metavar="TEXT", help="Answer this once on stdout; so does piped input."),
-    ] = None,
-    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="A system message.")] = None,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest token; more is more varied.")
-    ] = _DEFAULT.temperature,
-    top_p: Annotated[
-        float, typer.Option(help="Choose among the likeliest tokens that make up this probability.")
-    ] = _DEFAULT.top_p,
-    top_k: Annotated[
-        int, typer.Option(help="Choose among this many of the likeliest tokens; 0 for all.")
-    ] = _DEFAULT.top_k,
-    max_tokens: Annotated[int, typer.Option(help="Stop an answer after this many tokens.")] = 1024,
-    context: Annotated[
-        int | None,
         typer.Option(
-            metavar="TOKENS", help="Tokens that the model remembers; default: what it was trained on, at most 4096."
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            help="Answer this message on stdout, then exit. Piped input does the same.",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads; default: the physical cores.")] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same answer each time.")] = None,
-    json: JsonOption = False,
+    system: Annotated[str | None, typer.Option("--system", metavar="TEXT", help="The system message.")] = None,
+    temperature: Annotated[
+        float, typer.Option(help="Sampling temperature; 0 always takes the most likely token.")
+    ] = _DEFAULT.temperature,
+    top_p: Annotated[
+        float, typer.Option(help="Sample from the most likely tokens whose probabilities add up to this.")
+    ] = _DEFAULT.top_p,
+    top_k: Annotated[
+        int, typer.Option(help="Sample from this many of the most likely tokens; 0 means all.")
+    ] = _DEFAULT.top_k,
+    max_tokens: Annotated[int, typer.Option(help="Maximum tokens per answer.")] = 1024,
+    context: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="Context size in tokens. (default: the model's own, at most 4096)"),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. (default: the physical cores)")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed; the same seed gives the same answer.")] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option("--schema", metavar="FILE", help="Answer in JSON that fits the JSON schema in this file."),
+    ] = None,
+    json_mode: JsonOption = False,
 ) -> None:
-    """Talk to a model on the CPU, with llama.cpp.
+    """Chat with a model on the CPU, through llama.cpp.
 
-    In the terminal: /help lists the commands. With --prompt or piped input: one answer on stdout.
+    In a terminal, /help lists the chat's commands. With --prompt or piped input, one answer goes to stdout.
     """
-    console.configure(json_mode=json)
+    console.configure(json_mode=json_mode)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    form = None if schema is None else _read_schema(schema)
     try:
         question = _read_question(prompt)
-        if question is None and json:
-            raise UsageError("--json answers one question", remedy="give it with --prompt or pipe it in")
+        if question is None and (json_mode or form is not None):
+            option = "--json" if json_mode else "--schema"
+            raise UsageError(f"{option} needs a single message", remedy="give it with --prompt or pipe it in")
 
-        from edgetune.cli.terminal_chat import prompt_line, run_terminal
-        from edgetune.runtime.chat import Conversation
-        from edgetune.runtime.session import Session
+        from edgetune.runtime.model import load
 
-        with Session.open(file, context_tokens=context, threads=threads) as session:
-            conversation = Conversation(session, system=system, sampling=sampling, max_tokens=max_tokens)
-            if question is not None:
-                _answer_once(conversation, question, file)
-            else:
-                console.note(f"{file.name}, {session.context_tokens} tokens of context; /help lists the commands")
+        with load(file, context_tokens=context, threads=threads) as model:
+            if question is None:
+                from edgetune.cli.terminal_chat import prompt_line, run_terminal
+                from edgetune.runtime.chat import Conversation
+
+                console.note(
+                    f"{file.name}, {model.session.context.capacity} tokens of context; /help lists the commands"
+                )
+                conversation = Conversation(model.session, system=system, sampling=sampling, max_tokens=max_tokens)
                 run_terminal(conversation, prompt_line())
+                return
+            messages = [{"role": "system", "content": system}] if system else []
+            messages.append({"role": "user", "content": question})
+            options: GenerationOptions = {
+                "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed, "max_tokens": max_tokens,
+            }  # fmt: skip
+            parsed = {}
+            if form is None:
+                answer: Generation | ChatAnswer[Any] = _stream(model.chat(messages, stream=True, **options))
+            else:
+                answer = filled = model.chat(messages, schema=form, **options)
+                parsed = {"parsed": filled.parsed}
+                console.verbatim(answer.text)
     except KeyboardInterrupt:
         raise Interrupted("stopped") from None
-
-
-def _read_question(prompt: str | None) -> str | None:
-    """The one question to answer, or None for a conversation in the terminal. Raises UsageError for an empty one."""
-    if prompt is None and sys.stdin.isatty():
-        return None
-    try:
-        text = _read_piped() if prompt is None else _decode_again(prompt)
-    except UnicodeError:
-        raise UsageError("the prompt is not UTF-8 text") from None
-    if not text.strip():
-        given = "--prompt is empty" if prompt is not None else "standard input is empty"
-        raise UsageError(given, remedy='ask something: --prompt "..."')
-    return text if prompt is not None else text.rstrip("\r\n")
-
-
-def _read_piped() -> str:
-    """All of standard input. It is UTF-8 whatever the locale says: an ASCII locale says nothing about a file."""
-    text = sys.stdin.buffer.read().decode("utf-8")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _decode_again(argument: str) -> str:
-    """An argument whose bytes the locale's encoding could not read, read as UTF-8. Raises UnicodeError."""
-    try:
-        argument.encode("utf-8")
-    except UnicodeEncodeError:
-        return os.fsencode(argument).decode("utf-8")
-    return argument
-
-
-def _answer_once(conversation: Conversation, question: str, file: Path) -> None:
-    pieces = []
-    try:
-        for piece in conversation.ask(question):
-            pieces.append(piece)
-            console.verbatim(piece, end="")
-    finally:
-        if pieces:
-            console.verbatim("")
-    stats = conversation.last_stats
-    if stats is None:
-        return
+    stats = answer.stats
     console.document(
         {
             "model": str(file),
             "prompt": question,
-            "answer": "".join(pieces),
+            "answer": answer.text,
+            **parsed,
             "finish_reason": stats.finish_reason,
             "prompt_tokens": stats.prompt_tokens,
             "tokens": stats.generated_tokens,
@@ -128,3 +113,54 @@ def _answer_once(conversation: Conversation, question: str, file: Path) -> None:
             "tokens_per_second": stats.tokens_per_second,
         }
     )
+
+
+def _read_question(prompt: str | None) -> str | None:
+    """The one message to answer, or None for a conversation in the terminal. Raises UsageError if it is empty."""
+    if prompt is None and sys.stdin.isatty():
+        return None
+    try:
+        text = _read_piped() if prompt is None else _decode_again(prompt)
+    except UnicodeError:
+        raise UsageError("the prompt is not UTF-8 text") from None
+    if not text.strip():
+        given = "--prompt is empty" if prompt is not None else "standard input is empty"
+        raise UsageError(given, remedy='give a message: --prompt "..."')
+    return text if prompt is not None else text.rstrip("\r\n")
+
+
+def _read_piped() -> str:
+    """All of standard input, read as UTF-8 whatever the locale is."""
+    text = sys.stdin.buffer.read().decode("utf-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decode_again(argument: str) -> str:
+    """An argument decoded as UTF-8 where the locale's encoding could not decode it. Raises UnicodeError."""
+    try:
+        argument.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8")
+    return argument
+
+
+def _stream(answer: Generation) -> Generation:
+    """Print the pieces as they come."""
+    try:
+        for piece in answer:
+            console.verbatim(piece, end="")
+    finally:
+        if answer.text:
+            console.verbatim("")
+    return answer
+
+
+def _read_schema(file: Path) -> dict[str, Any]:
+    """Raises DataError for a file that cannot be read or holds no JSON object."""
+    try:
+        schema = json.loads(read_text(file))
+    except ValueError as problem:
+        raise DataError(f"is not valid JSON ({problem})", where=file) from None
+    if not isinstance(schema, dict):
+        raise DataError("holds no JSON schema, which is an object", where=file)
+    return schema

@@ -1,23 +1,16 @@
-"""`edgetune data check`: what a recipe's data are like, before anything is trained on them."""
+"""`edgetune data check`: a report on a recipe's data."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
-from typing import TYPE_CHECKING
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption, OverrideOption, RecipeArgument
 
-if TYPE_CHECKING:
-    from edgetune.data.meter import Meter
-    from edgetune.models.locate import ModelFiles
-    from edgetune.models.tokenizer import ModelTokenizer
-    from edgetune.recipe.schema import Recipe
-
-app = typer.Typer(help="Look at a recipe's data.", no_args_is_help=True)
+app = typer.Typer(help="Check a recipe's data.", no_args_is_help=True)
 
 
 def check(
@@ -25,67 +18,15 @@ def check(
     overrides: OverrideOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Counts, label balance, lengths, cuts, duplicates, and leakage from training into evaluation.
+    """Report counts, label balance, lengths, truncation, duplicates, and evaluation rows that leak into training.
 
     Exit code 1 when an evaluation row is in the training data, exactly or nearly.
     """
     console.configure(json_mode=json)
-    from edgetune.data.check import check_data
+    loaded = edgetune.load_recipe(recipe, overrides or ())
+    report = edgetune.check_data(loaded)
     from edgetune.data.check_table import render_report
-    from edgetune.data.load import load_data
-    from edgetune.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    examples = load_data(loaded.data, loaded.task)
-    report = check_data(examples, loaded.data, _meter(loaded))
     console.result(render_report(report))
     console.document({"recipe": loaded.name, "leaks": report.leaks, **asdict(report)})
     raise typer.Exit(1 if report.leaks else 0)
-
-
-def _meter(recipe: Recipe) -> Meter:
-    """The base's tokenizer, or words where it is not at hand."""
-    from edgetune.data.meter import WORDS
-    from edgetune.errors import MissingComponent, ModelError
-    from edgetune.models.load import open_tokenizer
-    from edgetune.models.locate import TOKENIZER_PATTERNS, locate_model
-
-    try:
-        files = locate_model(recipe.base.model, revision=recipe.base.revision, patterns=TOKENIZER_PATTERNS)
-        tokenizer = open_tokenizer(files)
-    except (ModelError, MissingComponent, ModuleNotFoundError) as problem:
-        console.note(f"lengths are counted in words, because the base's tokenizer is not at hand: {problem}")
-        return WORDS
-    return _token_meter(recipe, files, tokenizer)
-
-
-def _token_meter(recipe: Recipe, files: ModelFiles, tokenizer: ModelTokenizer) -> Meter:
-    """Tokens, counted as training on this kind of model counts them."""
-    from edgetune.data.answer_end import marks_in
-    from edgetune.data.meter import Meter
-    from edgetune.data.template import load_template
-    from edgetune.data.tokenize import tokenize_examples
-    from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
-    from edgetune.models.config import read_config
-    from edgetune.models.families import kind_of
-
-    labels = recipe.data.labels
-    encode, encode_whole = tokenizer.encode, partial(tokenizer.encode, add_special=True)
-    kind = kind_of(read_config(files).model_type)
-
-    def offsets(text: str) -> list[tuple[int, int]]:
-        places: list[tuple[int, int]] = tokenizer.backend.encode(text, add_special_tokens=False).offsets
-        return places
-
-    if recipe.base.head == "classification" or kind == "encoder":
-        return Meter("tokens", offsets, lambda rows, limit: tokenize_texts(rows, labels, encode_whole, limit))
-    if kind == "encoder-decoder":
-        return Meter("tokens", offsets, lambda rows, limit: tokenize_pairs(rows, encode_whole, limit))
-    template = load_template(
-        recipe.data.template,
-        tokenizer_template=tokenizer.default_template,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
-    )
-    ends = marks_in(tokenizer.added)
-    return Meter("tokens", offsets, lambda rows, limit: tokenize_examples(rows, template, encode, limit, ends))

@@ -1,34 +1,30 @@
-"""`edgetune demo`: the main job from end to end on the embedded model."""
+"""`edgetune demo`: the whole workflow on the embedded model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import ForceOption, JsonOption
 
-if TYPE_CHECKING:
-    from edgetune.demo import DemoReport
-
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The output folder.")] = Path("demo"),
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune, merge, export, judge and chat on the embedded model, in minutes, on a CPU."""
+    """Fine-tune, merge, export, judge and chat on the embedded model, in a few minutes on a CPU."""
     console.configure(json_mode=json)
-    from edgetune.demo import run_demo
-
-    report = run_demo(out, force=force)
+    report = edgetune.demo(out, force=force)
     _show(report)
     console.document(_describe(report))
 
 
-def _show(report: DemoReport) -> None:
+def _show(report: edgetune.DemoReport) -> None:
     from rich.text import Text
 
     from edgetune.judging.report.matrices import panels_of
@@ -43,17 +39,17 @@ def _show(report: DemoReport) -> None:
     console.result(Text(f"› {report.question}\n{report.answer}\n"))
     console.result("size   " + ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in report.files.items()))
     steps = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report.seconds.items())
-    console.result(f"time   {steps}; {sum(report.seconds.values()):.0f} s in all")
+    console.result(f"time   {steps}; total {sum(report.seconds.values()):.0f} s")
     console.result(f"report {report.folder / 'report' / 'report.html'}\n")
     console.result(f"next:  edgetune chat {report.model}")
 
 
-def _describe(report: DemoReport) -> dict[str, object]:
+def _describe(report: edgetune.DemoReport) -> dict[str, object]:
     from edgetune.judging.report import report_document
 
     return {
         "folder": str(report.folder),
-        "training": report.summary.model_dump(),
+        "training": report.run.summary.model_dump(),
         "judgement": report_document(report.judgement),
         "question": report.question,
         "answer": report.answer,

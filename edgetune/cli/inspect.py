@@ -1,18 +1,16 @@
-"""`edgetune inspect`: what a GGUF file holds."""
+"""`edgetune inspect`: show the contents of a GGUF file."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption
-
-if TYPE_CHECKING:
-    from edgetune.gguf.checksums import ChecksumReport
 
 
 def inspect(
@@ -20,38 +18,22 @@ def inspect(
         Path, typer.Argument(metavar="FILE", help="A GGUF file: a model, a LoRA adapter or an importance matrix.")
     ],
     check: Annotated[
-        bool, typer.Option("--check", help="Read every tensor and compare it with the checksum that export wrote.")
+        bool, typer.Option("--check", help="Compare every tensor with the checksum that export wrote.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show a GGUF file's tensor types, sizes, vocabulary, chat template, metadata and where it comes from.
+    """Show a GGUF file's tensor types, sizes, vocabulary, chat template, metadata and origin.
 
-    Exit code 1 when --check finds a tensor whose bytes are not those that were written.
+    Exit code 1 when --check finds a tensor whose bytes have changed since export.
     """
     console.configure(json_mode=json)
-    from edgetune.gguf.verification.inspection import inspect_file
+    found = edgetune.inspect(file, check=check)
     from edgetune.gguf.verification.proof_table import checksum_line, render_inspection
 
-    found = inspect_file(file)
+    values = asdict(found)
     if not check:
-        console.document(asdict(found))
-        console.result(render_inspection(found))
-        return
-    report = _compare(file)
-    console.document({**asdict(found), "checksums": None if report is None else asdict(report)})
+        del values["checksums"]
+    console.document(values)
     console.result(render_inspection(found))
-    if report is not None and not report.rewritten:
-        console.result(f"checksums: {checksum_line(report.same)}")
-
-
-def _compare(file: Path) -> ChecksumReport | None:
-    """Raises VerificationFailed for a damaged file; says why where there is nothing to compare."""
-    from edgetune.gguf.checksums import require_checksums
-    from edgetune.models.gguf_file import GgufFile
-
-    report = require_checksums(GgufFile(file))
-    if report is None:
-        console.warn(f"{file} holds no checksums, so there is nothing to compare; edgetune export writes them")
-    elif report.rewritten:
-        console.warn(f"another program has written tensors of {file} since its export: its checksums say nothing")
-    return report
+    if found.checksums is not None and not found.checksums.rewritten:
+        console.result(f"checksums: {checksum_line(found.checksums.same)}")

@@ -1,20 +1,19 @@
-"""`edgetune judge`: may a model replace its baseline? And: may a judge judge? What do two models say?"""
+"""`edgetune judge`: compare a model with its baseline, calibrate a judge, and show two models' answers."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.default_command import DefaultCommandGroup
 from edgetune.cli.options import ForceOption, JsonOption
-
-if TYPE_CHECKING:
-    from edgetune.judging.results.judgement import Judgement
 
 app = typer.Typer(cls=DefaultCommandGroup, help="Judge a model against a baseline: metrics, judges, and a verdict.")
 
@@ -27,7 +26,7 @@ class Grading(StrEnum):
 
 
 class Inconclusive(StrEnum):
-    """What INCONCLUSIVE does to the exit code."""
+    """How INCONCLUSIVE sets the exit code."""
 
     FAIL = "fail"
     WARN = "warn"
@@ -35,44 +34,46 @@ class Inconclusive(StrEnum):
 
 
 MODEL_HELP = (
-    "A GGUF, a run or model folder, a hub id, URL#MODEL of an OpenAI-compatible endpoint, or a file of outputs."
+    "A GGUF file, a run or model folder, a hub id, URL#MODEL of an OpenAI-compatible endpoint, or a file of outputs."
 )
 JudgesOption = Annotated[
     list[str] | None,
     typer.Option(
         "--judge",
         metavar="JUDGE",
-        help="Instead of the suite's judges: one that ships, a YAML file, a .gguf or URL#MODEL. Repeat for a panel.",
+        help="Replace the suite's judges: a shipped judge, a YAML file, a .gguf file or URL#MODEL. Repeatable.",
     ),
 ]
 MaxCostOption = Annotated[
-    float | None, typer.Option("--max-cost", metavar="USD", min=0, help="Stop before the judges cost more than this.")
+    float | None, typer.Option("--max-cost", metavar="USD", min=0, help="Stop before the judges' costs exceed this.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; the physical cores by default.")
+    int | None, typer.Option("--threads", min=1, help="CPU threads. (default: the physical cores)")
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what judging would cost, and ask nobody.")]
-CacheOption = Annotated[bool, typer.Option("--no-cache", help="Ask everything anew, and remember nothing of it.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the estimated cost; send no requests to judges.")]
+CacheOption = Annotated[bool, typer.Option("--no-cache", help="Do not read or write cached answers.")]
 
 
 def run(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A suite file, or the name of a suite that ships.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="A shipped suite's name or a suite file.")],
     *,
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help=f"The candidate. {MODEL_HELP}")],
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help=f"Candidate: {MODEL_HELP}")],
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="MODEL", help="A model like --model, or report.json of an earlier run."),
+        typer.Option(
+            "--baseline", metavar="MODEL", help="Baseline: a model like --model, or report.json of an earlier run."
+        ),
     ] = None,
     judges: JudgesOption = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write report.html, report.md, report.json and junit.xml there."),
+        typer.Option(
+            "--out", metavar="DIR", help="Write report.html, report.md, report.json and junit.xml to this folder."
+        ),
     ] = None,
     inconclusive: Annotated[
         Inconclusive,
-        typer.Option(
-            "--inconclusive", help="Exit code of INCONCLUSIVE: fail is 3, warn is 0 with a warning, pass is 0."
-        ),
+        typer.Option("--inconclusive", help="Exit code for INCONCLUSIVE: fail 3, warn 0 with a warning, pass 0."),
     ] = Inconclusive.FAIL,
     dry_run: DryRunOption = False,
     max_cost: MaxCostOption = None,
@@ -81,49 +82,39 @@ def run(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Judge a model on a suite, and decide whether it may replace its baseline.
+    """Judge a model on a suite, and decide whether it can replace its baseline.
 
-    Exit code 0 passed, 1 a regression, 3 too few items to tell (see --inconclusive), 4 the judge cannot be trusted.
+    Exit codes: 0 passed; 1 regression; 3 inconclusive, too few items (see --inconclusive); 4 the judge is invalid.
 
-    `edgetune judge calibrate --help`: measure a judge against people. `edgetune judge show --help`: look at answers.
+    Subcommands: `edgetune judge calibrate --help` compares a judge with human votes, `edgetune judge show --help`
+    prints the answers of two models.
     """
     console.configure(json_mode=json)
-    from dataclasses import asdict
-
-    from edgetune.judging.costs_ahead import estimate_costs
-    from edgetune.judging.report import report_document
-    from edgetune.judging.run import judge_model
-    from edgetune.judging.settings import Settings
-    from edgetune.judging.suites.suite import load_suite
-
-    settings = Settings(
-        tuple(judges or ()),
-        max_cost_usd=max_cost,
-        use_cache=not no_cache,
-        threads=threads,
-        inconclusive=inconclusive.value,
-    )
+    asked: dict[str, Any] = {"model": model, "baseline": baseline, "judge": judges or (), "max_cost": max_cost}
+    asked |= {"cache": not no_cache, "threads": threads}
     if dry_run:
-        ahead = estimate_costs(load_suite(suite), model, baseline, settings)
+        ahead = edgetune.estimate_judging(suite, **asked)
         for estimate in ahead.judges:
             console.result(str(estimate))
         if not ahead.judges:
-            console.result("no judge is asked: the suite has no rubric")
+            console.result("no judge is needed: the suite has no rubric")
         if ahead.assumed:
             console.note(f"{ahead.assumed} answers are not generated yet; their maximum length is assumed")
         console.document(asdict(ahead))
         return
-    judgement = judge_model(load_suite(suite), model, baseline, out, settings=settings, force=force)
+    judgement = edgetune.judge(suite, out=out, inconclusive=inconclusive.value, force=force, **asked)
     _show(judgement)
     if json:
+        from edgetune.judging.report import report_document
+
         console.document(report_document(judgement))
     if out is not None:
         console.note(f"report: {out / 'report.html'}")
     raise typer.Exit(judgement.exit_code)
 
 
-def _show(judgement: Judgement) -> None:
-    """What was found, the verdict last; in GitHub Actions also as annotations."""
+def _show(judgement: edgetune.Judgement) -> None:
+    """Print the results, with the verdict last. In GitHub Actions, also print annotations."""
     from edgetune.judging.report import github_annotations
     from edgetune.judging.report.matrices import panels_of
     from edgetune.judging.report.terminal_report import render_judges, render_matrices, render_metrics, render_verdict
@@ -138,7 +129,7 @@ def _show(judgement: Judgement) -> None:
         console.note(note)
     console.result(render_verdict(judgement.verdict))
     if judgement.tolerated and judgement.inconclusive == "warn":
-        console.warn("nothing was decided, and --inconclusive warn makes the exit code 0 all the same")
+        console.warn("the result is INCONCLUSIVE; the exit code is 0 because of --inconclusive warn")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in github_annotations(judgement):
             console.verbatim(line)
@@ -146,27 +137,23 @@ def _show(judgement: Judgement) -> None:
 
 def show(
     first: Annotated[str, typer.Argument(metavar="A", help=MODEL_HELP)],
-    second: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The second model, given like A.")],
     *,
     prompts: Annotated[
-        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="A question of your own. Repeatable.")
+        list[str] | None, typer.Option("--prompt", metavar="TEXT", help="Ask this prompt. Repeatable.")
     ] = None,
     suite: Annotated[
-        str, typer.Option("--suite", metavar="SUITE", help="Whose questions are asked, where there is no --prompt.")
+        str, typer.Option("--suite", metavar="SUITE", help="Take the prompts from this suite if there is no --prompt.")
     ] = "first-look",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the suite's first questions.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use only the suite's first N prompts.")] = None,
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Print what two models write on the same questions, next to each other."""
+    """Print the answers of two models to the same prompts, side by side."""
     console.configure(json_mode=json)
-    from dataclasses import asdict
+    shown = edgetune.side_by_side(first, second, prompt=prompts or (), suite=suite, limit=limit, threads=threads)
+    from edgetune.judging.show import render_side_by_side
 
-    from edgetune.judging.show import questions_of, render_side_by_side, show_side_by_side
-    from edgetune.judging.suites.suite import load_suite
-
-    loaded = load_suite(suite)
-    shown = show_side_by_side(loaded, questions_of(prompts or [], loaded, limit), first, second, threads=threads)
     console.result(render_side_by_side(shown, (first, second), console.width()))
     console.document({"a": first, "b": second, "questions": [asdict(pair) for pair in shown]})
 
@@ -176,19 +163,23 @@ def calibrate(
         str, typer.Argument(metavar="JUDGE", help="A shipped judge, a YAML file, a .gguf file or URL#MODEL.")
     ],
     *,
-    data: Annotated[Path, typer.Option("--on", metavar="DATA", help="Votes of people: a file, or a folder of files.")],
+    data: Annotated[Path, typer.Option("--on", metavar="DATA", help="Human votes: a file or a folder of files.")],
     rubric: Annotated[
-        str, typer.Option("--rubric", metavar="RUBRIC", help="What the judge goes by.")
+        str, typer.Option("--rubric", metavar="RUBRIC", help="The rubric that the judge applies.")
     ] = "answer-quality",
     grading: Annotated[
-        Grading, typer.Option("--grading", help="How pairs are judged: side by side in both orders, or each by itself.")
+        Grading,
+        typer.Option("--grading", help="pairwise compares two answers in both orders; pointwise grades each alone."),
     ] = Grading.PAIRWISE,
     min_kappa: Annotated[
-        float, typer.Option("--min-kappa", min=0, max=1, help="The agreement beyond chance that it must reach.")
+        float,
+        typer.Option("--min-kappa", min=0, max=1, help="Minimum agreement with the votes (Cohen's kappa) to pass."),
     ] = 0.4,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the certificate there.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, drawn with --seed.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Draws the items.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the certificate to this file.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Use N items, drawn with --seed.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed for --limit.")] = 0,
     dry_run: DryRunOption = False,
     max_cost: MaxCostOption = None,
     no_cache: CacheOption = False,
@@ -196,29 +187,24 @@ def calibrate(
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Measure a judge against people, and write the certificate that a gate can demand.
+    """Compare a judge with human votes, and write a certificate that a gate can require.
 
-    Exit code 0: the judge passed calibration, 4: it failed.
+    Exit codes: 0 the judge passed calibration; 4 it failed.
     """
     console.configure(json_mode=json)
-    from dataclasses import asdict
-
-    from edgetune.judging.calibration.bars import Bars
-    from edgetune.judging.calibration.certificate import certificate_document
-    from edgetune.judging.calibration.figures_table import render_calibration
-    from edgetune.judging.calibration.run import calibrate_judge, estimate_calibration, load_gold
-    from edgetune.judging.settings import Settings
-
-    settings = Settings(max_cost_usd=max_cost, use_cache=not no_cache, threads=threads)
-    gold = load_gold(data, rubric, grading=grading.value, limit=limit, seed=seed)
+    asked: dict[str, Any] = {"on": data, "rubric": rubric, "grading": grading.value, "limit": limit, "seed": seed}
     if dry_run:
-        estimate = estimate_calibration(judge, gold, settings)
+        estimate = edgetune.estimate_calibration(judge, cache=not no_cache, **asked)
         console.result(str(estimate))
         console.document(asdict(estimate))
         return
-    calibration, costs = calibrate_judge(judge, gold, Bars(kappa=min_kappa), settings, out, force=force)
+    asked |= {"min_kappa": min_kappa, "max_cost": max_cost, "cache": not no_cache, "threads": threads}
+    calibration = edgetune.calibrate(judge, out=out, force=force, **asked)
+    from edgetune.judging.calibration.certificate import certificate_document
+    from edgetune.judging.calibration.figures_table import render_calibration
+
     console.result(render_calibration(calibration))
-    console.document({**certificate_document(calibration), "costs": asdict(costs)})
+    console.document(certificate_document(calibration))
     if out is not None:
         console.note(f"certificate: {out}")
     raise typer.Exit(0 if calibration.passed else 4)

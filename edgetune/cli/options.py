@@ -1,4 +1,4 @@
-"""Options that several commands share, so that they mean the same everywhere."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import typer
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
 BaseOption = Annotated[
-    str | None, typer.Option("--base", metavar="MODEL", help="Base model, instead of the one that SOURCE records.")
+    str | None,
+    typer.Option("--base", metavar="MODEL", help="Use this base model instead of the one recorded in SOURCE."),
 ]
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe's name or a YAML file.")]
 OverrideOption = Annotated[
     list[str] | None,
-    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Change a value: -s train.learning_rate=1e-4. Repeatable."),
+    typer.Option("--set", "-s", metavar="KEY=VALUE", help="Override a value: -s train.learning_rate=1e-4. Repeatable."),
 ]
 SOURCE_HELP = "A run directory, a model (folder, hub id, .gguf file) or any PEFT adapter folder."

@@ -1,4 +1,4 @@
-"""`edgetune plan`: what a training would need, before anything is downloaded."""
+"""`edgetune plan`: estimate what a training needs, without downloading weights."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption, OverrideOption, RecipeArgument
 
@@ -15,30 +16,34 @@ def plan(
     overrides: OverrideOption = None,
     device_memory: Annotated[
         str | None,
-        typer.Option("--device-memory", metavar="SIZE", help="Memory to fit into: 16GB. (default: what is at hand)"),
+        typer.Option("--device-memory", metavar="SIZE", help="Memory limit, such as 16GB. (default: this machine's)"),
     ] = None,
     device: Annotated[
         Literal["cpu", "gpu"] | None,
-        typer.Option("--device", help="What trains. (default: a GPU with --device-memory or where there is one)"),
+        typer.Option("--device", help="Training device. (default: gpu with --device-memory or if there is one)"),
     ] = None,
     processes: Annotated[
-        int, typer.Option("--processes", metavar="N", help="Processes that train together, one per GPU.")
+        int, typer.Option("--processes", metavar="N", help="Number of training processes, one per GPU.")
     ] = 1,
     flops: Annotated[
         str | None,
-        typer.Option("--flops", metavar="RATE", help="The device's speed: 312T, or a GPU's name such as a100."),
+        typer.Option(
+            "--flops", metavar="RATE", help="Device speed in FLOP/s, such as 312T, or a GPU's name, such as a100."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Count what a recipe needs without its weights: parameters, memory, disk, time; and how to make it fit."""
+    """Estimate parameters, memory, disk and time of a recipe without its weights, and suggest how to make it fit."""
     console.configure(json_mode=json)
-    from edgetune.planning.advice import suggest
+    made = edgetune.plan(
+        recipe,
+        overrides=overrides or (),
+        device_memory=device_memory,
+        device=device,
+        processes=processes,
+        flops=flops,
+    )
     from edgetune.planning.plan_table import render
-    from edgetune.planning.planning import plan_training
-    from edgetune.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
-    made = plan_training(loaded, device_memory=device_memory, device=device, processes=processes, flops=flops)
-    suggestions = suggest(made) if made.fits is False else ()
-    console.document({**made.document(), "suggestions": [each.document() for each in suggestions]})
-    console.result(render(made, suggestions))
+    console.document(made.document())
+    console.result(render(made))

@@ -1,4 +1,4 @@
-"""`edgetune recipes`: what ships, and what one of them says."""
+"""`edgetune recipes`: list the shipped recipes, or print one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from edgetune.cli.options import JsonOption
 def recipes(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Print this recipe instead of the list.")] = None,
     resolved: Annotated[
-        bool, typer.Option("--resolved", help="With NAME: every value, inherited ones and defaults included.")
+        bool, typer.Option("--resolved", help="With NAME: print every value, including inherited ones and defaults.")
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """List the recipes that ship with edgetune by study, or print one to start from."""
+    """List the shipped recipes by study, or print one."""
     console.configure(json_mode=json)
     from edgetune.errors import UsageError
     from edgetune.recipe.load import dump_recipe, find_recipe, load_recipe

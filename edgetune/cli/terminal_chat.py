@@ -11,14 +11,14 @@ from edgetune import console
 from edgetune.cache import cache_folder
 from edgetune.errors import EdgetuneError
 from edgetune.runtime.chat import Conversation
-from edgetune.runtime.session import GenerationStats
+from edgetune.runtime.generation import Generation, GenerationStats
 
 HELP = """\
-/system TEXT  give the model a system message and start anew; without TEXT, take it away
-/reset        forget the conversation
+/system TEXT  set the system message and start a new conversation; without TEXT, remove it
+/reset        start a new conversation
 /save FILE    write the conversation to FILE (.json or .jsonl), as training data of format messages
-/stats        show what the last answer took
-/quit         leave; so do Ctrl-D, and Ctrl-C twice
+/stats        show the token counts and times of the last answer
+/quit         quit; Ctrl-D, or Ctrl-C twice, does the same
 Enter sends. Alt-Enter, or a backslash at the end of a line, starts a new line. Ctrl-C stops an answer."""
 
 ReadLine = Callable[[], str]
@@ -38,7 +38,7 @@ def run_terminal(conversation: Conversation, read_line: ReadLine) -> None:
             if wants_to_leave:
                 return
             wants_to_leave = True
-            console.note("Ctrl-C again, Ctrl-D or /quit leaves")
+            console.note("press Ctrl-C again or Ctrl-D, or type /quit, to quit")
             continue
         wants_to_leave = False
         if line == "/quit":
@@ -98,7 +98,7 @@ def describe(stats: GenerationStats) -> str:
     endings = {
         "length": "; stopped at --max-tokens",
         "context": "; stopped because the context is full",
-        "interrupted": "; stopped by you",
+        "interrupted": "; interrupted",
     }
     return line + endings.get(stats.finish_reason, "")
 
@@ -106,6 +106,8 @@ def describe(stats: GenerationStats) -> str:
 class _Terminal:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._written: Generation | None = None
+        """The last answer."""
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": self._help,
             "/system": self._system,
@@ -122,32 +124,34 @@ class _Terminal:
         elif command.startswith("/") and command[1:].isalpha():
             near = difflib.get_close_matches(command, [*self._commands, "/quit"], n=1)
             console.note(
-                f"there is no {command}{f' (did you mean {near[0]}?)' if near else ''}; /help lists the commands"
+                f"unknown command {command}{f' (did you mean {near[0]}?)' if near else ''}; /help lists the commands"
             )
         else:
             self._answer(line)
 
     def _answer(self, text: str) -> None:
+        self._written = None
+        self._written = answer = self._conversation.ask(text)
         try:
-            with closing(self._conversation.ask(text)) as pieces:
-                for piece in pieces:
+            with closing(answer):
+                for piece in answer:
                     console.verbatim(piece, end="")
         except KeyboardInterrupt:
             pass
         console.verbatim("")
-        if stats := self._conversation.last_stats:
-            console.note(describe(stats))
+        if answer.is_answer:
+            console.note(describe(answer.stats))
 
     def _help(self, _argument: str) -> None:
         console.note(HELP)
 
     def _system(self, argument: str) -> None:
         self._conversation.set_system(argument)
-        console.note("system message set; the conversation starts anew" if argument else "no system message any more")
+        console.note("system message set; new conversation" if argument else "system message removed")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
-        console.note("the conversation is forgotten")
+        console.note("new conversation")
 
     def _save(self, argument: str) -> None:
         if not argument:
@@ -157,10 +161,10 @@ class _Terminal:
         console.note(f"saved to {argument}")
 
     def _stats(self, _argument: str) -> None:
-        stats = self._conversation.last_stats
-        if stats is None:
-            console.note("there is no answer to tell about")
+        if self._written is None or not self._written.is_answer:
+            console.note("there is no answer yet")
             return
+        stats = self._written.stats
         console.note(
             f"prompt {stats.prompt_tokens} tokens ({stats.cached_tokens} of them from the cache) "
             f"in {stats.prompt_seconds:.2f} s; answer {describe(stats)}"

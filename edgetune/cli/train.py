@@ -1,20 +1,15 @@
-"""`edgetune train`: a recipe becomes a run directory."""
+"""`edgetune train`: train by a recipe and write a run directory."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import ForceOption, JsonOption, OverrideOption, RecipeArgument
-
-if TYPE_CHECKING:
-    from edgetune.recipe.schema import Recipe
-    from edgetune.training.run_directory import RunDirectory
-    from edgetune.training.summary import Summary
 
 
 def train(
@@ -24,33 +19,19 @@ def train(
         Path | None, typer.Option("--out", metavar="RUN", help="Run directory. (default: runs/NAME)")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
-    count: Annotated[
+    processes: Annotated[
         int | None,
-        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, one per GPU at most."),
+        typer.Option("--processes", metavar="N", help="Train with N processes on this machine, at most one per GPU."),
     ] = None,
     force: ForceOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Fine-tune a base model by a recipe."""
+    """Fine-tune a base model with a recipe."""
     console.configure(json_mode=json)
-    from edgetune.recipe.load import load_recipe
-    from edgetune.training import processes
-    from edgetune.training.run_directory import RunDirectory
-
-    loaded = load_recipe(recipe, overrides or [])
-    run = out or Path("runs") / loaded.name
-    if count is not None and processes.must_launch(count):
-        _refuse_at_once(RunDirectory(run), loaded, count, resume=resume, force=force)
-        processes.launch(count, sys.argv[1:])
-        return
-    from edgetune.training.run import train as run_training
-
-    with processes.failures_reported():
-        _show(run_training(loaded, run, resume=resume, force=force), loaded, run)
-
-
-def _show(summary: Summary, loaded: Recipe, run: Path) -> None:
-    console.document({"run": str(run), **summary.model_dump()})
+    loaded = edgetune.load_recipe(recipe, overrides or ())
+    run = edgetune.train(loaded, out=out, resume=resume, processes=processes, force=force)
+    summary = run.summary
+    console.document({"run": str(run.path), **summary.model_dump()})
     loss = f"loss {summary.final_train_loss:.3f}"
     if summary.eval_loss is not None:
         loss += f", evaluation loss {summary.eval_loss:.3f}{_headline(summary.evaluation)}"
@@ -58,20 +39,12 @@ def _show(summary: Summary, loaded: Recipe, run: Path) -> None:
         f"{summary.name}: {summary.steps} steps in {summary.train_seconds:.0f} s "
         f"({summary.tokens_per_second:.0f} tokens/s), {loss}, "
         f"{summary.trainable_percent:.2f} % of the parameters trained\n"
-        f"written to {run}\n\n"
-        f"next: {_next_step(loaded, run)}"
+        f"written to {run.path}\n\n"
+        f"next: {_next_step(loaded, run.path)}"
     )
 
 
-def _refuse_at_once(run: RunDirectory, recipe: Recipe, count: int, *, resume: bool, force: bool) -> None:
-    """What the processes would refuse, before any is started."""
-    if resume:
-        run.check_resumable(recipe, processes=count)
-    else:
-        run.check_startable(force=force)
-
-
-def _next_step(recipe: Recipe, run: Path) -> str:
+def _next_step(recipe: edgetune.Recipe, run: Path) -> str:
     """What to do with a run of this kind: not every one can be folded into its base, or run by llama.cpp."""
     from edgetune.recipe.methods import ADDS_TO_THE_INPUT
 
@@ -83,7 +56,7 @@ def _next_step(recipe: Recipe, run: Path) -> str:
 
 
 def _headline(evaluation: dict[str, Any] | None) -> str:
-    """The figures that a task is judged by, of all that the evaluation told."""
+    """The task's main metrics of an evaluation."""
     if not evaluation:
         return ""
     if "accuracy" in evaluation:

@@ -1,24 +1,17 @@
-"""`edgetune verify`: whether a GGUF file does what the model does that it was made from."""
+"""`edgetune verify`: check a GGUF file, and compare it with the model that it was made from."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import BaseOption, JsonOption
-from edgetune.data.text_file import read_text
-from edgetune.errors import DataError, ModelError, UsageError, VerificationFailed
-from edgetune.gguf.verification.thresholds import DEFAULTS, default_thresholds
-
-if TYPE_CHECKING:
-    from edgetune.gguf.verification.divergence import Divergence
-    from edgetune.models.gguf_file import GgufFile
-    from edgetune.models.tokenizer import ModelTokenizer
-    from edgetune.weights.source import ModelSource
+from edgetune.errors import VerificationFailed
+from edgetune.gguf.verification.thresholds import DEFAULTS
 
 
 def _limit(name: str, what: str) -> typer.models.OptionInfo:
@@ -36,118 +29,47 @@ def verify(
         typer.Option(
             "--against",
             metavar="SOURCE",
-            help="What it was made from, to compare with: a run directory, a model, or any PEFT adapter folder.",
+            help="Compare with this source of the file: a run directory, a model, or any PEFT adapter folder.",
         ),
     ] = None,
     text: Annotated[
         Path | None,
-        typer.Option("--text", metavar="FILE", help="Compare on this text. (default: the check's own conversations)"),
+        typer.Option("--text", metavar="FILE", help="Compare on this text. (default: built-in conversations)"),
     ] = None,
-    max_kl_mean: Annotated[float | None, _limit("max_kl_mean", "Highest mean KL divergence, in nats.")] = None,
+    max_kl_mean: Annotated[float | None, _limit("max_kl_mean", "Maximum mean KL divergence, in nats.")] = None,
     max_kl_p99: Annotated[
-        float | None, _limit("max_kl_p99", "Highest KL divergence of 99 of 100 tokens, in nats.")
+        float | None, _limit("max_kl_p99", "Maximum 99th percentile of the KL divergence, in nats.")
     ] = None,
     min_top1: Annotated[
-        float | None, _limit("min_top1", "Lowest share of tokens of which both find the same one likeliest.")
+        float | None, _limit("min_top1", "Minimum share of tokens with the same most likely token.")
     ] = None,
     max_perplexity_ratio: Annotated[
-        float | None, _limit("max_perplexity_ratio", "Highest perplexity of the file over the model's.")
+        float | None, _limit("max_perplexity_ratio", "Maximum ratio of the file's perplexity to the model's.")
     ] = None,
     base: BaseOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Check that llama.cpp opens and computes a GGUF; with --against, also its tokens, chats and predictions.
+    """Check that llama.cpp can run a GGUF; with --against, also compare its tokens, chats and predictions.
 
     Exit code 1 when a check fails or a limit is exceeded.
     """
     console.configure(json_mode=json)
-    limits = {
-        "max_kl_mean": max_kl_mean,
-        "max_kl_p99": max_kl_p99,
-        "min_top1": min_top1,
-        "max_perplexity_ratio": max_perplexity_ratio,
-    }
-    given = {name: value for name, value in limits.items() if value is not None}
-    from edgetune.gguf.verification.proof_table import render_divergence, render_verification
-    from edgetune.gguf.verification.verify import verify_file
-
-    if against is None:
-        if text is not None or base is not None or given:
-            raise UsageError("there is nothing to compare the file with", remedy="name its model with --against SOURCE")
-        checked = verify_file(file)
-        console.result(render_verification(checked, against=False))
-        console.document({"file": str(file), "passed": True, "checks": asdict(checked)})
-        return
-    from edgetune.gguf.verification.inspection import bits_per_weight
-    from edgetune.models.gguf_file import GgufFile
-    from edgetune.weights.source import resolve_source
-
-    source = resolve_source(against, base=base)
-    tokenizer = source.open_tokenizer()
-    own_text = None if text is None else read_text(text)
-    checked = verify_file(file, tokenizer, [] if own_text is None else [own_text])
-    console.result(render_verification(checked, against=True))
-    if checked.kind != "decoder":
-        raise ModelError(
-            f"passes the checks above, but is an {checked.kind}: edgetune compares the predictions of decoders only",
-            where=file,
-            remedy="leave out --against",
-        )
-    opened = GgufFile(file)
-    thresholds = replace(default_thresholds(bits_per_weight(opened.tensors.values())), **given)
-    measured = _compare(opened, source, tokenizer, own_text)
-    findings = thresholds.judge(measured)
-    exceeded = [finding.name for finding in findings if not finding.kept]
-    console.result(render_divergence(measured, findings))
-    console.document(
-        {
-            "file": str(file),
-            "against": against,
-            "passed": not exceeded,
-            "checks": asdict(checked),
-            "divergence": asdict(measured),
-            "limits": asdict(thresholds),
-            "exceeded": exceeded,
-        }
+    result = edgetune.verify(
+        file,
+        against=against,
+        text=text,
+        max_kl_mean=max_kl_mean,
+        max_kl_p99=max_kl_p99,
+        min_top1=min_top1,
+        max_perplexity_ratio=max_perplexity_ratio,
+        base=base,
     )
-    if exceeded:
-        console.error(VerificationFailed(f"exceeds its limits: {', '.join(exceeded)}", where=file))
+    from edgetune.gguf.verification.proof_table import render_divergence, render_verification
+
+    console.result(render_verification(result.checks, against=against is not None))
+    if result.divergence is not None:
+        console.result(render_divergence(result.divergence, result.figures))
+    console.document(result.document())
+    if not result.passed:
+        console.error(VerificationFailed(f"exceeds its limits: {', '.join(result.exceeded)}", where=file))
         raise typer.Exit(VerificationFailed.exit_code)
-
-
-def _compare(file: GgufFile, source: ModelSource, tokenizer: ModelTokenizer, text: str | None) -> Divergence:
-    """Read the text (or the check's conversations) in llama.cpp and in Transformers."""
-    from edgetune.gguf.verification.divergence import WINDOW_TOKENS, cut_windows, measure_divergence
-    from edgetune.gguf.verification.reference import open_reference
-    from edgetune.runtime.session import Session
-
-    trained = file.metadata.get(f"{file.metadata['general.architecture']}.context_length", WINDOW_TOKENS)
-    size = min(WINDOW_TOKENS, trained)
-    if text is None:
-        windows = [part for chat in _chats(tokenizer) for part in cut_windows(tokenizer.encode(chat), size)]
-    else:
-        windows = list(cut_windows(tokenizer.encode(text), size, prefix=_prefix(tokenizer)))
-    windows = [window for window in windows if len(window) > 1]
-    if not windows:
-        raise DataError("this text has fewer than two tokens, so there is nothing to predict", where="--text")
-    with (
-        Session.open(file.path, context_tokens=size, flash_attention=False) as session,
-        console.progress("comparing", sum(map(len, windows)), "tokens") as bar,
-    ):
-        return measure_divergence(windows, open_reference(source), session.log_probabilities, advance=bar.advance)
-
-
-def _chats(tokenizer: ModelTokenizer) -> list[str]:
-    """The check's conversations as the tokenizer's chat template writes them. Raises UsageError without one."""
-    from edgetune.gguf.verification.chat_parity import render_chats
-
-    chats = render_chats(tokenizer)
-    if not chats:
-        raise UsageError("the model has no chat template to make a text with", remedy="give a text with --text FILE")
-    return chats
-
-
-def _prefix(tokenizer: ModelTokenizer) -> list[int]:
-    """The BOS where the model expects one in front of any text."""
-    first = tokenizer.encode("a", add_special=True)[:1]
-    return first if first and first[0] == tokenizer.token_id("bos") else []

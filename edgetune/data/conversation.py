@@ -116,16 +116,16 @@ def with_system(messages: tuple[Message, ...], system: str, where: str) -> tuple
     return messages
 
 
-def check_conversation(messages: tuple[Message, ...], where: str) -> None:
-    """Raise DataError where a conversation does not end with the assistant, or begins with it."""
+def check_conversation(messages: tuple[Message, ...], where: str, *, answered: bool = True) -> None:
+    """Raise DataError where a conversation begins with the assistant or, if it is `answered`, does not end with it."""
     roles = [message.role for message in messages]
-    if roles[-1] != "assistant":
+    if answered and roles[-1] != "assistant":
         raise DataError(
             f"the conversation ends with a turn of the {roles[-1]}; it must end with the assistant's answer",
             where=where,
             remedy="remove what follows the last answer",
         )
-    if "user" not in roles[: roles.index("assistant")]:
+    if "user" not in roles[: [*roles, "assistant"].index("assistant")]:
         raise DataError(
             "the assistant speaks before the user has said anything",
             where=where,

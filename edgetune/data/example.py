@@ -69,11 +69,11 @@ class SourceText:
 class Example:
     """A conversation to learn from or to be tested on.
 
-    The last message is the assistant's, and every assistant turn is supervised but those of weight 0. `where` names the
-    row that it was read from (`file.jsonl:12`). `label` is the right class where the task is to classify, and
-    `references` are the right summaries where it is to summarize; the answer is the first of them. `source` is what the
-    first message was made of where that was a prompt and a text. `weight` is what its loss counts, beside 1.0 of an
-    ordinary example. `tools` are the functions that the assistant may call, as JSON schemas.
+    The last message is the assistant's where it is `answered`, and every assistant turn is supervised but those of
+    weight 0. `where` names the row that it was read from (`file.jsonl:12`). `label` is the right class where the task
+    is to classify, and `references` are the right summaries where it is to summarize; the answer is the first of them.
+    `source` is what the first message was made of where that was a prompt and a text. `weight` is what its loss counts,
+    beside 1.0 of an ordinary example. `tools` are the functions that the assistant may call, as JSON schemas.
     """
 
     messages: tuple[Message, ...]
@@ -83,11 +83,17 @@ class Example:
     references: tuple[str, ...] = ()
     weight: float = 1.0
     tools: tuple[dict[str, Any], ...] = ()
+    answered: bool = True
+
+    @property
+    def question(self) -> tuple[Message, ...]:
+        """What comes before the answer."""
+        return self.messages[:-1] if self.answered else self.messages
 
     @property
     def answer(self) -> str:
-        """The last message: the label, the summary, the assistant's last turn."""
-        return self.messages[-1].content
+        """The last message: the label, the summary, the assistant's last turn. Empty where there is no answer yet."""
+        return self.messages[-1].content if self.answered else ""
 
     @property
     def content(self) -> str:

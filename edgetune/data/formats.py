@@ -41,6 +41,8 @@ class Record:
     values: dict[str, Any]
     others: dict[str, str] = field(default_factory=dict)
     unread: Unread = field(default_factory=Counter)
+    may_be_open: bool = False
+    """Turns may end before the answer."""
 
     def text(self, column: str) -> str:
         """The text in a column, the texts of a list below each other. Raises DataError when it holds anything else."""
@@ -61,10 +63,13 @@ class Format:
         return (*self.columns, *self.optional)
 
 
-def to_example(row: Row, source: DataSource, data: Data, unread: Unread | None = None) -> Example | None:
+def to_example(
+    row: Row, source: DataSource, data: Data, unread: Unread | None = None, *, may_be_open: bool = False
+) -> Example | None:
     """The conversation that a row holds, read by `source`'s format, column map and label map.
 
     None where the label map says null for its label. What the row holds beside what is read is counted in `unread`.
+    With `may_be_open`, formats of turns may leave out the last answer.
 
     Raises DataError naming the row: a missing column (lists those there are), a value that is no text, a turn of an
     unknown role, a conversation that does not end with the assistant, an unknown label (lists the known ones), and what
@@ -85,7 +90,7 @@ def to_example(row: Row, source: DataSource, data: Data, unread: Unread | None =
     if TEXT not in form.columns:
         check_text_only(row.values, row.where)
     others = {column: _other(column, row, source) for column in source.columns if column not in form.known}
-    record = Record(row.where, values, others, Counter() if unread is None else unread)
+    record = Record(row.where, values, others, Counter() if unread is None else unread, may_be_open)
     example = form.build(record, source, data)
     if unread is not None:
         read.update(column_of(column, row.values, source) for column in others)
@@ -137,7 +142,8 @@ def _from_sharegpt(record: Record, source: DataSource, data: Data) -> Example:
 
 
 def _from_turns(record: Record, form: Turns) -> Example:
-    return _conversation(record, read_turns(record.values[form.column], form, record.where, record.unread))
+    messages = read_turns(record.values[form.column], form, record.where, record.unread)
+    return _conversation(record, messages, answered=not record.may_be_open or messages[-1].role == "assistant")
 
 
 def _from_alpaca(record: Record, source: DataSource, data: Data) -> Example:
@@ -163,14 +169,14 @@ def _holds_turns(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(turn, dict) for turn in value)
 
 
-def _conversation(record: Record, messages: tuple[Message, ...]) -> Example:
+def _conversation(record: Record, messages: tuple[Message, ...], *, answered: bool = True) -> Example:
     """The conversation with what the row's other columns say about it."""
     values, where = record.values, record.where
     system = record.text("system") if values.get("system") else ""
     messages = with_system(messages, system, where)
-    check_conversation(messages, where)
+    check_conversation(messages, where, answered=answered)
     tools = read_tools(values.get("tools"), where) or read_functions(values.get("functions"), where)
-    return Example(messages, where, tools=tools)
+    return Example(messages, where, tools=tools, answered=answered)
 
 
 def _exchange(user: str, assistant: str) -> tuple[Message, ...]:

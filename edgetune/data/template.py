@@ -115,6 +115,12 @@ class ChatTemplate:
             end = left[-1] + 1 if left else 0
         return tuple(readings)
 
+    def split_answer(self, messages: Sequence[Message], answer: str) -> tuple[tuple[str, ...], str]:
+        """An assistant's answer to these messages: the texts before it, and that of it with its end-of-turn markup."""
+        segments = self.segments([*messages, Message("assistant", answer)])
+        last = max(index for index, segment in enumerate(segments) if segment.supervised)
+        return tuple(segment.text for segment in segments[:last]), segments[last].text
+
     def _answer_spans(
         self, messages: Sequence[Message], whole: str, turns: Sequence[int], tools: Sequence[dict[str, Any]]
     ) -> dict[int, tuple[int, int]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgetune.data.example import Example
 from edgetune.data.frame import frame_of
 from edgetune.data.lengths import resolve_length
-from edgetune.data.tokenize import Encode, TokenizedData, TokenizedExample
+from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedData, TokenizedExample
 from edgetune.errors import DataError
 from edgetune.recipe.data import Length
 
@@ -27,9 +27,9 @@ def tokenize_texts(
     lengths = tuple(map(len, whole))
     limit = resolve_length(max_length, lengths)
     frame = frame_of(encode_whole)
-    numbers = {label: (number,) for number, label in enumerate(labels)}
+    numbers = {label: number for number, label in enumerate(labels)}
     tokenized = tuple(
-        TokenizedExample(frame.cut(ids, limit), numbers[_label(example, numbers)], example.weight)
+        TokenizedExample(frame.cut(ids, limit), (_number(example, numbers),), example.weight)
         for example, ids in zip(examples, whole, strict=True)
     )
     return TokenizedData(tokenized, limit, sum(length > limit for length in lengths), dropped=0, lengths=lengths)
@@ -70,7 +70,7 @@ def _some(examples: Sequence[Example]) -> Sequence[Example]:
 
 def _tokens(example: Example, encode_whole: Encode) -> list[int]:
     """What is in front of the answer, as one text."""
-    ids = encode_whole("\n\n".join(message.content for message in example.messages[:-1]))
+    ids = encode_whole("\n\n".join(message.content for message in example.question))
     if not ids:
         raise DataError(
             "the text is empty, and this base puts no special token around it, so that there is nothing to read",
@@ -80,7 +80,9 @@ def _tokens(example: Example, encode_whole: Encode) -> list[int]:
     return ids
 
 
-def _label(example: Example, known: dict[str, tuple[int]]) -> str:
+def _number(example: Example, known: Mapping[str, int]) -> int:
+    if not example.answered:
+        return UNSUPERVISED
     if example.label is None or example.label not in known:
         raise DataError(f"has the label {example.label}; known are {', '.join(known)}", where=example.where)
-    return example.label
+    return known[example.label]

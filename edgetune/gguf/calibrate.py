@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.formats import FORMATS, to_example
 from edgetune.data.read import Row, read_rows
 from edgetune.data.template import ChatTemplate
@@ -55,7 +55,7 @@ def collect_imatrix(
     ids = read_tokens(data, tokenizer, context_tokens * max_chunks)
     chunks = list(_cut(ids, context_tokens, _bos(tokenizer)))
     if len(chunks[0]) < context_tokens:
-        console.warn(f"{data}: {len(ids)} tokens are few to calibrate with; ten thousand and more are usual")
+        events.warn(f"{data}: {len(ids)} tokens are few to calibrate with; ten thousand and more are usual")
     weights = _block_weights(folded)
     measured = _measure(_load_model(folded), weights, chunks)
     return Imatrix(measured, (data.name,), chunks=len(chunks), chunk_tokens=context_tokens)
@@ -206,7 +206,7 @@ def _measure(model: PreTrainedModel, weights: dict[str, str], chunks: Sequence[S
     try:
         # Without the output layer, which takes a good part of the time and is not measured.
         reader = model.base_model
-        with torch.inference_mode(), console.progress("calibrating", sum(map(len, chunks)), "tokens") as bar:
+        with torch.inference_mode(), events.progress("calibrating", sum(map(len, chunks)), "tokens") as bar:
             for chunk in chunks:
                 reader(input_ids=torch.tensor([chunk], device=model.device))
                 bar.advance(len(chunk))

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import VerificationFailed
 from edgetune.models.gguf_file import GgufFile, StoredTensor
-from edgetune.models.gguf_header import read_entries
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -63,19 +62,18 @@ def reserve_checksums(writer: GGUFWriter, types: Mapping[str, str]) -> None:
 
 def store_checksums(file: Path, checksums: Mapping[str, Checksum] | None = None) -> None:
     """Put them into the header of a whole file that has room for them, computed from the file where none are given."""
+    opened = GgufFile(file)
     if checksums is None:
-        opened = GgufFile(file)
         checksums = {name: _checksum(opened, tensor) for name, tensor in opened.tensors.items()}
-    entry = next((entry for entry in read_entries(file) if entry.key == KEY), None)
-    if entry is None:
+    if KEY not in opened.entries:
         return
     filled = []
-    for said in entry.first_items(entry.count or 0):
+    for said in opened.array(KEY) or ():
         name, kind, _ = said.split(" ")
         text = _entry(name, kind, str(checksums[name])).encode()
         filled.append(len(text).to_bytes(8, "little") + text)
     with file.open("r+b") as stream:
-        stream.seek(entry.start + entry.value_start)
+        stream.seek(opened.entries[KEY].value)
         stream.write(b"".join(filled))
 
 
@@ -88,7 +86,7 @@ def compare_checksums(file: GgufFile) -> ChecksumReport | None:
     said = {name: rest.partition(" ")[::2] for name, _, rest in parts}
     same, differing, rewritten = 0, [], len(said.keys() - file.tensors.keys())
     total = sum(tensor.nbytes for tensor in file.tensors.values())
-    with console.progress("checking", total / 1e6, "MB") as bar:
+    with events.progress("checking", total / 1e6, "MB") as bar:
         for tensor in file.tensors.values():
             kind, value = said.get(tensor.name, ("", ""))
             if kind != type_name(tensor.kind):

@@ -10,12 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError, UsageError, VerificationFailed
-from edgetune.gguf.export_report import ExportReport, report_on
+from edgetune.gguf.export_report import ExportResult, report_on
 from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
 from edgetune.gguf.quantize import quantize
-from edgetune.gguf.verification.verify import verify_file
+from edgetune.gguf.verification.verify import Verification, verify_file
 from edgetune.measure import Stopwatch
 from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import check_target, staged_file
@@ -31,7 +31,7 @@ def export_with_converter(
     preset: str = DEFAULT_PRESET,
     outtype: str = "auto",
     force: bool = False,
-) -> ExportReport:
+) -> ExportResult:
     """Write `source` to `out` by way of `converter`, llama.cpp's convert_hf_to_gguf.py or a program called like it.
 
     llama.cpp must compute the result, but its token ids are the converter's own affair.
@@ -56,7 +56,7 @@ def export_with_converter(
             with clock.phase("quantize"):
                 quantize(converted, staged, chosen, tensors=len(GgufFile(converted).tensors))
         with clock.phase("verify"):
-            _check(staged, out)
+            checks = _check(staged, out)
         return report_on(
             GgufFile(staged),
             out=out,
@@ -64,11 +64,12 @@ def export_with_converter(
             outtype=outtype,
             folded_modules=folded_modules,
             seconds=clock.seconds,
+            checks=checks,
         )
 
 
 def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
-    console.note(f"converting with {converter}")
+    events.note(f"converting with {converter}")
     command = [sys.executable, str(converter), str(model), "--outfile", str(target), "--outtype", outtype]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0 or not target.is_file() or target.stat().st_size == 0:
@@ -77,8 +78,8 @@ def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
         raise ModelError(f"the converter failed ({reason})", where=converter, remedy="try it on the model by hand")
 
 
-def _check(file: Path, out: Path) -> None:
+def _check(file: Path, out: Path) -> Verification:
     try:
-        verify_file(file)
+        return verify_file(file)
     except VerificationFailed as problem:
         raise VerificationFailed(problem.what, where=out, remedy="the file was not kept") from problem

@@ -6,20 +6,20 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgetune.gguf.verification.verify import Verification
 from edgetune.measure import peak_resident_bytes
 from edgetune.models.gguf_file import GgufFile
+from edgetune.outputs import WrittenModel
 
 
 @dataclass(frozen=True)
-class ExportReport:
-    """What was written.
+class ExportResult(WrittenModel):
+    """What was written, and the `checks` that it has passed.
 
     `types` counts tensors by GGML type, `copied_tensors` those that a GGUF base had quantized already; `seconds` tells
     where the time went, by phase. `differences` tell on which text llama.cpp gives other ids than the tokenizer.
     """
 
-    out: Path
-    bytes: int
     preset: str
     outtype: str
     types: dict[str, int]
@@ -28,6 +28,7 @@ class ExportReport:
     folded_modules: int
     seconds: dict[str, float]
     peak_memory_bytes: int
+    checks: Verification
     differences: tuple[str, ...] = ()
 
 
@@ -39,14 +40,15 @@ def report_on(
     outtype: str,
     folded_modules: int,
     seconds: dict[str, float],
+    checks: Verification,
     copied_tensors: int = 0,
     differences: tuple[str, ...] = (),
-) -> ExportReport:
+) -> ExportResult:
     """The report on a finished `file`, which is to be called `out`."""
     from gguf import GGMLQuantizationType
 
-    return ExportReport(
-        out=out,
+    return ExportResult(
+        path=out,
         bytes=file.path.stat().st_size,
         preset=preset,
         outtype=outtype,
@@ -56,5 +58,6 @@ def report_on(
         folded_modules=folded_modules,
         seconds=seconds,
         peak_memory_bytes=peak_resident_bytes(),
+        checks=checks,
         differences=differences,
     )

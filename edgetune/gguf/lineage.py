@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from edgetune import __version__, console
+from edgetune import __version__, events
 from edgetune.gguf.vocabularies.model_names import name_read_as
 from edgetune.models.locate import PACKAGE_PREFIX
 from edgetune.recipe.yaml_input import read_mapping
@@ -41,7 +41,7 @@ class Lineage:
         name = name_read_as(self.name, word)
         if name == self.name:
             return self
-        console.note(
+        events.note(
             f"the name in the file is {name!r} instead of {self.name!r}: llama.cpp chooses by a model's name how it "
             "reads text"
         )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import NumericalError, UsageError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.checksums import reserve_checksums, store_checksums
@@ -20,7 +20,7 @@ from edgetune.gguf.encode import to_float32
 from edgetune.gguf.lineage import Lineage, trace_lineage
 from edgetune.gguf.lora_pairs import LoraPair, gather_pairs, inexpressible, refuse_other_methods
 from edgetune.models.load import open_tokenizer
-from edgetune.outputs import check_target, staged_file
+from edgetune.outputs import WrittenModel, check_target, staged_file
 from edgetune.weights.adapter_file import AdapterFile
 from edgetune.weights.fold import INVOCATION_TOKENS, refuse_biases_without_place
 from edgetune.weights.source import ModelSource
@@ -34,11 +34,9 @@ AdapterType = Literal["f32", "f16"]
 
 
 @dataclass(frozen=True)
-class AdapterReport:
+class AdapterResult(WrittenModel):
     """What was written. `alpha` is the file's own; `tensors` counts A and B of each of the adapted `modules`."""
 
-    out: Path
-    bytes: int
     outtype: str
     modules: int
     tensors: int
@@ -48,7 +46,7 @@ class AdapterReport:
 
 def export_adapter(
     source: ModelSource, out: Path, *, outtype: AdapterType = "f32", force: bool = False
-) -> AdapterReport:
+) -> AdapterResult:
     """Write the LoRA of `source` alone to the GGUF file `out`, complete or not at all.
 
     Raises UsageError for a source without an adapter, AdapterError for one that such a file cannot express, naming what
@@ -70,8 +68,8 @@ def export_adapter(
         invocation = source.adapter.settings.get(INVOCATION_TOKENS) or ()
         _write(staged, architecture, trace_lineage(source), alpha, invocation, pairs, file, outtype)
         size = staged.stat().st_size
-    return AdapterReport(
-        out=out,
+    return AdapterResult(
+        path=out,
         bytes=size,
         outtype=outtype,
         modules=len(pairs),
@@ -93,7 +91,7 @@ def _compare_tokenizers(source: ModelSource) -> None:
             source.adapter, f"was trained with {len(added)} added tokens ({added[0]!r}) that the base's tokenizer lacks"
         )
     if trained.chat_template != base.chat_template:
-        console.warn(
+        events.warn(
             "this adapter was trained with another chat template than the base's: give llama.cpp the adapter's own "
             "(--chat-template-file chat_template.jinja)"
         )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError, OutputError
 from edgetune.gguf import quantizer_process
 from edgetune.gguf.presets import Preset
@@ -26,7 +26,7 @@ def quantize(source: Path, target: Path, preset: Preset, *, tensors: int) -> Non
         assert child.stdout is not None
         assert child.stderr is not None
         try:
-            with console.progress(f"quantizing to {preset.name}", tensors, "tensors") as bar:
+            with events.progress(f"quantizing to {preset.name}", tensors, "tensors") as bar:
                 for _line in child.stdout:
                     bar.advance()
             reason = child.stderr.read().strip()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.gguf.checksums import Checksum
 from edgetune.gguf.encode import round_to, to_float32
@@ -88,7 +88,7 @@ class TensorPass:
         pool = ThreadPoolExecutor(threads, thread_name_prefix="edgetune-export")
         try:
             os.ftruncate(descriptor, max((placed.start + placed.nbytes for placed in tensors), default=0))
-            with one_thread_each(), console.progress("exporting", total / 1e6, "MB") as bar:
+            with one_thread_each(), events.progress("exporting", total / 1e6, "MB") as bar:
                 under_way: deque[tuple[_Block, Future[np.ndarray]]] = deque()
                 for block in _blocks(tensors):
                     if len(under_way) >= 3 * threads:
@@ -172,7 +172,7 @@ def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
 
 
 def _finish(
-    under_way: deque[tuple[_Block, Future[np.ndarray]]], checksums: Mapping[str, Checksum], bar: console.ProgressHandle
+    under_way: deque[tuple[_Block, Future[np.ndarray]]], checksums: Mapping[str, Checksum], bar: events.ProgressHandle
 ) -> PlacedTensor:
     """Wait for the first block, in the file's order, which a checksum needs. Returns the tensor that it is of."""
     block, future = under_way.popleft()

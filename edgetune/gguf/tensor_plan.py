@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures import Architecture, find_architecture
 from edgetune.gguf.architectures.outtype import resolve_outtype
@@ -105,7 +105,7 @@ def _warn_of_lost_changes(folded: FoldedTensors, tensors: Sequence[OutputTensor]
     written = {tensor.source for tensor in tensors}
     lost = [name for name in folded.tensors if name not in written and folded.touches(name)]
     if lost:
-        console.warn(f"the adapter also changes {len(lost)} tensors that the file does not hold ({lost[0]} for one)")
+        events.warn(f"the adapter also changes {len(lost)} tensors that the file does not hold ({lost[0]} for one)")
 
 
 def _stored_types(folded: FoldedTensors, tensors: Sequence[OutputTensor]) -> dict[str, GGMLQuantizationType]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.vocabularies.added_tokens import describe_differing, describe_tokens, unlike_tokens
 from edgetune.gguf.vocabularies.byte_level import byte_level_candidates, is_byte_level
@@ -62,7 +62,7 @@ def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely
     if proof.differing:
         differences.append(describe_differing(proof.differing))
     for difference in differences:
-        console.warn(difference)
+        events.warn(difference)
     return replace(
         proof.vocabulary,
         normalizer=None if normalizer is None else normalizer.form,

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cores import physical_cores
 from edgetune.gguf import kernels
 from edgetune.gguf.capacity import check_capacity
 from edgetune.gguf.checksums import reserve_checksums, store_checksums
-from edgetune.gguf.export_report import ExportReport, report_on
+from edgetune.gguf.export_report import ExportResult, report_on
 from edgetune.gguf.lineage import trace_lineage
 from edgetune.gguf.streaming import PlacedTensor, TensorPass
 from edgetune.gguf.tensor_plan import ExportOptions, TensorPlan, plan_tensors
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def export(
     source: ModelSource, out: Path, options: ExportOptions | None = None, *, force: bool = False, **changes: Any
-) -> ExportReport:
+) -> ExportResult:
     """Write `source` to the GGUF file `out`, complete and verified, or not at all.
 
     `changes` are fields of ExportOptions: `export(source, out, preset="q8_0")`.
@@ -67,7 +67,7 @@ def export(
         with clock.phase("write"):
             write_tensors(plan, describe, staged, threads=threads)
         with clock.phase("verify"):
-            verify_export(staged, tokenizer, vocabulary.proven_on, name=out)
+            checks = verify_export(staged, tokenizer, vocabulary.proven_on, name=out)
         return report_on(
             GgufFile(staged),
             out=out,
@@ -75,6 +75,7 @@ def export(
             outtype=plan.outtype,
             folded_modules=plan.folded.folded_modules,
             seconds=clock.seconds,
+            checks=checks,
             copied_tensors=len(plan.copied),
             differences=vocabulary.differences,
         )
@@ -85,7 +86,7 @@ def write_tensors(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
     placed = _write_header(plan, describe, file)
     kinds, importance = set(plan.types.values()), plan.importance is not None
     if kernels.needs_compiling(kinds, importance=importance):
-        console.note("compiling quantizers for this machine, once; it takes a few seconds")
+        events.note("compiling quantizers for this machine, once; it takes a few seconds")
     kernels.prepare(kinds, importance=importance)
     checksums = TensorPass(plan.folded, plan.outtype, plan.weights).write(file, placed, threads=threads)
     store_checksums(file, checksums)

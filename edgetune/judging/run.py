@@ -7,26 +7,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Budget
+from edgetune.judging.asking.cost import Budget, Costs
 from edgetune.judging.calibration.certificate import check_certificate
 from edgetune.judging.gate.gate import Verdict, decide
+from edgetune.judging.grading.checks import check_pairwise, check_pointwise
 from edgetune.judging.grading.grades import Preference
 from edgetune.judging.grading.jury import Jury
 from edgetune.judging.grading.summaries import mean_preferences
 from edgetune.judging.grading.validity import Validity
-from edgetune.judging.metrics import METRICS, same_tokens
+from edgetune.judging.plan import Sides, opened_sides, plan_judging
 from edgetune.judging.report import write_report
-from edgetune.judging.results.baseline import is_report, read_baseline
+from edgetune.judging.report.notebook import judgement_html
 from edgetune.judging.results.endings import find_silence, tell_endings
-from edgetune.judging.results.evaluate import evaluate, forget_answers, measure_again, with_grades
-from edgetune.judging.results.judgement import Costs, Evaluation, Judgement
-from edgetune.judging.results.pairing import measure_differences, pair_metrics
-from edgetune.judging.results.prepared import PreparedSuite, check_comparable, prepare
+from edgetune.judging.results.evaluate import evaluate, forget_answers, recompute_metrics, with_grades
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.pairing import check_tokens, compute_differences, pair_metrics
+from edgetune.judging.results.prepared import PreparedSuite, prepare
 from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
-from edgetune.judging.subjects.registry import open_subject
+from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.suite import Suite
 from edgetune.outputs import check_target
+
+Judgement._repr_html_ = judgement_html
 
 
 def judge_model(
@@ -50,66 +53,69 @@ def judge_model(
     prepared = prepare(suite, settings.judges, compared=baseline is not None)
     check_judges(prepared.judges, settings)
     _check_certificates(prepared)
-    model, baseline = str(model), None if baseline is None else str(baseline)
-    stored = None
-    if baseline is not None:
-        check_comparable(prepared)
-        if is_report(baseline):
-            stored = read_baseline(Path(baseline), prepared)
-    others = [] if baseline is None or stored is not None else [baseline]
-    for reference in (model, *others):
-        with open_subject(reference) as subject:
-            subject.check(prepared.items, suite)
-    with opened_cache(settings) as cache:
-        judgement = _judge(prepared, model, baseline, stored, settings, cache)
+    reference = None if baseline is None else str(baseline)
+    with (
+        opened_sides(prepared, str(model), reference, threads=settings.threads) as sides,
+        opened_cache(settings) as cache,
+    ):
+        judgement = _judge(prepared, sides, settings, cache)
     if out is not None:
         write_report(judgement, out, force=force)
     return judgement
 
 
-def _judge(
-    prepared: PreparedSuite,
-    model: str,
-    baseline: str | None,
-    stored: Evaluation | None,
-    settings: Settings,
-    cache: AnswerCache | None,
-) -> Judgement:
+def _judge(prepared: PreparedSuite, sides: Sides, settings: Settings, cache: AnswerCache | None) -> Judgement:
     """The judgement, once everything that can be refused is known to be right."""
-    suite = prepared.suite
-    old = None if stored is None else measure_again(prepared, stored)
-    if baseline is not None and old is None:
-        old = _evaluate(prepared, baseline, settings, cache)
-    new = _evaluate(prepared, model, settings, cache)
-    if old is not None and "perplexity" in prepared.gated:
-        same_tokens(new.answers, old.answers)
+    old = None if sides.stored is None else recompute_metrics(prepared, sides.stored)
+    if sides.baseline is not None:
+        old = _evaluate(prepared, sides.baseline, cache)
+    new = _evaluate(prepared, sides.candidate, cache)
+    if old is not None:
+        check_tokens(prepared, new, old)
     preferences: tuple[Preference, ...] = ()
     validity, costs, notes = Validity(), Costs(), []
-    if prepared.rubric is not None:
-        jury = Jury(prepared, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
-        jury.plan(new, old)
-        if suite.grading == "pointwise":
-            if old is not None and not old.grades:
-                old = with_grades(prepared, old, jury.grade(old.answers))
-            new = with_grades(prepared, new, jury.grade(new.answers))
-            validity = jury.check_grades(new, old)
-        elif old is not None:
-            preferences = jury.compare(new.answers, old.answers)
-            validity = jury.check_preferences(new, old, preferences)
+    plan, gate = plan_judging(prepared, new, old), prepared.suite.gate
+    if prepared.judges:
+        jury = Jury(
+            prepared.judges,
+            [len(plan.requests(judge.repeats)) for judge in prepared.judges],
+            () if old is None else old.grades,
+            gate.max_unscored,
+            cache=cache,
+            budget=Budget(settings.max_cost_usd),
+            threads=settings.threads,
+        )
+        if old is not None and plan.baseline is not None:
+            old = with_grades(prepared, old, jury.ask(plan.baseline))
+        if plan.candidate is not None:
+            new = with_grades(prepared, new, jury.ask(plan.candidate))
+            validity = check_pointwise(
+                new.answers,
+                new.grades,
+                gate,
+                baseline=() if old is None else old.answers,
+                baseline_grades=() if old is None else old.grades,
+                control=jury.ask(plan.regraded),
+            )
+        if old is not None and plan.pairs is not None:
+            preferences = jury.ask(plan.pairs)
+            control = jury.ask(plan.self_compared)
+            validity = check_pairwise(new.answers, old.answers, preferences, gate, control=control)
         costs, notes = jury.costs, jury.notes
     for evaluation in (new, old):
         if evaluation is not None:
             forget_answers(prepared, evaluation, cache)
     return Judgement(
-        suite=suite,
+        suite=prepared.suite,
         hashes=prepared.hashes,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         items=prepared.items,
+        compared=prepared.compared,
         candidate=new,
         baseline=old,
         preferences=preferences,
         verdict=_decide(prepared, new, old, preferences, validity),
-        differences=() if old is None else measure_differences(prepared, new, old),
+        differences=() if old is None else compute_differences(prepared, new, old),
         judges=tuple(judge.name for judge in prepared.judges),
         costs=costs,
         notes=(
@@ -146,14 +152,18 @@ def _decide(
     return decide(pairings, gate, same_model=new.is_same_model(old), problems=problems, remarks=remarks)
 
 
-def _evaluate(prepared: PreparedSuite, reference: str, settings: Settings, cache: AnswerCache | None) -> Evaluation:
-    with open_subject(reference, threads=settings.threads) as subject:
-        return evaluate(prepared, subject, cache)
+def _evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | None) -> Evaluation:
+    """Ask and measure a model, and free it: two that are compared are not in memory together."""
+    evaluation = evaluate(prepared, subject, cache)
+    subject.close()
+    return evaluation
 
 
 def _details(prepared: PreparedSuite) -> dict[str, object]:
     """What a reader needs to get the same numbers: settings of the metrics."""
-    details = {name: dict(METRICS[name].all_details(prepared.items)) for name in prepared.metrics}
+    references = [item.references for item in prepared.items]
+    computed = [(name, prepared.compared[name].task_metric) for name in prepared.metrics]
+    details = {name: metric.all_details(references) for name, metric in computed if metric is not None}
     return {name: values for name, values in details.items() if values}
 
 

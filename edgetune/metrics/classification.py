@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from edgetune.metrics.aggregates import (
+    Aggregate,
+    divided,
+    f1_over_labels,
+    precision_over_labels,
+    recall_over_labels,
+    value_of,
+)
+from edgetune.metrics.metric import Formula, Metric, MetricResult, by_item
+from edgetune.metrics.samples import Samples
 
 UNPARSED = "unparsed"
 """Heading of the confusion matrix's last column."""
@@ -48,43 +62,105 @@ class ClassificationMetrics:
         return sum(label.recall for label in self.per_label) / len(self.per_label)
 
 
-def measure_classification(
+def classification_metrics(
     gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]
 ) -> ClassificationMetrics:
-    """Measure predictions against gold labels with scikit-learn.
+    """The figures and the confusion matrix of predicted labels.
 
     Macro averages are plain means over `labels`; a label that neither gold nor prediction ever names counts as 0. The
     weighted F1 weighs each label with its support.
     Raises ValueError without items, when the lists differ in length, or for a label outside `labels`.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-
     if len(gold) != len(predicted) or not gold:
         raise ValueError(f"{len(gold)} gold labels and {len(predicted)} predictions cannot be compared")
     strangers = {*gold, *(label for label in predicted if label is not None)} - set(labels)
     if strangers:
         raise ValueError(f"labels outside the known ones: {', '.join(sorted(strangers))}")
 
-    # Numbers instead of names, so that no label can be mistaken for the unparsed class.
-    number = {label: place for place, label in enumerate(labels)}
-    unparsed = len(labels)
-    true = [number[label] for label in gold]
-    guess = [unparsed if label is None else number[label] for label in predicted]
-    places = list(range(len(labels)))
-    scores = precision_recall_fscore_support(true, guess, labels=places, zero_division=0)
-    confusion = confusion_matrix(true, guess, labels=[*places, unparsed])[:-1]
-    right = sum(a == b for a, b in zip(true, guess, strict=True))
+    number: dict[str | None, int] = {label: place for place, label in enumerate((*labels, None))}
+    confusion = np.zeros((len(labels), len(labels) + 1), dtype=np.int64)
+    for true, guess in zip(gold, predicted, strict=True):
+        confusion[number[true], number[guess]] += 1
+    both, support, guessed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)[:-1]
+    precision, recall, f1 = divided(both, guessed), divided(both, support), divided(2 * both, support + guessed)
     return ClassificationMetrics(
         items=len(gold),
-        right=right,
-        unparsed=guess.count(unparsed),
-        accuracy=right / len(gold),
-        macro_f1=float(scores[2].mean()),
-        weighted_f1=float(scores[2] @ scores[3]) / len(gold),
+        right=int(both.sum()),
+        unparsed=int(confusion[:, -1].sum()),
+        accuracy=float(both.sum() / len(gold)),
+        macro_f1=float(f1.mean()),
+        weighted_f1=float(f1 @ support / len(gold)),
         labels=tuple(labels),
         per_label=tuple(
-            LabelMetrics(float(precision), float(recall), float(f1), int(support))
-            for precision, recall, f1, support in zip(*scores, strict=True)
+            LabelMetrics(float(precision[place]), float(recall[place]), float(f1[place]), int(support[place]))
+            for place in range(len(labels))
         ),
-        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        confusion=tuple(map(tuple, confusion.tolist())),
     )
+
+
+def _over_labels(metric: Callable[[Sequence[str], Sequence[str | None], Sequence[str]], Aggregate]) -> Formula:
+    """The formula of a metric of right labels, predicted ones and all labels."""
+
+    def formula(samples: Samples) -> MetricResult:
+        aggregate = metric(samples.column("gold"), samples.column("predicted"), samples.labels)
+        return MetricResult(value_of(aggregate, len(samples)), (), aggregate)
+
+    return formula
+
+
+def _of_labels(name: str, title: str, formula: Formula, labels: str) -> Metric:
+    return Metric(
+        name,
+        title,
+        kind="aggregate",
+        unit="share",
+        higher_is_better=True,
+        default_margin=0.02,
+        formula=formula,
+        needs=("gold",),
+        tasks=("classify",),
+        details={"labels": labels},
+    )
+
+
+ACCURACY = Metric(
+    "accuracy",
+    "Accuracy",
+    kind="accuracy",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    formula=by_item(lambda sample: float(sample.predicted == sample.gold)),
+    needs=("gold",),
+    tasks=("classify",),
+    details={"unparsed": "an answer that names no label, or several, is wrong"},
+)
+
+MACRO_F1 = _of_labels(
+    "macro_f1",
+    "Macro-F1",
+    _over_labels(partial(f1_over_labels, weighted=False)),
+    "plain mean over all labels of the suite; one that nobody names counts as 0",
+)
+
+WEIGHTED_F1 = _of_labels(
+    "weighted_f1",
+    "Weighted F1",
+    _over_labels(partial(f1_over_labels, weighted=True)),
+    "mean over the labels by how many items have each",
+)
+
+MACRO_PRECISION = _of_labels(
+    "macro_precision",
+    "Macro precision",
+    _over_labels(precision_over_labels),
+    "plain mean over all labels of the suite; one that no answer names counts as 0",
+)
+
+MACRO_RECALL = _of_labels(
+    "macro_recall",
+    "Macro recall",
+    _over_labels(recall_over_labels),
+    "plain mean over all labels of the suite; one that no item has counts as 0",
+)

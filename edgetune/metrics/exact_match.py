@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgetune.metrics.squad import normalize_answer
+from edgetune.metrics.metric import Metric, by_item
+from edgetune.metrics.samples import against_references
+from edgetune.metrics.squad import NORMALIZATION, normalize_answer
 
 
 def exact_match(prediction: str, references: Sequence[str]) -> bool:
@@ -15,3 +17,16 @@ def exact_match(prediction: str, references: Sequence[str]) -> bool:
     if not references:
         raise ValueError("an item has no reference")
     return normalize_answer(prediction) in map(normalize_answer, references)
+
+
+EXACT_MATCH = Metric(
+    "exact_match",
+    "Exact match",
+    kind="accuracy",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    formula=by_item(against_references(exact_match)),
+    needs=("text", "references"),
+    details={"normalization": NORMALIZATION, "references": "the best of several"},
+)

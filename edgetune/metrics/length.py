@@ -1,6 +1,11 @@
-"""How long texts are. Tokens are counted where a text is generated; they belong to the model's own tokenizer."""
+"""How long texts are. Neither longer nor shorter is better, so no gate compares lengths."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+from edgetune.metrics.metric import Metric, by_item
+from edgetune.metrics.samples import Sample
 
 
 def count_words(text: str) -> int:
@@ -11,3 +16,26 @@ def count_words(text: str) -> int:
 def count_characters(text: str) -> int:
     """Characters: Unicode code points."""
     return len(text)
+
+
+def _length(what: str, count: Callable[[Sample], int | None], meaning: str, needs: str = "text") -> Metric:
+    return Metric(
+        f"length_{what}",
+        f"Length in {what}",
+        kind="score",
+        unit="number",
+        higher_is_better=None,
+        default_margin=None,
+        formula=by_item(count),
+        needs=(needs,),
+        details={what: meaning},
+    )
+
+
+def _of_text(count: Callable[[str], int]) -> Callable[[Sample], int | None]:
+    return lambda sample: count(sample.text) if sample.answered and sample.text is not None else None
+
+
+LENGTH_WORDS = _length("words", _of_text(count_words), "what white space divides")
+LENGTH_CHARACTERS = _length("characters", _of_text(count_characters), "Unicode code points")
+LENGTH_TOKENS = _length("tokens", lambda sample: sample.generated_tokens, "the model's own", "generated_tokens")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
-from statistics import fmean
 from typing import Literal, get_args
 
+from edgetune.errors import DataError
+from edgetune.metrics.metric import Metric, MetricResult, mean_of
+from edgetune.metrics.samples import Samples
 from edgetune.metrics.stems import StemmedWords
 from edgetune.metrics.words import UNSPACED, foreign_share, split_words
 
@@ -22,30 +24,8 @@ German, Spanish and French texts about 2 to 4 %."""
 _MOSTLY = 0.5
 """A text of a larger share of such letters is not English, whatever the references are."""
 
-
-@dataclass(frozen=True)
-class Rouge:
-    """Mean F1 over all items, from 0 to 100, as papers give it.
-
-    rouge1 and rouge2 compare words and pairs of words, rougeL the longest common subsequence of the whole texts, and
-    rougeLsum that of their lines.
-    """
-
-    rouge1: float
-    rouge2: float
-    rougeL: float  # noqa: N815 - the name that everyone knows it by
-    rougeLsum: float  # noqa: N815
-    items: int
-
-
-def measure_rouge(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> Rouge:
-    """Measure each prediction against its references with rouge-score, English words stemmed.
-
-    Of several references the best counts, for each of the four on its own. Raises ValueError without items, when the
-    lists differ in length, or for an item without a reference.
-    """
-    scores = score_rouge(predictions, references, ROUGE_NAMES)
-    return Rouge(**{name: fmean(scores[name]) for name in ROUGE_NAMES}, items=len(predictions))
+_MOST_UNREAD = 0.5
+"""A larger share of items whose references hold nothing that ROUGE reads: it would find any two models equal."""
 
 
 def score_rouge(
@@ -53,9 +33,11 @@ def score_rouge(
 ) -> dict[RougeName, list[float]]:
     """F1 of each prediction, from 0 to 100, by the names that are asked for.
 
-    The settings are those of `rouge_settings` for these references. Sentences of rougeLsum are lines, so texts must
-    have each sentence on a line of its own to give the numbers that papers call ROUGE-Lsum; on texts of one line it is
-    rougeL. Raises ValueError without items, when the lists differ in length, or for an item without a reference.
+    rouge1 and rouge2 compare words and pairs of words, rougeL the longest common subsequence of the whole texts, and
+    rougeLsum that of their lines: texts must have each sentence on a line of its own to give the numbers that papers
+    call ROUGE-Lsum; on texts of one line it is rougeL. Of several references the best counts, for each score by itself.
+    The settings are those of `rouge_settings` for these references. Raises ValueError without items, when the lists
+    differ in length, or for an item without a reference.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -111,3 +93,48 @@ class _Words:
         if text.isascii() or (self._english and foreign_share([text]) <= _MOSTLY):
             return self._stemmed(text)
         return [part for word in split_words(text) for part in (self._stemmed(word) if word.isascii() else [word])]
+
+
+_kept = lru_cache(maxsize=16)(score_rouge)
+"""Two metrics of one evaluation, or one with and without the items that have no value, read the same texts."""
+
+
+def _rouge(name: RougeName, title: str) -> Metric:
+    def formula(samples: Samples) -> MetricResult:
+        compared = [sample for sample in samples if sample.references]
+        texts = tuple(sample.text or "" for sample in compared)
+        found = iter(_kept(texts, tuple(sample.references for sample in compared), (name,))[name])
+        return mean_of([next(found) if sample.references else None for sample in samples])
+
+    return Metric(
+        name,
+        title,
+        kind="score",
+        unit="points",
+        higher_is_better=True,
+        default_margin=1.0,
+        formula=formula,
+        needs=("text", "references"),
+        details_of_references=rouge_settings,
+        check_items=_check_references,
+    )
+
+
+def _check_references(samples: Samples) -> None:
+    """Raise DataError where ROUGE would find any two models equal."""
+    compared = [sample.references for sample in samples if sample.references]
+    unread = sum(not any(map(has_rouge_words, references)) for references in compared)
+    if unread > _MOST_UNREAD * len(compared):
+        raise DataError(
+            f"ROUGE compares words, and the references of {unread} of {len(compared)} items have neither letters nor "
+            "digits",
+            remedy="measure exact_match, or let a judge grade",
+        )
+
+
+ROUGE = (
+    _rouge("rouge1", "ROUGE-1"),
+    _rouge("rouge2", "ROUGE-2"),
+    _rouge("rougeL", "ROUGE-L"),
+    _rouge("rougeLsum", "ROUGE-Lsum"),
+)

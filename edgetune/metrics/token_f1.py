@@ -6,6 +6,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from edgetune.metrics.metric import Metric, by_item
+from edgetune.metrics.samples import against_references
 from edgetune.metrics.squad import normalize_answer
 from edgetune.metrics.words import UNSPACED, fold_case, split_unspaced
 
@@ -49,3 +51,16 @@ def _f1(predicted: list[str], right: list[str]) -> float:
         return float(predicted == right)
     shared = sum((Counter(predicted) & Counter(right)).values())
     return 2 * shared / (len(predicted) + len(right))
+
+
+TOKEN_F1 = Metric(
+    "token_f1",
+    "Token F1",
+    kind="score",
+    unit="share",
+    higher_is_better=True,
+    default_margin=0.02,
+    formula=by_item(against_references(token_f1)),
+    needs=("text", "references"),
+    details={"words": WORDS, "references": "the best of several"},
+)

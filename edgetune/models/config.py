@@ -9,14 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from edgetune.errors import ModelError
+from edgetune.models.families import find_family
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 
 _DEFAULT_ROPE_THETA = 10000.0
 """Transformers' default for every rotary family; old config.json files do not say it."""
-
-_TIED_BY_DEFAULT = ("gemma", "gemma2", "gemma3", "gemma3_text", "t5", "bert", "distilbert", "smollm3", "mistral3")
-"""Families whose Transformers configuration ties the embeddings where config.json is silent."""
 
 _POOLING_FLAGS = {
     "mean": "pooling_mode_mean_tokens",
@@ -66,7 +64,7 @@ class ModelConfig:
     @property
     def ties_embeddings(self) -> bool:
         """True when the output layer is the input embedding."""
-        return bool(self.get("tie_word_embeddings", self.model_type in _TIED_BY_DEFAULT))
+        return bool(self.get("tie_word_embeddings", find_family(self.model_type).ties_embeddings))
 
     @property
     def rope(self) -> Mapping[str, Any]:
@@ -104,7 +102,7 @@ def read_config(files: ModelFiles) -> ModelConfig:
     if files.gguf is not None:
         settings = _gguf_settings(GgufFile(files.gguf))
     else:
-        settings = {**_read_json(files.folder / "config.json"), **_pooling(files.folder)}
+        settings = {**read_settings(files.folder / "config.json"), **_pooling(files.folder)}
     settings.pop("quantization_config", None)
     return ModelConfig(settings, where=files.reference)
 
@@ -131,13 +129,14 @@ def _pooling(folder: Path) -> dict[str, Any]:
         return {}
     for module in json.loads(modules.read_text(encoding="utf-8")):
         if str(module.get("type", "")).endswith("Pooling"):
-            said = _read_json(folder / str(module.get("path", "")) / "config.json")
+            said = read_settings(folder / str(module.get("path", "")) / "config.json")
             modes = [mode for mode, flag in _POOLING_FLAGS.items() if said.get(flag)]
             return {"pooling": modes[0] if modes else said.get("pooling_mode")}
     return {}
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_settings(file: Path) -> dict[str, Any]:
+    """The JSON object in a model's file. Raises ModelError when it cannot be read or is something else."""
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
@@ -145,5 +144,5 @@ def _read_json(file: Path) -> dict[str, Any]:
             f"is not readable JSON ({problem})", where=file, remedy="download the model again"
         ) from problem
     if not isinstance(settings, dict):
-        raise ModelError("does not hold a configuration", where=file, remedy="download the model again")
+        raise ModelError("does not hold settings (a JSON object)", where=file, remedy="download the model again")
     return settings

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.answer_end import AnswerEnd, find_answer_end, marks_in
 from edgetune.data.template import ChatTemplate
 from edgetune.models.gguf_file import GgufFile
@@ -63,6 +63,6 @@ def _settings(file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        console.warn(f"{file} is not readable JSON ({problem}); the ends of an answer that it may name are not known")
+        events.warn(f"{file} is not readable JSON ({problem}); the ends of an answer that it may name are not known")
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -1,8 +1,8 @@
-"""Reads a GGUF file: metadata, and tensors as mapped bytes. Only this file and gguf_header.py know the format.
+"""Reads a GGUF file: metadata, and tensors as mapped bytes. Only this file knows the format.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. llama.cpp finds the same faults, but reports them
-in its own terms, and a file that breaks off is better refused before native code reads it. The gguf package's own
-reader makes a view of every token, which takes seconds where this takes milliseconds.
+in its own terms, and a truncated file is better refused before native code reads it. The gguf package's own reader
+makes a view of every token, which takes seconds where this takes milliseconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
-from edgetune.models.gguf_header import ARRAY, FORMATS, STRING
 from edgetune.models.mapped import release_pages
 
 if TYPE_CHECKING:
@@ -25,7 +24,11 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _ALIGNMENT_BYTES = 32
-
+STRING, ARRAY = 8, 9
+"""GGUF's numbers of the two kinds of value that have no fixed size (gguf_type in ggml/include/gguf.h)."""
+FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+"""The kinds of fixed size, as the struct module writes them."""
+_LENGTH = struct.Struct("<Q")
 
 _MAKE_ONE = "`edgetune export` makes a GGUF out of a model"
 _GET_AGAIN = "download or export it again"
@@ -46,10 +49,17 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
-class _StoredArray:
+class HeaderEntry:
+    """A key with its value: the bytes [start, stop) of the file. The value, or an array's first item, is at `value`.
+
+    For an array, `kind` is that of its items and `count` how many there are.
+    """
+
     kind: int
-    count: int
+    count: int | None
     start: int
+    value: int
+    stop: int
 
 
 class GgufFile:
@@ -62,7 +72,8 @@ class GgufFile:
         self.path = path
         self.metadata: dict[str, Any] = {}
         """Scalars and strings by key. Arrays, which can be long, are read by `array`."""
-        self._arrays: dict[str, _StoredArray] = {}
+        self.entries: dict[str, HeaderEntry] = {}
+        """Every key, in the file's order."""
         self._content = _map(path)
         try:
             self.tensors = self._read_header(_Cursor(self._content, len(_MAGIC)))
@@ -76,15 +87,21 @@ class GgufFile:
             need, size = f"{self.expected_bytes:,}", f"{len(self._content):,}"
             raise self._damaged(f"is truncated: its tensors need {need} bytes, the file has {size}")
 
-    def array(self, key: str) -> list[Any] | None:
-        """The array of metadata under `key` (the vocabulary, for instance); None when there is none."""
-        if key not in self._arrays:
+    def array(self, key: str, limit: int | None = None) -> list[Any] | None:
+        """The array of metadata under `key`, or its first `limit` items; None when there is none."""
+        entry = self.entries.get(key)
+        if entry is None or entry.count is None:
             return None
-        stored = self._arrays[key]
-        cursor = _Cursor(self._content, stored.start)
-        if stored.kind == STRING:
-            return [cursor.string() for _ in range(stored.count)]
-        return list(struct.unpack_from(f"<{stored.count}{FORMATS[stored.kind]}", self._content, stored.start))
+        count = entry.count if limit is None else min(entry.count, limit)
+        if entry.kind == STRING:
+            cursor = _Cursor(self._content, entry.value)
+            return [cursor.string() for _ in range(count)]
+        return list(struct.unpack_from(f"<{count}{FORMATS[entry.kind]}", self._content, entry.value))
+
+    def entry_bytes(self, key: str) -> bytes:
+        """A key with its value, as the file has it."""
+        entry = self.entries[key]
+        return self._content[entry.start : entry.stop]
 
     def data(self, name: str) -> np.ndarray:
         """The stored bytes of a tensor, one row of bytes per row of the tensor, mapped and not copied."""
@@ -123,16 +140,17 @@ class GgufFile:
         }
 
     def _read_entry(self, cursor: _Cursor) -> None:
-        key, kind = cursor.string(), cursor.number("I")
+        start, key, kind, count = cursor.position, cursor.string(), cursor.number("I"), None
         if kind == ARRAY:
-            array = _StoredArray(cursor.number("I"), cursor.number("Q"), cursor.position)
-            if array.kind == STRING:
-                cursor.skip_strings(array.count)
-            else:
-                cursor.skip(array.count * struct.calcsize("<" + _scalar(array.kind)))
-            self._arrays[key] = array
-        else:
+            kind, count = cursor.number("I"), cursor.number("Q")
+        value = cursor.position
+        if count is None:
             self.metadata[key] = cursor.string() if kind == STRING else cursor.number(_scalar(kind))
+        elif kind == STRING:
+            cursor.skip_strings(count)
+        else:
+            cursor.skip(count * struct.calcsize("<" + _scalar(kind)))
+        self.entries[key] = HeaderEntry(kind, count, start, value, cursor.position)
 
     def _damaged(self, what: str) -> ModelError:
         return ModelError(what, where=self.path, remedy=_GET_AGAIN)
@@ -172,9 +190,6 @@ class _Cursor:
             if position > end:
                 raise EOFError
         self.position = position
-
-
-_LENGTH = struct.Struct("<Q")
 
 
 def _map(path: Path) -> mmap.mmap:

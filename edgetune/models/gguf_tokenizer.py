@@ -26,7 +26,7 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN2_WORDS = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 NORMALIZER_KEY = "edgetune.normalizer"
 """The key that names the Unicode form which a file's tokenizer brings text into, where llama.cpp does not."""
@@ -73,7 +73,7 @@ def _by_pattern(pattern: str) -> PreTokenizer:
 _SPLITTINGS = {
     "gpt-2": _Splitting(_gpt2),
     "llama-bpe": _Splitting(lambda: _by_pattern(_LLAMA3), whole_words_first=True, adds_bos=True),
-    "qwen2": _Splitting(lambda: _by_pattern(_QWEN2)),
+    "qwen2": _Splitting(lambda: _by_pattern(QWEN2_WORDS)),
     "smollm": _Splitting(_smollm),
 }
 

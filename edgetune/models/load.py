@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgetune.errors import MissingComponent, ModelError, first_line_of
-from edgetune.models.families import ModelKind, auto_class, kind_of
+from edgetune.models.families import auto_class, kind_of
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 from edgetune.models.tokenizer import ModelTokenizer, wrap_tokenizer
@@ -131,7 +131,6 @@ def load_model(
 
     quiet_libraries()
     config = load_config(files)
-    kind = kind_of(config.model_type)
     head = None if labels is None else _head_settings(labels)
     settings: dict[str, Any] = {
         "dtype": dtype,
@@ -140,7 +139,7 @@ def load_model(
         "output_loading_info": True,
     }
     with _explained(files):
-        model_class = auto_class(kind, classifies=head is not None, model_type=config.model_type)
+        model_class = auto_class(config.model_type, classifies=head is not None)
         if head is not None:
             settings["ignore_mismatched_sizes"] = True  # a head for other labels gives way to a new one
         if quantize != "none":
@@ -149,7 +148,7 @@ def load_model(
         if files.gguf is None:
             model, found = model_class.from_pretrained(files.folder, **settings, **(head or {}))
         else:
-            _refuse_other_than_decoder(files, kind, config.model_type)
+            _refuse_other_than_decoder(files, config.model_type)
             config.update(head or {})
             model, found = type(_without_weights(model_class, config)).from_pretrained(
                 None, config=config, state_dict=_gguf_weights(files.gguf, config, dtype), **settings
@@ -226,8 +225,8 @@ def _without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedMo
     return model
 
 
-def _refuse_other_than_decoder(files: ModelFiles, kind: ModelKind, family: str) -> None:
-    if kind != "decoder":
+def _refuse_other_than_decoder(files: ModelFiles, family: str) -> None:
+    if kind_of(family) != "decoder":
         raise ModelError(
             f"a GGUF of the family {family} cannot be trained, only that of a decoder",
             where=files.reference,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from edgetune.errors import RecipeError
-from edgetune.models.families import ModelKind
+from edgetune.models.families import find_family
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -15,45 +15,22 @@ if TYPE_CHECKING:
 
 Targets = list[str] | Literal["all-linear"]
 
-_QUERY_AND_VALUE: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("t5", "mt5", "umt5", "longt5", "switch_transformers", "mpnet"), ("q", "v")),
-    **dict.fromkeys(("bart", "mbart", "pegasus", "marian", "t5gemma"), ("q_proj", "v_proj")),
-    "led": ("query", "value", "q_proj", "v_proj"),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra", "albert"), ("query", "value")),
-    "distilbert": ("q_lin", "v_lin"),
-    "deberta": ("in_proj",),
-    "deberta-v2": ("query_proj", "value_proj"),
-    "modernbert": ("Wqkv",),
-}
-"""The projections of queries and values, which LoRA's paper adapts (https://arxiv.org/abs/2106.09685, section 4.2)."""
-
-_KEY_VALUE_FEEDFORWARD: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("xlm-roberta", "camembert", "electra"), ("key", "value", "output.dense")),
-    "distilbert": ("k_lin", "v_lin", "lin2"),
-    "phi3": ("qkv_proj", "down_proj"),
-}
-"""What IA³ scales (https://arxiv.org/abs/2205.05638, section 3.3) in families that PEFT has no default for."""
-
-_KEY_VALUE_FEEDFORWARD_OF_DECODERS = ("k_proj", "v_proj", "down_proj")
-
 _LAST_OF_FEEDFORWARD = frozenset(
     {"down_proj", "wo", "output.dense", "lin2", "fc2", "fc_out", "w2", "dense_4h_to_h", "mlp.dense_4h_to_h"}
 )
 """Names of a feed-forward block's last layer, whose input IA³ scales."""
 
 
-def default_targets(family: str, kind: ModelKind) -> Targets:
+def default_targets(family: str) -> Targets:
     """Queries and values of encoders and encoder-decoders; every linear layer but the output layer of decoders."""
-    if family in _QUERY_AND_VALUE:
-        return list(_QUERY_AND_VALUE[family])
-    return "all-linear" if kind == "decoder" else ["query", "value"]
+    return list(find_family(family).query_and_value) or "all-linear"
 
 
-def attention_targets(family: str, kind: ModelKind, model: PreTrainedModel) -> list[str]:
+def attention_targets(family: str, model: PreTrainedModel) -> list[str]:
     """Queries and values by name, for methods that are too dear or not made for every linear layer."""
-    found = default_targets(family, kind)
-    if found != "all-linear":
-        return list(found)
+    known = find_family(family).query_and_value
+    if known:
+        return list(known)
     return next((names for names in (["q_proj", "v_proj"], ["qkv_proj"]) if _has(model, names)), ["q_proj", "v_proj"])
 
 
@@ -73,7 +50,7 @@ def ia3_targets(family: str) -> tuple[list[str], list[str]]:
     known = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING.get(family)
     if known is not None:
         return list(known), list(TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING.get(family, []))
-    targets = _KEY_VALUE_FEEDFORWARD.get(family, _KEY_VALUE_FEEDFORWARD_OF_DECODERS)
+    targets = find_family(family).key_value_feedforward
     return list(targets), feedforward_among(targets)
 
 

@@ -11,18 +11,15 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from edgetune.models.config import ModelConfig
-from edgetune.models.families import auto_class, kind_of
+from edgetune.models.families import TEXT_PREFIX, auto_class, find_family
 from edgetune.models.locate import ModelFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-TEXT = "model.language_model."
-"""What stands before the text model's names in a model of text and images."""
-
 _PREFIXES = {
     "language_model.lm_head.": "lm_head.",
-    "language_model.model.": TEXT,
+    "language_model.model.": TEXT_PREFIX,
     "vision_tower.vision_model.": "model.vision_tower.",
     "model.vision_tower.vision_model.": "model.vision_tower.",
     "vision_tower.": "model.vision_tower.",
@@ -33,14 +30,6 @@ _PREFIXES = {
 The first that fits counts.
 """
 
-_WITH_IMAGES = ("gemma3", "mistral3")
-
-_AS_STORED = (
-    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "smollm3", "granite"),
-    *("t5", "bert", "distilbert"),
-)
-"""Families whose names edgetune knows to be the same, or to differ in ways that are dealt with where they matter."""
-
 
 def names_in_memory(config: ModelConfig, files: ModelFiles, stored: Collection[str]) -> dict[str, str]:
     """Name in memory -> name on the disk, for all of `stored`.
@@ -48,9 +37,10 @@ def names_in_memory(config: ModelConfig, files: ModelFiles, stored: Collection[s
     A family that is not known here is asked of Transformers. A name that only an operation on several tensors leads to
     stays as it is.
     """
-    if config.model_type in _AS_STORED or files.gguf is not None:
+    family = find_family(config.model_type)
+    if files.gguf is not None or (family.embeddings is not None and not family.reads_images):
         return {name: name for name in stored}
-    rename = name_with_images if config.model_type in _WITH_IMAGES else _renaming_of_transformers(config, files)
+    rename = name_with_images if family.reads_images else _renaming_of_transformers(config, files)
     renamed = {rename(name): name for name in stored}
     return renamed if len(renamed) == len(stored) else {name: name for name in stored}
 
@@ -94,8 +84,7 @@ def _model_without_weights(config: ModelConfig, files: ModelFiles) -> PreTrained
     loaded = load_config(files)
     with torch.device("meta"):
         if named.endswith("Model") and not named.endswith("LMHeadModel"):
-            auto = auto_class(kind_of(config.model_type), classifies=False, model_type=config.model_type)
-            model: PreTrainedModel = auto.from_config(loaded)
+            model: PreTrainedModel = auto_class(config.model_type, classifies=False).from_config(loaded)
         else:
             model = getattr(transformers, named)(loaded)
     return model

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgetune.errors import EdgetuneError
-from edgetune.planning.planning import Plan, estimate
+from edgetune.planning.planning import Plan, Suggestion, estimate
 from edgetune.recipe.methods import Full, PrefixTuning
 from edgetune.recipe.schema import Recipe
 
 SHORTEST_TOKENS = 256
 """No suggestion cuts examples below this."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """Values to set (by their dotted names), their effect on training, and the memory that is needed then."""
-
-    changes: Mapping[str, Any]
-    effect: str
-    needed_bytes: int
-    fits: bool
-
-    def document(self) -> dict[str, Any]:
-        """In JSON's types."""
-        return {
-            "set": dict(self.changes),
-            "effect": self.effect,
-            "needed_bytes": self.needed_bytes,
-            "fits": self.fits,
-        }
 
 
 def suggest(plan: Plan) -> tuple[Suggestion, ...]:

@@ -8,8 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgetune.planning.advice import Suggestion
-from edgetune.planning.planning import Plan
+from edgetune.planning.planning import Plan, Suggestion
 
 _PARTS = {
     "weights": "weights",
@@ -25,7 +24,7 @@ _PARTS = {
 }
 
 
-def render(plan: Plan, suggestions: Sequence[Suggestion]) -> RenderableType:
+def render(plan: Plan) -> RenderableType:
     """Parameters, a table of memory, whether it fits, suggestions, disk, time, and assumptions."""
     recipe = plan.recipe
     head = Text.assemble(
@@ -36,8 +35,8 @@ def render(plan: Plan, suggestions: Sequence[Suggestion]) -> RenderableType:
         f"({plan.trainable_percent:.4f} %)\n",
     )
     parts: list[RenderableType] = [head, _memory(plan), _verdict(plan)]
-    if suggestions:
-        parts.append(_advice(plan, suggestions))
+    if plan.suggestions:
+        parts.append(_advice(plan.suggestions))
     parts.append(Text(_rest(plan)))
     return Group(*parts)
 
@@ -66,7 +65,7 @@ def _verdict(plan: Plan) -> Text:
     return Text(f"does not fit: {_size(plan.needed_bytes)}{each} of {have}\n", style="bold red")
 
 
-def _advice(plan: Plan, suggestions: Sequence[Suggestion]) -> Table:
+def _advice(suggestions: Sequence[Suggestion]) -> Table:
     table = Table(title="What to change", title_justify="left", title_style="bold")
     table.add_column("set")
     table.add_column("needs then", justify="right")

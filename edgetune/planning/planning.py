@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,9 +41,29 @@ class RecipeEstimate:
 
 
 @dataclass(frozen=True)
+class Suggestion:
+    """Values to set (by their dotted names), their effect on training, and the memory that is needed then."""
+
+    changes: Mapping[str, Any]
+    effect: str
+    needed_bytes: int
+    fits: bool
+
+    def document(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {
+            "set": dict(self.changes),
+            "effect": self.effect,
+            "needed_bytes": self.needed_bytes,
+            "fits": self.fits,
+        }
+
+
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The result of `edgetune plan`. Bytes are those of one process, but `needed_bytes` is the peak of all processes
-    that share the memory. `fits` is None where the device's memory is unknown.
+    that share the memory. `fits` is None where the device's memory is unknown. `suggestions` are changes for a recipe
+    that does not fit.
     """
 
     recipe: Recipe
@@ -61,6 +82,17 @@ class Plan:
     updates: int | None
     batch_tokens: int
     assumes: tuple[str, ...]
+    suggestions: tuple[Suggestion, ...] = ()
+
+    def __repr__(self) -> str:
+        fits = {None: "unknown device", True: "fits", False: "does not fit"}[self.fits]
+        return f"<Plan {self.recipe.name}: {self.needed_bytes / 1e9:.2f} GB, {fits}>"
+
+    def _repr_html_(self) -> str:
+        from edgetune.notebook_view import terminal_html
+        from edgetune.planning.plan_table import render
+
+        return terminal_html(render(self))
 
     @property
     def trainable_percent(self) -> float:
@@ -92,6 +124,7 @@ class Plan:
             "updates": self.updates,
             "largest_batch_tokens": self.batch_tokens,
             "assumes": list(self.assumes),
+            "suggestions": [each.document() for each in self.suggestions],
         }
 
 

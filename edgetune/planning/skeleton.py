@@ -120,9 +120,7 @@ def _loaded(
     if classifies:
         config.num_labels = len(recipe.data.labels)
         config.pad_token_id = config.pad_token_id or 0
-    model: PreTrainedModel = auto_class(kind, classifies=classifies, model_type=config.model_type).from_config(
-        config, dtype=dtype
-    )
+    model: PreTrainedModel = auto_class(config.model_type, classifies=classifies).from_config(config, dtype=dtype)
     if _has_own_output(base):
         output = model.get_output_embeddings()
         output.weight = nn.Parameter(torch.empty_like(output.weight))

@@ -10,10 +10,10 @@ from pydantic import Field, field_validator, model_validator
 from edgetune.recipe.section import Section
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-"""A data source that ends so is a file; anything else is a hub id."""
+"""A data source with one of these endings is a file; any other is a hub id."""
 
 SPREADSHEET_SUFFIXES = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
-"""Files too, which are not read: their programs save them as .csv."""
+"""Files that are refused: spreadsheet programs can save them as .csv."""
 
 Format = Literal["messages", "sharegpt", "alpaca", "prompt-completion", "text-label", "text-summary"]
 
@@ -40,20 +40,20 @@ class DataSource(Section):
     format: Format = Field(description="How rows become conversations, labelled texts or texts with summaries.")
     columns: dict[str, str] = Field(
         {},
-        description="The format's column name -> the file's, such as {text: tweet}; a dotted name reaches into an "
-        "object. Other names may be given too, for data.prompt to use.",
+        description="The format's column name -> the file's, such as {text: tweet}; a dotted name reads a value inside "
+        "an object. Further names can be used in data.prompt.",
     )
     labels: dict[str, str | None] = Field(
         {},
-        description='Value in the file -> label, such as {"0": negative}, beside the labels themselves; null leaves '
-        "the row out.",
+        description='Value in the file -> label, such as {"0": negative}, in addition to the labels themselves; null '
+        "leaves the row out.",
     )
     labels_ignore_case: bool = Field(
-        False, description="Read Billing and BILLING as the label billing. Outer spaces are never part of a label."
+        False, description="Read Billing and BILLING as the label billing. Outer spaces are always ignored."
     )
     cap: int | None = Field(None, ge=1, description="At most this many rows, drawn with data.seed.")
     weight: float = Field(
-        1.0, gt=0, description="How often each row is seen per epoch: 0.5 takes half of them, drawn with data.seed."
+        1.0, gt=0, description="Times that each row is used per epoch: 0.5 uses half of the rows, drawn with data.seed."
     )
 
     @field_validator("labels", mode="before")
@@ -68,14 +68,14 @@ class DataSource(Section):
         }
 
     def found_from(self, folder: Path) -> DataSource:
-        """The same source with a file's path absolute; it was relative to `folder`."""
+        """The source with its path, which is relative to `folder`, made absolute."""
         if not self.source.lower().endswith((*DATA_SUFFIXES, *SPREADSHEET_SUFFIXES)):
             return self
         return self.model_copy(update={"source": str((folder / self.source).resolve())})
 
 
 class Percentile(Section):
-    """A maximum length taken from the training data."""
+    """A maximum length computed from the training data."""
 
     percentile: float = Field(gt=0, le=100, description="Share of the training examples that fit whole, in percent.")
 
@@ -84,28 +84,28 @@ Length = Annotated[int, Field(ge=1)] | Percentile
 
 
 class Data(Section):
-    """What the model learns from, and what it is tested on."""
+    """The training and evaluation data."""
 
     train: list[DataSource] = Field(min_length=1)
     eval: list[DataSource] = Field([])
     holdout: float | None = Field(
         None,
         gt=0,
-        description="Instead of eval: this share (below 1) or number of the training examples is set aside to evaluate "
-        "on, drawn with data.seed, label by label.",
+        description="Instead of eval: reserve this share (below 1) or number of the training examples for evaluation, "
+        "drawn with data.seed, label by label.",
     )
     seed: int = Field(0, ge=0, description="Draws cap, weight, holdout and balance; train.seed does not change them.")
     max_length: Annotated[int, Field(ge=8)] | Percentile = Field(
-        1024, description="Tokens per example; longer ones are cut at the end. Or {percentile: 80}."
+        1024, description="Maximum tokens per example; longer ones are cut at the end. Or {percentile: 80}."
     )
     max_source_length: Length | None = Field(
         None,
-        description="classify, summarize: tokens of the text itself; the instruction around it stays whole. Or "
+        description="classify, summarize: maximum tokens of the text itself; the instruction around it is not cut. Or "
         "{percentile: 80}.",
     )
     max_target_length: Length | None = Field(
         None,
-        description="summarize: tokens of the summary, in training and when one is generated. Or {percentile: 90}.",
+        description="summarize: maximum tokens of the summary, in training and in generation. Or {percentile: 90}.",
     )
     template: str = Field(
         "chat", description="chat (the tokenizer's own), alpaca, or a Jinja file (relative to the recipe's folder)."
@@ -113,15 +113,16 @@ class Data(Section):
     labels: list[str] = Field([], description="classify: the labels, in the order of tables and matrices.")
     prompt: str | None = Field(
         None,
-        description="classify, summarize: what the model is asked, with {text} where the text goes; {name} puts in any "
-        "other of a source's columns.",
+        description="classify, summarize: the prompt. {text} stands for the text, {name} for any other column of the "
+        "source.",
     )
     balance: Literal["none", "undersample", "oversample"] = Field(
-        "none", description="classify: give every label as many training examples as the rarest or the commonest has."
+        "none",
+        description="classify: give every label as many training examples as the rarest or the most frequent has.",
     )
 
     @model_validator(mode="after")
     def _evaluation_comes_from_one_place(self) -> Data:
         if self.holdout is not None and self.eval:
-            raise ValueError("holdout and eval cannot both be given; take one of them out")
+            raise ValueError("holdout and eval cannot be combined; remove one of them")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,24 +26,26 @@ class Layer:
     values: dict[str, Any]
 
 
-def read_layers(file: Path) -> tuple[Layer, ...]:
+def read_layers(recipe: Path | Mapping[str, Any]) -> tuple[Layer, ...]:
     """This recipe file, the one that it extends, the one that that one extends, and so on.
 
+    A mapping is what a file in the working directory would say; errors call it `recipe`.
     Raises RecipeError naming the file whose `extends` leads nowhere, or back to where it came from.
     """
     layers: list[Layer] = []
+    file = recipe if isinstance(recipe, Path) else Path("recipe")
     while True:
-        if any(file.samefile(layer.file) for layer in layers):
+        if any(file.resolve() == layer.file.resolve() for layer in layers):
             way = " → ".join(path.name for path in (*(layer.file for layer in layers), file))
             raise RecipeError(f"{KEY} goes in a circle: {way}", where=layers[-1].file)
-        values = read_mapping(file)
+        values = plain_copy(recipe) if isinstance(recipe, Mapping) else read_mapping(file)
         _check_keys(values, file)
         parent = _find_parent(values.pop(KEY), file) if KEY in values else None
         make_paths_absolute(values, file.resolve().parent)
         layers.append(Layer(file, values))
         if parent is None:
             return tuple(layers)
-        file = parent
+        recipe = file = parent
 
 
 def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def merge_layers(layers: Sequence[Layer]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in reversed(layers):
         merged = _merge(layer.values, onto=merged)
-    return _without_aliases(merged)
+    return plain_copy(merged)
 
 
 def author(layers: Sequence[Layer], field: Sequence[str]) -> Path:
@@ -129,11 +132,16 @@ def _merge(values: Mapping[str, Any], *, onto: Mapping[str, Any]) -> dict[str, A
     return merged
 
 
-def _without_aliases(value: Any) -> Any:
-    """A YAML anchor makes one object of two places; an override of one must not change the other."""
-    if isinstance(value, dict):
-        return {key: _without_aliases(item) for key, item in value.items()}
-    return [_without_aliases(item) for item in value] if isinstance(value, list) else value
+def plain_copy(value: Any) -> Any:
+    """A copy of dicts and lists all the way down, with paths as text.
+
+    A YAML anchor makes one object of two places; an override of one must not change the other.
+    """
+    if isinstance(value, Mapping):
+        return {key: plain_copy(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return [plain_copy(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _changes_type(values: Mapping[str, Any], below: Mapping[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,15 @@ import yaml
 
 from edgetune import assets
 from edgetune.errors import RecipeError
-from edgetune.recipe.extends import author, make_paths_absolute, merge_layers, read_layers
+from edgetune.recipe.extends import author, make_paths_absolute, merge_layers, plain_copy, read_layers
 from edgetune.recipe.schema import Recipe
 from edgetune.recipe.yaml_input import nearest, parse_yaml, validate
+
+Named = str | os.PathLike[str] | Mapping[str, Any]
+"""The name of something that ships, the path of a file, or what such a file says."""
+
+Overrides = Mapping[str, Any] | Sequence[str]
+"""Values by their dotted names, {"train.seed": 1}, or as the command line has them: ["train.seed=1"]."""
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -42,22 +49,27 @@ def find_named(name: str, shipped: dict[str, Path], *, kind: str, remedy: str) -
     raise RecipeError(f"there is no {kind} of this name{nearest(name, shipped)}", where=name, remedy=remedy)
 
 
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe with all that it extends, apply overrides (`train.learning_rate=1e-4`), make local paths absolute.
+def load_recipe(recipe: Named | Recipe, overrides: Overrides = ()) -> Recipe:
+    """Read a recipe with all that it extends, apply overrides, and make local paths absolute.
 
-    A file's paths are relative to its folder, an override's to the working directory.
+    A file's paths are relative to its folder, those of a dict and of overrides to the working directory.
 
     Raises RecipeError naming the field and the file that says it.
     """
-    path = find_recipe(name)
-    layers = read_layers(path)
+    if isinstance(recipe, Recipe):
+        if not overrides:
+            return recipe
+        recipe = recipe.model_dump(mode="json")
+    layers = read_layers(recipe if isinstance(recipe, Mapping) else find_recipe(os.fspath(recipe)))
     values = merge_layers(layers)
-    for override in overrides:
-        _apply_override(values, override)
+    said = []
+    for key, value, where in _read_overrides(overrides):
+        _set(values, key, value, where)
+        said.append(where)
     make_paths_absolute(values, Path.cwd())  # those of the layers are absolute already
 
     def said_in(field: Sequence[str]) -> str:
-        return " -s ".join([f"{author(layers, field)} with", *overrides] if overrides else [str(author(layers, field))])
+        return " ".join([f"{author(layers, field)} with", *said] if said else [str(author(layers, field))])
 
     return validate(Recipe, values, where=said_in)
 
@@ -69,11 +81,22 @@ def dump_recipe(recipe: Recipe) -> str:
     return f"# {recipe.name}, resolved: every default is written out\n{body}"
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one dotted key in place. The value is YAML; list items are addressed by number (data.train.0.split=…)."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise RecipeError("an override reads key=value", where=f"-s {override}", remedy="try -s train.epochs=2")
+def _read_overrides(overrides: Overrides) -> Iterator[tuple[str, Any, str]]:
+    """Dotted name, value, and what errors call each. The value of a text is YAML."""
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            yield key, plain_copy(value), f"overrides[{key!r}]"
+        return
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        where = f"-s {override}"
+        if not equals or not key:
+            raise RecipeError("an override reads key=value", where=where, remedy="try -s train.epochs=2")
+        yield key, parse_yaml(text, where=where), where
+
+
+def _set(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set one dotted key in place; list items are addressed by number (data.train.0.split)."""
     *parents, last = key.split(".")
     place: Any = values
     for step in parents:
@@ -82,16 +105,15 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
                 place[step] = {"model": place["base"]} if step == "base" and "base" in place else {}
             place = place[step]
         else:
-            place = _item(place, step, override)
-    value = parse_yaml(text, where=f"-s {override}")
+            place = _item(place, step, where)
     if isinstance(place, dict):
         place[last] = value
     else:
-        _item(place, last, override)
+        _item(place, last, where)
         place[int(last)] = value
 
 
-def _item(place: Any, step: str, override: str) -> Any:
+def _item(place: Any, step: str, where: str) -> Any:
     if isinstance(place, list) and step.isdigit() and int(step) < len(place):
         return place[int(step)]
-    raise RecipeError(f"there is no {step} to set here", where=f"-s {override}")
+    raise RecipeError(f"there is no {step} to set here", where=where)

@@ -1,4 +1,4 @@
-"""The `method` section of a recipe: one class per method, told apart by `type`. Fields carry PEFT's meaning."""
+"""The `method` section of a recipe: one class per method, selected by `type`. Fields have PEFT's meaning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgetune.recipe.section import Section
 
 Targets = list[str] | Literal["all-linear"] | None
 
-_TARGETS = "Module names, or all-linear. Without it, those that suit the base's family."
+_TARGETS = "Module names, or all-linear. Default: the usual modules of the base's family."
 
 
 class Lora(Section):
@@ -21,18 +21,18 @@ class Lora(Section):
     alpha: float = Field(32, gt=0, description="The update is scaled by alpha / rank (alpha / √rank with rslora).")
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: Targets = Field(None, description=_TARGETS)
-    bias: Literal["none", "all", "lora_only"] = Field("none", description="Which biases are trained too.")
+    bias: Literal["none", "all", "lora_only"] = Field("none", description="Biases that are also trained.")
     rslora: bool = Field(False, description="Scale by alpha / √rank, https://arxiv.org/abs/2312.03732.")
     dora: bool = Field(False, description="Weight-decomposed LoRA, https://arxiv.org/abs/2402.09353.")
     init: Literal["default", "gaussian", "pissa", "loftq", "eva", "olora"] = Field(
-        "default", description="How A and B begin: PiSSA, LoftQ (nf4 bases), EVA (reads training data), OLoRA."
+        "default", description="Initialization of A and B: PiSSA, LoftQ (nf4 bases), EVA (reads training data), OLoRA."
     )
-    rank_pattern: dict[str, int] = Field({}, description="Module name or regular expression -> its own rank.")
-    alpha_pattern: dict[str, float] = Field({}, description="Module name or regular expression -> its own alpha.")
+    rank_pattern: dict[str, int] = Field({}, description="Module name or regular expression -> rank.")
+    alpha_pattern: dict[str, float] = Field({}, description="Module name or regular expression -> alpha.")
 
 
 class AdaLora(Section):
-    """LoRA whose ranks are cut where they matter least, https://arxiv.org/abs/2303.10512."""
+    """LoRA that reduces the ranks of the least important updates, https://arxiv.org/abs/2303.10512."""
 
     type: Literal["adalora"]
     init_rank: int = Field(12, ge=1, description="Rank of every update at the beginning.")
@@ -40,8 +40,8 @@ class AdaLora(Section):
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: Targets = Field(None, description=_TARGETS)
-    tinit: int | None = Field(None, ge=0, description="Updates before the first cut. Without it, a tenth of all.")
-    tfinal: int | None = Field(None, ge=0, description="Updates after the last cut. Without it, three tenths of all.")
+    tinit: int | None = Field(None, ge=0, description="Updates before the first cut. Default: a tenth of all.")
+    tfinal: int | None = Field(None, ge=0, description="Updates after the last cut. Default: three tenths of all.")
     delta_t: int = Field(1, ge=1, description="Updates between two cuts (ΔT).")
     orth_reg_weight: float = Field(0.5, gt=0, description="Weight of the orthogonality term in the loss.")
 
@@ -57,17 +57,15 @@ class Ia3(Section):
 
     type: Literal["ia3"]
     targets: list[str] | None = Field(
-        None, min_length=1, description="Modules that get a scaling vector. Without it, those that suit the family."
+        None, min_length=1, description="Modules that get a scaling vector. Default: the usual ones of the family."
     )
-    feedforward: list[str] | None = Field(
-        None, description="Those of the targets whose input is scaled instead of their output."
-    )
+    feedforward: list[str] | None = Field(None, description="Targets whose input is scaled instead of their output.")
 
     @model_validator(mode="after")
     def _feedforward_is_targeted(self) -> Ia3:
         strangers = sorted(set(self.feedforward or ()) - set(self.targets or self.feedforward or ()))
         if strangers:
-            raise ValueError(f"feedforward names {', '.join(strangers)}, which targets does not")
+            raise ValueError(f"feedforward names {', '.join(strangers)}, but targets does not")
         return self
 
 
@@ -109,7 +107,7 @@ class SHiRA(Section):
 
     type: Literal["shira"]
     rank: int = Field(32, ge=1, description="r·(in + out) weights of each module are trained.")
-    mask_seed: int = Field(0, ge=0, description="Draws which weights.")
+    mask_seed: int = Field(0, ge=0, description="Seed that draws the weights.")
     targets: Targets = Field(None, description=_TARGETS)
 
 
@@ -118,9 +116,9 @@ class Oft(Section):
 
     type: Literal["oft"]
     block_size: int = Field(32, ge=2, description="Size of the orthogonal blocks.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the modules that are left out of a step.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the modules that are skipped in a step.")
     coft: bool = Field(False, description="Constrained OFT: stay near the identity.")
-    block_share: bool = Field(False, description="One block for all of a module.")
+    block_share: bool = Field(False, description="One block for the whole module.")
     targets: Targets = Field(None, description=_TARGETS)
 
 
@@ -130,8 +128,8 @@ class Vera(Section):
     type: Literal["vera"]
     rank: int = Field(256, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    d_initial: float = Field(0.1, description="Start of the vector d.")
-    projection_seed: int = Field(0, ge=0, description="Draws the shared matrices.")
+    d_initial: float = Field(0.1, description="Initial value of the vector d.")
+    projection_seed: int = Field(0, ge=0, description="Seed that draws the shared matrices.")
     targets: Targets = Field(None, description=_TARGETS)
 
 
@@ -140,15 +138,15 @@ class PrefixTuning(Section):
 
     type: Literal["prefix"]
     virtual_tokens: int = Field(20, ge=1)
-    projection: bool = Field(False, description="Make them by a small network while training.")
+    projection: bool = Field(False, description="Compute them with a small network in training.")
     hidden_size: int | None = Field(
-        None, ge=1, description="Width of that network. Without it, that of the model's keys."
+        None, ge=1, description="Width of that network. Default: the width of the model's keys."
     )
 
     @model_validator(mode="after")
     def _width_of_a_network(self) -> PrefixTuning:
         if self.hidden_size is not None and not self.projection:
-            raise ValueError("hidden_size is the width of the network that projection asks for; set projection to true")
+            raise ValueError("hidden_size is the width of the projection network; set projection to true")
         return self
 
 
@@ -157,7 +155,7 @@ class PromptTuning(Section):
 
     type: Literal["prompt"]
     virtual_tokens: int = Field(20, ge=1)
-    init_text: str | None = Field(None, description="Begin as the embeddings of this text.")
+    init_text: str | None = Field(None, description="Initialize with the embeddings of this text.")
 
 
 class PTuning(Section):
@@ -166,7 +164,7 @@ class PTuning(Section):
     type: Literal["p-tuning"]
     virtual_tokens: int = Field(20, ge=1)
     hidden_size: int = Field(128, ge=1, description="Width of the network.")
-    layers: int = Field(2, ge=1, description="Layers of an LSTM; an mlp has 2 and one that leads out.")
+    layers: int = Field(2, ge=1, description="Layers of an LSTM; an mlp has 2 and an output layer.")
     network: Literal["mlp", "lstm"] = "mlp"
     dropout: float = Field(0.0, ge=0, lt=1, description="Between the layers of an LSTM.")
 
@@ -188,10 +186,10 @@ PEFT_METHODS = (
     "gralora", "hra", "lily", "ln_tuning", "miss", "osf", "peanut", "psoft", "pvera", "randlora", "road",
     "supertuning", "tinylora", "trainable_tokens", "unilora", "vblora", "waveft",
 )  # fmt: skip
-"""PEFT's names of the methods that have no section of their own here; their fields are PEFT's.
+"""PEFT's names of the methods without a section of their own here; their fields are PEFT's.
 
-Left out: poly and multitask_prompt_tuning want to be told each example's task, cpt the kind of each token and a loss of
-its own, shadow a loss that exists only inside PEFT, and xlora adapters that are trained already.
+Left out: poly and multitask_prompt_tuning need each example's task, cpt the type of each token and its own loss, shadow
+a loss that exists only inside PEFT, and xlora adapters that are already trained.
 """
 
 
@@ -205,7 +203,7 @@ class OtherPeft(Section):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the recipe says beside type and targets, by PEFT's names."""
+        """The recipe's other keys, by PEFT's names."""
         return dict(self.model_extra or {})
 
 
@@ -219,16 +217,16 @@ _NO_QUANTIZED_BASE = frozenset(
 )
 
 ADDS_TO_THE_INPUT = ("prefix", "prompt", "p-tuning", "adaption_prompt", "cartridge", "lily")
-"""Methods that change no weights, so that nothing can be folded into the base; PEFT alone runs them."""
+"""Methods that change no weights, so they cannot be merged into the base. Only PEFT runs them."""
 
 WHOLE_WEIGHTS_ONLY: dict[str, frozenset[str]] = {
     "int8": _NO_QUANTIZED_BASE,
     "nf4": _NO_QUANTIZED_BASE | {"loha", "lokr"},
 }
-"""By base.quantize: methods that PEFT computes wrongly or not at all on such weights; tests compare with dense ones."""
+"""base.quantize -> methods that PEFT computes wrongly or not at all on such weights; tests compare with dense ones."""
 
 LEAVES_WEIGHTS_ALONE = frozenset({"lora", "adalora", "ia3", "loha", "lokr", "vera", "prefix", "prompt", "p-tuning"})
-"""Methods that add to what a frozen layer computes, and never read its weight while they train (LoRA without DoRA)."""
+"""Methods that add to a frozen layer's output and never read its weight in training (LoRA without DoRA)."""
 
 
 Method = Annotated[

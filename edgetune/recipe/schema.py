@@ -1,6 +1,6 @@
-"""What a recipe may say. Defaults live in this room only: help and docs are generated from them.
+"""The schema of recipes. Defaults live only here; help and docs are generated from them.
 
-Words are the field's own: PEFT's for methods, TRL's and Transformers' for training. Imports no torch.
+Names are PEFT's for methods, TRL's and Transformers' for training. Imports no torch.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ class Base(Section):
     double_quantization: bool = Field(True, description="nf4 only: quantize the quantization constants too.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Type of weights and compute; auto is bfloat16 on a GPU that has it, float32 on a CPU (but see "
-        "train.frozen_products).",
+        description="Type of weights and compute; auto is bfloat16 on a GPU that supports it, float32 on a CPU (see "
+        "also train.frozen_products).",
     )
     head: Literal["lm", "classification"] = Field(
         "lm",
-        description="classify: lm answers with the label's words; classification puts a new layer with one score per "
-        "label on the model (AutoModelForSequenceClassification), and is the only one that encoders such as BERT have.",
+        description="classify: lm answers in words; classification adds a layer with one score per label "
+        "(AutoModelForSequenceClassification), which encoders such as BERT need.",
     )
 
 
 class Recipe(Section):
-    """A whole fine-tuning, from base model to last step."""
+    """A complete fine-tuning recipe."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Lower case; names the run directory.")
     description: str = Field("", description="One line for `edgetune recipes`.")
@@ -66,7 +66,7 @@ class Recipe(Section):
 
 
 Rule = Callable[[Recipe], str | None]
-"""What is wrong with a recipe, naming its fields, or None."""
+"""Returns what is wrong with a recipe, with the fields' names, or None."""
 
 
 def _labels_belong_to_classify(recipe: Recipe) -> str | None:
@@ -116,21 +116,25 @@ def _fields_fit_the_task(recipe: Recipe) -> str | None:
 
 def _packing_makes_its_own_batches(recipe: Recipe) -> str | None:
     if recipe.train.packing and recipe.train.group_by_length:
-        return "train.packing fills rows by itself; leave train.group_by_length out"
+        return "train.packing already fills rows; leave train.group_by_length out"
     return None
 
 
 def _methods_suit_the_base(recipe: Recipe) -> str | None:
     method, quantize = recipe.method, recipe.base.quantize
     if isinstance(method, Full) and quantize != "none":
-        return f"method full cannot train the weights of an {quantize} base; set base.quantize to none, or take lora"
+        return (
+            f"method full cannot train the weights of an {quantize} base; set base.quantize to none, or use method lora"
+        )
     if isinstance(method, Lora) and method.dora and quantize == "int8":
         return "method.dora does not work on an int8 base; use base.quantize nf4 or none"
     if method.type in WHOLE_WEIGHTS_ONLY.get(quantize, ()):
-        return f"method {method.type} does not work on an {quantize} base; set base.quantize to none, or take lora"
+        return (
+            f"method {method.type} does not work on an {quantize} base; set base.quantize to none, or use method lora"
+        )
     if method.type in ("prefix", "cartridge") and recipe.train.gradient_checkpointing:
         return (
-            f"method {method.type} does not work with train.gradient_checkpointing, which computes layers anew without "
+            f"method {method.type} does not work with train.gradient_checkpointing, which recomputes layers without "
             "the trained keys and values; set it to false"
         )
     return None
@@ -142,11 +146,11 @@ def _lora_can_begin(recipe: Recipe) -> str | None:
         return None
     if method.init in ("pissa", "olora") and quantize != "none":
         return (
-            f"method.init {method.init} takes the first update out of the base's weights, which an {quantize} base "
-            "would round anew; set base.quantize to none, or method.init to loftq for nf4"
+            f"method.init {method.init} subtracts the first update from the base's weights, which an {quantize} base "
+            "would round again; set base.quantize to none, or method.init to loftq for nf4"
         )
     if method.init == "loftq" and quantize != "nf4":
-        return "method.init loftq makes up for what NF4 loses; set base.quantize to nf4, or method.init to default"
+        return "method.init loftq corrects the rounding of NF4; set base.quantize to nf4, or method.init to default"
     return None
 
 
@@ -154,34 +158,34 @@ def _full_training_suits_the_rest(recipe: Recipe) -> str | None:
     if not isinstance(recipe.method, Full):
         return None
     if recipe.train.parallel == "fsdp":
-        return "train.parallel fsdp spreads the frozen weights of the base, and method full has none; set it to ddp"
+        return "train.parallel fsdp spreads frozen weights, and method full has none; set it to ddp"
     if recipe.base.dtype == "float16":
-        return "method full cannot train weights of float16, which overflow; set base.dtype to bfloat16 or float32"
+        return "method full cannot train float16 weights, which overflow; set base.dtype to bfloat16 or float32"
     return None
 
 
 def _narrow_adapters_have_their_optimizer(recipe: Recipe) -> str | None:
     if recipe.train.adapter_dtype == "bfloat16" and recipe.train.optimizer != "adamw":
         return (
-            f"train.adapter_dtype bfloat16 needs an optimizer that keeps 32 bits, which {recipe.train.optimizer} does "
-            "not; set train.optimizer to adamw, or leave train.adapter_dtype out"
+            f"train.adapter_dtype bfloat16 needs an optimizer with 32-bit weights, and {recipe.train.optimizer} has "
+            "none; set train.optimizer to adamw, or leave train.adapter_dtype out"
         )
     return None
 
 
 def why_not_in_bfloat16(recipe: Recipe) -> str | None:
-    """Why frozen layers cannot multiply in bfloat16 beside adapters in float32, or None."""
+    """Why frozen layers cannot multiply in bfloat16 with float32 adapters, or None."""
     base, method = recipe.base, recipe.method
     if isinstance(method, Full):
         return "method full leaves no layer frozen"
     if base.quantize != "none":
-        return f"the layers of an {base.quantize} base multiply in their own way"
+        return f"the layers of an {base.quantize} base have their own products"
     if base.dtype in ("bfloat16", "float16"):
-        return f"with base.dtype {base.dtype} every layer multiplies in it"
+        return f"with base.dtype {base.dtype} every layer multiplies in that type"
     if isinstance(method, Lora) and method.dora:
         return "method.dora needs the norms of the base's weights in float32"
     if method.type not in LEAVES_WEIGHTS_ALONE:
-        return f"method {method.type} computes with the base's weights themselves, which it needs in float32"
+        return f"method {method.type} reads the base's weights, which it needs in float32"
     return None
 
 
@@ -202,4 +206,4 @@ RULES: tuple[Rule, ...] = (
     _narrow_adapters_have_their_optimizer,
     _bfloat16_products_suit_the_rest,
 )
-"""Combinations that cannot work, as far as the recipe alone tells; what depends on the base is checked with it."""
+"""Invalid combinations that can be found from the recipe alone. Others are checked when the base is known."""

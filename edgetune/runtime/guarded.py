@@ -13,7 +13,7 @@ import sys
 from functools import lru_cache
 from typing import Any
 
-from edgetune import console
+from edgetune import display
 from edgetune.errors import EdgetuneError, UsageError
 from edgetune.runtime import probe
 
@@ -47,8 +47,9 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    display.show_progress()
     try:
         main(sys.argv[1:])
     except EdgetuneError as problem:
-        console.error(problem)
+        display.stderr.print(f"error: {problem}")
         sys.exit(problem.exit_code)

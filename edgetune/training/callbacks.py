@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from edgetune.console import ProgressHandle
+from edgetune.events import ProgressHandle
 from edgetune.training.telemetry import Telemetry
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -11,18 +11,18 @@ from edgetune.recipe.schema import Recipe
 from edgetune.training.summary import Summary
 
 
-def model_card(recipe: Recipe, summary: Summary) -> str:
-    """The page: the hub's YAML header, then Markdown."""
+def model_card(recipe: Recipe, summary: Summary, *, plotted: bool = True) -> str:
+    """The page: the hub's YAML header, then Markdown. `plotted` says that plots/loss.png exists."""
     whole = isinstance(recipe.method, Full)
     about = f"{recipe.base.model}, every weight trained." if whole else f"An adapter for {recipe.base.model}."
     sections = [
         f"# {recipe.name}",
         recipe.description or about,
         _table(["", ""], _facts(recipe, summary).items()),
-        *_warnings(summary),
+        *(["## Warnings", "\n".join(f"- {warning}." for warning in summary.warnings)] if summary.warnings else []),
         *_evaluation(summary.evaluation),
         "## Training",
-        "![Loss and what else was logged](plots/loss.png)",
+        *(["![Loss and what else was logged](plots/loss.png)"] if plotted else []),
         f"{_use(recipe)} The recipe that made it, with every default:",
         f"```yaml\n{dump_recipe(recipe)}```",
     ]
@@ -68,12 +68,6 @@ def _facts(recipe: Recipe, summary: Summary) -> dict[str, Any]:
         facts["Energy"] = f"{summary.energy_kwh:.3g} kWh, {1000 * summary.co2_kg:.3g} g CO₂ (codecarbon)"
     facts["Seed"] = summary.seed
     return facts
-
-
-def _warnings(summary: Summary) -> list[str]:
-    if not summary.warnings:
-        return []
-    return ["## Warnings", "\n".join(f"- {warning}." for warning in summary.warnings)]
 
 
 def _evaluation(evaluation: dict[str, Any] | None) -> list[str]:

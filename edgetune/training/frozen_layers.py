@@ -48,7 +48,7 @@ def use_products(model: PeftModel | PreTrainedModel, products: Products) -> str 
         layer.forward = _bfloat16_forward(layer)
     if products.onednn:
         for layer in set(layers).difference(narrow):
-            if not _trains_bias(layer):
+            if layer.bias is None or not layer.bias.requires_grad:
                 layer.forward = _onednn_forward(layer)
     return str(products) if layers else None
 
@@ -106,10 +106,6 @@ def _weights_read_by(kind: type[nn.Module]) -> frozenset[str] | None:
 def _storage(tensor: Tensor) -> int:
     """An identity that tensors with shared memory have in common, also on the meta device."""
     return int(tensor.untyped_storage()._cdata)
-
-
-def _trains_bias(layer: nn.Linear) -> bool:
-    return layer.bias is not None and layer.bias.requires_grad
 
 
 def _round(layer: nn.Linear, spans: list[Span]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.example import Example
 from edgetune.data.identity import keyed_rows
 from edgetune.data.load import LoadedData, load_data
@@ -81,15 +81,15 @@ def _tell_of_rows(data: LoadedData, recipe: Recipe) -> None:
             count = source.read - source.labelled
             where = name_places(source.left_out, count)
             why = "by the label map" if recipe.data.labels else "because all their answers have weight 0"
-            console.note(f"{name}: {count} of {source.read} rows are left out {why} ({where})")
+            events.note(f"{name}: {count} of {source.read} rows are left out {why} ({where})")
         if recipe.task == "chat" and source.unread:
-            tell = console.warn if any("[]." in key for key in source.unread) else console.note
+            tell = events.warn if any("[]." in key for key in source.unread) else events.note
             found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
             tell(f"{name}: keys that are not read (and how many rows have them): {found}")
     empty = [where for where, row in {row.where: row for row in data.train}.items() if row.is_empty]
     if empty:
         rows = "row has" if len(empty) == 1 else "rows have"
-        console.warn(
+        events.warn(
             f"{len(empty)} training {rows} an empty text or answer, and the model learns it ({name_places(empty)}); "
             "remove such rows unless you want them"
         )
@@ -103,7 +103,7 @@ def _warn_of_leaks(data: LoadedData) -> None:
     asked = [key for key, _ in keyed_rows(data.evaluation)]
     leaked = sum(key in known for key in asked)
     if leaked:
-        console.warn(
+        events.warn(
             f"{leaked} of {len(asked)} evaluation rows are also in the training data, which makes the evaluation look "
             "better than it is; `edgetune data check` lists them"
         )

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
-from edgetune import console, errors, outputs
+from edgetune import errors, events, outputs
 from edgetune.cores import physical_cores
 from edgetune.errors import EdgetuneError, Interrupted, ProcessFailed, UsageError
 
@@ -39,7 +39,7 @@ _FAILURES = "EDGETUNE_FAILURES"
 _LAUNCHER = "EDGETUNE_LAUNCHER"
 """The environment variable with the launcher's process id."""
 
-_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 def world_size() -> int:
@@ -184,7 +184,8 @@ def _start(
     environment = {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}
     command = [sys.executable, "-m", "edgetune", *arguments]
     if number == 0:
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        nothing = subprocess.DEVNULL  # the launcher prints the result
+        return subprocess.Popen(command, env=environment, stdin=nothing, stdout=nothing, start_new_session=True)
     with (failures / f"{number}.log").open("wb") as log:
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -268,7 +269,7 @@ def _raise_failure(folder: Path, count: int, codes: dict[int, int]) -> NoReturn:
         raise ModuleNotFoundError(first["what"], name=first["module"])
     if first["foreseen"]:
         raise getattr(errors, first["kind"])(first["what"], where=first["where"], remedy=first["remedy"])
-    console.note(first["what"].rstrip())
+    events.note(first["what"].rstrip())
     raise ProcessFailed(f"process {first['rank']} of {count} failed: {first['what'].rstrip().rsplit(chr(10), 1)[-1]}")
 
 
@@ -276,7 +277,7 @@ def _show_log(file: Path) -> None:
     """Show the end of the output of a process without a terminal, if there is any."""
     text = file.read_text(encoding="utf-8", errors="replace").rstrip() if file.exists() else ""
     if text:
-        console.note(text[-2000:])
+        events.note(text[-2000:])
 
 
 def _free_port() -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.answer_end import NEVER_ENDS, marks_in
 from edgetune.data.balance import class_weights, weigh
 from edgetune.data.cut import cut_sources, cut_targets
@@ -18,15 +18,12 @@ from edgetune.data.tokenize import TokenizedData, tokenize_examples
 from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
 from edgetune.errors import RecipeError
 from edgetune.models.config import ModelConfig
-from edgetune.models.families import ModelKind
+from edgetune.models.families import ModelKind, find_family
 from edgetune.recipe.data import Length
 from edgetune.recipe.schema import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-POSITIONS_AFTER_PADDING = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet"})
-"""Families whose positions are numbered from the padding token's id + 1 on; the embeddings before are unused."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class ExampleReader:
             read = self.tokenize(examples, self._positions)
         _note_losses(read, "training")
         if read.unended:
-            console.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
+            events.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
         return read, CutLengths(read.max_length_tokens, source, target)
 
     def read_evaluation(self, questions: Sequence[Example], limits: CutLengths) -> TokenizedData:
@@ -130,19 +127,19 @@ def _positions(kind: ModelKind, config: ModelConfig) -> int | None:
     """How many tokens an encoder has embeddings for; None for other kinds, whose positions have no limit."""
     if kind != "encoder" or config.get("max_position_embeddings") is None:
         return None
-    unused = 1 + int(config.get("pad_token_id", 1)) if config.model_type in POSITIONS_AFTER_PADDING else 0
+    unused = 1 + int(config.get("pad_token_id", 1)) if find_family(config.model_type).positions_after_padding else 0
     return int(config.require("max_position_embeddings")) - unused
 
 
 def _note_losses(read: TokenizedData, name: str) -> None:
     for text in read.warnings:
-        console.warn(f"{name} data: {text}")
+        events.warn(f"{name} data: {text}")
     for text in read.notes:
-        console.note(f"{name} data: {text}")
+        events.note(f"{name} data: {text}")
     if not (read.truncated or read.dropped):
         return
     where = name_places(read.dropped_rows, read.dropped)
     dropped = (
         f", {read.dropped} left out because the cut removed all supervised tokens ({where})" if read.dropped else ""
     )
-    console.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")
+    events.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import Interrupted
 from edgetune.outputs import explain_refused_writes
 from edgetune.recipe.schema import Recipe
@@ -46,9 +46,9 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         if checkpoint is None and processes.is_first():
             run.check_startable(force=force)
         for warning in diagnose_recipe(recipe, processes=processes.world_size()):
-            console.warn(str(warning))
+            events.warn(str(warning))
         if recipe.train.parallel == "fsdp" and processes.world_size() == 1:
-            console.note("train.parallel: fsdp has no effect with one process; --processes 2 shards the base")
+            events.note("train.parallel: fsdp has no effect with one process; --processes 2 shards the base")
         prepared = prepare(recipe)
         import torch
 
@@ -60,7 +60,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         batches = training_batches(recipe, prepared.train, rank=0, processes=processes.world_size())
         steps = total_steps(recipe, len(batches))
 
-        backend = choose_backend(recipe, prepared.kind, prepared.config.model_type)
+        backend = choose_backend(recipe, prepared.config.model_type)
 
         with explain_out_of_memory(recipe, run, loading=True):
             model = backend.load(recipe, prepared, total_steps=steps)
@@ -70,7 +70,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
                 run.start(recipe)
             else:
                 run.rewind(checkpoint)
-                console.note(f"resuming after step {checkpoint_step(checkpoint)}")
+                events.note(f"resuming after step {checkpoint_step(checkpoint)}")
         with explain_out_of_memory(recipe, run, loading=False):
             return _fit(recipe, run, prepared, model, steps, checkpoint, backend.name)
 
@@ -85,6 +85,8 @@ def _fit(
     backend: str,
 ) -> Summary:
     from edgetune.models.load import resolve_dtype
+    from edgetune.training.frozen_layers import use_products
+    from edgetune.training.frozen_linear import agree_on_products
     from edgetune.training.saving import count_parameters, save_result, summarize
     from edgetune.training.settings import trainer_settings
     from edgetune.training.telemetry import Telemetry
@@ -96,9 +98,11 @@ def _fit(
     settings = trainer_settings(recipe, run, kind=prepared.kind, evaluates=evaluates, dtype=dtype)
     frozen_products = None
     if settings.device.type == "cpu":
-        frozen_products = _set_frozen_products(recipe, run, model, resumed=checkpoint is not None)
+        with explain_refused_writes(run.path):
+            agreed = agree_on_products(model, recipe, run.frozen_products, resumed=checkpoint is not None)
+        frozen_products = use_products(model, agreed)
     with explain_refused_writes(run.path), Telemetry(run, recipe, writes=processes.is_first()) as telemetry:
-        with console.progress(f"training {recipe.name}", steps, "steps") as progress:
+        with events.progress(f"training {recipe.name}", steps, "steps") as progress:
             if checkpoint is not None:
                 progress.advance(checkpoint_step(checkpoint))
             trainer = trainer_class(settings)(model, settings, recipe, prepared, telemetry, progress)
@@ -107,7 +111,7 @@ def _fit(
         eval_loss = None
         if evaluates:
             work = trainer.evaluation_work
-            with telemetry.paused(), console.progress("evaluating", work, "batches and questions") as progress:
+            with telemetry.paused(), events.progress("evaluating", work, "batches and questions") as progress:
                 eval_loss = trainer.evaluate(progress=progress)["eval_loss"]
         summary = None
         if processes.is_first():
@@ -129,19 +133,8 @@ def _fit(
             said = diagnose_recipe(recipe, processes=processes.world_size())
             for warning in summary.warnings:
                 if warning not in said:
-                    console.warn(str(warning))
+                    events.warn(str(warning))
         return processes.from_first(summary)
-
-
-def _set_frozen_products(
-    recipe: Recipe, run: RunDirectory, model: PeftModel | PreTrainedModel, *, resumed: bool
-) -> str | None:
-    """Choose how the frozen layers of `model` multiply, where a CPU trains it in float32; the choice in words."""
-    from edgetune.training.frozen_layers import use_products
-    from edgetune.training.frozen_linear import agree_on_products
-
-    with explain_refused_writes(run.path):
-        return use_products(model, agree_on_products(model, recipe, run.frozen_products, resumed=resumed))
 
 
 def _run_loop(trainer: ObjectiveTrainer, run: RunDirectory, checkpoint: Path | None) -> None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from edgetune import outputs
-from edgetune.errors import OutputError, RecipeError, UsageError, first_line_of
+from edgetune.errors import DataError, OutputError, RecipeError, UsageError
 from edgetune.recipe.load import dump_recipe, load_recipe
 from edgetune.recipe.schema import Recipe
 from edgetune.recipe.section import Section
@@ -61,19 +62,22 @@ class RunDirectory:
         return [json.loads(line) for line in lines]
 
     def read_summary(self) -> Summary:
-        """What the run reports. Raises OutputError where it is not finished, or where no such file can be read."""
+        """The content of summary.json. Raises DataError while the run is not finished, or where the file is damaged."""
         try:
-            return Summary.model_validate_json(self.summary.read_text(encoding="utf-8"))
+            return Summary.model_validate_json(self.summary.read_bytes())
         except FileNotFoundError:
-            raise OutputError(
-                "holds no summary of a finished run", where=self.path, remedy=f"train with --out {self.path} first"
+            raise DataError(
+                "this run is not finished: it has no summary.json",
+                where=self.path,
+                remedy=f"train it to its end: edgetune train {self.recipe} --out {self.path} --resume",
             ) from None
-        except ValueError as problem:
-            raise OutputError(
-                f"is no summary of a run ({first_line_of(problem)})",
+        except ValidationError as problem:
+            field = ".".join(map(str, problem.errors()[0]["loc"]))
+            raise DataError(
+                f"cannot be read as a summary (at {field or 'its beginning'})",
                 where=self.summary,
                 remedy="train again with --force",
-            ) from problem
+            ) from None
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -149,17 +153,21 @@ class RunDirectory:
         outputs.check_target(self.path, force=True)
         place = self.path.absolute()
         lock = place.with_name(f".{place.name}.lock")
-        with outputs.explain_refused_writes(self.path):
+        held = FileLock(lock)
+        try:
             lock.parent.mkdir(parents=True, exist_ok=True)
-            held = FileLock(lock)
-            try:
-                held.acquire(timeout=0)
-            except Timeout:
-                raise OutputError(
-                    f"another training is running here (process {lock.read_text(encoding='utf-8') or 'unknown'})",
-                    where=self.path,
-                    remedy="wait for it, or choose another --out",
-                ) from None
+            lock.touch()
+            held.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(
+                f"another training is running here (process {lock.read_text(encoding='utf-8') or 'unknown'})",
+                where=self.path,
+                remedy="wait for it, or choose another --out",
+            ) from None
+        except OSError as problem:
+            what = f"nothing can be written here ({problem.strerror})"
+            raise OutputError(what, where=lock.parent, remedy="choose another --out") from None
+        with outputs.explain_refused_writes(self.path):
             lock.write_text(str(os.getpid()), encoding="utf-8")
         try:
             yield

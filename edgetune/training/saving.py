@@ -17,6 +17,7 @@ from edgetune.models.adapters import save_adapter
 from edgetune.models.ends import record_answer_end
 from edgetune.models.tokenizer import wrap_tokenizer
 from edgetune.outputs import staged_folder, write_text
+from edgetune.plots import can_draw
 from edgetune.recipe.schema import Recipe
 from edgetune.training import processes
 from edgetune.training.card import model_card
@@ -69,7 +70,7 @@ def summarize(
     evaluation: dict[str, Any] | None,
     backend: str,
 ) -> Summary:
-    """Write plots/loss.png, README.md and summary.json into the run directory.
+    """Write plots/loss.png (where matplotlib is installed), README.md and summary.json into the run directory.
 
     `parameters` are the trainable and all parameters, counted before the model was sharded. `frozen_products` says how
     frozen layers multiplied, where a CPU trained in float32. `evaluation` is the last evaluation beside its loss, in
@@ -112,8 +113,10 @@ def summarize(
         seed=recipe.train.seed,
         versions=_versions(backend),
     )
-    plot_training(rows, run.loss_plot, title=recipe.name)
-    write_text(run.card, model_card(recipe, summary), force=True)
+    plotted = can_draw("plots/loss.png")
+    if plotted:
+        plot_training(rows, run.loss_plot, title=recipe.name)
+    write_text(run.card, model_card(recipe, summary, plotted=plotted), force=True)
     write_text(run.summary, json.dumps(summary.model_dump(), indent=2) + "\n", force=True)
     return summary
 

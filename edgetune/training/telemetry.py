@@ -107,7 +107,8 @@ class Telemetry:
         if not self._writes:
             return
         row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4)}
-        row |= {key: _finite(value) for key, value in values.items() if _is_logged(key, value)}
+        logged = {key: value for key, value in values.items() if _is_logged(key, value)}
+        row |= {key: value if math.isfinite(value) else None for key, value in logged.items()}
         seconds = self.train_seconds
         row |= {"tokens": self.train_tokens, "supervised_tokens": self.supervised_tokens, "seconds": round(seconds, 3)}
         if self.train_tokens > self._logged_tokens:
@@ -127,7 +128,3 @@ def _is_logged(key: str, value: object) -> bool:
     """True for the values of training, and for every number of an evaluation."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and (key in ("loss", "grad_norm", "learning_rate") or key.startswith("eval_"))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -3,9 +3,9 @@
 They are accelerate's trackers, because those take the step of each row: Transformers' callbacks let wandb and trackio
 count the rows by themselves, so that a step with an evaluation counts twice and the x axis is no longer the step.
 
-Rows are named as in Transformers (train/loss, eval/loss). A resumed run opens its trackers anew and sends them the rows
-so far, so that each shows one whole curve. A tracker that fails never stops a training: the user gets one warning, and
-metrics.jsonl has every row.
+Values are named as in Transformers (train/loss, eval/loss). A resumed run opens new runs in its trackers and sends them
+the earlier rows, so that each shows one whole curve. A tracker that fails never stops a training: the user gets one
+warning, and metrics.jsonl has every row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import MissingComponent, first_line_of
 from edgetune.keys import find_key
 from edgetune.recipe.load import dump_recipe
@@ -68,9 +68,9 @@ def open_wandb(recipe: Recipe, run: Path) -> GeneralTracker:
     )
     tracker.start()
     if tracker.run.offline:
-        console.note(f"wandb writes to {run / 'wandb'}; send it with: wandb sync {Path(tracker.run.dir).parent}")
+        events.note(f"wandb writes to {run / 'wandb'}; send it with: wandb sync {Path(tracker.run.dir).parent}")
     else:
-        console.note(f"wandb: {tracker.run.url}")
+        events.note(f"wandb: {tracker.run.url}")
     return tracker
 
 
@@ -82,7 +82,7 @@ def open_trackio(recipe: Recipe, run: Path) -> GeneralTracker:
     tracker = TrackioTracker(_project(), name=recipe.name, config=recipe.model_dump(mode="json"), embed=False)
     tracker.start()
     tracker.finish = trackio.finish  # a run that ends otherwise ends again at exit, with a line on stdout
-    console.note(f"trackio: see it with: trackio show --project {_project()}")
+    events.note(f"trackio: see it with: trackio show --project {_project()}")
     return tracker
 
 
@@ -110,7 +110,9 @@ class Trackers:
 
     def log(self, row: dict[str, Any]) -> None:
         """Send one row of metrics.jsonl."""
-        values = {_public_name(key): value for key, value in row.items() if key != "step" and value is not None}
+        from transformers.integrations.integration_utils import rewrite_logs
+
+        values = rewrite_logs({key: value for key, value in row.items() if key != "step" and value is not None})
         for name, tracker in list(self._open.items()):
             with self._guarded(name):
                 tracker.log(values, step=row["step"])
@@ -130,7 +132,7 @@ class Trackers:
                 yield
         except Exception as problem:
             self._open.pop(name, None)
-            console.warn(
+            events.warn(
                 f"{name} failed and gets no more rows ({first_line_of(problem)}); training continues, "
                 "and metrics.jsonl has every row"
             )
@@ -153,10 +155,6 @@ def check_trackers(recipe: Recipe) -> None:
 
 def _project() -> str:
     return os.environ.get("WANDB_PROJECT", PROJECT)
-
-
-def _public_name(key: str) -> str:
-    return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 
 def _wandb_key_of_file() -> str | None:

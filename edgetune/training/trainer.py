@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from edgetune.console import SILENT_PROGRESS, ProgressHandle
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.events import SILENT_PROGRESS, ProgressHandle
 from edgetune.models.methods.adalora import after_update, orthogonality, restore_schedule, save_schedule, whole_ranks
 from edgetune.training import processes
 from edgetune.training.batches import Batches, training_batches

@@ -11,8 +11,9 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from edgetune.errors import AdapterError
+from edgetune.models.families import TEXT_PREFIX
 from edgetune.models.safetensors_file import SafetensorsFile
-from edgetune.models.weight_names import TEXT, name_with_images
+from edgetune.models.weight_names import name_with_images
 from edgetune.weights.source import Adapter
 
 if TYPE_CHECKING:
@@ -112,4 +113,4 @@ def _spellings(name: str) -> Iterator[str]:
     while name.startswith("model."):
         name = name.removeprefix("model.")
         yield name
-    yield TEXT + name
+    yield TEXT_PREFIX + name

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from edgetune.errors import AdapterError
-from edgetune.models.weight_names import TEXT
+from edgetune.models.families import TEXT_PREFIX
 from edgetune.weights.adapter_file import MODEL_PREFIX, PEFT_PREFIX, split_key
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.source import Adapter
@@ -139,7 +139,7 @@ def targeted_modules(
         return [path for path, module in modules.items() if module.adapter_keys]
     meant = [path for path, info in linear.items() if len(info.shape) == 2 and is_targeted(adapter.settings, path)]
     # Trained on the text model alone, an adapter says nothing of modules that have the same names beside it.
-    of_text = {path for path in linear if path.startswith(TEXT)}
+    of_text = {path for path in linear if path.startswith(TEXT_PREFIX)}
     alone = bool(of_text) and modules.keys() <= of_text | {_OUTPUT_LAYER}
     return [path for path in meant if path in of_text | {_OUTPUT_LAYER}] if alone else meant
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.models.checkpoint import find_checkpoint
 from edgetune.models.config import ModelConfig
@@ -125,7 +125,7 @@ class _SafetensorsBase:
         self.tensors: dict[str, TensorInfo] = {}
         checkpoint = find_checkpoint(folder)
         if checkpoint.unread is not None:
-            console.warn(
+            events.warn(
                 f"{folder} holds its weights twice: {checkpoint.files[0].name} is read, as Transformers does, and the "
                 f"shards of {checkpoint.unread.name} are not"
             )

@@ -3,36 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from edgetune.models.config import ModelConfig
+from edgetune.models.families import EmbeddingNames, find_family
 from edgetune.models.locate import ModelFiles
-from edgetune.models.weight_names import TEXT
-
-
-@dataclass(frozen=True)
-class EmbeddingNames:
-    """Hugging Face's tensor names. `copies` are further names under which a checkpoint may repeat the embedding."""
-
-    embedding: str
-    head: str
-    copies: tuple[str, ...] = ()
-
-
-_DECODER = EmbeddingNames("model.embed_tokens.weight", "lm_head.weight")
-_DECODERS = (
-    *("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"),
-    *("phi3", "smollm3", "granite"),
-)
-_FAMILIES = {
-    **dict.fromkeys(_DECODERS, _DECODER),
-    **dict.fromkeys(("gemma3", "mistral3"), EmbeddingNames(f"{TEXT}embed_tokens.weight", "lm_head.weight")),
-    "t5": EmbeddingNames(
-        "shared.weight", "lm_head.weight", copies=("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    ),
-    "bert": EmbeddingNames("embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
-    "distilbert": EmbeddingNames("embeddings.word_embeddings.weight", "vocab_projector.weight"),
-}
 
 
 def embedding_names(config: ModelConfig, files: ModelFiles, tensors: Collection[str]) -> EmbeddingNames | None:
@@ -40,7 +14,7 @@ def embedding_names(config: ModelConfig, files: ModelFiles, tensors: Collection[
 
     A family that is not known here is looked up in Transformers. Raises ModelError when it is not known there either.
     """
-    known = _FAMILIES.get(config.model_type)
+    known = find_family(config.model_type).embeddings
     if known is None:
         return _from_transformers(files)
     # Beside a head the embedding may have a name before it: an encoder's family, or T5's "transformer".
@@ -49,6 +23,15 @@ def embedding_names(config: ModelConfig, files: ModelFiles, tensors: Collection[
         if prefixed in tensors:
             return EmbeddingNames(prefixed, known.head, tuple(f"{before}.{copy}" for copy in known.copies))
     return known
+
+
+def ties_embeddings(config: ModelConfig, files: ModelFiles) -> bool:
+    """True when the output layer is the input embedding by the model's configuration, or by its family's default."""
+    if config.get("tie_word_embeddings") is None and find_family(config.model_type).embeddings is None:
+        from edgetune.models.load import load_config
+
+        return bool(load_config(files).tie_word_embeddings)
+    return config.ties_embeddings
 
 
 def _from_transformers(files: ModelFiles) -> EmbeddingNames | None:

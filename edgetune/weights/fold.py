@@ -12,10 +12,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from edgetune.errors import AdapterError
+from edgetune.models.families import EmbeddingNames
 from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import AdapterKeys, ModuleKeys, assign_keys
 from edgetune.weights.base import ITEM_BYTES, BaseTensors, TensorInfo
-from edgetune.weights.embeddings import EmbeddingNames
 from edgetune.weights.lora import PlainLora, is_plain_lora
 from edgetune.weights.peft_module import PeftFolder, load_peft_config
 from edgetune.weights.replaced_base import ReplacedBase

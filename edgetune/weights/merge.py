@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.measure import peak_resident_bytes
 from edgetune.models.ends import record_answer_end
 from edgetune.models.load import load_config, quiet_libraries
 from edgetune.models.locate import ModelFiles
-from edgetune.outputs import check_target, staged_folder
+from edgetune.outputs import WrittenModel, check_target, staged_folder
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.classifier import ends_in_head
 from edgetune.weights.source import ModelSource
@@ -32,11 +32,9 @@ _PROCESSORS = ("processor_config.json", "preprocessor_config.json", "video_prepr
 
 
 @dataclass(frozen=True)
-class MergeReport:
-    """What was written. `bytes` counts the weights; `folded_modules` those that the adapter changed."""
+class MergeResult(WrittenModel):
+    """What was written. `folded_modules` counts those that the adapter changed."""
 
-    out: Path
-    bytes: int
     tensors: int
     folded_modules: int
     shards: int
@@ -48,7 +46,7 @@ class MergeReport:
 
 def merge(
     source: ModelSource, out: Path, *, max_shard_bytes: int = MAX_SHARD_BYTES, force: bool = False
-) -> MergeReport:
+) -> MergeResult:
     """Write safetensors, configuration, tokenizer and chat template to the folder `out`, complete or not at all.
 
     One tensor is in memory at a time. Raises OutputError, ModelError, AdapterError, NumericalError.
@@ -72,8 +70,8 @@ def merge(
             record_answer_end(staged, light)
         tokenizer.save_pretrained(staged)
         _copy_processors(source.base, staged)
-    return MergeReport(
-        out=out,
+    return MergeResult(
+        path=out,
         bytes=sum(info.nbytes for info in folded.tensors.values()),
         tensors=len(folded.tensors),
         folded_modules=folded.folded_modules,
@@ -99,7 +97,7 @@ def _split_into_shards(tensors: list[TensorInfo], max_shard_bytes: int) -> list[
 def _write_weights(folded: FoldedTensors, shards: list[list[TensorInfo]], folder: Path) -> None:
     total = sum(info.nbytes for info in folded.tensors.values())
     place: dict[str, str] = {}
-    with console.progress("merging", total / 1e6, "MB") as bar:
+    with events.progress("merging", total / 1e6, "MB") as bar:
         for number, shard in enumerate(shards, start=1):
             file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             with (folder / file).open("wb") as stream:

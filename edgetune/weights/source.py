@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,12 +87,13 @@ class ModelSource:
         return self.base if folder is None else ModelFiles(str(folder), folder)
 
 
-def resolve_source(argument: str, *, base: str | None = None) -> ModelSource:
+def resolve_source(source: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> ModelSource:
     """Tell the kinds of SOURCE apart: a run directory, an adapter (folder, hub id), or whatever `locate_model` knows.
 
     `base` overrides the base model that a run or an adapter records.
     Raises AdapterError or ModelError when there is nothing usable, MissingComponent for a package not installed.
     """
+    argument, base = os.fspath(source), None if base is None else os.fspath(base)
     path = Path(argument).expanduser()
     if path.is_dir() and (path / "recipe.yaml").is_file():
         return _run_directory(path, base)

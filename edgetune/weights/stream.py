@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
+from edgetune.models.families import EmbeddingNames
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.weight_names import names_in_memory
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import ITEM_BYTES, BaseTensors, open_base, renamed, widest_dtype
 from edgetune.weights.classifier import ClassifierBase, trains_head
-from edgetune.weights.embeddings import EmbeddingNames, embedding_names
+from edgetune.weights.embeddings import embedding_names, ties_embeddings
 from edgetune.weights.fold import AdapterFolder, needs_whole_model
 from edgetune.weights.source import ModelSource
 
@@ -40,13 +41,13 @@ def open_folded(source: ModelSource, *, base_as: BaseAs = "16bit") -> FoldedTens
     Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
     """
     if base_as == "16bit" and makes_up_for_rounding(source):
-        console.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
+        events.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
         base_as = "trained"
     if base_as == "16bit" and source.adapter is not None and needs_whole_model(source.adapter):
         return _merged_by_peft(source)
     folded = FoldedTensors(source, base_as)
     if folded.adapter_changes_nothing:
-        console.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
+        events.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
     return folded
 
 
@@ -54,7 +55,7 @@ def _merged_by_peft(source: ModelSource) -> FoldedTensors:
     """The merge in a folder that is there as long as the result is."""
     from edgetune.weights.whole_model import merge_whole
 
-    console.note("PEFT merges this adapter itself, with the whole model in memory and a copy on the disk for the time")
+    events.note("PEFT merges this adapter itself, with the whole model in memory and a copy on the disk for the time")
     folder = tempfile.TemporaryDirectory(prefix="edgetune-merged-")
     base = open_base(source.base, read_config(source.base))
     merged = merge_whole(source, Path(folder.name), widest_dtype(base.tensors.values()))
@@ -173,10 +174,12 @@ class FoldedTensors:
 
     def _is_tied(self, names: EmbeddingNames, config: ModelConfig) -> bool:
         """Some tools write the tied head a second time; only when it differs is it a tensor of its own."""
-        if not config.ties_embeddings:
-            return False
         if names.embedding not in self._base.tensors:
-            raise ModelError(f"has no {names.embedding}, which its configuration needs", where=config.where)
+            if config.ties_embeddings:
+                raise ModelError(f"has no {names.embedding}, which its configuration needs", where=config.where)
+            return False
+        if not ties_embeddings(config, self.source.base):
+            return False
         return names.head not in self._base.tensors or self._same(names.head, names.embedding)
 
     def _same(self, one: str, other: str) -> bool:

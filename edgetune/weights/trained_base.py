@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import UsageError
 from edgetune.models.config import ModelConfig
-from edgetune.models.families import auto_class, kind_of
+from edgetune.models.families import auto_class
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import BaseTensors, TensorInfo
 from edgetune.weights.classifier import ends_in_head
@@ -121,7 +121,7 @@ def _quantized_layers(config: ModelConfig) -> set[str]:
 
     classifies = ends_in_head(config)
     with torch.device("meta"):
-        model_class = auto_class(kind_of(config.model_type), classifies=classifies, model_type=config.model_type)
+        model_class = auto_class(config.model_type, classifies=classifies)
         model = model_class.from_config(AutoConfig.for_model(**config.settings))
     untouched = head_modules(model) if classifies else None
     kept = HfQuantizer.get_modules_to_not_convert(model, untouched, model._keep_in_fp32_modules)

@@ -7,9 +7,9 @@ although merge_and_unload() writes into the weight of both. The fold follows the
 from __future__ import annotations
 
 from edgetune.errors import AdapterError
+from edgetune.models.families import EmbeddingNames
 from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import AdapterKeys, ModuleKeys
-from edgetune.weights.embeddings import EmbeddingNames
 from edgetune.weights.source import Adapter
 
 _MIRRORED = {"lora_A.weight": "lora_embedding_B", "lora_B.weight": "lora_embedding_A"}

@@ -10,20 +10,30 @@ from statistics import fmean
 from typing import Any
 
 from edgetune.data.example import Message
+from edgetune.judging.asking.cost import Costs
 from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Order, Preference, Winner
-from edgetune.judging.report.metrics_table import metric_facts
-from edgetune.judging.results.judgement import Costs, Evaluation, Judgement, MetricValue
+from edgetune.judging.metrics.estimate import MetricValue
+from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.prepared import compared_metric, criterion_metric, preference_metric
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
-from edgetune.judging.suites.suite import Suite
-from edgetune.metrics.classification import measure_classification
+from edgetune.judging.suites.suite import Gate, Suite
+from edgetune.metrics.classification import classification_metrics
+from edgetune.metrics.registry import METRICS
 from support.sample_texts import SUPPORT, Support
 
 LABELS = ("negative", "neutral", "positive")
 CRITERIA = ("correctness", "completeness", "instruction")
+
+COMPARED = {
+    **{name: compared_metric(metric, Gate()) for name, metric in METRICS.own.items()},
+    **{name: criterion_metric(name, Gate()) for name in (*CRITERIA, "clarity")},
+    "preference": preference_metric(Gate()),
+}
+"""Whatever the judgements below compare."""
 
 ORDERS: tuple[Order, Order] = ("candidate first", "baseline first")
 
@@ -62,6 +72,7 @@ def classified(items: int = 500, *, baseline: bool = True, outcome: Outcome = Ou
         hashes={**suite.hashes(), "data": "0" * 64},
         created="2026-11-26T02:00:00+00:00",
         items=questions,
+        compared=COMPARED,
         candidate=_classifier("demo-q4_k_m.gguf", gold, new),
         baseline=_classifier("base-q4_k_m.gguf", gold, old) if baseline else None,
         verdict=Verdict(outcome, (compare("accuracy", outcome),), (), False) if baseline else None,
@@ -138,6 +149,7 @@ def judged(
         hashes={**suite.hashes(), "data": "1" * 64, "rubric": "2" * 64, "judges": "3" * 64},
         created="2026-11-26T02:00:00+00:00",
         items=questions,
+        compared=COMPARED,
         candidate=sides[1],
         baseline=sides[0] if baseline else None,
         verdict=Verdict(outcome, comparisons, problems, False) if baseline else None,
@@ -174,6 +186,7 @@ def preferred(items: int = 60, *, outcome: Outcome = Outcome.INCONCLUSIVE) -> Ju
         hashes=suite.hashes(),
         created="2026-11-26T02:00:00+00:00",
         items=questions,
+        compared=COMPARED,
         candidate=sides[1],
         baseline=sides[0],
         preferences=tuple(preferences),
@@ -203,6 +216,7 @@ def modelled(items: int = 40) -> Judgement:
         hashes=suite.hashes(),
         created="2026-11-26T02:00:00+00:00",
         items=questions,
+        compared=COMPARED,
         candidate=sides[1],
         baseline=sides[0],
         verdict=Verdict(Outcome.PASS, (compare("perplexity", Outcome.PASS),), (), False),
@@ -240,6 +254,7 @@ def hostile() -> Judgement:
         hashes={"data": "0" * 64},
         created="2026-11-26T02:00:00+00:00",
         items=questions,
+        compared=COMPARED,
         candidate=sides[1],
         baseline=sides[0],
         verdict=Verdict(Outcome.JUDGE_INVALID, (compare("correctness", Outcome.REGRESSION),), tuple(texts), False),
@@ -263,7 +278,7 @@ def compare(metric: str, outcome: Outcome) -> Comparison:
     base = {"share": 0.9, "log": 2.5, "grade": 4.2}[unit] if metric != "preference" else 0.0
     return Comparison(
         metric=metric,
-        title=metric_facts(metric).title,
+        title=COMPARED[metric].title,
         kind="accuracy" if accuracy else "aggregate" if unit == "log" else "score",
         unit=unit,
         higher_is_better=better,
@@ -315,7 +330,7 @@ def prose(chance: random.Random, characters: int) -> str:
 def _classifier(
     name: str, gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str] = LABELS
 ) -> Evaluation:
-    metrics = measure_classification(gold, predicted, labels)
+    metrics = classification_metrics(gold, predicted, labels)
     right = tuple(float(a == b) for a, b in zip(gold, predicted, strict=True))
     answers = tuple(
         Answer(f"q{number:03}", text=None if label else "I would rather not | _say_", predicted=label)

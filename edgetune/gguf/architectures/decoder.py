@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures.plan import OutputTensor, gguf_names
 from edgetune.models.config import ModelConfig
@@ -180,7 +180,7 @@ def warn_of_full_attention(config: ModelConfig, window: int | None) -> None:
     llama.cpp lets these families attend to everything.
     """
     if window is not None and window < config.require("max_position_embeddings"):
-        console.warn(
+        events.warn(
             f"{config.where} was trained with a sliding window of {window} tokens, which llama.cpp does not compute in"
             " this family: with longer texts its answers differ from the trained model's"
         )

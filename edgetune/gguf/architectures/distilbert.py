@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from edgetune import console
+from edgetune import events
 from edgetune.gguf.architectures.bert import Bert
 from edgetune.gguf.architectures.decoder import require_setting
 from edgetune.models.config import ModelConfig
@@ -53,7 +53,7 @@ class DistilBert(Bert):
         return config
 
     def warn(self, config: ModelConfig) -> None:
-        console.warn(
+        events.warn(
             f"{config.where}: llama.cpp computes a tanh where DistilBERT's classification head has a ReLU: its class "
             "scores differ from the trained model's"
         )

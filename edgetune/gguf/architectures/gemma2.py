@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures.decoder import (
     ATTENTION,
@@ -42,7 +42,7 @@ class Gemma(Decoder):
         if config.require("num_hidden_layers") == self.scaled_by_hidden_size:
             expected = config.require("hidden_size") // config.require("num_attention_heads")
         if scale != expected:
-            console.warn(
+            events.warn(
                 f"{config.where} has query_pre_attn_scalar {scale}, and llama.cpp computes this family with {expected}"
                 " whatever the file says: its answers differ from the trained model's"
             )

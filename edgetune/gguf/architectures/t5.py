@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures.decoder import require_setting
 from edgetune.gguf.architectures.plan import OutputTensor, gguf_names
@@ -144,7 +144,7 @@ class T5(T5Encoder):
     def warn(self, config: ModelConfig) -> None:
         scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
         if scaled:
-            console.warn(
+            events.warn(
                 f"{config.where}: llama.cpp leaves out the factor that T5 multiplies its output with: the likeliest "
                 "token stays the likeliest, but sampled text is less varied than the trained model's"
             )

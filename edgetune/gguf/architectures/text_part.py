@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures.decoder import Decoder
 from edgetune.gguf.architectures.plan import OutputTensor
 from edgetune.models.config import ModelConfig
-from edgetune.models.weight_names import TEXT
+from edgetune.models.families import TEXT_PREFIX
 from edgetune.weights.base import TensorInfo
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class TextPart:
 
     def plan(self, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[OutputTensor]:
         """The text model's tensors in order. Raises ModelError for a tensor that is missing or has no place."""
-        own = {name: _short(name) for name in tensors if name.startswith((TEXT, _HEAD))}
+        own = {name: _short(name) for name in tensors if name.startswith((TEXT_PREFIX, _HEAD))}
         left = len(tensors) - len(own)
         if left:
-            console.note(f"{left} tensors of the part that reads images are left out; the file holds the text model")
+            events.note(f"{left} tensors of the part that reads images are left out; the file holds the text model")
         text = {short: replace(tensors[name], name=short) for name, short in own.items()}
         held = {short: name for name, short in own.items()}
         planned = self._family(config).plan(config.text, text)
@@ -59,4 +59,4 @@ class TextPart:
 
 def _short(name: str) -> str:
     """model.language_model.norm.weight -> model.norm.weight, as the family itself says."""
-    return f"model.{name.removeprefix(TEXT)}" if name.startswith(TEXT) else name
+    return f"model.{name.removeprefix(TEXT_PREFIX)}" if name.startswith(TEXT_PREFIX) else name

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.answer_end import find_answer_end
 from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
@@ -49,9 +49,9 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
     _warn_of_no_end(runtime, vocabulary)
     rendered = [reading for reading in found if reading is not None]
     if not rendered:
-        console.warn("the chat template renders no ordinary conversation: this file can complete text, but not chat")
+        events.warn("the chat template renders no ordinary conversation: this file can complete text, but not chat")
     elif special.as_served(rendered[0].text, vocabulary) != rendered[0].prompt:
-        console.warn(
+        events.warn(
             "llama.cpp's own programs put a token around chats that training did not have (the tokenizer adds it, the "
             "chat template does not write it); edgetune does not"
         )
@@ -103,14 +103,14 @@ def _judge(
         words = next(message.content for message in talk if message.content.strip())
         raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
     if padded:
-        console.warn(
+        events.warn(
             "messages that begin or end with white space get other ids in llama.cpp than in training "
             f"({describe_tokens(known)})"
         )
     if len(differing) > len(padded):
-        console.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
+        events.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
     if not differing and not all(ours == theirs or _mentions(talk, [*known]) for talk, ours, theirs in read):
-        console.warn("llama.cpp gives answers in a conversation other ids than training did")
+        events.warn("llama.cpp gives answers in a conversation other ids than training did")
 
 
 def _mentions(talk: Sequence[Message], tokens: Sequence[str]) -> bool:
@@ -122,7 +122,7 @@ def _warn_of_no_end(template: ChatTemplate, vocabulary: LlamaVocabulary) -> None
     """A file of another tool may not say what ends an answer."""
     end = find_answer_end(template, lambda text: vocabulary.encode(text, add_special=False), vocabulary.is_control)
     if end is not None and end.token is not None and not vocabulary.stops_at(end.token):
-        console.warn(
+        events.warn(
             f"llama.cpp does not stop at the token {end.token}, with which the chat template ends an answer; edgetune "
             "does, and other programs write on"
         )

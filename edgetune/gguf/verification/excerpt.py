@@ -14,8 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from edgetune.models.gguf_file import GgufFile, StoredTensor
-from edgetune.models.gguf_header import FORMATS, STRING, HeaderEntry, read_entries
+from edgetune.models.gguf_file import FORMATS, STRING, GgufFile, StoredTensor
 
 _BLOCK = re.compile(r"^(?:enc\.|dec\.)?blk\.(\d+)\.")
 _VERSION = 3
@@ -90,7 +89,7 @@ def _block_of(tensor: StoredTensor) -> int:
 
 def _write(file: GgufFile, excerpt: Excerpt, descriptor: int) -> None:
     """The header with fewer blocks in it, then the tensors as they are."""
-    entries = [_shorten(entry, file, excerpt) for entry in read_entries(file.path)]
+    entries = [_shorten(key, file, excerpt) for key in file.entries]
     alignment = file.metadata.get("general.alignment") or _ALIGNMENT_BYTES
     infos, offset = [], 0
     for tensor in excerpt.tensors:
@@ -106,21 +105,22 @@ def _write(file: GgufFile, excerpt: Excerpt, descriptor: int) -> None:
             out.write(bytes(-tensor.nbytes % alignment))
 
 
-def _shorten(entry: HeaderEntry, file: GgufFile, excerpt: Excerpt) -> bytes:
+def _shorten(key: str, file: GgufFile, excerpt: Excerpt) -> bytes:
     """The entry as it is to stand in the excerpt: counts of blocks lowered, lists with an item per block cut."""
     architecture = str(file.metadata.get("general.architecture"))
-    name = entry.key.removeprefix(f"{architecture}.")
-    head = entry.content[: entry.value_start]
-    if name == entry.key or entry.kind == STRING:
-        return entry.content
+    name, entry = key.removeprefix(f"{architecture}."), file.entries[key]
+    content = file.entry_bytes(key)
+    head = content[: entry.value - entry.start]
+    if name == key or entry.kind == STRING:
+        return content
     if entry.count is None:
-        blocks = {_EXTRA_BLOCKS: 0} | {count: min(excerpt.blocks, file.metadata[entry.key]) for count in _BLOCK_COUNTS}
-        return head + struct.pack("<" + FORMATS[entry.kind], blocks[name]) if name in blocks else entry.content
+        blocks = {_EXTRA_BLOCKS: 0} | {count: min(excerpt.blocks, file.metadata[key]) for count in _BLOCK_COUNTS}
+        return head + struct.pack("<" + FORMATS[entry.kind], blocks[name]) if name in blocks else content
     if entry.count == excerpt.total_blocks:
-        items = entry.content[entry.value_start :]
+        items = content[len(head) :]
         kept = len(items) // entry.count * excerpt.blocks
         return head[:-8] + struct.pack("<Q", excerpt.blocks) + items[:kept]
-    return entry.content
+    return content
 
 
 def _describe(tensor: StoredTensor, offset: int) -> bytes:

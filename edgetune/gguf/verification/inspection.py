@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgetune.gguf.checksums import KEY as CHECKSUMS
-from edgetune.gguf.checksums import type_name
+from edgetune.gguf.checksums import ChecksumReport, type_name
 from edgetune.models.gguf_file import GgufFile, StoredTensor
-from edgetune.models.gguf_header import read_entries
 
 SHOWN_ITEMS = 8
 """Arrays up to this length are shown whole, longer ones by their beginning."""
@@ -70,6 +69,8 @@ class Inspection:
     imatrix: Mapping[str, Any] | None
     metadata: Mapping[str, Mapping[str, Any]]
     chat_templates: Mapping[str, str]
+    checksums: ChecksumReport | None = None
+    """None where they were not compared, or the file has none."""
 
 
 def inspect_file(path: Path) -> Inspection:
@@ -114,13 +115,13 @@ def bits_per_weight(tensors: Collection[StoredTensor]) -> float:
 def _values(file: GgufFile) -> dict[str, Any]:
     """Every value of the header in the file's order."""
     values: dict[str, Any] = {}
-    for entry in read_entries(file.path):
+    for key, entry in file.entries.items():
         if entry.count is None:
-            values[entry.key] = file.metadata[entry.key]
+            values[key] = file.metadata[key]
         else:
-            items = entry.first_items(SHOWN_ITEMS)
+            items = file.array(key, SHOWN_ITEMS) or []
             long = LongArray(entry.count, _ITEM_KINDS.get(entry.kind, "number"), items)
-            values[entry.key] = items if entry.count <= SHOWN_ITEMS else long
+            values[key] = items if entry.count <= SHOWN_ITEMS else long
     return values
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError, VerificationFailed
 from edgetune.gguf.checksums import require_checksums
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
@@ -84,7 +84,9 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
         raise ModelError(f"is {_NOT_MODELS[kind]}, not a model", where=file, remedy="`edgetune inspect` shows it")
     sums = require_checksums(opened)
     if sums is not None and sums.rewritten:
-        console.note("another program has written tensors of this file since its export: its checksums say nothing")
+        events.note(
+            "another program has rewritten tensors of this file since its export, so the checksums do not apply"
+        )
     try:
         # Native code that dies of a damaged file dies in the child, before this process opens it.
         with begin_trial(opened) as finish:
@@ -166,11 +168,11 @@ def _tell_differences(file: GgufFile, vocabulary: LlamaVocabulary, tokenizer: Mo
     normalizer = find_normalizer(tokenizer)
     if normalizer is not None:
         recorded = normalizer.form is not None and file.metadata.get(NORMALIZER_KEY) == normalizer.form
-        console.warn(describe_normalizer(normalizer, recorded=recorded))
+        events.warn(describe_normalizer(normalizer, recorded=recorded))
     exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
     differing = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
     if differing:
-        console.warn(describe_differing(differing))
+        events.warn(describe_differing(differing))
 
 
 def _check_texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, choices: Sequence[Sequence[str]]) -> int:
@@ -180,7 +182,7 @@ def _check_texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, choices
         failed = disagreement(vocabulary, tokenizer, texts)
         if failed is None:
             if differs_on:
-                console.warn(f"llama.cpp and the tokenizer give different ids for some text ({differs_on[:40]!r})")
+                events.warn(f"llama.cpp and the tokenizer give different ids for some text ({differs_on[:40]!r})")
             return len(texts)
         differs_on = differs_on or failed
     raise VerificationFailed(f"llama.cpp and the tokenizer give different ids for {differs_on[:60]!r}")

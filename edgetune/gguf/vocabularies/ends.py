@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.llama_vocabulary import open_vocabulary
 from edgetune.gguf.vocabularies.metadata import Vocabulary
@@ -35,7 +35,7 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
     end = answer_end(tokenizer)
     own = None if end is None else end.next_turn if end.token is None else end.token
     if end is not None and own is None:
-        console.warn(
+        events.warn(
             "the chat template puts no token behind an answer: a model that learned from it does not stop by itself"
         )
     rows = len(vocabulary.tokens)
@@ -59,7 +59,7 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
         roles |= dict(zip(free, others, strict=False))
         left = [vocabulary.tokens[number] for number in others[len(free) :]]
         if left:
-            console.warn(
+            events.warn(
                 f"the model also stops at {', '.join(map(repr, left))}, and a GGUF has no place for so many ends: "
                 "llama.cpp does not stop there"
             )

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from edgetune import console
+from edgetune import events
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Budget, price_of
+from edgetune.judging.asking.cost import Budget, Costs, price_of
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
 from edgetune.judging.asking.schedule import ask_all
-from edgetune.judging.grading.allowance import Allowance, Stop
-from edgetune.judging.grading.verdict import parse_verdict
-from edgetune.judging.results.judgement import Costs
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.suites.judge_file import Judge
+
+
+@dataclass
+class Allowance:
+    """Counts the unscored of all `verdicts` that a judge is to give, of which a share of `max_unscored` may be."""
+
+    verdicts: int
+    max_unscored: float
+    unscored: int = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """True once even scored verdicts alone from here on would leave too many unscored."""
+        return self.verdicts > 0 and self.unscored / self.verdicts > self.max_unscored
+
+
+@dataclass
+class Stop:
+    """Shared by the judges of a panel: `judge` names the one whose allowance is spent, which invalidates all."""
+
+    judge: str | None = None
 
 
 class Asker:
@@ -29,17 +48,18 @@ class Asker:
         cache: AnswerCache | None,
         budget: Budget,
         threads: int | None = None,
+        allowance: Allowance | None = None,
         stop: Stop | None = None,
     ) -> None:
         self.judge, self._cache, self._budget, self._threads = judge, cache, budget, threads
-        self.allowance: Allowance | None = None
+        self._allowance = allowance
         self._stop = Stop() if stop is None else stop
         self.costs = Costs(usd=None if price_of(judge) is None else 0.0)
         self.notes: list[str] = []
 
     def __call__(self, requests: Sequence[JudgeRequest]) -> list[Reply | Failed]:
         """The replies in the order of the requests. Raises what `ask_all` raises."""
-        if self.allowance is not None and self.allowance.is_spent:
+        if self._allowance is not None and self._allowance.is_spent:
             self._stop.judge = self._stop.judge or self.judge.name
         if self._stop.judge is not None:
             return [self._spared()] * len(requests)
@@ -59,13 +79,13 @@ class Asker:
 
     def _is_enough(self, request: JudgeRequest, reply: Reply | Failed, verdicts: int) -> bool:
         """Count an answer, and say whether the judge is invalid however it would go on."""
-        if self.allowance is None:
+        if self._allowance is None:
             return False
         if isinstance(reply, Failed) or parse_verdict(reply.text, request.form).values is None:
-            self.allowance.unscored += verdicts
-        if self.allowance.is_spent:
+            self._allowance.unscored += verdicts
+        if self._allowance.is_spent:
             self._stop.judge = self.judge.name
-        return self.allowance.is_spent
+        return self._allowance.is_spent
 
     def _spared(self) -> Failed:
         why = "too many of its verdicts are unscored"
@@ -75,7 +95,7 @@ class Asker:
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
-            console.note(text)
+            events.note(text)
             self.notes.append(text)
 
     def _count(self, replies: Sequence[Reply | Failed], spent_usd: float) -> None:

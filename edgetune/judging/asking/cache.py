@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgetune import __version__, console
+from edgetune import __version__, events
 from edgetune.cache import cache_folder
 from edgetune.errors import DataError
 from edgetune.judging.asking.request import JudgeRequest, Reply, VerdictForm
-from edgetune.judging.grading.verdict import parse_verdict
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.suites.identity import hash_value, versions_of
 from edgetune.judging.suites.judge_file import Judge, LocalJudge, judge_hash
 
@@ -163,7 +163,7 @@ class AnswerCache:
     def _go_on_without(self, problem: Exception) -> None:
         if self._writable:
             reason = problem.strerror if isinstance(problem, OSError) else problem
-            console.warn(f"{self.file}: no answers can be kept there ({reason}); the work goes on without")
+            events.warn(f"{self.file}: no answers can be kept there ({reason}); the work goes on without")
         self._writable = False
 
     def _damaged(self, problem: Exception) -> DataError:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.data.example import Message
 from edgetune.errors import EdgetuneError
-from edgetune.judging.asking.address import base_of, completions_url, hide_secrets, key_headers, lacks_api_version
 from edgetune.judging.asking.completion import (
     Completion,
     Unreadable,
@@ -30,6 +29,7 @@ from edgetune.judging.asking.limits import RequestPace
 from edgetune.judging.asking.refusal import Refused, find_cause, named_features, names_parameters
 from edgetune.judging.asking.retry import LONGEST_WAIT_SECONDS, asked_wait_seconds, is_temporary, wait_seconds
 from edgetune.judging.asking.transport import explain_failure, open_http_client
+from edgetune.judging.suites.address import base_of, completions_url, hide_secrets, key_headers, lacks_api_version
 from edgetune.judging.suites.judge_file import KEY_VARIABLE, EndpointJudge
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from typing import Any
 
 from edgetune.data.reasoning import given_reasoning, is_reasoning
 from edgetune.judging.asking.cost import count_tokens
-from edgetune.judging.subjects.answer import finish_of
 
 MOST_CHARACTERS_OF_A_REASON = 500
 
 _FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "blocklist", "recitation")
 """Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
+
+_OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
 
 
 class Unreadable(Exception):
@@ -47,6 +48,12 @@ class Completion:
     def filtered(self) -> bool:
         """Whether a content filter held the answer back, or the rest of it."""
         return self.finish.casefold() in _FILTERS
+
+
+def finish_of(reason: str) -> str:
+    """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
+    said = reason.strip().lower()
+    return "length" if said in _OUT_OF_TOKENS else said or "stop"
 
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:

@@ -61,6 +61,30 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What the judges took: verdicts asked for, taken from the cache, and what was paid (None: no price is known)."""
+
+    asked: int = 0
+    cached: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float | None = 0.0
+    seconds: float = 0.0
+
+    def __add__(self, other: Costs) -> Costs:
+        """What both took; without a price of one there is none of both."""
+        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
+        return Costs(
+            self.asked + other.asked,
+            self.cached + other.cached,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            usd,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True)
 class CostEstimate:
     """What asking would take. Tokens are about characters / 4; `output_tokens` is at most so many.
 

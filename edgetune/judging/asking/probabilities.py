@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgetune.judging.asking.request import VerdictForm
-from edgetune.judging.grading.verdict import parse_verdict
+from edgetune.judging.asking.verdict import parse_verdict
 
 MIN_COVERAGE = 0.8
 """The listed tokens that are choices must hold this much of the probability, or the field is left out."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import EdgetuneError, Interrupted
 from edgetune.judging.asking.cache import AnswerCache, find_reply, is_readable, keep_reply, request_keys
 from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_prices
@@ -23,7 +23,7 @@ def ask_all(
     cache: AnswerCache | None,
     budget: Budget | None = None,
     threads: int | None = None,
-    on_note: Callable[[str], None] = console.note,
+    on_note: Callable[[str], None] = events.note,
     enough: Callable[[JudgeRequest, Reply | Failed, int], bool] | None = None,
 ) -> list[Reply | Failed]:
     """A judge's answers in the order of the requests, with progress on stderr.
@@ -42,7 +42,7 @@ def ask_all(
         require_prices([judge])
     asking = _Asking(requests, judge, cache, budget, enough)
     if asking.open:
-        with console.progress(f"asking {judge.name}", total=len(asking.open), unit="verdicts") as progress:
+        with events.progress(f"asking {judge.name}", total=len(asking.open), unit="verdicts") as progress:
             asking.progress = progress
             try:
                 if isinstance(judge, LocalJudge):
@@ -78,7 +78,7 @@ class _Asking:
         self._answers: dict[str, Reply | Failed] = {}
         self.open: dict[str, JudgeRequest] = {}
         self.capped = False
-        self.progress: console.ProgressHandle | None = None
+        self.progress: events.ProgressHandle | None = None
         for key, request in zip(self._keys, requests, strict=True):
             if key in self._answers or key in self.open:
                 continue

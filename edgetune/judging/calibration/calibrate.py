@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
+from edgetune.judging.asking.cost import Costs
 from edgetune.judging.asking.request import JudgeRequest
 from edgetune.judging.calibration.bars import Bars, find_failures
 from edgetune.judging.calibration.figures import JudgedItem, SetReport, grade_figures, pair_figures
 from edgetune.judging.calibration.gold import GoldItem, GoldKind, GoldSet
 from edgetune.judging.grading.grades import Ask, Grade, Preference
-from edgetune.judging.grading.pairwise import compare_answers, pairwise_requests
-from edgetune.judging.grading.pointwise import grade_answers, pointwise_requests
+from edgetune.judging.grading.pairwise import ComparingTask
+from edgetune.judging.grading.pointwise import GradingTask
 from edgetune.judging.grading.prompt import PROMPT_VERSION
 from edgetune.judging.grading.summaries import (
     Share,
@@ -32,6 +33,7 @@ DEFAULT_RUBRIC = "answer-quality"
 """Of `edgetune judge calibrate` where none is named."""
 
 DEFAULT_BARS = Bars()
+NO_COSTS = Costs()
 
 Grading = Literal["pointwise", "pairwise"]
 
@@ -52,6 +54,7 @@ class Calibration:
     together: SetReport
     bars: Bars
     failures: tuple[str, ...]
+    costs: Costs = NO_COSTS
 
     @property
     def passed(self) -> bool:
@@ -63,15 +66,12 @@ def calibration_requests(
     sets: Sequence[GoldSet], rubric: Rubric, repeats: int, grading: Grading = "pairwise"
 ) -> list[JudgeRequest]:
     """The questions that `calibrate` asks, without asking them."""
-    requests = []
-    for each in sets:
-        items, sides = [gold.item for gold in each.items], _sides(each.items)
-        if _is_pairwise(each, grading):
-            requests += pairwise_requests(items, sides[0], sides[1], rubric, repeats)
-        else:
-            for side in sides:
-                requests += pointwise_requests(items, side, rubric, repeats)
-    return requests
+    return [
+        request
+        for gold in sets
+        for task in ([_comparing(gold, rubric)] if _is_pairwise(gold, grading) else _grading(gold, rubric))
+        for request in task.requests(repeats)
+    ]
 
 
 def calibrate(
@@ -135,20 +135,28 @@ def _is_pairwise(gold: GoldSet, grading: Grading) -> bool:
     return gold.kind == "pairs" and grading == "pairwise"
 
 
-def _sides(items: Sequence[GoldItem]) -> list[list[Answer]]:
-    """The first answers of all items, then, of pairs, the second ones."""
-    return [[Answer(gold.item.id, text=gold.answers[side]) for gold in items] for side in range(len(items[0].answers))]
+def _comparing(gold: GoldSet, rubric: Rubric) -> ComparingTask:
+    return ComparingTask([each.item for each in gold.items], _side(gold, 0), _side(gold, 1), rubric)
+
+
+def _grading(gold: GoldSet, rubric: Rubric) -> list[GradingTask]:
+    """One task for the first answers of all items and, of pairs, one for the second ones."""
+    items, sides = [each.item for each in gold.items], range(len(gold.items[0].answers))
+    return [GradingTask(items, _side(gold, side), rubric) for side in sides]
+
+
+def _side(gold: GoldSet, side: int) -> list[Answer]:
+    return [Answer(each.item.id, text=each.answers[side]) for each in gold.items]
 
 
 def _judge_set(judge: Judge, gold: GoldSet, rubric: Rubric, ask: Ask, grading: Grading) -> _Judged:
-    items, sides = [each.item for each in gold.items], _sides(gold.items)
     if _is_pairwise(gold, grading):
-        preferences = compare_answers(items, sides[0], sides[1], rubric, judge.name, judge.repeats, ask)
+        preferences = _comparing(gold, rubric).verdicts(judge.name, judge.repeats, ask)
         verdicts, positions = _signs(mean_preferences(preferences)), _positions(preferences)
         by_rule = {each.item for each in preferences if each.degenerate is not None}
         judged = _asked(gold.items, by_rule, verdicts, positions)
         return _Judged(judged, len(by_rule), preferences=preferences)
-    graded = [grade_answers(items, side, rubric, judge.name, judge.repeats, ask) for side in sides]
+    graded = [task.verdicts(judge.name, judge.repeats, ask) for task in _grading(gold, rubric)]
     means = [{item: fmean(scores.values()) for item, scores in mean_scores(each).items()} for each in graded]
     if gold.kind == "pairs":
         first, second = means

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 from scipy.stats import rankdata
 
-from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.statistics.agreement import Agreement
 from edgetune.judging.statistics.bootstrap import bootstrap_interval, resample
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.metrics.aggregates import Aggregate
 
 FEWEST_PAIRS = 5
 """Of fewer pairs where people prefer the shorter answer, or the longer one, nothing is said."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from edgetune.judging.calibration.calibrate import Calibration, Grading, calibra
 from edgetune.judging.calibration.certificate import write_certificate
 from edgetune.judging.calibration.gold import GoldSet
 from edgetune.judging.calibration.read import read_gold
-from edgetune.judging.results.judgement import Costs
 from edgetune.judging.settings import Settings, check_judges, opened_cache
 from edgetune.judging.suites.judge_file import Judge, load_judge
 from edgetune.judging.suites.rubric import Rubric, load_rubric
@@ -38,7 +37,7 @@ def load_gold(
 
 def calibrate_judge(
     reference: str, gold: Gold, bars: Bars, settings: Settings, out: Path | None = None, *, force: bool = False
-) -> tuple[Calibration, Costs]:
+) -> Calibration:
     """Measure a judge against people; with `out`, the certificate is written there, of a judge that failed too.
 
     Raises UsageError, RecipeError, ModelError or OutputError before the judge is asked. What it answered is remembered.
@@ -50,10 +49,11 @@ def calibrate_judge(
     created = datetime.now(UTC).isoformat(timespec="seconds")
     with opened_cache(settings) as cache:
         asker = Asker(judge, cache=cache, budget=Budget(settings.max_cost_usd), threads=settings.threads)
-        calibration = calibrate(judge, gold.sets, gold.rubric, asker, created=created, grading=gold.grading, bars=bars)
+        measured = calibrate(judge, gold.sets, gold.rubric, asker, created=created, grading=gold.grading, bars=bars)
+        calibration = replace(measured, costs=asker.costs)
     if out is not None:
         write_certificate(calibration, out, force=force)
-    return calibration, asker.costs
+    return calibration
 
 
 def estimate_calibration(reference: str, gold: Gold, settings: Settings) -> CostEstimate:

@@ -23,7 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.gate.comparison import Comparison, Outcome, Pairing, scale_length
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.wording import (
     about,
     difference_text,
@@ -36,8 +36,10 @@ from edgetune.judging.gate.wording import (
 from edgetune.judging.statistics.evidence import Evidence, weigh
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.power import items_to_fail, items_to_pass, reach_in_errors, smallest_visible_loss
+from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.statistics.several import adjust_holm
 from edgetune.judging.suites.suite import Gate
+from edgetune.metrics.units import scale_length
 
 NO_VERDICT = "Nothing was compared: a verdict needs a baseline, given with --baseline."
 """What is said where there was no baseline; the exit code is 0."""

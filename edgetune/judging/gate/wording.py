@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 
-from edgetune.judging.gate.comparison import Unit
 from edgetune.judging.statistics.intervals import Interval
+from edgetune.metrics.units import Unit
 
 
 def percent(share: float) -> str:

@@ -48,12 +48,7 @@ _BLUNT = "Either no answer is better than another, or the judge sees no differen
 
 
 def control_sample(items: Sequence[Item], answers: Sequence[Answer], count: int) -> tuple[list[Item], list[Answer]]:
-    """`count` of the items and their answers, drawn with a seed, for an A/A control; all where there are not more.
-
-    The baseline's answers are then judged once more (`grade_answers`, or `compare_answers` against themselves) with a
-    `control` that names the candidate, so that every new candidate has a control of its own, and the same judgement
-    done twice costs nothing.
-    """
+    """`count` of the items and their answers for an A/A control, drawn with a seed; all where there are not more."""
     numbers = draw(len(items), count, "control")
     return [items[number] for number in numbers], [answers[number] for number in numbers]
 

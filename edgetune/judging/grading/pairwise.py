@@ -1,16 +1,16 @@
-"""Preferences between two answers, each pair asked in both orders: what one judge is asked, and what it says."""
+"""Preferences between two answers, each pair asked in both orders: what a judge is asked, and what its replies say."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.grading.degenerate import find_degenerate, text_of
 from edgetune.judging.grading.grades import EQUAL_ANSWERS, Ask, Order, Preference, Winner
 from edgetune.judging.grading.prompt import PROMPT_VERSION, WINNER_FORM, references_of, winner_messages
-from edgetune.judging.grading.verdict import parse_verdict
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.rubric import Rubric
@@ -19,69 +19,76 @@ ORDERS: tuple[Order, Order] = ("candidate first", "baseline first")
 
 
 @dataclass(frozen=True)
-class _Pair:
-    """Two answers to one item; `decided` is the winner and the reason where the judge is not asked."""
+class ComparingTask:
+    """Pairs of answers that judges compare in both orders; the answers are in the order of the items.
 
-    item: Item
-    candidate: str
-    baseline: str
-    decided: tuple[Winner, str] | None
-
-
-def compare_answers(
-    items: Sequence[Item],
-    candidate: Sequence[Answer],
-    baseline: Sequence[Answer],
-    rubric: Rubric,
-    judge_name: str,
-    repeats: int,
-    ask: Ask,
-    *,
-    control: str | None = None,
-) -> tuple[Preference, ...]:
-    """Compare two models' answers in both orders, `repeats` times; item by item, repeats, orders.
-
-    The answers are in the order of the items. Without asking, a degenerate answer loses to one that is not, and two
-    degenerate or equal answers tie. `control` names a control: its questions are asked anew, and equal answers too, as
-    it is there to see what a judge makes of them.
+    Without asking, a degenerate answer loses to one that is not, and two degenerate or equal answers tie. `control`
+    names an A/A control: its questions are asked again, and those about equal answers too, which it is about.
     """
-    pairs = _pair(items, candidate, baseline, asks_equal=control is not None)
-    planned = _plan(pairs, repeats)
-    requests = _requests(planned, rubric, control)
-    replies = {
-        (pair.item.id, repeat, order): reply
-        for (pair, repeat, order), reply in zip(planned, ask(requests), strict=True)
-    }
-    return tuple(
-        Preference(
-            pair.item.id,
-            judge_name,
-            repeat,
-            order,
-            pair.decided[0],
-            f"Not asked: {pair.decided[1]}.",
-            degenerate=pair.decided[1],
+
+    items: Sequence[Item]
+    candidate: Sequence[Answer]
+    baseline: Sequence[Answer]
+    rubric: Rubric
+    control: str | None = None
+
+    def requests(self, repeats: int) -> list[JudgeRequest]:
+        """What a judge is asked `repeats` times; item by item, repeats, orders."""
+        shaping = {"grading": "pairwise", "prompt": PROMPT_VERSION, "rubric": self.rubric.sha256()}
+        requests = []
+        for item, ours, theirs in zip(self.items, self.candidate, self.baseline, strict=True):
+            if item.id in self._decided:
+                continue
+            shared = {
+                **shaping,
+                "question": [[message.role, message.content] for message in item.messages],
+                "references": list(references_of(item)),
+            }
+            for repeat in range(repeats):
+                for order in ORDERS:
+                    texts = text_of(ours), text_of(theirs)
+                    first, second = texts if order == "candidate first" else texts[::-1]
+                    identity = {**shared, "first": first, "second": second, "repeat": repeat}
+                    if self.control is not None:
+                        # Equal answers make both orders the same question, which a control asks twice on purpose.
+                        identity |= {"control": self.control, "order": order}
+                    messages = partial(winner_messages, item, first, second, self.rubric)
+                    requests.append(JudgeRequest(identity, messages, WINNER_FORM))
+        return requests
+
+    def verdicts(self, judge_name: str, repeats: int, ask: Ask) -> tuple[Preference, ...]:
+        """The preferences of one judge; item by item, repeats, orders."""
+        replies = iter(ask(self.requests(repeats)))
+        return tuple(
+            self._without_asking(item.id, judge_name, repeat, order)
+            if item.id in self._decided
+            else read_preference(next(replies), item.id, judge_name, repeat, order)
+            for item in self.items
+            for repeat in range(repeats)
+            for order in ORDERS
         )
-        if pair.decided is not None
-        else read_preference(replies[pair.item.id, repeat, order], pair.item.id, judge_name, repeat, order)
-        for pair in pairs
-        for repeat in range(repeats)
-        for order in ORDERS
-    )
 
+    @cached_property
+    def _decided(self) -> dict[str, tuple[Winner, str]]:
+        """Winner and reason by item, where the judge is not asked."""
+        bad = [find_degenerate(self.items, side) for side in (self.candidate, self.baseline)]
+        decided: dict[str, tuple[Winner, str]] = {}
+        for item, ours, theirs in zip(self.items, self.candidate, self.baseline, strict=True):
+            ours_bad, theirs_bad = (side.get(item.id) for side in bad)
+            if ours_bad and theirs_bad:
+                reason = f"neither model answered (candidate: {ours_bad}; baseline: {theirs_bad})"
+                decided[item.id] = "tie", reason
+            elif self.control is None and text_of(ours).strip() == text_of(theirs).strip():
+                decided[item.id] = "tie", EQUAL_ANSWERS
+            elif ours_bad:
+                decided[item.id] = "baseline", f"candidate: {ours_bad}"
+            elif theirs_bad:
+                decided[item.id] = "candidate", f"baseline: {theirs_bad}"
+        return decided
 
-def pairwise_requests(
-    items: Sequence[Item],
-    candidate: Sequence[Answer],
-    baseline: Sequence[Answer],
-    rubric: Rubric,
-    repeats: int,
-    *,
-    control: str | None = None,
-) -> list[JudgeRequest]:
-    """The questions that `compare_answers` asks, without asking them."""
-    pairs = _pair(items, candidate, baseline, asks_equal=control is not None)
-    return _requests(_plan(pairs, repeats), rubric, control)
+    def _without_asking(self, item: str, judge_name: str, repeat: int, order: Order) -> Preference:
+        winner, reason = self._decided[item]
+        return Preference(item, judge_name, repeat, order, winner, f"Not asked: {reason}.", degenerate=reason)
 
 
 def read_preference(reply: Reply | Failed, item: str, judge_name: str, repeat: int, order: Order) -> Preference:
@@ -91,7 +98,9 @@ def read_preference(reply: Reply | Failed, item: str, judge_name: str, repeat: i
     verdict = parse_verdict(reply.text, WINNER_FORM)
     if verdict.values is None:
         return Preference(item, judge_name, repeat, order, None, verdict.reason, problem=verdict.problem)
-    winners = _meanings(order)
+    places: tuple[Winner, Winner] = ("candidate", "baseline")
+    first, second = places if order == "candidate first" else places[::-1]
+    winners: dict[str, Winner] = {"first": first, "second": second, "tie": "tie"}
     shares = reply.probabilities.get("winner", {})
     return Preference(
         item,
@@ -102,60 +111,3 @@ def read_preference(reply: Reply | Failed, item: str, judge_name: str, repeat: i
         verdict.reason,
         probabilities={winner: shares.get(place, 0.0) for place, winner in winners.items()} if shares else {},
     )
-
-
-def _meanings(order: Order) -> dict[str, Winner]:
-    if order == "candidate first":
-        return {"first": "candidate", "second": "baseline", "tie": "tie"}
-    return {"first": "baseline", "second": "candidate", "tie": "tie"}
-
-
-def _pair(
-    items: Sequence[Item], candidate: Sequence[Answer], baseline: Sequence[Answer], *, asks_equal: bool
-) -> list[_Pair]:
-    bad_candidate, bad_baseline = find_degenerate(items, candidate), find_degenerate(items, baseline)
-    pairs = []
-    for item, ours, theirs in zip(items, candidate, baseline, strict=True):
-        texts = text_of(ours), text_of(theirs)
-        decided = _decide(texts, bad_candidate.get(item.id), bad_baseline.get(item.id), asks_equal=asks_equal)
-        pairs.append(_Pair(item, *texts, decided))
-    return pairs
-
-
-def _decide(
-    texts: tuple[str, str], bad_candidate: str | None, bad_baseline: str | None, *, asks_equal: bool
-) -> tuple[Winner, str] | None:
-    if bad_candidate is not None and bad_baseline is not None:
-        return "tie", f"neither model answered (candidate: {bad_candidate}; baseline: {bad_baseline})"
-    if texts[0].strip() == texts[1].strip() and not asks_equal:
-        return "tie", EQUAL_ANSWERS
-    if bad_candidate is not None:
-        return "baseline", f"candidate: {bad_candidate}"
-    if bad_baseline is not None:
-        return "candidate", f"baseline: {bad_baseline}"
-    return None
-
-
-def _plan(pairs: Sequence[_Pair], repeats: int) -> list[tuple[_Pair, int, Order]]:
-    undecided = [pair for pair in pairs if pair.decided is None]
-    return [(pair, repeat, order) for pair in undecided for repeat in range(repeats) for order in ORDERS]
-
-
-def _requests(planned: Sequence[tuple[_Pair, int, Order]], rubric: Rubric, control: str | None) -> list[JudgeRequest]:
-    shaping = {"prompt": PROMPT_VERSION, "rubric": rubric.sha256()}
-    requests = []
-    for pair, repeat, order in planned:
-        texts = (pair.candidate, pair.baseline) if order == "candidate first" else (pair.baseline, pair.candidate)
-        identity = {
-            "grading": "pairwise",
-            **shaping,
-            "question": [[message.role, message.content] for message in pair.item.messages],
-            "references": list(references_of(pair.item)),
-            "first": texts[0],
-            "second": texts[1],
-            "repeat": repeat,
-            # Equal answers make both orders the same question, which a control means to ask twice.
-            **({} if control is None else {"control": control, "order": order}),
-        }
-        requests.append(JudgeRequest(identity, partial(winner_messages, pair.item, *texts, rubric), WINNER_FORM))
-    return requests

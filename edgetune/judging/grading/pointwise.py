@@ -1,54 +1,74 @@
-"""Grades of single answers: what one judge is asked, and what its replies say."""
+"""Grades of single answers: what a judge is asked, and what its replies say."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
+from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.grading.degenerate import find_degenerate, text_of
 from edgetune.judging.grading.grades import Ask, Grade
 from edgetune.judging.grading.prompt import PROMPT_VERSION, grade_form, grade_messages, references_of
-from edgetune.judging.grading.verdict import parse_verdict
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.rubric import SCALE, Rubric
 
 
-def grade_answers(
-    items: Sequence[Item],
-    answers: Sequence[Answer],
-    rubric: Rubric,
-    judge_name: str,
-    repeats: int,
-    ask: Ask,
-    *,
-    control: str | None = None,
-) -> tuple[Grade, ...]:
-    """Grade every answer `repeats` times; item by item, repeats within an item.
+@dataclass(frozen=True)
+class GradingTask:
+    """Answers that judges grade one by one; `answers` are in the order of the items.
 
-    `answers` are in the order of the items. Degenerate answers are graded 1 on every criterion without asking.
-    `control` names a control: its questions are those of the judgement, but are asked anew.
+    Degenerate answers are graded 1 on every criterion without asking. `control` names an A/A control: its questions are
+    those of the judgement, and are asked again.
     """
-    degenerate = find_degenerate(items, answers)
-    planned = _plan(items, answers, repeats, degenerate)
-    requests = _requests(planned, rubric, control)
-    replies = {(item.id, repeat): reply for (item, _, repeat), reply in zip(planned, ask(requests), strict=True)}
-    return tuple(
-        _degenerate_grade(item, judge_name, repeat, rubric, degenerate[item.id])
-        if item.id in degenerate
-        else read_grade(replies[item.id, repeat], item.id, rubric, judge_name, repeat)
-        for item in items
-        for repeat in range(repeats)
-    )
 
+    items: Sequence[Item]
+    answers: Sequence[Answer]
+    rubric: Rubric
+    control: str | None = None
 
-def pointwise_requests(
-    items: Sequence[Item], answers: Sequence[Answer], rubric: Rubric, repeats: int, *, control: str | None = None
-) -> list[JudgeRequest]:
-    """The questions that `grade_answers` asks, without asking them."""
-    planned = _plan(items, answers, repeats, find_degenerate(items, answers))
-    return _requests(planned, rubric, control)
+    def requests(self, repeats: int) -> list[JudgeRequest]:
+        """What a judge is asked `repeats` times; item by item, repeats within an item."""
+        form, shaping = grade_form(self.rubric), {"prompt": PROMPT_VERSION, "rubric": self.rubric.sha256()}
+        if self.control is not None:
+            shaping["control"] = self.control
+        requests = []
+        for item, answer in zip(self.items, self.answers, strict=True):
+            if item.id in self._degenerate:
+                continue
+            text = text_of(answer)
+            identity = {
+                "grading": "pointwise",
+                **shaping,
+                "question": [[message.role, message.content] for message in item.messages],
+                "references": list(references_of(item)),
+                "answer": text,
+            }
+            messages = partial(grade_messages, item, text, self.rubric)
+            requests += [JudgeRequest({**identity, "repeat": repeat}, messages, form) for repeat in range(repeats)]
+        return requests
+
+    def verdicts(self, judge_name: str, repeats: int, ask: Ask) -> tuple[Grade, ...]:
+        """The grades of all answers by one judge; item by item, repeats within an item."""
+        replies = iter(ask(self.requests(repeats)))
+        return tuple(
+            self._lowest(item.id, judge_name, repeat)
+            if item.id in self._degenerate
+            else read_grade(next(replies), item.id, self.rubric, judge_name, repeat)
+            for item in self.items
+            for repeat in range(repeats)
+        )
+
+    @cached_property
+    def _degenerate(self) -> dict[str, str]:
+        return find_degenerate(self.items, self.answers)
+
+    def _lowest(self, item: str, judge_name: str, repeat: int) -> Grade:
+        problem = self._degenerate[item]
+        scores = dict.fromkeys(self.rubric.criteria, float(SCALE[0]))
+        return Grade(item, judge_name, repeat, scores, reason=f"Not asked: {problem}.", degenerate=problem)
 
 
 def read_grade(reply: Reply | Failed, item: str, rubric: Rubric, judge_name: str, repeat: int) -> Grade:
@@ -63,45 +83,11 @@ def read_grade(reply: Reply | Failed, item: str, rubric: Rubric, judge_name: str
     return Grade(item, judge_name, repeat, scores, verdict.reason, expected=None not in means.values())
 
 
-def _plan(
-    items: Sequence[Item], answers: Sequence[Answer], repeats: int, degenerate: Mapping[str, str]
-) -> list[tuple[Item, str, int]]:
-    return [
-        (item, text_of(answer), repeat)
-        for item, answer in zip(items, answers, strict=True)
-        if item.id not in degenerate
-        for repeat in range(repeats)
-    ]
-
-
-def _requests(planned: Sequence[tuple[Item, str, int]], rubric: Rubric, control: str | None) -> list[JudgeRequest]:
-    form, shaping = grade_form(rubric), {"prompt": PROMPT_VERSION, "rubric": rubric.sha256()}
-    if control is not None:
-        shaping["control"] = control
-    requests = []
-    for item, answer, repeat in planned:
-        identity = {
-            "grading": "pointwise",
-            **shaping,
-            "question": [[message.role, message.content] for message in item.messages],
-            "references": list(references_of(item)),
-            "answer": answer,
-            "repeat": repeat,
-        }
-        requests.append(JudgeRequest(identity, partial(grade_messages, item, answer, rubric), form))
-    return requests
-
-
-def _degenerate_grade(item: Item, judge_name: str, repeat: int, rubric: Rubric, problem: str) -> Grade:
-    scores = dict.fromkeys(rubric.criteria, float(SCALE[0]))
-    return Grade(item.id, judge_name, repeat, scores, reason=f"Not asked: {problem}.", degenerate=problem)
-
-
 def _expected(shares: Mapping[str, float], given: int | str) -> float | None:
     """The mean grade under the judge's own probabilities (Liu et al. 2023, "G-Eval", arXiv:2303.16634).
 
-    None without probabilities, and where they leave no room for the grade that was given: then they belong to some
-    other place in the text.
+    None without probabilities, and where they give the grade that was written no share: then they belong to another
+    place in the text.
     """
     total = sum(shares.values())
     if total <= 0 or shares.get(str(given), 0.0) <= 0:

@@ -1,28 +1,40 @@
-"""Values -> one metric with its interval, of one model by itself."""
+"""One metric of one model by itself, with its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgetune.judging.gate.comparison import SCALES, Unit
-from edgetune.judging.metrics.metric import Metric, MetricResult
 from edgetune.judging.metrics.rare_labels import largest_weight
-from edgetune.judging.results.judgement import MetricValue
-from edgetune.judging.results.pairing import clusters_of, independent_units
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import bootstrap_interval
 from edgetune.judging.statistics.bounded import bounded_interval
+from edgetune.judging.statistics.clusters import independent_units
 from edgetune.judging.statistics.intervals import Interval, hull
-from edgetune.judging.statistics.scores import mean_metric, t_interval
+from edgetune.judging.statistics.scores import mean_with_error, t_interval
 from edgetune.judging.statistics.sums import resample_together
-from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.suites.items import Item
-from edgetune.judging.suites.suite import Suite
+from edgetune.judging.suites.items import Item, clusters_of
+from edgetune.metrics.metric import Metric, MetricResult
+from edgetune.metrics.samples import Samples
+from edgetune.metrics.units import SCALES, Unit
 
 
-def measured_mean(
+@dataclass(frozen=True)
+class MetricValue:
+    """One metric of one model: over all items, with its interval where there is one, and item by item.
+
+    `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
+    for metrics that only exist over all items.
+    """
+
+    value: float
+    interval: Interval | None
+    values: tuple[float | None, ...]
+
+
+def estimate_mean(
     values: Sequence[float | None], items: Sequence[Item], unit: Unit, confidence: float
 ) -> MetricValue | None:
     """The mean of the items that have a value; None where no item has one. Its interval is that of a bounded mean, or
@@ -37,31 +49,31 @@ def measured_mean(
         if unit in SCALES:
             interval = bounded_interval(scores, *SCALES[unit], clusters, confidence)
         else:
-            interval = t_interval(mean_metric(scores, clusters), confidence)
+            interval = t_interval(mean_with_error(scores, clusters), confidence)
     return MetricValue(float(scores.mean()), interval, tuple(values))
 
 
-def measured(
-    metric: Metric, items: Sequence[Item], answers: Sequence[Answer], suite: Suite, confidence: float
-) -> MetricValue:
+def estimate_metric(metric: Metric, items: Sequence[Item], samples: Samples, confidence: float) -> MetricValue:
     """A metric with the interval that fits its kind and unit; none of a lone item.
 
-    Right or wrong has Wilson's, other means `measured_mean`'s, and aggregates the bootstrap's. No interval leaves the
+    Right or wrong has Wilson's, other means `estimate_mean`'s, and aggregates the bootstrap's. No interval leaves the
     scale of its unit.
 
     Items without a value (no reference, nothing to score) have no part in it. Raises DataError as the metric does.
     """
-    found = metric.compute(items, answers, suite)
+    if metric.check_items is not None:
+        metric.check_items(samples)
+    found = metric.compute(samples)
     values = found.values
     if None in values:
         kept = [place for place, value in enumerate(values) if value is not None]
-        items, answers = [items[place] for place in kept], [answers[place] for place in kept]
-        found = metric.compute(items, answers, suite)
-    return MetricValue(found.value, _interval(found, metric, items, suite, confidence), values)
+        items, samples = [items[place] for place in kept], samples.at(kept)
+        found = metric.compute(samples)
+    return MetricValue(found.value, _interval(found, metric, items, samples, confidence), values)
 
 
 def _interval(
-    found: MetricResult, metric: Metric, items: Sequence[Item], suite: Suite, confidence: float
+    found: MetricResult, metric: Metric, items: Sequence[Item], samples: Samples, confidence: float
 ) -> Interval | None:
     clusters = clusters_of(items)
     if metric.kind == "accuracy" and clusters is None:
@@ -74,9 +86,9 @@ def _interval(
         if metric.unit not in SCALES:
             return interval
         lowest, highest = SCALES[metric.unit]
-        reach = largest_weight(metric, items, suite) * (highest - lowest)
+        reach = largest_weight(metric, samples) * (highest - lowest)
         ends = min(lowest, drawn.value - reach), max(highest, drawn.value + reach)
         interval = hull(interval, bounded_interval(drawn.own_values, *ends, None, confidence))
         return Interval(max(lowest, interval.lower), min(highest, interval.upper), confidence)
-    mean = measured_mean(found.values, items, metric.unit, confidence)
+    mean = estimate_mean(found.values, items, metric.unit, confidence)
     return None if mean is None else mean.interval

@@ -13,6 +13,7 @@ from edgetune.judging.report.matrices import panels_of
 from edgetune.judging.report.matrix_picture import draw_matrices
 from edgetune.judging.results.judgement import Judgement
 from edgetune.outputs import staged_folder
+from edgetune.plots import can_draw
 
 __all__ = ["github_annotations", "report_document", "report_html", "report_junit", "report_markdown", "write_report"]
 
@@ -20,7 +21,8 @@ __all__ = ["github_annotations", "report_document", "report_html", "report_junit
 def write_report(judgement: Judgement, folder: Path, *, force: bool = False) -> None:
     """Write the report folder, complete or not at all. Raises OutputError when it exists (without `force`).
 
-    report.json, report.html, report.md and junit.xml; for task classify the matrices as confusion.png, too.
+    report.json, report.html, report.md and junit.xml; for task classify also the matrices as confusion.png, where
+    matplotlib is installed.
     """
     with staged_folder(folder, force=force) as staged:
         with (staged / "report.json").open("w", encoding="utf-8", newline="\n") as file:
@@ -28,5 +30,5 @@ def write_report(judgement: Judgement, folder: Path, *, force: bool = False) -> 
         (staged / "report.html").write_text(report_html(judgement), encoding="utf-8")
         (staged / "report.md").write_text(report_markdown(judgement), encoding="utf-8")
         (staged / "junit.xml").write_bytes(report_junit(judgement))
-        if panels := panels_of(judgement):
+        if (panels := panels_of(judgement)) and can_draw("confusion.png"):
             draw_matrices(panels, staged / "confusion.png")

@@ -9,15 +9,12 @@ from typing import Literal
 
 from edgetune.judging.grading.grades import EQUAL_ANSWERS, Grade, Preference
 from edgetune.judging.grading.summaries import mean_preferences
-from edgetune.judging.report.metrics_table import metric_facts
 from edgetune.judging.results.judgement import Evaluation, Judgement
-from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.results.pairing import Values, values_by_item
+from edgetune.judging.statistics.quantity import ComparedMetric
+from edgetune.metrics.units import scale_length
 
 Status = Literal["worse", "better", "same", "right", "wrong", ""]
-Values = Sequence[float | None]
-
-_UNIT_RANGE = {"share": 1.0, "points": 100.0, "grade": 4.0, "log": 1.0, "number": 1.0}
-"""How far apart two values of a unit can lie, so that several metrics can be averaged; for open scales a plain 1."""
 
 _ROUNDING = 1e-9
 
@@ -36,33 +33,29 @@ class Change:
     degenerate: bool
 
 
-def deciding_metrics(judgement: Judgement) -> tuple[str, ...]:
+def deciding_metrics(judgement: Judgement) -> tuple[ComparedMetric, ...]:
     """The metrics by which items are ordered: those of the gate that have a value per item, else the first that has."""
     verdict = judgement.verdict
     gated = [comparison.metric for comparison in verdict.comparisons] if verdict else []
-    chosen = [name for name in gated if name == PREFERENCE or _has_values(judgement, name)]
-    others = [name for name in judgement.candidate.metrics if _has_values(judgement, name)]
-    return tuple(chosen or others[:1])
+    names = [name for name in gated if judgement.compared[name].of_pairs or _has_values(judgement, name)]
+    names = names or [name for name in judgement.candidate.metrics if _has_values(judgement, name)][:1]
+    return tuple(judgement.compared[name] for name in names)
 
 
-def values_by_item(judgement: Judgement, name: str) -> tuple[Values | None, Values]:
-    """A metric's values of the baseline (None without one) and of the candidate, by item. Preferences compare: what
-    stands for the baseline there is 0."""
-    if name == PREFERENCE:
-        means = mean_preferences(judgement.preferences)
-        now: Values = [means.get(item.id) for item in judgement.items]
-        return [None if value is None else 0.0 for value in now], now
-    before = None if judgement.baseline is None else judgement.baseline.metrics[name].values
-    return before, judgement.candidate.metrics[name].values
+def sides_by_item(judgement: Judgement, metric: ComparedMetric) -> tuple[Values | None, Values]:
+    """A metric's values of the baseline (None without one) and of the candidate, by item."""
+    won = mean_preferences(judgement.preferences)
+    before, now = values_by_item(metric, judgement.items, judgement.baseline, judgement.candidate, won)
+    return None if judgement.baseline is None else before, now
 
 
 def find_changes(judgement: Judgement) -> tuple[Change, ...]:
     """All items, in their order."""
     metrics = deciding_metrics(judgement)
-    columns = [_sizes(judgement, name) for name in metrics]
+    columns = [_sizes(judgement, metric) for metric in metrics]
     flaws = _flaws(judgement)
     paired = judgement.baseline is not None
-    tells_right = bool(metrics) and all(metric_facts(name).kind == "accuracy" for name in metrics)
+    tells_right = bool(metrics) and all(metric.kind == "accuracy" for metric in metrics)
     changes = []
     for place, item in enumerate(judgement.items):
         known = [column[place] for column in columns]
@@ -98,11 +91,10 @@ def _has_values(judgement: Judgement, name: str) -> bool:
     return all(name in side.metrics and side.metrics[name].values for side in _sides(judgement))
 
 
-def _sizes(judgement: Judgement, name: str) -> Values:
+def _sizes(judgement: Judgement, metric: ComparedMetric) -> Values:
     """Changes (or, without a baseline, values) by item in units of the metric's range; less is worse."""
-    facts = metric_facts(name)
-    scale = (-1 if facts.higher_is_better is False else 1) / _UNIT_RANGE[facts.unit]
-    before, now = values_by_item(judgement, name)
+    scale = (-1 if metric.higher_is_better is False else 1) / (scale_length(metric.unit) or 1.0)
+    before, now = sides_by_item(judgement, metric)
     if before is None:
         return [None if value is None else scale * value for value in now]
     pairs = zip(now, before, strict=True)

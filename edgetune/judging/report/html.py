@@ -26,7 +26,7 @@ from edgetune.judging.report.metrics_table import label_rows, metrics_headings, 
 from edgetune.judging.report.page_data import data_block, page_items
 from edgetune.judging.report.validity import judge_figures
 from edgetune.judging.results.judgement import Judgement
-from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.visible_text import visible
 
 _ASSETS = Path(__file__).parent / "assets"
@@ -116,7 +116,7 @@ def _comparison_views(judgement: Judgement) -> list[_ComparisonView]:
             title=comparison.title,
             outcome=comparison.outcome,
             picture=picture,
-            before_after=_before_after(comparison),
+            before_after=_before_after(comparison, judgement.compared[comparison.metric]),
             facts=_facts(comparison, len(comparisons)),
             explanation="" if explain(comparison) in told else explain(comparison),
         )
@@ -124,8 +124,8 @@ def _comparison_views(judgement: Judgement) -> list[_ComparisonView]:
     ]
 
 
-def _before_after(comparison: Comparison) -> str:
-    if comparison.metric == PREFERENCE:
+def _before_after(comparison: Comparison, metric: ComparedMetric) -> str:
+    if metric.of_pairs:
         return f"net {difference_text(comparison.difference, comparison.unit)}"
     return f"{value_text(comparison.baseline, comparison.unit)} → {value_text(comparison.candidate, comparison.unit)}"
 

@@ -13,7 +13,6 @@ from xml.etree import ElementTree
 
 from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import NO_VERDICT, Verdict, explain
-from edgetune.judging.report.metrics_table import is_judged
 from edgetune.judging.report.validity import judge_figures, was_judged
 from edgetune.judging.results.judgement import Judgement
 
@@ -35,7 +34,7 @@ def report_junit(judgement: Judgement) -> bytes:
         _skip(_case(suite, judgement, "comparison"), NO_VERDICT)
     else:
         for comparison in verdict.comparisons:
-            _judge_case(_case(suite, judgement, comparison.title), comparison, verdict)
+            _judge_case(_case(suite, judgement, comparison.title), comparison, verdict, judgement)
         if was_judged(judgement) or verdict.problems:
             _validity_case(_case(suite, judgement, "judge validity"), judgement, verdict)
     cases = suite.findall("testcase")
@@ -63,9 +62,9 @@ def _case(suite: ElementTree.Element, judgement: Judgement, name: str) -> Elemen
     return ElementTree.SubElement(suite, "testcase", classname=classname, name=_clean(name), time="0")
 
 
-def _judge_case(case: ElementTree.Element, comparison: Comparison, verdict: Verdict) -> None:
+def _judge_case(case: ElementTree.Element, comparison: Comparison, verdict: Verdict, judgement: Judgement) -> None:
     text = explain(comparison)
-    if verdict.outcome is Outcome.JUDGE_INVALID and is_judged(comparison.metric):
+    if verdict.outcome is Outcome.JUDGE_INVALID and judgement.compared[comparison.metric].is_judged:
         _skip(case, f"The judge cannot be trusted, so this means nothing: {text}")
     elif comparison.outcome is Outcome.REGRESSION:
         _tell(case, "failure", Outcome.REGRESSION, text)

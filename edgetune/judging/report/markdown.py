@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from edgetune import __version__
 from edgetune.judging.gate.comparison import Comparison
@@ -20,7 +20,7 @@ from edgetune.judging.report.changes import (
     deciding_metrics,
     find_changes,
     preference_text,
-    values_by_item,
+    sides_by_item,
     worst_first,
 )
 from edgetune.judging.report.matrices import MatrixPanel, panels_of, shown_columns
@@ -28,13 +28,12 @@ from edgetune.judging.report.metrics_table import (
     item_value_text,
     label_rows,
     labels_to_look_at,
-    metric_facts,
     metrics_headings,
     metrics_rows,
 )
 from edgetune.judging.report.validity import judge_figures
 from edgetune.judging.results.judgement import Evaluation, Judgement
-from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.subjects.answer import Answer
 from edgetune.visible_text import shortened, visible
 
@@ -60,7 +59,7 @@ def report_markdown(judgement: Judgement) -> str:
     else:
         parts.append(_line(verdict.reason, _REASON_CHARACTERS))
         if verdict.comparisons:
-            parts.append(_comparisons(verdict.comparisons))
+            parts.append(_comparisons(verdict.comparisons, judgement.compared))
     parts.append(_table(metrics_headings(judgement), metrics_rows(judgement)))
     parts += _labels(judgement)
     if panels := panels_of(judgement):
@@ -93,13 +92,13 @@ def _within_limit(text: str) -> str:
     return text[: text.rindex("\n\n", 0, LARGEST_CHARACTERS - len(note))] + note
 
 
-def _comparisons(comparisons: Sequence[Comparison]) -> str:
+def _comparisons(comparisons: Sequence[Comparison], compared: Mapping[str, ComparedMetric]) -> str:
     rows = [
         [
             one.title,
             one.outcome,
-            "" if one.metric == PREFERENCE else value_text(one.baseline, one.unit),
-            "" if one.metric == PREFERENCE else value_text(one.candidate, one.unit),
+            "" if compared[one.metric].of_pairs else value_text(one.baseline, one.unit),
+            "" if compared[one.metric].of_pairs else value_text(one.candidate, one.unit),
             difference_text(one.difference, one.unit),
             range_text(one.interval, one.unit),
             size_text(one.margin, one.unit),
@@ -195,10 +194,11 @@ def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
     item, candidate = judgement.items[place], judgement.candidate
     compared = [preference for preference in judgement.preferences if preference.item == item.id]
     moved = [preference_text(compared)] if compared else []
-    for name in deciding_metrics(judgement):
-        if name != PREFERENCE:
-            before, now = (item_value_text(values[place], name) for values in values_by_item(judgement, name) if values)
-            moved.append(f"{metric_facts(name).title} {before} → {now}")
+    for metric in deciding_metrics(judgement):
+        if not metric.of_pairs:
+            sides = sides_by_item(judgement, metric)
+            before, now = (item_value_text(values[place], metric) for values in sides if values)
+            moved.append(f"{metric.title} {before} → {now}")
     heading = shortened(" ".join(visible(item.text).split()), 100)
     summary = _silenced(html.escape(f"{visible(item.id)}: {', '.join(moved)}: {heading}"))
     parts = [f"<details><summary>{summary}</summary>", "Asked:", _fenced(item.text)]

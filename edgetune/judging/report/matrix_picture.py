@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from edgetune.judging.gate.wording import percent
 from edgetune.judging.report.glyphs import Fonts, find_fonts
@@ -58,7 +58,7 @@ class _Layout:
         return _SLANT if max(map(len, self.columns)) > _SLANTED_FROM_CHARACTERS else 0
 
 
-def draw_matrices(panels: Sequence[MatrixPanel], file: Path) -> None:
+def draw_matrices(panels: Sequence[MatrixPanel], file: Path | BinaryIO) -> None:
     """Write the panels' confusion matrices, left to right, to a PNG file.
 
     A cell holds its count and, where there is room, its share of the row (of the items with that true label), and is

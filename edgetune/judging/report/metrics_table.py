@@ -1,11 +1,10 @@
-"""The table of metrics as cells of text, for the terminal and for reports; and how a metric is named and written."""
+"""The table of metrics as cells of text, for the terminal and for reports."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
-from edgetune.judging.gate.comparison import Comparison, Difference, Unit, ValueKind
+from edgetune.judging.gate.comparison import Comparison
 from edgetune.judging.gate.wording import (
     difference_text,
     megabytes,
@@ -15,46 +14,19 @@ from edgetune.judging.gate.wording import (
     value_range_text,
     value_text,
 )
-from edgetune.judging.metrics import METRICS
 from edgetune.judging.results.judgement import Evaluation, Judgement
-from edgetune.judging.results.prepared import PREFERENCE
 from edgetune.judging.results.unanswered import unanswered_items
+from edgetune.judging.statistics.quantity import ComparedMetric, Difference
 from edgetune.metrics.classification import ClassificationMetrics
 
 
-@dataclass(frozen=True)
-class MetricFacts:
-    """How a metric is called and written, and which way is better (None: neither)."""
-
-    title: str
-    kind: ValueKind
-    unit: Unit
-    higher_is_better: bool | None
-
-
-def metric_facts(name: str) -> MetricFacts:
-    """The facts of a metric by its name: of the registry, `preference`, or else a criterion of a rubric."""
-    if name in METRICS:
-        metric = METRICS[name]
-        return MetricFacts(metric.title, metric.kind, metric.unit, metric.higher_is_better)
-    if name == PREFERENCE:
-        return MetricFacts("Pairs won − lost", "score", "share", True)
-    return MetricFacts(name.replace("_", " ").capitalize(), "score", "grade", True)
-
-
-def is_judged(name: str) -> bool:
-    """True for a metric that rests on a judge's verdicts."""
-    return name not in METRICS
-
-
-def item_value_text(value: float | None, name: str) -> str:
+def item_value_text(value: float | None, metric: ComparedMetric) -> str:
     """One item's value: in words where it has any (`right`), a grade as 4.5, `–` for an item without one."""
     if value is None:
         return "–"
-    facts = metric_facts(name)
-    if facts.kind == "accuracy" and value in (0, 1):
+    if metric.kind == "accuracy" and value in (0, 1):
         return "right" if value else "wrong"
-    return f"{value:.3g}" if facts.unit == "grade" else value_text(value, facts.unit)
+    return f"{value:.3g}" if metric.unit == "grade" else value_text(value, metric.unit)
 
 
 def metrics_headings(judgement: Judgement) -> list[str]:
@@ -74,7 +46,7 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
     compared |= {one.metric: one for one in comparisons}
     rows = []
     for name in dict.fromkeys((*candidate.metrics, *compared)):
-        rows += _metric_rows(name, evaluations, compared.get(name), judgement.confidence)
+        rows += _metric_rows(judgement.compared[name], evaluations, compared.get(name), judgement.confidence)
     if metrics := _classifications(judgement):
         if "macro_f1" not in candidate.metrics:
             rows.append(_share_row("Macro-F1", [one.macro_f1 for one in metrics]))
@@ -132,21 +104,23 @@ def _classifications(judgement: Judgement) -> list[ClassificationMetrics]:
 
 
 def _metric_rows(
-    name: str, evaluations: Sequence[Evaluation], comparison: Comparison | Difference | None, confidence: float
+    metric: ComparedMetric,
+    evaluations: Sequence[Evaluation],
+    comparison: Comparison | Difference | None,
+    confidence: float,
 ) -> list[list[str]]:
-    facts = metric_facts(name)
-    measured = [evaluation.metrics.get(name) for evaluation in evaluations]
-    values = [one.value for one in measured if one is not None]
+    sides = [evaluation.metrics.get(metric.name) for evaluation in evaluations]
+    values = [one.value for one in sides if one is not None]
     if comparison is not None:
-        change = difference_text(comparison.difference, facts.unit)
+        change = difference_text(comparison.difference, metric.unit)
     else:
-        change = difference_text(values[1] - values[0], facts.unit) if len(values) == 2 else ""
-    cells = ["" if one is None else value_text(one.value, facts.unit) for one in measured]
-    rows = [[facts.title, *cells, *([change] if len(evaluations) == 2 else [])]]
-    intervals = [None if one is None else one.interval for one in measured]
+        change = difference_text(values[1] - values[0], metric.unit) if len(values) == 2 else ""
+    cells = ["" if one is None else value_text(one.value, metric.unit) for one in sides]
+    rows = [[metric.title, *cells, *([change] if len(evaluations) == 2 else [])]]
+    intervals = [None if one is None else one.interval for one in sides]
     if comparison is not None or any(interval is not None for interval in intervals):
-        ranges = ["" if interval is None else value_range_text(interval, facts.unit) for interval in intervals]
-        change = "" if comparison is None else range_text(comparison.interval, facts.unit)
+        ranges = ["" if interval is None else value_range_text(interval, metric.unit) for interval in intervals]
+        change = "" if comparison is None else range_text(comparison.interval, metric.unit)
         rows.append([f"  {confidence * 100:g} % interval", *ranges, *([change] if len(evaluations) == 2 else [])])
     return rows
 

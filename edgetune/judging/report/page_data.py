@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.report.changes import Change, deciding_metrics, find_changes, preference_text, worst_first
 from edgetune.judging.report.document import json_text
-from edgetune.judging.report.metrics_table import item_value_text, metric_facts
+from edgetune.judging.report.metrics_table import item_value_text
 from edgetune.judging.results.judgement import Evaluation, Judgement
-from edgetune.judging.results.prepared import PREFERENCE
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.suites.items import Item
 from edgetune.visible_text import visible
 
@@ -33,20 +33,20 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
 
     Keys are short words, for they are repeated in every item. Texts hold no invisible characters (see `visible`).
     """
-    metrics = [name for name, measured in judgement.candidate.metrics.items() if measured.values]
+    metrics = [judgement.compared[name] for name, one in judgement.candidate.metrics.items() if one.values]
     sides = [("candidate", judgement.candidate)]
     if judgement.baseline is not None:
         sides.insert(0, ("baseline", judgement.baseline))
-    columns = [_Side(role, evaluation, metrics) for role, evaluation in sides]
+    columns = [_Side(role, evaluation, metrics, judgement.compared) for role, evaluation in sides]
     preferences: dict[str, list[Preference]] = defaultdict(list)
     for preference in judgement.preferences:
         preferences[preference.item].append(preference)
-    main = [name for name in deciding_metrics(judgement) if name != PREFERENCE]
+    main = [metric for metric in deciding_metrics(judgement) if not metric.of_pairs]
     changes = worst_first(find_changes(judgement))
     return {
         "sides": [{"role": side.role, "name": visible(side.evaluation.name)} for side in columns],
-        "metrics": [metric_facts(name).title for name in metrics],
-        "main": [metrics.index(name) for name in main],
+        "metrics": [metric.title for metric in metrics],
+        "main": [metrics.index(metric) for metric in main],
         "paired": judgement.baseline is not None,
         "total": len(judgement.items),
         "totals": _totals(changes),
@@ -85,17 +85,23 @@ def data_block(value: Any) -> str:
 class _Side:
     """One model's part of the items, found by place."""
 
-    def __init__(self, role: str, evaluation: Evaluation, metrics: Sequence[str]) -> None:
-        self.role, self.evaluation = role, evaluation
+    def __init__(
+        self,
+        role: str,
+        evaluation: Evaluation,
+        metrics: Sequence[ComparedMetric],
+        compared: Mapping[str, ComparedMetric],
+    ) -> None:
+        self.role, self.evaluation, self._compared = role, evaluation, compared
         known = evaluation.metrics
-        self.values = [(name, known[name].values if name in known else ()) for name in metrics]
+        self.values = [(one, known[one.name].values if one.name in known else ()) for one in metrics]
         self.grades: dict[str, list[Grade]] = defaultdict(list)
         for grade in evaluation.grades:
             self.grades[grade.item].append(grade)
 
     def shown(self, place: int) -> dict[str, Any]:
         answer = self.evaluation.answers[place]
-        values = [item_value_text(values[place] if values else None, name) for name, values in self.values]
+        values = [item_value_text(values[place] if values else None, metric) for metric, values in self.values]
         return _filled(
             label=None if answer.predicted is None else visible(answer.predicted),
             text=None if answer.text is None else _cut(answer.text),
@@ -103,7 +109,7 @@ class _Side:
             unanswered=_said(answer.unanswered),
             finish=answer.finish if answer.finish not in (None, "stop") else None,
             values=values,
-            grades=[_grade(grade) for grade in self.grades.get(answer.id, ())],
+            grades=[_grade(grade, self._compared) for grade in self.grades.get(answer.id, ())],
         )
 
 
@@ -142,8 +148,8 @@ def _item(
     )
 
 
-def _grade(grade: Grade) -> dict[str, Any]:
-    scores = [[metric_facts(name).title, f"{score:.3g}"] for name, score in (grade.scores or {}).items()]
+def _grade(grade: Grade, compared: Mapping[str, ComparedMetric]) -> dict[str, Any]:
+    scores = [[compared[name].title, f"{score:.3g}"] for name, score in (grade.scores or {}).items()]
     return _filled(
         judge=_by(grade),
         scores=scores,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgetune.judging.asking.cost import Costs
 from edgetune.judging.gate.wording import percent
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.grading.summaries import Share, order_consistency, unscored_share
-from edgetune.judging.results.judgement import Costs, Judgement
+from edgetune.judging.results.judgement import Judgement
 
 
 @dataclass(frozen=True)

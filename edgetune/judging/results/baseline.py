@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import DataError
 from edgetune.judging.results.evaluate import read_again
 from edgetune.judging.results.judgement import Evaluation
@@ -80,5 +80,5 @@ def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
     if evaluation.grades:
         lost.append("its grades were read by other rules, so that its answers are graded anew")
     if lost:
-        console.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
+        events.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
     return replace(evaluation, grades=())

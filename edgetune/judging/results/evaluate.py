@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edgetune import __version__, console
+from edgetune import __version__, events
 from edgetune.errors import EdgetuneError
 from edgetune.judging.grading.grades import Grade
 from edgetune.judging.grading.summaries import mean_scores
-from edgetune.judging.metrics import METRICS, find_metrics
-from edgetune.judging.metrics.classification import confusion_of
-from edgetune.judging.metrics.estimate import measured, measured_mean
-from edgetune.judging.results.judgement import Evaluation, MetricValue
+from edgetune.judging.metrics.estimate import MetricValue, estimate_mean, estimate_metric
+from edgetune.judging.metrics.samples import confusion_of, samples_of
+from edgetune.judging.results.judgement import Evaluation
 from edgetune.judging.results.prepared import PreparedSuite
 from edgetune.judging.subjects.answer import IN_REASONING, Answer
 from edgetune.judging.subjects.subject import Subject
@@ -24,13 +23,11 @@ from edgetune.judging.subjects.written import separated
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
+from edgetune.metrics.classification import ClassificationMetrics
 from edgetune.runtime.labels.reading import parse_label
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache
-
-SPEED = ("tokens_per_second", "first_token_seconds")
-"""Metrics that a suite need not name."""
 
 ANSWER_FORMAT = "edgetune answer 3"
 """Part of every key: whoever changes what an Answer holds, or how it is read from what a model wrote, counts on."""
@@ -55,6 +52,7 @@ def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | Non
     answers = ask_subject(suite, items, subject, cache)
     answered = [answer for answer in answers if answer.unanswered is None]
     taken = [answer.seconds for answer in answered if answer.seconds is not None]
+    metrics, classification = compute_metrics(prepared, answers)
     return Evaluation(
         model=subject.reference,
         kind=subject.kind,
@@ -62,20 +60,15 @@ def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | Non
         size_bytes=subject.size_bytes,
         seconds=sum(taken) if len(taken) == len(answered) else None,
         answers=answers,
-        metrics=compute_metrics(prepared, answers),
-        classification=confusion_of(items, answers, suite) if suite.task == "classify" else None,
+        metrics=metrics,
+        classification=classification,
     )
 
 
-def measure_again(prepared: PreparedSuite, stored: Evaluation) -> Evaluation:
+def recompute_metrics(prepared: PreparedSuite, stored: Evaluation) -> Evaluation:
     """An evaluation of the past with the metrics of the present suite, which may be other ones."""
-    suite, answers = prepared.suite, stored.answers
-    evaluation = replace(
-        stored,
-        metrics=compute_metrics(prepared, answers),
-        classification=confusion_of(prepared.items, answers, suite) if suite.task == "classify" else None,
-    )
-    return with_grades(prepared, evaluation, stored.grades)
+    metrics, classification = compute_metrics(prepared, stored.answers)
+    return with_grades(prepared, replace(stored, metrics=metrics, classification=classification), stored.grades)
 
 
 def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[Grade, ...]) -> Evaluation:
@@ -85,31 +78,53 @@ def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[G
     criteria = {}
     for name in prepared.criteria:
         values = [by_item.get(item.id, {}).get(name) for item in prepared.items]
-        mean = measured_mean(values, prepared.items, "grade", confidence)
+        mean = estimate_mean(values, prepared.items, "grade", confidence)
         if mean is not None:
             criteria[name] = mean
     return replace(evaluation, metrics={**evaluation.metrics, **criteria}, grades=grades)
 
 
-def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
-    """The answers in the order of the items, those that the cache knows taken from there.
+@dataclass(frozen=True)
+class AnswersAhead:
+    """What asking a model comes to: answers that are `known`, by the items' ids, and the `missing` items."""
 
-    What is no answer of the model's own (empty from an endpoint, filtered, cut by an error) is not remembered.
+    known: dict[str, Answer]
+    missing: tuple[Item, ...]
+
+
+def plan_answers(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> AnswersAhead:
+    """Which answers the cache knows, and which items must be asked. A file of outputs knows all of its answers."""
+    if subject.kind == "outputs":
+        return AnswersAhead({answer.id: answer for answer in subject.answers(items, suite)}, ())
+    known: dict[str, Answer] = {}
+    if cache is not None:
+        keys = {item.id: _key(suite, item, subject) for item in items}
+        if subject.kind == "endpoint":
+            taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
+            keys = {name: key for name, key in keys.items() if key in taken}
+        found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
+        known = {name: read_again(answer, suite) for name, answer in found.items() if answer is not None}
+    return AnswersAhead(known, tuple(item for item in items if item.id not in known))
+
+
+def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None) -> tuple[Answer, ...]:
+    """The answers in the order of the items: those that are known, and those that the model gives now.
+
+    What is not the model's own answer (empty from an endpoint, filtered, cut by an error) is not remembered.
     """
-    known = known_answers(suite, items, subject, cache)
+    ahead = plan_answers(suite, items, subject, cache)
+    known = ahead.known
     if known and subject.kind == "endpoint":
-        console.note(
+        events.note(
             f"{short_name(subject)}: {len(known)} answers are from a run that was interrupted within the last hour; "
-            "--no-cache asks for all of them anew"
+            "--no-cache asks for all of them again"
         )
-    missing = [item for item in items if item.id not in known]
-    if missing:
-        with console.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
+    if ahead.missing:
+        with events.progress(f"asking {short_name(subject)}", total=len(items), unit="items") as progress:
             progress.advance(len(known))
-            for answer, item in zip(subject.answers(missing, suite), missing, strict=True):
+            for answer, item in zip(subject.answers(ahead.missing, suite), ahead.missing, strict=True):
                 known[item.id] = answer
-                own = answer.unanswered is None and _is_its_own(answer, subject.kind)
-                if cache is not None and subject.kind != "outputs" and own:
+                if cache is not None and answer.unanswered is None and _is_its_own(answer, subject.kind):
                     cache.put(_key(suite, item, subject), asdict(answer))
                 progress.advance()
     answers = tuple(known[item.id] for item in items)
@@ -120,20 +135,6 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
             remedy="see what the endpoint refuses, or take other items",
         )
     return answers
-
-
-def known_answers(
-    suite: Suite, items: Sequence[Item], subject: Subject, cache: AnswerCache | None
-) -> dict[str, Answer]:
-    """The answers that the cache knows, by the items' ids. A file of outputs has its own at hand."""
-    if cache is None or subject.kind == "outputs":
-        return {}
-    keys = {item.id: _key(suite, item, subject) for item in items}
-    if subject.kind == "endpoint":
-        taken = cache.of_last_run(keys.values(), RESUMED_SECONDS)
-        keys = {name: key for name, key in keys.items() if key in taken}
-    found = {name: _read_answer(cache.get(key), name, subject.kind) for name, key in keys.items()}
-    return {name: read_again(answer, suite) for name, answer in found.items() if answer is not None}
 
 
 def read_again(answer: Answer, suite: Suite) -> Answer:
@@ -199,15 +200,21 @@ def _is_its_own(answer: Answer, kind: str) -> bool:
     return any(made is not None for made in (answer.text, answer.predicted, answer.nll_nats))
 
 
-def compute_metrics(prepared: PreparedSuite, answers: Sequence[Answer]) -> dict[str, MetricValue]:
-    """Each metric of the answers with its interval, by name; how fast they came among them, where that was measured."""
+def compute_metrics(
+    prepared: PreparedSuite, answers: Sequence[Answer]
+) -> tuple[dict[str, MetricValue], ClassificationMetrics | None]:
+    """Each metric of the answers with its interval, by name, and the figures of each label where there are labels.
+
+    Speed is among the metrics where it was measured and the suite names none.
+    """
     suite, items = prepared.suite, prepared.items
+    samples = samples_of(items, answers, suite)
     timed = all(answer.tokens_per_second is not None for answer in answers)
-    speed = [name for name in SPEED if timed and not suite.metrics and suite.task in METRICS[name].tasks]
-    return {
-        metric.name: measured(metric, items, answers, suite, 1 - suite.gate.alpha)
-        for metric in find_metrics([*prepared.metrics, *speed], suite)
-    }
+    metrics = {}
+    for name, metric in prepared.compared.items():
+        if metric.task_metric is not None and (name in prepared.metrics or timed):
+            metrics[name] = estimate_metric(metric.task_metric, items, samples, 1 - suite.gate.alpha)
+    return metrics, confusion_of(samples) if suite.task == "classify" else None
 
 
 def short_name(subject: Subject) -> str:

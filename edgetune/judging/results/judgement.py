@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgetune.judging.gate.comparison import Difference, Outcome
+from edgetune.judging.asking.cost import Costs
+from edgetune.judging.gate.comparison import Comparison, Outcome
 from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.grades import Grade, Preference
-from edgetune.judging.statistics.intervals import Interval
+from edgetune.judging.metrics.estimate import MetricValue
+from edgetune.judging.statistics.quantity import ComparedMetric, Difference
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
 
 Inconclusive = Literal["fail", "warn", "pass"]
 """What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
-
-
-@dataclass(frozen=True)
-class MetricValue:
-    """One metric of one model: over all items, with its interval where there is one, and item by item.
-
-    `values` has one entry per item, in their order; None where the item has none (an unscored verdict). It is empty
-    for metrics that only exist over all items.
-    """
-
-    value: float
-    interval: Interval | None
-    values: tuple[float | None, ...]
 
 
 METRICS_KEY = "measures"
@@ -75,50 +63,19 @@ class Evaluation:
         return self.fingerprint == other.fingerprint and {self.kind, other.kind} <= set(KNOWN_BY_FILES)
 
 
-def control_name(kind: str, fingerprint: str, answers: Sequence[Answer]) -> str:
-    """What makes the A/A control of a candidate its own, so that each new one has a fresh control.
-
-    An endpoint keeps its fingerprint when other weights are put behind it, so that its answers count too.
-    """
-    return hash_value([fingerprint, [answer.text for answer in answers]]) if kind == "endpoint" else fingerprint
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What the judges took: verdicts asked for, taken from the cache, and what was paid (None: no price is known)."""
-
-    asked: int = 0
-    cached: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    usd: float | None = 0.0
-    seconds: float = 0.0
-
-    def __add__(self, other: Costs) -> Costs:
-        """What both took; without a price of one there is none of both."""
-        usd = None if self.usd is None or other.usd is None else self.usd + other.usd
-        return Costs(
-            self.asked + other.asked,
-            self.cached + other.cached,
-            self.input_tokens + other.input_tokens,
-            self.output_tokens + other.output_tokens,
-            usd,
-            self.seconds + other.seconds,
-        )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judgement:
     """A candidate on a suite and, where there was a baseline, the two compared.
 
     `hashes` names by SHA-256 what shaped the results: the suite's settings, its data, rubric and judges. `created` is
-    the time in UTC (ISO 8601). Titles and units come from the registry of metrics.
+    the time in UTC (ISO 8601). `compared` holds, by name, every metric that candidate and baseline may have.
     """
 
     suite: Suite
     hashes: dict[str, str]
     created: str
     items: tuple[Item, ...]
+    compared: Mapping[str, ComparedMetric]
     candidate: Evaluation
     baseline: Evaluation | None = None
     preferences: tuple[Preference, ...] = ()
@@ -126,12 +83,28 @@ class Judgement:
     differences: tuple[Difference, ...] = ()
     """Of the metrics that both have and the gate does not compare."""
     judges: tuple[str, ...] = ()
-    costs: Costs = Costs()
+    costs: Costs = field(default_factory=Costs)
     notes: tuple[str, ...] = ()
     """What the reader should know: fallbacks of an endpoint, warnings of checks."""
     details: dict[str, Any] = field(default_factory=dict)
     """Settings of metrics that a reader needs to get the same numbers: the stemmer, the sentence splitter, versions."""
     inconclusive: Inconclusive = "fail"
+
+    _repr_html_: ClassVar[Callable[[Judgement], str]]
+    """How a notebook shows it; set where the report is known, which lies above the results."""
+
+    def __repr__(self) -> str:
+        return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """PASS, REGRESSION, INCONCLUSIVE or JUDGE INVALID; None where there was no baseline."""
+        return None if self.verdict is None else self.verdict.outcome
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The metrics that the gate compared, one by one."""
+        return () if self.verdict is None else self.verdict.comparisons
 
     @property
     def exit_code(self) -> int:

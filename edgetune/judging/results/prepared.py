@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgetune.errors import DataError, RecipeError, UsageError
 from edgetune.judging.grading.prompt import PROMPT_VERSION
-from edgetune.judging.metrics import METRICS, default_metrics, find_metrics, main_metric
+from edgetune.judging.metrics.choice import default_metrics, find_metrics, main_metric
+from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item, hash_items, read_items
 from edgetune.judging.suites.judge_file import Judge, judge_hash, load_judge
 from edgetune.judging.suites.rubric import Rubric, load_rubric
-from edgetune.judging.suites.suite import Suite
+from edgetune.judging.suites.suite import Gate, Suite
+from edgetune.metrics.metric import Metric
+from edgetune.metrics.registry import METRICS
 from edgetune.recipe.yaml_input import nearest
 from edgetune.runtime.labels.reading import LABEL_READING
 
@@ -22,16 +25,29 @@ LABEL_READING_PART = "reading of labels"
 PREFERENCE = "preference"
 """The metric of pairwise judging: the mean over items of +1 (candidate preferred), 0 (tie) and -1."""
 
+GRADE_MARGIN = 0.2
+"""The smallest loss that matters of a criterion, in grades of the judge's scale, unless the suite says otherwise."""
+
+PREFERENCE_MARGIN = 0.1
+"""The same of pairs won minus pairs lost, as a share of all pairs."""
+
+_SPEED = ("tokens_per_second", "first_token_seconds")
+"""Metrics that a suite need not name: they are shown where speed was measured."""
+
 
 @dataclass(frozen=True)
 class PreparedSuite:
-    """What is asked of every model. `metrics` are the names of the task's metrics that are computed."""
+    """What is asked of every model. `metrics` are the names of the task's metrics that are computed.
+
+    `compared` holds by name every metric that a model may have: these, its speed, the rubric's criteria, `preference`.
+    """
 
     suite: Suite
     items: tuple[Item, ...]
     metrics: tuple[str, ...]
     gated: tuple[str, ...]
-    """The metrics that the gate compares: names of task metrics, of the rubric's criteria, or `preference`."""
+    """Names of the metrics that the gate compares."""
+    compared: Mapping[str, ComparedMetric]
     rubric: Rubric | None
     judges: tuple[Judge, ...]
 
@@ -79,11 +95,35 @@ def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) 
         raise UsageError("two judges of the panel have the same name", remedy="give each a name of its own")
     judged = _judged_metrics(suite, rubric)
     metrics = tuple(suite.metrics) or default_metrics(suite, items)
-    gated = suite.gate.metrics or judged or ((main_metric(suite, items),) if compared else ())
+    gated = suite.gate.metrics or tuple(judged) or ((main_metric(suite, items),) if compared else ())
     _check_gated(suite, gated, judged)
-    metrics += tuple(metric for metric in gated if metric not in judged and metric not in metrics)
-    find_metrics(metrics, suite)
-    return PreparedSuite(suite, items, metrics, gated, rubric, loaded)
+    metrics += tuple(name for name in gated if name not in judged and name not in metrics)
+    speed = () if suite.metrics else (name for name in _SPEED if suite.task in METRICS[name].tasks)
+    of_task = find_metrics([*metrics, *(name for name in speed if name not in metrics)], suite)
+    known = {metric.name: compared_metric(metric, suite.gate) for metric in of_task} | judged
+    return PreparedSuite(suite, items, metrics, gated, known, rubric, loaded)
+
+
+def compared_metric(metric: Metric, gate: Gate) -> ComparedMetric:
+    """A metric of the task as it is compared."""
+    given = None if metric.default_margin is None else gate.margin_of(metric.name)
+    margin = metric.default_margin if given is None else given
+    facts = (metric.name, metric.title, metric.kind, metric.unit, metric.higher_is_better)
+    return ComparedMetric(*facts, margin, task_metric=metric)
+
+
+def criterion_metric(name: str, gate: Gate) -> ComparedMetric:
+    """A criterion of a rubric as it is compared."""
+    margin = gate.margin_of(name)
+    title = name.replace("_", " ").capitalize()
+    return ComparedMetric(name, title, "score", "grade", True, GRADE_MARGIN if margin is None else margin)
+
+
+def preference_metric(gate: Gate) -> ComparedMetric:
+    """The preference of judges as it is compared."""
+    margin = gate.margin_of(PREFERENCE)
+    margin = PREFERENCE_MARGIN if margin is None else margin
+    return ComparedMetric(PREFERENCE, "Pairs won − lost", "score", "share", True, margin, of_pairs=True)
 
 
 def check_comparable(prepared: PreparedSuite) -> None:
@@ -98,27 +138,28 @@ def check_comparable(prepared: PreparedSuite) -> None:
         )
 
 
-def _judged_metrics(suite: Suite, rubric: Rubric | None) -> tuple[str, ...]:
+def _judged_metrics(suite: Suite, rubric: Rubric | None) -> dict[str, ComparedMetric]:
     if rubric is None:
-        return ()
-    return (PREFERENCE,) if suite.grading == "pairwise" else tuple(rubric.criteria)
+        return {}
+    if suite.grading == "pairwise":
+        return {PREFERENCE: preference_metric(suite.gate)}
+    return {name: criterion_metric(name, suite.gate) for name in rubric.criteria}
 
 
-def _check_gated(suite: Suite, gated: Sequence[str], judged: Sequence[str]) -> None:
+def _check_gated(suite: Suite, gated: Sequence[str], judged: Mapping[str, ComparedMetric]) -> None:
     """Raise RecipeError for a metric that the gate cannot compare."""
-    known = [*judged, *(name for name, metric in METRICS.items() if metric.default_margin is not None)]
-    for metric in gated:
-        if metric not in known:
+    for name in gated:
+        metric = judged.get(name) or (compared_metric(METRICS[name], suite.gate) if name in METRICS else None)
+        if metric is None or metric.margin is None:
+            known = [*judged, *(other for other, one in METRICS.items() if one.default_margin is not None)]
             raise RecipeError(
-                f"gate.metric names {metric}{nearest(metric, known)}, which cannot be compared here; known are "
+                f"gate.metric names {name}{nearest(name, known)}, which cannot be compared here; known are "
                 f"{', '.join(known)}",
                 where=f"suite {suite.name}",
             )
-        margin = suite.gate.margin_of(metric)
-        unit = METRICS[metric].unit if metric in METRICS else "grade" if metric != PREFERENCE else "share"
-        if unit == "share" and margin is not None and margin >= 1:
+        if metric.unit == "share" and metric.margin >= 1:
             raise RecipeError(
-                f"gate.margin is {margin:g}, and {metric} is a share; it must be less than 1 (0.02 is 2 points)",
+                f"gate.margin is {metric.margin:g}, and {name} is a share; it must be less than 1 (0.02 is 2 points)",
                 where=f"suite {suite.name}",
             )
     strangers = set(suite.gate.margin) - set(gated) if isinstance(suite.gate.margin, dict) else set()

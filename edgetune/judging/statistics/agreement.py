@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.statistics.accuracy import wilson_interval
 from edgetune.judging.statistics.bootstrap import Bootstrap, bootstrap_interval, differing_units, resample
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.scores import largest_share, too_few_differ
+from edgetune.metrics.aggregates import Aggregate
 
 Weights = Literal["equal", "linear", "quadratic"]
 """How much two categories disagree: equal counts every disagreement alike, linear by their distance in the order of the

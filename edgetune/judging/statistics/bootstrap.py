@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtr
 
-from edgetune.judging.gate.comparison import Aggregate
 from edgetune.judging.statistics.clusters import drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval, hull
 from edgetune.judging.statistics.scores import Mean, t_interval, t_quantile
+from edgetune.metrics.aggregates import Aggregate
 
 RESAMPLES = 10_000
 WEIGHTS_AT_ONCE = 1_000_000

@@ -31,3 +31,8 @@ def drop_rounding(values: NDArray[np.float64]) -> NDArray[np.float64]:
     added in another order. It matters where zeros are counted."""
     largest = float(np.abs(values).max(initial=1.0))
     return np.where(np.abs(values) < 1e-12 * largest, 0.0, values)
+
+
+def independent_units(items: int, clusters: Sequence[str] | None) -> int:
+    """How many things a comparison rests on: clusters where there are some, items otherwise."""
+    return items if clusters is None else len(set(clusters))

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import SCALES, Difference, Pairing, Unit, scale_length
 from edgetune.judging.statistics.accuracy import adjusted_difference, count_pairs, mcnemar_mid_p
 from edgetune.judging.statistics.bootstrap import (
     RESAMPLES,
@@ -23,9 +22,11 @@ from edgetune.judging.statistics.bootstrap import (
 from edgetune.judging.statistics.bounded import bounded_interval
 from edgetune.judging.statistics.clusters import cluster_sums, drop_rounding, number_clusters
 from edgetune.judging.statistics.intervals import Interval, hull
-from edgetune.judging.statistics.scores import mean_metric, t_interval, too_few_differ
+from edgetune.judging.statistics.quantity import Difference, Pairing
+from edgetune.judging.statistics.scores import mean_with_error, t_interval, too_few_differ
 from edgetune.judging.statistics.sign_flip import sign_flip_p
 from edgetune.judging.statistics.sums import resample_together
+from edgetune.metrics.units import SCALES, Unit, scale_length
 
 _RESAMPLES_OF_A_DIFFERENCE = 2_000
 """Where only an interval is wanted, and no verdict rests on it."""
@@ -123,7 +124,7 @@ def _weigh_accuracies(
     else:
         sums = cluster_sums(differences, number_clusters(clusters, counts.items))
         p_value, test = sign_flip_p(sums, mid=True), "sign-flip test of clusters, mid-p"
-        robust = mean_metric(differences, clusters)
+        robust = mean_with_error(differences, clusters)
         units, degrees = robust.units, robust.degrees
         standard_error = max(standard_error, robust.standard_error)
         expected_error = max(expected_error, robust.standard_error)
@@ -153,7 +154,7 @@ def _weigh_scores(
     pairing: Pairing, candidate: NDArray[np.float64], baseline: NDArray[np.float64], confidence: float
 ) -> Evidence:
     differences, clusters = drop_rounding(candidate - baseline), pairing.clusters
-    mean = mean_metric(differences, clusters)
+    mean = mean_with_error(differences, clusters)
     step = max(_step(pairing.unit, candidate, baseline), float(np.abs(differences).max()))
     sums = cluster_sums(differences, number_clusters(clusters, pairing.items))
     few = too_few_differ(int(np.count_nonzero(sums)), 1 - confidence)
@@ -214,7 +215,7 @@ def _interval_of_means(pairing: Pairing, differences: NDArray[np.float64], step:
     reach, clusters = scale_length(pairing.unit), pairing.clusters
     if reach is not None:
         return bounded_interval(differences, -reach, reach, clusters, confidence)
-    mean = mean_metric(differences, clusters)
+    mean = mean_with_error(differences, clusters)
     student = t_interval(mean, confidence)
     sums = cluster_sums(differences, number_clusters(clusters, differences.size))
     if not too_few_differ(int(np.count_nonzero(sums)), 1 - confidence):

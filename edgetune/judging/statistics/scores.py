@@ -30,7 +30,7 @@ class Mean:
     degrees: float
 
 
-def mean_metric(values: NDArray[np.float64], clusters: Sequence[str] | None = None) -> Mean:
+def mean_with_error(values: NDArray[np.float64], clusters: Sequence[str] | None = None) -> Mean:
     """The mean of values (n,) and its standard error, which is robust to items of one cluster being alike.
 
     With S_g the sum over the m_g items of cluster g and the mean x: the squared standard error is the sum of

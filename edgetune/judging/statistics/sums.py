@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.judging.gate.comparison import Aggregate, SumMetric
 from edgetune.judging.statistics.bootstrap import RESAMPLES, WEIGHTS_AT_ONCE, Bootstrap, draw_units, resample
 from edgetune.judging.statistics.clusters import number_clusters
+from edgetune.metrics.aggregates import Aggregate, SumMetric
 
 _ITEMS_PER_KIND = 10
 """From so many items of a kind on, drawing the kind's count is quicker than drawing its items."""

@@ -8,15 +8,6 @@ IN_REASONING = "reasoning"
 """Why a text ended: inside the model's reasoning, before any answer."""
 
 
-_OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
-
-
-def finish_of(reason: str) -> str:
-    """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
-    said = reason.strip().lower()
-    return "length" if said in _OUT_OF_TOKENS else said or "stop"
-
-
 @dataclass(frozen=True)
 class Answer:
     """One model's answer to the item with this id; what the task does not ask for is None.

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import EdgetuneError, UsageError
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
@@ -85,7 +85,7 @@ class EndpointSubject:
         """Nothing is held open between calls of `answers`."""
 
     async def _stream(self, items: Sequence[Item], suite: Suite) -> AsyncGenerator[Answer, None]:
-        async with ChatEndpoint(self._address, Budget(), console.note) as chat:
+        async with ChatEndpoint(self._address, Budget(), events.note) as chat:
             dialogue = Dialogue(chat, _START, ("limit", "sampling"), self._tell)
 
             async def answer(item: Item) -> Answer:
@@ -122,7 +122,7 @@ class EndpointSubject:
     def _tell(self, dialect: Dialect, first: Completion) -> None:
         if dialect.sampling != _START.sampling:
             refused = "seed" if dialect.sampling == "temperature" else "temperature"
-            console.note(f"{self.reference} takes no {refused}; its answers may differ from call to call")
+            events.note(f"{self.reference} takes no {refused}; its answers may differ from call to call")
 
 
 def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:

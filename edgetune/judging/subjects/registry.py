@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgetune.errors import ModelError
-from edgetune.judging.subjects import endpoint, folder, gguf, outputs_file
+from edgetune.judging.subjects import endpoint, folder, gguf
+from edgetune.judging.subjects.outputs import outputs_file
 from edgetune.judging.subjects.subject import Subject
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from edgetune.data.columns import check_unicode, column_names, find_column, shown, to_text
 from edgetune.data.convert import check_rows
 from edgetune.data.example import Example, Message
-from edgetune.data.formats import FORMATS, check_maps, column_of, to_example
+from edgetune.data.formats import FORMATS, check_maps, to_example
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
 from edgetune.judging.suites.suite import Suite, SuiteSource
@@ -30,9 +30,6 @@ class RowQuestion:
 _OWN_COLUMNS = {"prompt": ("prompt", "reference", "system"), "text": ("text",)}
 """The columns of the formats that training does not have."""
 
-_TURNS = {"messages": ("messages", "role", "content"), "sharegpt": ("conversations", "from", "value")}
-"""Of the formats that hold conversations: the column, and the keys of a turn's role and text."""
-
 
 def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQuestion | None]:
     """What reads the rows of one of the suite's sources; None for a row that the label map leaves out.
@@ -51,10 +48,8 @@ def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQue
         return lambda row: read(row, source)
     data = _data_of(suite)
     check_maps(source, data)
-    if suite.task == "generate" and source.format in _TURNS:
-        return lambda row: _asked(to_example(_answered(row, source), source, data))
     build = {"classify": _labelled, "summarize": _summarized, "generate": _asked, "perplexity": _scored}[suite.task]
-    return lambda row: build(to_example(row, source, data))
+    return lambda row: build(to_example(row, source, data, may_be_open=suite.task == "generate"))
 
 
 def check_items(rows: Sequence[Row], suite: Suite, source: SuiteSource) -> None:
@@ -73,14 +68,14 @@ def _labelled(example: Example | None) -> RowQuestion | None:
     if example is None:
         return None
     assert example.source is not None
-    return RowQuestion(example.source.text, example.messages[:-1], gold=example.answer)
+    return RowQuestion(example.source.text, example.question, gold=example.answer)
 
 
 def _summarized(example: Example | None) -> RowQuestion:
     assert example is not None
     assert example.source is not None
     references = tuple(check_unicode(text, "summary", example.where) for text in example.references)
-    return RowQuestion(example.source.text, example.messages[:-1], references=references)
+    return RowQuestion(example.source.text, example.question, references=references)
 
 
 def _asked(example: Example | None) -> RowQuestion:
@@ -98,28 +93,14 @@ def _scored(example: Example | None) -> RowQuestion:
 
 
 def _plain(example: Example) -> tuple[Message, ...]:
-    """What comes before the answer, without what an assistant thought. Raises DataError where tools are called."""
+    """What comes before the answer, without an assistant's reasoning. Raises DataError where tools are called."""
     if example.tools or any(message.tool_calls or message.role == "tool" for message in example.messages):
         raise DataError(
             "this conversation has tools, which suites do not give to models",
             where=example.where,
             remedy="remove the row, or write calls and results into the contents",
         )
-    return tuple(Message(message.role, message.content) for message in example.messages[:-1])
-
-
-def _answered(row: Row, source: SuiteSource) -> Row:
-    """The row with an empty answer behind a conversation that has not been answered yet."""
-    column, role_key, text_key = _TURNS[source.format]
-    name = column_of(column, row.values, source)
-    try:
-        turns = find_column(row.values, name)
-    except KeyError:
-        return row
-    last = turns[-1] if isinstance(turns, list) and turns else None
-    if not isinstance(last, dict) or last.get(role_key) in ("assistant", "gpt"):
-        return row
-    return Row(row.where, {**row.values, name: [*turns, {role_key: "assistant", text_key: ""}]})
+    return tuple(Message(message.role, message.content) for message in example.question)
 
 
 def _read_prompt(row: Row, source: SuiteSource) -> RowQuestion:

@@ -75,6 +75,12 @@ def read_items(suite: Suite) -> tuple[Item, ...]:
     return tuple(items)
 
 
+def clusters_of(items: Sequence[Item]) -> tuple[str, ...] | None:
+    """Each item's cluster; None where the suite has none."""
+    names = tuple(item.cluster for item in items if item.cluster is not None)
+    return names or None
+
+
 def hash_items(items: Sequence[Item]) -> str:
     """SHA-256 of ids, questions, answers and clusters in their order; where the files lie does not matter."""
     return hash_value(

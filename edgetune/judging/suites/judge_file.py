@@ -1,4 +1,4 @@
-"""Which model judges, and how it is asked: a YAML file in judge/judges/ or the user's own, a GGUF, or URL#MODEL."""
+"""The schema of judges: a YAML file in judge/judges/ or the user's own, a GGUF, or URL#MODEL."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from edgetune import assets
 from edgetune.errors import ModelError, UsageError
-from edgetune.judging.asking.address import hide_secrets, is_azure, spell_url
+from edgetune.judging.suites.address import hide_secrets, is_azure, spell_url
 from edgetune.judging.suites.identity import hash_gguf, hash_value
 from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
@@ -18,26 +18,26 @@ from edgetune.recipe.section import Section
 from edgetune.recipe.yaml_input import read_mapping, validate
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-"""The variable that the openai package, too, takes its key from."""
+"""The variable of the key in the openai package, too."""
 AZURE_KEY_VARIABLE = "AZURE_OPENAI_API_KEY"
-"""The one of Azure OpenAI there."""
+"""The same for Azure OpenAI."""
 
 
 class Price(Section):
-    """US dollars for a million tokens."""
+    """US dollars per million tokens."""
 
     input: float = Field(ge=0)
     output: float = Field(ge=0)
 
 
 class _Judge(Section):
-    name: str = Field(min_length=1, description="Names the judge in reports.")
-    description: str = Field("", description="One line for people.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 takes the likeliest verdict.")
-    max_tokens: int = Field(512, ge=16, description="Of a verdict with its reason.")
-    repeats: int = Field(1, ge=1, le=32, description="How often each question is asked; the mean counts.")
+    name: str = Field(min_length=1, description="The judge's name in reports.")
+    description: str = Field("", description="A one-line description.")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the most likely token.")
+    max_tokens: int = Field(512, ge=16, description="Maximum tokens of a verdict with its reason.")
+    repeats: int = Field(1, ge=1, le=32, description="Number of times that each question is asked; the mean counts.")
     certificate: str | None = Field(
-        None, description="What `edgetune judge calibrate` wrote for it, relative to this file; a gate may demand it."
+        None, description="File written by `edgetune judge calibrate`, relative to this file; a gate can require it."
     )
 
 
@@ -46,22 +46,22 @@ class EndpointJudge(_Judge):
 
     kind: Literal["endpoint"] = "endpoint"
     model: str = Field(min_length=1, description="The model's name at the endpoint.")
-    url: str = Field("https://api.openai.com/v1", description="The base URL, with its /v1. A query is kept.")
+    url: str = Field("https://api.openai.com/v1", description="The base URL, including /v1. A query is kept.")
     key: str | None = Field(
         KEY_VARIABLE,
-        description="The variable that holds the key, in the environment or .env; null where none is needed.",
+        description="The variable of the key, in the environment or .env; null if no key is needed.",
     )
     structured: Literal["auto", "json_schema", "json_object", "text"] = Field(
-        "auto", description="How the form of a verdict is asked for; auto takes the strictest that is understood."
+        "auto", description="How the verdict's format is requested; auto uses the strictest that the endpoint supports."
     )
     probabilities: Literal["auto", "off"] = Field(
-        "auto", description="auto: expected grades from token probabilities where the endpoint gives them."
+        "auto", description="auto: expected grades from token probabilities if the endpoint returns them."
     )
-    connections: int = Field(8, ge=1, le=512, description="Requests at the same time.")
-    requests_per_minute: float | None = Field(None, gt=0, description="At most this many are begun in a minute.")
-    timeout_seconds: float = Field(120, gt=0, description="For one answer.")
-    attempts: int = Field(6, ge=1, le=20, description="Tries for one verdict, when the endpoint is busy or fails.")
-    price: Price | None = Field(None, description="For the cost estimate and --max-cost.")
+    connections: int = Field(8, ge=1, le=512, description="Number of parallel requests.")
+    requests_per_minute: float | None = Field(None, gt=0, description="Maximum requests per minute.")
+    timeout_seconds: float = Field(120, gt=0, description="Timeout of one answer.")
+    attempts: int = Field(6, ge=1, le=20, description="Attempts for one verdict if the endpoint is busy or fails.")
+    price: Price | None = Field(None, description="Used for the cost estimate and --max-cost.")
 
     @field_validator("url")
     @classmethod
@@ -70,11 +70,11 @@ class EndpointJudge(_Judge):
 
 
 class LocalJudge(_Judge):
-    """A GGUF in llama.cpp on this machine: costs nothing, and needs no network."""
+    """A GGUF in llama.cpp on this machine: no cost, no network."""
 
     kind: Literal["gguf"] = "gguf"
     model: str = Field(min_length=1, description="A .gguf file (relative to this file), or package:NAME.")
-    reason_tokens: int = Field(96, ge=0, description="At most so many tokens of reasoning before the grades.")
+    reason_tokens: int = Field(96, ge=0, description="Maximum tokens of the reason before the grades.")
     context_tokens: int = Field(4096, ge=256)
 
     def find_file(self) -> Path:

@@ -19,10 +19,10 @@ RESERVED_NAMES = ("reason", "winner", "preference")
 
 
 class Criterion(Section):
-    """One thing that is graded by itself."""
+    """One criterion of a rubric."""
 
-    question: str = Field(min_length=1, description="What is graded, as a question about the answer.")
-    grades: dict[int, str] = Field(description="An anchor for each grade from 1 (worst) to 5 (best).")
+    question: str = Field(min_length=1, description="The criterion as a question about the answer.")
+    grades: dict[int, str] = Field(description="The meaning of each grade from 1 (worst) to 5 (best).")
 
     @field_validator("grades")
     @classmethod
@@ -36,15 +36,17 @@ class Criterion(Section):
 
 
 class Rubric(Section):
-    """Several criteria, graded in one call each answer; and what makes one answer better than another."""
+    """Criteria that are graded in one call per answer, and a sentence that says which of two answers is better."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Lower case.")
-    description: str = Field("", description="One line for people.")
-    criteria: dict[str, Criterion] = Field(min_length=1, description="By name: lower case, digits and underscores.")
+    description: str = Field("", description="A one-line description.")
+    criteria: dict[str, Criterion] = Field(
+        min_length=1, description="Name -> criterion; names have lower case, digits and underscores."
+    )
     better: str = Field(
         "the one that follows the instruction more exactly, is right, and leaves nothing out; length by itself is "
         "no merit",
-        description="For pairs: which of two answers is the better one.",
+        description="For pairs: says which of two answers is better.",
     )
 
     @field_validator("criteria")

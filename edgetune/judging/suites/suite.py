@@ -1,10 +1,12 @@
-"""What a suite may say, and where it is found. Defaults live here only.
+"""The schema of suites, and how a suite is found. Defaults live only here.
 
-A suite is the whole of a judgement but for the models: the items, the question, how answers are scored, and the gate.
+A suite contains all of a judgement except the models: the items, the prompt, how answers are scored, and the gate.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +15,8 @@ from pydantic import Field, field_validator, model_validator
 from edgetune import assets
 from edgetune.judging.suites.identity import hash_value
 from edgetune.recipe.data import DataSource
-from edgetune.recipe.load import find_named
+from edgetune.recipe.extends import plain_copy
+from edgetune.recipe.load import Named, find_named
 from edgetune.recipe.section import Section
 from edgetune.recipe.yaml_input import read_mapping, validate
 
@@ -37,41 +40,44 @@ class SuiteSource(DataSource):
     """One file or hub data set of items, and how its columns are read."""
 
     format: SuiteFormat = Field(description="How rows become items.")  # type: ignore[assignment]
-    id: str = Field("id", description="The column that names items; without it they are numbered.")
+    id: str = Field("id", description="The column with the items' ids; without it they are numbered.")
 
 
 class Generation(Section):
-    """How the models under test write their answers."""
+    """Generation settings of the models under test."""
 
-    max_tokens: int = Field(256, ge=1, description="At most so many tokens for an answer, its reasoning included.")
-    temperature: float = Field(0.0, ge=0, le=2, description="0 takes the likeliest token.")
+    max_tokens: int = Field(256, ge=1, description="Maximum tokens per answer, including its reasoning.")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 always takes the most likely token.")
     top_p: float = Field(1.0, gt=0, le=1)
     seed: int = Field(0, ge=0)
-    system: str | None = Field(None, description="A system message before every question.")
+    system: str | None = Field(None, description="A system message before every prompt.")
 
 
 class Gate(Section):
-    """When a candidate may replace its baseline."""
+    """The conditions under which a candidate can replace its baseline."""
 
     metric: str | list[str] | None = Field(
         None,
-        description="What is compared: one metric or several (Holm's correction). By default the judged criteria, or "
-        "preference, where a judge is asked, and the task's main metric otherwise.",
+        description="The metric or metrics to compare (with Holm's correction). Default: with a judge, the judged "
+        "criteria or preference; otherwise the task's main metric.",
     )
     margin: float | dict[str, float] | None = Field(
-        None, description="The smallest loss that matters, in the metric's unit, or one by metric: 0.02 is 2 points."
+        None,
+        description="The smallest loss that matters, in the metric's unit (0.02 is 2 points), or a mapping by metric.",
     )
     alpha: float = Field(
         0.05, gt=0, le=0.5, description="Significance level of the test; the interval's confidence is 1 - alpha."
     )
-    max_unscored: float = Field(0.05, ge=0, le=1, description="A larger share of unscored verdicts: judge invalid.")
+    max_unscored: float = Field(
+        0.05, ge=0, le=1, description="With a larger share of unscored verdicts the judge is invalid."
+    )
     min_consistency: float = Field(
-        0.6, ge=0, le=1, description="A smaller share of pairs that both orders agree on: judge invalid."
+        0.6, ge=0, le=1, description="If both orders agree on a smaller share of the pairs, the judge is invalid."
     )
     control: int = Field(
-        20, ge=0, description="So many answers of the baseline are judged again, as an A/A control; 0 leaves it out."
+        20, ge=0, description="Number of baseline answers that are judged again as an A/A control; 0 turns it off."
     )
-    certificate: bool = Field(False, description="true: every judge needs a certificate of a passed calibration.")
+    certificate: bool = Field(False, description="true: every judge must have a certificate of a passed calibration.")
 
     @field_validator("metric")
     @classmethod
@@ -99,37 +105,37 @@ class Gate(Section):
 
 
 class Suite(Section):
-    """A question asked of many items."""
+    """A set of items with prompts, metrics and a gate."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Lower case; names the report.")
-    description: str = Field("", description="One line for people.")
-    task: Task = Field(description="What the models do with an item.")
+    description: str = Field("", description="A one-line description.")
+    task: Task = Field(description="The task of the models.")
     data: list[SuiteSource] = Field(min_length=1, description="The items.")
     labels: list[str] = Field([], description="classify: the labels, in the order of tables and matrices.")
     prompt: str | None = Field(
         None,
-        description="classify, summarize: the user's message, with {text} where the text goes; {name} puts in any "
-        "other of a source's columns.",
+        description="classify, summarize: the user message. {text} stands for the text, {name} for any other column of "
+        "the source.",
     )
     scoring: Literal["likelihood", "generate"] = Field(
         "likelihood",
-        description="classify: likelihood takes the label that the model finds likeliest, generate the one that its "
-        "answer names.",
+        description="classify: likelihood takes the most likely label, generate the label that the model's answer "
+        "names.",
     )
     generation: Generation = Generation()
-    metrics: list[str] = Field([], description="What is measured; by default what fits the task.")
+    metrics: list[str] = Field([], description="The metrics to compute. Default: those of the task.")
     json_schema: dict[str, Any] | str | None = Field(
         None, description="For the metric json_schema: the schema itself, or a file (relative to the suite's folder)."
     )
-    rubric: str | None = Field(None, description="What a judge grades: a shipped rubric's name or a YAML file.")
+    rubric: str | None = Field(None, description="The judge's criteria: a shipped rubric's name or a YAML file.")
     judge: str | list[str] | None = Field(
-        None, description="Who judges: a shipped judge, a YAML file, a .gguf file or URL#MODEL; several are a panel."
+        None, description="A shipped judge, a YAML file, a .gguf file or URL#MODEL; a list makes a panel."
     )
     grading: Literal["pointwise", "pairwise"] = Field(
         "pointwise", description="pointwise: each answer is graded. pairwise: the two answers are compared."
     )
     cluster: str | None = Field(
-        None, description="A column: items that share its value belong together (one document, one user)."
+        None, description="A column that groups items that belong together (one document, one user)."
     )
     gate: Gate = Gate()
 
@@ -186,17 +192,22 @@ def shipped_suites() -> dict[str, Path]:
     return assets.shipped_files("judge", "suites/*.yaml")
 
 
-def load_suite(name: str) -> Suite:
-    """Read a suite by path or shipped name, and make its paths absolute.
+def load_suite(suite: Named | Suite) -> Suite:
+    """Read a suite by path or shipped name, or a dict of what such a file says, and make its paths absolute.
 
-    Raises RecipeError naming the file and field.
+    A dict's paths are relative to the working directory. Raises RecipeError naming the file and field.
     """
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, Mapping):
+        return _with_absolute_paths(validate(Suite, plain_copy(suite), where="suite"), Path.cwd())
     shipped = shipped_suites()
-    path = find_named(
-        name, shipped, kind="suite", remedy=f"give the path of a suite file, or one that ships: {', '.join(shipped)}"
-    )
-    suite = validate(Suite, read_mapping(path), where=str(path))
-    folder = path.resolve().parent
+    remedy = f"give the path of a suite file, or one that ships: {', '.join(shipped)}"
+    path = find_named(os.fspath(suite), shipped, kind="suite", remedy=remedy)
+    return _with_absolute_paths(validate(Suite, read_mapping(path), where=str(path)), path.resolve().parent)
+
+
+def _with_absolute_paths(suite: Suite, folder: Path) -> Suite:
     changes: dict[str, Any] = {"data": [source.found_from(folder) for source in suite.data]}
     if isinstance(suite.json_schema, str):
         changes["json_schema"] = read_mapping(folder / suite.json_schema)

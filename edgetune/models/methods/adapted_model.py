@@ -71,7 +71,7 @@ class AdaptedModel:
     def targets(self, wanted: Targets | None) -> Targets:
         """The recipe's targets, checked, or the family's. Raises RecipeError."""
         check_targets(self.model, wanted, self.head)
-        return default_targets(self.family, self.kind) if wanted is None else wanted
+        return default_targets(self.family) if wanted is None else wanted
 
     def cannot(self, what: str, remedy: str | None = None) -> RecipeError:
         """The error for a method that does not go with this model."""

@@ -76,5 +76,5 @@ def _targets(method: OtherPeft, subject: AdaptedModel) -> Any:
         return None
     if method.type == "ln_tuning":
         return norm_targets(subject.model)
-    projections = attention_targets(subject.family, subject.kind, subject.model)
+    projections = attention_targets(subject.family, subject.model)
     return projections[-1:] if method.type == "beft" else projections

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import MissingComponent, RecipeError
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-    from edgetune.models.families import ModelKind
     from edgetune.recipe.schema import Recipe
 
 
@@ -31,7 +30,7 @@ class Backend:
     load: Callable[..., PeftModel | PreTrainedModel]
 
 
-def choose_backend(recipe: Recipe, kind: ModelKind, model_type: str) -> Backend:
+def choose_backend(recipe: Recipe, model_type: str) -> Backend:
     """The backend that train.backend names; for `auto` the faster one that supports the recipe, with a note of why.
 
     Call it before the weights are loaded. Raises MissingComponent when Unsloth is asked for and cannot be imported,
@@ -48,18 +47,18 @@ def choose_backend(recipe: Recipe, kind: ModelKind, model_type: str) -> Backend:
                 f"train.backend is unsloth, and {reason}",
                 remedy=f"run: {unsloth.INSTALL}; or set train.backend to transformers",
             )
-        if (reason := unsloth.unsupported(recipe, kind, model_type)) is not None:
+        if (reason := unsloth.unsupported(recipe, model_type)) is not None:
             raise RecipeError(
                 f"train.backend is unsloth, which cannot do this: {reason}",
                 where=recipe.name,
                 remedy="change it, or set train.backend to auto or transformers",
             )
         return Backend("unsloth", unsloth.load_adapted_model)
-    reason = unsloth.not_worth_it() or unsloth.unsupported(recipe, kind, model_type) or unsloth.not_importable()
+    reason = unsloth.not_worth_it() or unsloth.unsupported(recipe, model_type) or unsloth.not_importable()
     if reason is None:
-        console.note(
+        events.note(
             "backend: unsloth, which is installed and supports this recipe; train.backend: transformers avoids it"
         )
         return Backend("unsloth", unsloth.load_adapted_model)
-    console.note(f"backend: transformers; not unsloth: {reason}")
+    events.note(f"backend: transformers; not unsloth: {reason}")
     return plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edgetune import console
+from edgetune import events
 from edgetune.errors import RecipeError
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
@@ -32,7 +32,7 @@ def load_adapted_model(
     from edgetune.models.load import load_model, resolve_dtype
     from edgetune.training.precision import set_trained_dtype
 
-    console.note(f"loading {recipe.base.model}")
+    events.note(f"loading {recipe.base.model}")
     base, classifies = recipe.base, recipe.base.head == "classification"
     dtype = resolve_dtype(base.dtype)
     set_seed(recipe.train.seed)
@@ -94,11 +94,12 @@ def _batches(recipe: Recipe, prepared: Prepared) -> Iterator[dict[str, Tensor]]:
 
 
 def _check_packing(model: PreTrainedModel) -> None:
-    from edgetune.training.objectives.packing import PACKABLE_FAMILIES, can_pack
+    from edgetune.models.families import families_with
+    from edgetune.training.objectives.packing import can_pack
 
     if not can_pack(model.config):
         raise RecipeError(
-            f"train.packing is tested only for {', '.join(sorted(PACKABLE_FAMILIES))} without attention windows, and "
+            f"train.packing is tested only for {', '.join(families_with('packs'))} without attention windows, and "
             f"this base is of the family {model.config.model_type}",
             where="train.packing",
             remedy="remove it; train.group_by_length also reduces padding",

@@ -1,8 +1,9 @@
 """Unsloth: its loader, and on a GPU its kernels and gradient checkpointing, with edgetune's own trainer.
 
-On a GPU Unsloth replaces the layers of the families in FAMILIES (https://github.com/unslothai/unsloth). On a CPU it
-loads plain Transformers layers. Its import changes the trainer classes of Transformers and TRL for the whole process;
-this module restores them, so that accumulation, loss and checkpoints are the same with every backend.
+On a GPU Unsloth (https://github.com/unslothai/unsloth) replaces the layers of the families that have `unsloth` in
+models/families.py. On a CPU it loads plain Transformers layers. Its import changes the trainer classes of Transformers
+and TRL for the whole process; this module restores them, so that accumulation, loss and checkpoints are the same with
+every backend.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.cache import cache_folder
 from edgetune.errors import ModelError, RecipeError, first_line_of
-from edgetune.models.families import ModelKind
+from edgetune.models.families import families_with, find_family
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
 from edgetune.recipe.schema import Recipe
@@ -37,9 +38,6 @@ VERSION = "2026.10.9"
 
 INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION}"
 """The extra `train` is all that it needs; its own metadata asks for torchvision, xformers, diffusers and more."""
-
-FAMILIES = frozenset({"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose layers its FastLanguageModel replaces; others get a generic loader."""
 
 _TRAINED_WHOLE = frozenset({"embed_tokens", "lm_head"})
 """Modules that it trains in full instead of with an adapter."""
@@ -59,9 +57,36 @@ def not_worth_it() -> str | None:
     return "without a GPU its layers are those of transformers, so it makes nothing faster"
 
 
-def unsupported(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
+def unsupported(recipe: Recipe, model_type: str) -> str | None:
     """The first setting that Unsloth ignores, treats otherwise than PEFT, or was never compared with PEFT; or None."""
-    return _unsupported_base(recipe, kind, model_type) or _unsupported_method(recipe) or _unsupported_training(recipe)
+    base, method, train = recipe.base, recipe.method, recipe.train
+    if not isinstance(method, Lora):
+        return f"method.type is {method.type}; it trains lora"
+    named = method.targets if isinstance(method.targets, list) else []
+    whole = sorted(_TRAINED_WHOLE.intersection(name.rsplit(".", 1)[-1] for name in named))
+    reasons = {
+        f"base.model is of the family {model_type}; it has layers for {', '.join(families_with('unsloth'))}": (
+            not find_family(model_type).unsloth
+        ),
+        "base.head is classification": base.head == "classification",
+        "base.quantize is int8; it trains on none and nf4": base.quantize == "int8",
+        "base.double_quantization is false; its nf4 always quantizes the constants too": (
+            base.quantize == "nf4" and not base.double_quantization
+        ),
+        "base.dtype is float16, which it changes on a CPU": base.dtype == "float16" and not _has_gpu(),
+        "method.dora is true, for which it has no kernels": method.dora,
+        f"method.bias is {method.bias}; its kernels train no biases": method.bias != "none",
+        f"method.init is {method.init}; edgetune uses it with the default only": method.init != "default",
+        f"method.targets names {' and '.join(whole)}, which it trains in full instead of with an adapter": bool(whole),
+        "train.compile is true; it compiles its own kernels": train.compile,
+        "train.adapter_dtype is bfloat16; its adapters are float32": train.adapter_dtype == "bfloat16",
+        "train.packing is true; its layers do not read edgetune's packed rows": train.packing,
+        "--processes is above 1; edgetune trains with it in one process": processes.world_size() > 1,
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    if found is None and locate_model(base.model, revision=base.revision).gguf is not None:
+        return "base.model is a GGUF; it reads safetensors"
+    return found
 
 
 def load_adapted_model(recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
@@ -69,62 +94,13 @@ def load_adapted_model(recipe: Recipe, prepared: Prepared, *, total_steps: int |
 
     Raises ModelError, and RecipeError when the method's targets are not modules of the base.
     """
-    console.note(f"loading {recipe.base.model} with unsloth")
+    events.note(f"loading {recipe.base.model} with unsloth")
     # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
     checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
     with _own_trainers(), _quiet():
         loader = importlib.import_module("unsloth").FastLanguageModel
         model = _load_base(loader, recipe, prepared, checkpointing)
         return _add_adapter(loader, model, recipe, checkpointing)
-
-
-def _unsupported_base(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
-    base = recipe.base
-    reasons = {
-        f"base.model is of the family {model_type}; it has layers for {', '.join(sorted(FAMILIES))}": (
-            kind != "decoder" or model_type not in FAMILIES
-        ),
-        "base.head is classification": base.head == "classification",
-        "base.quantize is int8; it trains on none and nf4": base.quantize == "int8",
-        "base.double_quantization is false; its nf4 always quantizes the constants too": (
-            base.quantize == "nf4" and not base.double_quantization
-        ),
-        "base.dtype is float16, which it replaces without a GPU": base.dtype == "float16" and not _has_gpu(),
-    }
-    reason = _first_that_holds(reasons)
-    if reason is None and locate_model(base.model, revision=base.revision).gguf is not None:
-        return "base.model is a GGUF; it reads safetensors"
-    return reason
-
-
-def _unsupported_method(recipe: Recipe) -> str | None:
-    method = recipe.method
-    if not isinstance(method, Lora):
-        return f"method.type is {method.type}; it trains lora"
-    named = method.targets if isinstance(method.targets, list) else []
-    whole = sorted(_TRAINED_WHOLE.intersection(name.rsplit(".", 1)[-1] for name in named))
-    reasons = {
-        "method.dora is true, for which it has no kernels": method.dora,
-        f"method.bias is {method.bias}; its kernels train no biases": method.bias != "none",
-        f"method.init is {method.init}; edgetune uses it with the default only": method.init != "default",
-        f"method.targets names {' and '.join(whole)}, which it trains in full instead of with an adapter": bool(whole),
-    }
-    return _first_that_holds(reasons)
-
-
-def _unsupported_training(recipe: Recipe) -> str | None:
-    train = recipe.train
-    reasons = {
-        "train.compile is true; it compiles what it needs by itself": train.compile,
-        "train.adapter_dtype is bfloat16; its adapters are float32": train.adapter_dtype == "bfloat16",
-        "train.packing is true; its layers do not read edgetune's packed rows": train.packing,
-        "--processes asks for several, and with it edgetune trains in one": processes.world_size() > 1,
-    }
-    return _first_that_holds(reasons)
-
-
-def _first_that_holds(reasons: Mapping[str, bool]) -> str | None:
-    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _has_gpu() -> bool:
@@ -187,7 +163,7 @@ def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | b
             r=method.rank,
             lora_alpha=method.alpha,
             lora_dropout=method.dropout,
-            target_modules=method.targets or default_targets(model.config.model_type, "decoder"),
+            target_modules=method.targets or default_targets(model.config.model_type),
             use_rslora=method.rslora,
             rank_pattern=dict(method.rank_pattern),
             alpha_pattern=dict(method.alpha_pattern),

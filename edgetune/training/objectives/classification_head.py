@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.events import ProgressHandle
 from edgetune.models.families import kind_of
 from edgetune.models.load import head_modules
 from edgetune.training.objectives.adapted import base_model, has_virtual_embeddings, on_device_of

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.reasoning import CHANNEL_MARKS, REASONING_MARKS
+from edgetune.events import ProgressHandle
 from edgetune.training.objectives.adapted import base_model, has_virtual_tokens, on_device_of
 from edgetune.training.objectives.padding import attention_mask, pad_rows
 from edgetune.training.objectives.questions import in_batches

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example, Message
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedExample
 from edgetune.errors import DataError
+from edgetune.events import ProgressHandle
 from edgetune.training.objectives.adapted import base_model, has_dropout, has_virtual_tokens, on_device_of
 from edgetune.training.objectives.generation import Ending, GeneratedText, generate
 from edgetune.training.objectives.objective import Exam, Objective
@@ -89,7 +89,7 @@ class LanguageModel(Objective):
         try:
             return ask(example, ["…"], self._template, self._encode).prompt
         except DataError:
-            prompt = self._template.render(example.messages[:-1], add_generation_prompt=True)
+            prompt = self._template.render(example.question, add_generation_prompt=True)
             if not opened_reasoning(prompt):
                 raise
             return tuple(self._encode(prompt))
@@ -116,7 +116,7 @@ class LanguageModel(Objective):
     def _ending(self, example: Example) -> Ending:
         """The model's own end of text, and the markup that the template puts after an answer."""
         answer = "…"
-        answered = [*example.messages[:-1], Message("assistant", answer)]
+        answered = [*example.question, Message("assistant", answer)]
         try:
             segments = self._template.segments(answered)
             markup = next(segment.text for segment in reversed(segments) if segment.supervised).rpartition(answer)[2]

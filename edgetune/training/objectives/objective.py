@@ -10,12 +10,13 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
+from edgetune.events import ProgressHandle
+from edgetune.metrics.samples import Sample, Samples
 from edgetune.training.objectives.generation import GeneratedText
 from edgetune.training.objectives.rest import at_rest
-from edgetune.training.objectives.scores import Scores, score_labels, score_summaries
+from edgetune.training.objectives.scores import Scores, score
 
 
 class Batch(TypedDict):
@@ -49,6 +50,8 @@ class Exam:
     """At most so many tokens of a summary are generated."""
     limit: int | None = None
     """Summaries are generated for at most so many examples."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of the answers beside the task's own, by their names in the registry."""
 
     def questions(self, examples: Sequence[Example]) -> Sequence[Example]:
         """The examples that are asked about."""
@@ -97,5 +100,9 @@ class Objective(ABC):
             return None
         with at_rest(model):
             if self.exam.task == "classify":
-                return score_labels(questions, self.choose(model, questions, progress), self.exam.labels)
-            return score_summaries(questions, self.write(model, questions, progress))
+                answers = self.choose(model, questions, progress)
+            else:
+                answers = self.write(model, questions, progress)
+        pairs = zip(questions, answers, strict=True)
+        samples = [Sample(one.where, text, True, one.references, one.label, predicted=text) for one, text in pairs]
+        return score(self.exam.task, Samples(tuple(samples), self.exam.labels), self.exam.metrics)

@@ -26,14 +26,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
+from edgetune.models.families import find_family
 from edgetune.training.objectives.objective import Batch, token_weights
 from edgetune.training.objectives.padding import pad_rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-PACKABLE_FAMILIES = frozenset({"granite", "llama", "mistral", "qwen2", "qwen3"})
-"""Model types tested to use plain causal attention through Transformers' attention interface."""
 
 ATTENTION = "edgetune_packed"
 
@@ -142,7 +140,7 @@ def _batch(
 def can_pack(config: PretrainedConfig) -> bool:
     """True when every layer of the model attends to all earlier tokens and to nothing else."""
     layers = getattr(config, "layer_types", None) or ["full_attention"]
-    return config.model_type in PACKABLE_FAMILIES and set(layers) == {"full_attention"} and _no_window(config)
+    return find_family(config.model_type).packs and set(layers) == {"full_attention"} and _no_window(config)
 
 
 def has_transformers_layers(model: PreTrainedModel) -> bool:

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import Encode
+from edgetune.events import ProgressHandle
 
 TOKENS_PER_BATCH = 2048
 """Without gradients this needs less memory than a training step, and larger batches are hardly faster."""
@@ -92,7 +92,7 @@ def log_likelihoods(logits: Tensor, targets: Tensor, questions: Sequence[Questio
 def _split(
     example: Example, answer: str, template: ChatTemplate, encode: Encode
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    segments = template.segments([*example.messages[:-1], Message("assistant", answer)], tools=example.tools)
+    segments = template.segments([*example.question, Message("assistant", answer)], tools=example.tools)
     last = max(place for place, segment in enumerate(segments) if segment.supervised)
     prompt = [token for segment in segments[:last] for token in encode(segment.text)]
     return tuple(prompt), tuple(encode(segments[last].text))

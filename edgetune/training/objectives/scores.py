@@ -6,9 +6,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from edgetune.data.example import Example
-from edgetune.metrics.classification import measure_classification
-from edgetune.metrics.rouge import measure_rouge
+from edgetune.metrics.classification import classification_metrics
+from edgetune.metrics.registry import METRICS
+from edgetune.metrics.rouge import ROUGE_NAMES
+from edgetune.metrics.samples import Samples
+
+METRICS_OF_TASK: dict[str, dict[str, str]] = {
+    "classify": {
+        "eval_accuracy": "accuracy",
+        "eval_macro_f1": "macro_f1",
+        "eval_precision": "macro_precision",
+        "eval_recall": "macro_recall",
+    },
+    "summarize": {f"eval_{name}": name for name in ROUGE_NAMES},
+}
+"""What every evaluation of a task measures: the names in metrics.jsonl, and the metrics."""
 
 
 @dataclass(frozen=True)
@@ -21,32 +33,22 @@ class Scores:
     """What only the summary holds, in JSON's types: of labels the confusion matrix and the figures of each."""
 
 
-def score_labels(examples: Sequence[Example], predicted: Sequence[str], labels: Sequence[str]) -> Scores:
-    """Accuracy, and precision, recall and F1 as means over the labels, from 0 to 1."""
-    gold = [str(example.label) for example in examples]
-    metrics = measure_classification(gold, predicted, labels)
-    values = {
-        "eval_accuracy": metrics.accuracy,
-        "eval_macro_f1": metrics.macro_f1,
-        "eval_precision": metrics.macro_precision,
-        "eval_recall": metrics.macro_recall,
-    }
-    details = {
-        "items": metrics.items,
-        "accuracy": metrics.accuracy,
-        "macro_f1": metrics.macro_f1,
-        "macro_precision": metrics.macro_precision,
-        "macro_recall": metrics.macro_recall,
-        "labels": list(labels),
-        "per_label": {label: asdict(scores) for label, scores in zip(labels, metrics.per_label, strict=True)},
-        # Every answer is one of the labels, so the column of unreadable ones is left out.
-        "confusion": [list(row[:-1]) for row in metrics.confusion],
-    }
+def score(task: str, samples: Samples, further: Sequence[str] = ()) -> Scores:
+    """The task's own metrics and `further` ones, in the units of their values: shares from 0 to 1, ROUGE to 100.
+
+    Raises DataError as a metric does.
+    """
+    names = METRICS_OF_TASK[task] | {f"eval_{name}": name for name in further}
+    values = {key: METRICS[name].compute(samples).value for key, name in names.items()}
+    details: dict[str, Any] = {name: values[key] for key, name in names.items()} | {"items": len(samples)}
+    if task == "classify":
+        found = classification_metrics(samples.column("gold"), samples.column("predicted"), samples.labels)
+        details |= {
+            "labels": list(samples.labels),
+            "per_label": {
+                label: asdict(figures) for label, figures in zip(samples.labels, found.per_label, strict=True)
+            },
+            # Every answer is one of the labels, so the column of unreadable ones is left out.
+            "confusion": [list(row[:-1]) for row in found.confusion],
+        }
     return Scores(values, details)
-
-
-def score_summaries(examples: Sequence[Example], summaries: Sequence[str]) -> Scores:
-    """ROUGE F1, from 0 to 100."""
-    rouge = measure_rouge(summaries, [example.references for example in examples])
-    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    return Scores({f"eval_{name}": getattr(rouge, name) for name in names}, asdict(rouge))

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from edgetune.console import ProgressHandle
 from edgetune.data.example import Example
 from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedExample
+from edgetune.events import ProgressHandle
 from edgetune.training.objectives.adapted import base_model, has_virtual_tokens, on_device_of
 from edgetune.training.objectives.generation import Ending, GeneratedText, generate
 from edgetune.training.objectives.objective import Batch, Exam, Objective, token_weights

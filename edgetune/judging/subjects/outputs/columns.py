@@ -7,7 +7,7 @@ reads `nll_nats`, with `nll_tokens` (without it there are only bits per byte) an
 the item's text). `finish` (or `finish_reason`) says why an output ended, and `reasoning_content` what the model said to
 itself before it, where that is not in the output.
 
-Conversations and completions (`chat_outputs`) and sample files (`lm_eval_samples`) are made such rows first.
+Conversations and completions (`chats`) and sample files (`lm_eval_samples`) are made such rows first.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from typing import Any
 from edgetune.data.columns import check_unicode, shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
-from edgetune.judging.subjects.answer import Answer, finish_of
-from edgetune.judging.subjects.chat_outputs import FINISH, REASONING
-from edgetune.judging.subjects.lm_eval_samples import CHOICES
+from edgetune.judging.asking.completion import finish_of
+from edgetune.judging.subjects.answer import Answer
+from edgetune.judging.subjects.outputs.chats import FINISH, REASONING
+from edgetune.judging.subjects.outputs.lm_eval_samples import CHOICES
 from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.columns import shown
 from edgetune.data.read import Row
 from edgetune.errors import DataError
@@ -48,7 +48,7 @@ def read_samples(rows: Sequence[Row], reference: str) -> list[Row]:
     several = len(filters) > 1
     if several:
         names = ", ".join(map(str, filters))
-        console.note(
+        events.note(
             f"{reference}: it has the outcomes of {len(filters)} filters ({names}); the raw outputs are judged, so "
             "keep the rows of one filter to judge what that one extracts"
         )

@@ -6,24 +6,36 @@ n counts all items of the suite, also those without a value, which add nothing. 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.errors import DataError
-from edgetune.judging.gate.comparison import Aggregate, SumMetric
-from edgetune.judging.metrics.metric import MetricResult
-
 Floats = NDArray[np.float64]
 
+Aggregate = Callable[[Floats], Floats]
+"""How often each item counts, (b, n) -> the metric's value of each of the b resamples, (b,)."""
 
-def mean_metric(values: Sequence[float | None], lacking: str) -> MetricResult:
-    """The mean over the items that have a value. Raises DataError, saying what is `lacking`, where none has."""
-    present = np.array([value is not None for value in values], dtype=np.float64)
-    if not present.any():
-        raise DataError(lacking)
-    aggregate = ratio(np.array([value or 0.0 for value in values], dtype=np.float64), present)
-    return MetricResult(value_of(aggregate, len(values)), tuple(values), aggregate)
+
+@dataclass(frozen=True)
+class SumMetric:
+    """An aggregate that needs nothing of the items but sums over them: F1 the counts of each label, a mean two sums.
+
+    Item i adds the numbers `rows[kinds[i]]`; kinds (n,), rows (k, c). `combine` makes the metric of such sums, (b, c)
+    -> (b,). All items of one kind count alike, so it is enough to know how many of each kind were drawn.
+    """
+
+    kinds: NDArray[np.intp]
+    rows: Floats
+    combine: Callable[[Floats], Floats]
+
+    def __call__(self, weights: Floats) -> Floats:
+        """How often each item counts, (b, n) -> the metric's values, (b,)."""
+        kinds = self.rows.shape[0]
+        if kinds >= self.kinds.size:
+            return self.combine(weights @ self.rows[self.kinds])
+        by_kind = [np.bincount(self.kinds, weights=counts, minlength=kinds) for counts in weights]
+        return self.combine(np.array(by_kind).reshape(-1, kinds) @ self.rows)
 
 
 def ratio(numerators: Floats, denominators: Floats) -> SumMetric:
@@ -47,8 +59,7 @@ def f1_over_labels(
     """
 
     def combine(support: Floats, guessed: Floats, both: Floats) -> Floats:
-        named = support + guessed
-        f1 = np.divide(2 * both, named, out=np.zeros_like(named), where=named > 0)
+        f1 = divided(2 * both, support + guessed)
         if not weighted:
             return f1.mean(axis=1)
         with np.errstate(invalid="ignore"):
@@ -57,13 +68,19 @@ def f1_over_labels(
     return of_label_counts(gold, predicted, labels, combine)
 
 
+def precision_over_labels(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> SumMetric:
+    """Plain mean of the labels' precisions, 0 for a label that no answer names."""
+    return of_label_counts(gold, predicted, labels, lambda _, guessed, both: divided(both, guessed).mean(axis=1))
+
+
 def recall_over_labels(gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]) -> SumMetric:
-    """Plain mean of the labels' recalls, as in scikit-learn with zero_division=0: 0 for a label that no item has."""
+    """Plain mean of the labels' recalls, 0 for a label that no item has."""
+    return of_label_counts(gold, predicted, labels, lambda support, _, both: divided(both, support).mean(axis=1))
 
-    def combine(support: Floats, guessed: Floats, both: Floats) -> Floats:
-        return np.divide(both, support, out=np.zeros_like(support), where=support > 0).mean(axis=1)
 
-    return of_label_counts(gold, predicted, labels, combine)
+def divided(numerators: NDArray, denominators: NDArray) -> Floats:
+    """Quotients; 0 where the denominator is 0."""
+    return np.divide(numerators, denominators, out=np.zeros(denominators.shape), where=denominators > 0)
 
 
 def of_label_counts(

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edgetune import console
+from edgetune import events
 from edgetune.data.columns import shown
 from edgetune.data.read import Row, read_rows
 from edgetune.errors import DataError, ModelError
 from edgetune.judging.subjects.answer import Answer
-from edgetune.judging.subjects.chat_outputs import unpack_chats
-from edgetune.judging.subjects.lm_eval_samples import are_samples, match_samples, read_samples
-from edgetune.judging.subjects.output_columns import ID, LABEL, OUTPUT_COLUMNS, find_columns, read_fields, to_answer
+from edgetune.judging.subjects.outputs.chats import unpack_chats
+from edgetune.judging.subjects.outputs.columns import ID, LABEL, OUTPUT_COLUMNS, find_columns, read_fields, to_answer
+from edgetune.judging.subjects.outputs.lm_eval_samples import are_samples, match_samples, read_samples
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item, name_of
 from edgetune.judging.suites.suite import Suite
@@ -21,7 +21,7 @@ from edgetune.recipe.data import DATA_SUFFIXES, DataSource
 
 
 class OutputsFile:
-    """Outputs by item: a .jsonl, .json, .csv, .tsv or .parquet file, whose columns `output_columns` describes.
+    """Outputs by item: a .jsonl, .json, .csv, .tsv or .parquet file, whose columns `columns` describes.
 
     Rows belong to items by their `id`; a file without that column has one row per item, in the suite's order. Rows of
     other items are passed over with a note. Samples of lm-evaluation-harness are matched as `lm_eval_samples` says.
@@ -46,7 +46,7 @@ class OutputsFile:
         """Raise DataError when an item has no output, or the outputs are not what the suite's task asks for."""
         answers = list(self.answers(items, suite))
         if self._by_id and (others := len(self._by_id) - len(items)):
-            console.note(
+            events.note(
                 f"{self.reference}: {others:,} of {len(self._by_id):,} rows belong to no item and are passed over"
             )
         if suite.task == "classify":
@@ -71,7 +71,7 @@ class OutputsFile:
                 remedy="write the labels as the suite writes them",
             )
         if column == LABEL:
-            console.note(f"{self.reference}: column {LABEL} is taken for the labels that the model gave")
+            events.note(f"{self.reference}: column {LABEL} is taken for the labels that the model gave")
 
     def _matched(self, items: Sequence[Item]) -> list[Row]:
         """Each item's row."""
