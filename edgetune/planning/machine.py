@@ -14,9 +14,9 @@ from typing import Literal
 import torch
 
 from edgetune.errors import UsageError
-from edgetune.measure import available_memory_bytes
 from edgetune.training.frozen_linear import Product, onednn_is_quicker, remembered
 from edgetune.training.products import bfloat16_product, onednn_product
+from edgetune.usage import available_memory_bytes
 
 DeviceKind = Literal["cpu", "gpu"]
 
