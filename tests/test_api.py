@@ -77,6 +77,7 @@ class Called(Exception):
         ("data check demo", "check_data", {}),
         ("verify FILE --against run --min-top1 0.9", "verify", {"against": "run", "min_top1": 0.9}),
         ("inspect FILE --check", "inspect", {"check": True}),
+        ("chat FILE --prompt hello --threads 2", "load", {"threads": 2}),
         ("demo --out folder", "demo", {"out": Path("folder")}),
     ],
 )

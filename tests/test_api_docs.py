@@ -44,3 +44,20 @@ def test_the_code_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     shown = {name: namespace[name]._repr_html_() for name in ("plan", "run", "tuned", "verdict")}
     assert "data:image/png" in shown.pop("verdict")
     assert all(page.endswith(("</table>", "</pre>")) for page in shown.values())
+
+
+@pytest.mark.usefixtures("embedded", "no_plots")
+def test_the_demo_runs_without_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    suite = edgetune.load_suite("sentiment-demo")
+    few = [suite.data[0].model_copy(update={"split": "train[:6]"})]
+    monkeypatch.setattr("edgetune.api.demo.SUITE", suite.model_copy(update={"data": few}))
+    report = edgetune.demo(out="shown", overrides={"train.max_steps": 1, "train.batch_size": 2, "data.eval": []})
+    assert report.run.summary.steps == 1
+    assert report.judgement.outcome is not None
+    assert len(report.judgement.items) == 6
+    assert isinstance(report.answer, str)
+    assert {report.model, report.baseline} <= set(Path("shown").iterdir())
+    with pytest.raises(edgetune.errors.OutputError, match=r"exists already; choose another out, or pass force=True"):
+        edgetune.demo(out="shown")
+    with pytest.raises(edgetune.errors.OutputError, match=r"choose another out$"):
+        edgetune.demo(out=report.run.path, force=True)

@@ -285,9 +285,8 @@ def test_the_shipped_demo_data_fit_their_recipe() -> None:
     data = load_recipe("demo").data
     if not all(Path(source.source).is_file() for source in [*data.train, *data.eval]):
         pytest.skip("recipes/data/ is not there")
-    loaded = load_data(data, "classify")
-    for examples in (loaded.train, loaded.evaluation):
-        assert {example.label for example in examples} == set(data.labels)
+    assert {example.label for example in load_data(data, "classify").train} == set(data.labels)
+    assert {example.label for example in load_data(data, "classify").evaluation} == set(data.labels)
 
 
 def test_two_hundred_real_tweets_become_examples(shared_data: Path) -> None:
@@ -307,6 +306,12 @@ def test_one_bad_row_among_many_is_named_by_file_and_line(tmp_path: Path) -> Non
     source = DataSource(source=str(path), format="text-label")
     with pytest.raises(DataError, match=r"rows\.jsonl:5: unknown label 'mixed'"):
         load_data(classify_data(source), "classify")
+
+
+def test_no_source_at_all_is_an_error() -> None:
+    source = DataSource(source="a.jsonl", format="text-label")
+    with pytest.raises(DataError, match="no examples"):
+        load_data(classify_data(source).model_copy(update={"train": []}), "classify")
 
 
 @pytest.mark.parametrize(

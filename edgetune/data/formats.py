@@ -138,15 +138,15 @@ def check_maps(source: DataSource, data: Data) -> None:
 
 
 def _from_messages(record: Record, source: DataSource, data: Data) -> Example:
-    return _from_turns(record, MESSAGES)
+    return _from_turns(record, MESSAGES, record.values[MESSAGES.column])
 
 
 def _from_sharegpt(record: Record, source: DataSource, data: Data) -> Example:
-    return _from_turns(record, SHAREGPT)
+    return _from_turns(record, SHAREGPT, record.values[SHAREGPT.column])
 
 
-def _from_turns(record: Record, form: Turns) -> Example:
-    messages = read_turns(record.values[form.column], form, record.where, record.unread)
+def _from_turns(record: Record, form: Turns, turns: Any) -> Example:
+    messages = read_turns(turns, form, record.where, record.unread)
     return _conversation(record, messages, answered=not record.may_be_open or messages[-1].role == "assistant")
 
 
@@ -221,11 +221,11 @@ def _adopt(name: str, given: object) -> Format:
     def build(record: Record, source: DataSource, data: Data) -> Example:
         columns = {column: record.values[column] for column in (*required, *optional) if column in record.values}
         try:
-            messages = given(**columns)
+            turns = given(**columns)
         except Exception as problem:
             what = f"format {name} failed on this row ({type(problem).__name__}: {problem})"
             raise DataError(what, where=record.where) from problem
-        return _conversation(record, read_turns(messages, MESSAGES, record.where, record.unread))
+        return _from_turns(record, MESSAGES, turns)
 
     return Format(required, build, optional=(*optional, *(column for column in _AROUND if column not in optional)))
 

@@ -62,7 +62,7 @@ def load_data(data: Data, task: str) -> LoadedData:
     missing.
     """
     train, train_sources = _read_all(data.train, data, task)
-    evaluation, eval_sources = _read_all(data.eval, data, task)
+    evaluation, eval_sources = _read_all(data.eval, data, task) if data.eval else ([], ())
     held_out = 0
     if data.holdout is not None:
         train, evaluation = hold_out(train, data.holdout, data.seed)
@@ -77,7 +77,10 @@ def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[lis
             raise RecipeError(f"format is {source.format}, which task {task} cannot read", where=source.source)
         check_maps(source, data)
     read = [_read(source, data) for source in sources]
-    return [example for part, _ in read for example in part], tuple(counts for _, counts in read)
+    examples = [example for part, _ in read for example in part]
+    if not examples:
+        raise DataError("there are no examples, because no data source is given")
+    return examples, tuple(counts for _, counts in read)
 
 
 def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:

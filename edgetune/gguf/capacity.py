@@ -9,7 +9,7 @@ from edgetune.errors import InputError, OutputError
 from edgetune.gguf.streaming import BLOCK_VALUES
 from edgetune.gguf.tensor_plan import TensorPlan
 from edgetune.gguf.tensor_types import tensor_bytes
-from edgetune.measure import available_memory_bytes
+from edgetune.usage import available_memory_bytes
 
 _BLOCK_COPIES = 4
 """Arrays of one block that a thread holds at once: stored, float32, rounded, and the adapter's update."""

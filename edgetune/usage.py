@@ -1,4 +1,4 @@
-"""What a piece of work took: seconds by phase, and memory."""
+"""What a piece of work took, seconds by phase and memory, and what memory there is."""
 
 from __future__ import annotations
 
@@ -53,22 +53,13 @@ def forget_peak_resident() -> bool:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory available without swapping, within the container's limit; None if the system does not report it."""
+    """Memory that is available without swapping; None if the system does not report it."""
     try:
-        (kilobytes,) = re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
-    except (OSError, ValueError):
-        return _free_pages_bytes()
-    free = int(kilobytes) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-        return free if limit == "max" else min(free, int(limit) - int(used))
-    except (OSError, ValueError):
-        return free
-
-
-def _free_pages_bytes() -> int | None:
-    """For systems other than Linux."""
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(kilobytes) * 1024
+    except (OSError, StopIteration):
+        pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     except (AttributeError, ValueError, OSError):
