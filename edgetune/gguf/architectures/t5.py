@@ -145,8 +145,8 @@ class T5(T5Encoder):
         scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
         if scaled:
             events.warn(
-                f"{config.where}: llama.cpp leaves out the factor that T5 multiplies its output with: the likeliest "
-                "token stays the likeliest, but sampled text is less varied than the trained model's"
+                f"{config.where}: llama.cpp does not scale T5's output as the model does: the most likely token is the "
+                "same, but sampled text is less varied"
             )
 
 

@@ -25,12 +25,12 @@ _SHOWN = 8
 _OVERLAPS = 4000
 """So many pairs of tokens are tried."""
 
-_STRIPS = "the tokenizer drops the white space {side} it"
-_WORD = "the tokenizer takes it only as a word of its own"
-_NORMALIZED = "the tokenizer looks for it in normalized text"
-_OVERLAPPING = "it overlaps {other!r}, and llama.cpp takes the longer one first, wherever it begins"
-_ORDINARY = "llama.cpp takes it for a special token wherever it stands, and for the tokenizer it is ordinary text"
-_OTHERWISE = "llama.cpp reads it, or what stands beside it, in another way"
+_STRIPS = "the tokenizer removes the white space {side} it"
+_WORD = "the tokenizer matches it only as a whole word"
+_NORMALIZED = "the tokenizer matches it in normalized text"
+_OVERLAPPING = "it overlaps {other!r}, and llama.cpp matches the longer one first"
+_ORDINARY = "llama.cpp always reads it as a special token, but for the tokenizer it is ordinary text"
+_OTHERWISE = "llama.cpp reads it, or the text next to it, differently"
 
 
 def differing_tokens(
@@ -67,7 +67,7 @@ def unlike_tokens(text: str, tokenizer: ModelTokenizer) -> dict[str, str]:
 
 def describe_differing(differing: Mapping[str, str]) -> str:
     """A sentence about the differing tokens."""
-    return f"text with these tokens gets other ids in llama.cpp than in training ({describe_tokens(differing)})"
+    return f"text with these tokens has other ids in llama.cpp than in training ({describe_tokens(differing)})"
 
 
 def describe_tokens(differing: Mapping[str, str]) -> str:
@@ -149,7 +149,7 @@ def _reason(token: AddedToken | None, overlapped: str | None) -> str:
     if token is None:
         return _ORDINARY
     if drops_white_space(token):
-        sides = ("before" * token.lstrip, "behind" * token.rstrip)
+        sides = ("before" * token.lstrip, "after" * token.rstrip)
         return _STRIPS.format(side=" and ".join(side for side in sides if side))
     if token.single_word:
         return _WORD
