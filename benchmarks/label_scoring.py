@@ -2,11 +2,10 @@
 
     python benchmarks/label_scoring.py [FILE] [--items 500] [--rounds 5] [--echoed 1] [--threads N]
 
-Four ways score the same texts, with the same shared library, file, prompts, labels and threads. They take turns, so
+Three ways score the same texts, with the same shared library, file, prompts, labels and threads. They take turns, so
 that what else the machine does falls on all alike; a round's figure is its seconds by text, and medians are compared.
 
-- batched: `classify_all`, many texts in a batch.
-- one by one: the same for one text after the other.
+- edgetune: `Model.classify`.
 - completions: one `create_completion` call by text and label with echo and logprobs, from whose response the label's
   log-probability is read: the API's own way. Sorting the vocabulary in Python for every token makes it so slow that
   only `--echoed` texts are scored so in a round.
@@ -31,8 +30,9 @@ import numpy as np
 from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.models.locate import locate_model
-from edgetune.runtime.classify import classify_all, classify_by_likelihood, label_question
+from edgetune.runtime.classify import label_question
 from edgetune.runtime.guarded import respect_probe
+from edgetune.runtime.model import Model
 from edgetune.runtime.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,9 +41,8 @@ DEMO = ROOT / "recipes" / "data" / "sentiment-demo-train.jsonl"
 LABELS = ("negative", "neutral", "positive")
 PROMPT = "Is the sentiment of this text negative, neutral or positive? Answer with one word.\n\nText: {text}"
 CONTEXT_TOKENS = 1024
-TARGET = 4.0
 
-Labels = list[str | None]
+Labels = list[str]
 
 
 def read_texts(count: int) -> list[str]:
@@ -53,10 +52,6 @@ def read_texts(count: int) -> list[str]:
     else:
         texts = [json.loads(line)["text"] for line in DEMO.read_text(encoding="utf-8").splitlines()]
     return [texts[number % len(texts)] for number in range(count)]
-
-
-def ask(text: str) -> list[Message]:
-    return [Message("user", PROMPT.format(text=text))]
 
 
 class Completions:
@@ -81,7 +76,7 @@ class Completions:
         return [self._best(text, self._from_rows) for text in texts]
 
     def _best(self, text: str, score: Callable[[Sequence[int], Sequence[int]], float]) -> str:
-        question = label_question(self._session, ask(text), LABELS)
+        question = label_question(self._session.vocabulary, [Message("user", PROMPT.format(text=text))], LABELS)
         scores = [score(question.prefix, answer) for answer in question.continuations]
         return LABELS[int(np.argmax(scores))]
 
@@ -122,11 +117,7 @@ def main() -> None:
     with Session.open(file, context_tokens=CONTEXT_TOKENS, threads=options.threads, flash_attention=False) as session:
         completions = Completions(session, options.threads)
         ways: dict[str, tuple[Callable[[Sequence[str]], Labels], int]] = {
-            "batched": (lambda some: [p.label for p in classify_all(session, list(map(ask, some)), LABELS)], size),
-            "one by one": (
-                lambda some: [classify_by_likelihood(session, ask(text), LABELS).label for text in some],
-                size,
-            ),
+            "edgetune": (lambda some: Model(session).classify(some, LABELS, prompt=PROMPT), size),
             "rows": (completions.with_rows, size),
             "completions": (completions.with_echo, min(size, options.echoed)),
         }
@@ -147,10 +138,8 @@ def main() -> None:
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     print(f"\n{size * options.rounds} texts, {len(LABELS)} labels, {options.threads} threads, {file.name}")
     for name, median in medians.items():
-        same = f"{sum(compared[name])} of {len(compared[name])} predictions as batched"
-        print(f"{name:>12}: {median * 1e3:8.1f} ms by text, {median / medians['batched']:7.2f} x batched; {same}")
-    ratio = medians["completions"] / medians["batched"]
-    print(f"batched is {ratio:.1f} times as fast as completions (target: {TARGET:g})")
+        same = f"{sum(compared[name])} of {len(compared[name])} predictions as edgetune"
+        print(f"{name:>12}: {median * 1e3:8.1f} ms by text, {median / medians['edgetune']:7.2f} x edgetune; {same}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from edgetune.recipe.load import load_recipe as load_recipe
     from edgetune.recipe.load import shipped_recipes as shipped_recipes
     from edgetune.recipe.schema import Recipe as Recipe
+    from edgetune.runtime.generation import Generation as Generation
+    from edgetune.runtime.model import ChatAnswer as ChatAnswer
+    from edgetune.runtime.model import Model as Model
+    from edgetune.runtime.model import load as load
     from edgetune.weights.merge import MergeResult as MergeResult
 
 __version__ = "0.1.0"
@@ -80,6 +84,8 @@ _HOMES = {
     "planning.planning": ("Plan",),
     "recipe.load": ("dump_recipe", "load_recipe", "shipped_recipes"),
     "recipe.schema": ("Recipe",),
+    "runtime.generation": ("Generation",),
+    "runtime.model": ("ChatAnswer", "Model", "load"),
     "weights.merge": ("MergeResult",),
 }
 """Module -> the public names that it holds, as in the imports above, which are for type checkers."""

@@ -102,7 +102,9 @@ def prompt_ids(way: Path) -> list[int]:
     from edgetune.runtime.session import Session
 
     with Session.open(way / "tuned-f16.gguf", flash_attention=False) as session:
-        return session.tokenize(session.template.render([Message("user", TEXT)], add_generation_prompt=True))
+        return session.vocabulary.tokenize(
+            session.vocabulary.template.render([Message("user", TEXT)], add_generation_prompt=True)
+        )
 
 
 def test_the_runtime_sends_the_ids_that_training_used(way: Path, prompt_ids: list[int]):
@@ -133,7 +135,7 @@ def test_adapter_merged_model_and_f16_gguf_agree(way: Path, prompt_ids: list[int
     adapted = log_probabilities(PeftModel.from_pretrained(base, way / "run" / "adapter"))
     merged = log_probabilities(AutoModelForCausalLM.from_pretrained(way / "merged", dtype=torch.float32))
     with Session.open(way / "tuned-f16.gguf", flash_attention=False) as session:
-        f16 = session.log_probabilities(prompt_ids)
+        f16 = session.context.log_probabilities(prompt_ids)
     assert np.abs(adapted - untuned).max() > 0.5, "the adapter must make a difference"
     assert np.abs(merged - adapted).max() < 1e-3
     # llama.cpp multiplies in half precision, and how it rounds depends on the batches that a text is read in.

@@ -229,10 +229,10 @@ def test_a_chat_stops_where_the_template_ends_an_answer(maker: str, tiny_llama: 
         file = silent(folder, tmp_path)
         assert END not in ends(file)
     with Session.open(file, context_tokens=128, threads=1) as session:
-        assert list(session.generate(session.tokenize("Hello"), sampling=GREEDY, max_tokens=5)) == []
-        assert session.last_stats is not None
-        assert session.last_stats.finish_reason == "stop"
-        assert session.last_stats.generated_tokens == 0
+        written = session.generate(session.vocabulary.tokenize("Hello"), sampling=GREEDY, max_tokens=5)
+        assert list(written) == []
+        assert written.stats.finish_reason == "stop"
+        assert written.stats.generated_tokens == 0
 
 
 def test_a_merged_model_stops_in_transformers_where_its_template_ends_an_answer(

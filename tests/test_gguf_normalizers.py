@@ -182,7 +182,7 @@ def test_edgetunes_runtime_gives_decomposed_text_the_tokenizers_ids(exported: tu
     assert unicodedata.normalize("NFC", chat) != chat
     with Session.open(file) as session:
         for text in [DECOMPOSED, chat, *hard_texts()]:
-            assert session.tokenize(text) == tokenizer.encode(text, add_special_tokens=False), text
+            assert session.vocabulary.tokenize(text) == tokenizer.encode(text, add_special_tokens=False), text
 
 
 def test_a_gguf_that_names_its_normalizer_is_trained_on_with_it(exported: tuple[Path, Path]) -> None:

@@ -88,7 +88,7 @@ def test_qwen_is_exported_with_its_real_tokenizer(
     assert tokenizer.encode(DECOMPOSED) == tokenizer.encode("Amélie, ñ and 한.")
     with Session.open(report.path, context_tokens=64) as session:
         for text in [DECOMPOSED, *hard_texts()]:
-            assert session.tokenize(text) == tokenizer.encode(text), text
+            assert session.vocabulary.tokenize(text) == tokenizer.encode(text), text
     with open_vocabulary(report.path) as alone:
         assert alone.encode(DECOMPOSED, add_special=False) != tokenizer.encode(DECOMPOSED)
         assert alone.encode("Amélie, ñ and 한.", add_special=False) == tokenizer.encode(DECOMPOSED)

@@ -121,7 +121,7 @@ def test_white_space_that_only_the_tokenizer_drops_beside_a_message_is_told(
     file = write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says)
     assert verify_file(file, dropping).conversations == 20
     warnings = capsys.readouterr().err
-    why = "'<|im_start|>': the tokenizer drops the white space behind it"
+    why = "'<|im_start|>': the tokenizer drops the white space after it"
     assert (
         f"messages that begin or end with white space get other ids in llama.cpp than in training ({why})" in warnings
     )
@@ -371,7 +371,7 @@ def test_an_f16_file_is_as_close_to_transformers_as_its_limits_ask(good: Path, t
     reference = open_reference(resolve_source(str(tiny_llama)))
     windows = list(cut_windows(list(range(100, 260)), 100))
     with Session.open(good, context_tokens=100) as session:
-        measured = measure_divergence(windows, reference, session.log_probabilities)
+        measured = measure_divergence(windows, reference, session.context.log_probabilities)
     assert all(finding.kept for finding in default_thresholds(16.0).judge(measured))
     assert measured.kl_mean < 1e-5
 

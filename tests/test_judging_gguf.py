@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +13,18 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import ModelError, NumericalError, UsageError
+from edgetune.judging.run import judge_model
+from edgetune.judging.settings import Settings
 from edgetune.judging.subjects import gguf
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.gguf import GgufSubject, open_gguf, recognizes
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
-from edgetune.runtime.classify import Prediction, classify_by_likelihood
+from edgetune.models.gguf_file import GgufFile
+from edgetune.runtime import native
+from edgetune.runtime.classify import label_question, likeliest, score_labels
+from edgetune.runtime.context import Context
 from edgetune.runtime.perplexity import text_likelihood
 from edgetune.runtime.sampling import GREEDY
 from edgetune.runtime.session import Session
@@ -94,12 +100,8 @@ def test_labels_by_likelihood_are_those_of_each_item_alone(subject: GgufSubject,
     asked = items("I love it!", "A chair.", "Awful, never again.")
     found = list(subject.answers(asked, suite("classify")))
     for item, answer in zip(asked, found, strict=True):
-        alone = classify_by_likelihood(session, item.messages, LABELS)
-        assert (answer.id, answer.predicted, answer.log_probabilities) == (
-            item.id,
-            alone.label,
-            alone.log_probabilities,
-        )
+        alone = score_labels(session, label_question(session.vocabulary, item.messages, LABELS), LABELS)
+        assert (answer.id, answer.predicted, answer.log_probabilities) == (item.id, likeliest(alone), alone)
     assert sum(answer.seconds or 0 for answer in found) > 0
     later = list(subject.answers(asked[1:], suite("classify")))
     assert [each.log_probabilities for each in later] == [each.log_probabilities for each in found[1:]]
@@ -109,8 +111,10 @@ def test_written_answers_are_the_greedy_ones_with_what_they_took(subject: GgufSu
     asked = items("Say hi.", "Name a colour.")
     found = list(subject.answers(asked, suite("generate", generation={"max_tokens": 6})))
     for item, answer in zip(asked, found, strict=True):
-        prompt = session.tokenize(session.template.render(item.messages, add_generation_prompt=True))
-        session.forget()
+        prompt = session.vocabulary.tokenize(
+            session.vocabulary.template.render(item.messages, add_generation_prompt=True)
+        )
+        session.context.forget()
         expected = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=6, reproducible=True))
         assert answer.text == expected
         assert answer.generated_tokens is not None
@@ -140,13 +144,13 @@ def test_what_all_items_begin_with_is_read_once(
     texts = [Item(str(n), f"d:{n}", text, (Message("user", "Name the sentiment. " * 60 + text),))
              for n, text in enumerate(("fine", "a bad day", "so so"))]  # fmt: skip
     counts = []
-    real = Session._decode
+    real = Context._decode
     monkeypatch.setattr(
-        Session, "_decode", lambda session, entries: counts.append(len(entries)) or real(session, entries)
+        Context, "_decode", lambda context, ids, *places: counts.append(len(ids)) or real(context, ids, *places)
     )
     subject = open_gguf(str(smollm2_gguf), threads=1)
     answers = list(subject.answers(texts, asked))
-    shared = len(subject._opened.tokenize("Name the sentiment. " * 60))
+    shared = len(subject._opened.vocabulary.tokenize("Name the sentiment. " * 60))
     written = sum(answer.generated_tokens or 0 for answer in answers)
     subject.close()
     assert shared < sum(counts) - written < 2 * shared
@@ -166,12 +170,12 @@ def test_texts_and_answers_have_their_likelihood(subject: GgufSubject, session: 
     expected = text_likelihood(session, text)
     assert (plain.nll_nats, plain.nll_tokens, plain.nll_bytes) == (expected.nats, expected.tokens, expected.bytes)
     (after,) = subject.answers([Item("1", "d:1", text, (Message("user", "What happened?"),))], suite("perplexity"))
-    assert after.nll_tokens == len(session.tokenize(f"{text}<|im_end|>\n"))
+    assert after.nll_tokens == len(session.vocabulary.tokenize(f"{text}<|im_end|>\n"))
     assert after.nll_nats != plain.nll_nats
 
 
 def test_an_item_that_no_context_holds_is_named(subject: GgufSubject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Session, "make_room", lambda _self, _tokens: None)
+    monkeypatch.setattr(Context, "make_room", lambda _self, _tokens: None)
     asked = items("fine", "long " * 4200)
     for task in (suite("classify"), suite("generate")):
         with pytest.raises(UsageError, match=r"d\.jsonl:2: has \d+ tokens .* the context holds 4096"):
@@ -179,17 +183,38 @@ def test_an_item_that_no_context_holds_is_named(subject: GgufSubject, monkeypatc
 
 
 def test_a_longer_item_gets_a_larger_context(smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gguf, "predict_all", lambda session, questions, labels: iter([Prediction("x", {}, None)] * 2))
+    monkeypatch.setattr(gguf, "score_labels", lambda _session, _question, labels: dict.fromkeys(labels, -1.0))
     large = open_gguf(str(smollm2_gguf), threads=1)
     assert len(list(large.answers(items("fine", "long " * 4200), suite("classify")))) == 2
     assert large._opened is not None
-    assert large._opened.context_tokens > 4200
+    assert large._opened.context.capacity > 4200
     large.close()
 
 
+def test_each_of_two_files_is_read_and_loaded_once(
+    smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[str, Path]] = []
+
+    read, load = GgufFile.__init__, native.load_model
+    monkeypatch.setattr(GgufFile, "__init__", lambda file, path: opened.append(("header", path)) or read(file, path))
+    monkeypatch.setattr(
+        native, "load_model", lambda path, **rest: opened.append(("weights", path)) or load(path, **rest)
+    )
+    baseline = tmp_path / "baseline.gguf"
+    baseline.symlink_to(smollm2_gguf)
+    rows = ({"text": text, "label": "positive"} for text in ("I love it!", "A good day."))
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = suite("classify", data=[{"source": str(tmp_path / "d.jsonl"), "format": "text-label"}])
+    judgement = judge_model(asked, smollm2_gguf, baseline, settings=Settings(threads=1, use_cache=False))
+    assert [len(side.answers) for side in (judgement.candidate, judgement.baseline) if side] == [2, 2]
+    headers = [("header", smollm2_gguf), ("header", baseline)]
+    assert opened == [*headers, ("weights", baseline), ("weights", smollm2_gguf)], "one after the other in memory"
+
+
 def test_a_likelihood_that_is_no_number_is_refused(subject: GgufSubject, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Prediction("neutral", {"negative": -1.0, "neutral": float("nan"), "positive": -2.0}, None)
-    monkeypatch.setattr(gguf, "predict_all", lambda *_: iter([broken]))
+    broken = {"negative": -1.0, "neutral": float("nan"), "positive": -2.0}
+    monkeypatch.setattr(gguf, "score_labels", lambda *_: broken)
     with pytest.raises(NumericalError, match=r"log-probability of 'neutral' at d\.jsonl:1 is nan; .*damaged"):
         list(subject.answers(items("x"), suite("classify")))
 

@@ -19,9 +19,10 @@ from edgetune.judging.asking.local import LocalClient, _end_of_string, _render, 
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
 from edgetune.judging.asking.verdict import parse_verdict
 from edgetune.judging.suites.judge_file import LocalJudge
+from edgetune.runtime.context import Context
 from edgetune.runtime.grammar import object_after_text
 from edgetune.runtime.sampling import Sampling
-from edgetune.runtime.session import Entry, Session
+from edgetune.runtime.session import Session
 
 GRADES = VerdictForm(dict.fromkeys(("correctness", "completeness", "faithfulness"), (1, 2, 3, 4, 5)))
 WINNER = VerdictForm({"winner": ("first", "second", "tie")})
@@ -74,22 +75,22 @@ def test_a_verdict_has_its_form_and_shares_that_sum_to_one(client: LocalClient, 
 
 def test_shares_are_those_of_the_models_own_tokens(client: LocalClient, session: Session) -> None:
     reply = ask(client, "Rate: 2+2=5", GRADES)
-    rendered = session.template.render([Message("user", "Rate: 2+2=5")], add_generation_prompt=True)
+    rendered = session.vocabulary.template.render([Message("user", "Rate: 2+2=5")], add_generation_prompt=True)
     before = reply.text[: reply.text.index('"correctness": ') + len('"correctness": ')]
-    logits = session.log_probabilities(session.tokenize(rendered + before))[-1]
-    digits = [math.exp(logits[session.tokenize(str(grade))[0]]) for grade in range(1, 6)]
+    logits = session.context.log_probabilities(session.vocabulary.tokenize(rendered + before))[-1]
+    digits = [math.exp(logits[session.vocabulary.tokenize(str(grade))[0]]) for grade in range(1, 6)]
     expected = [value / sum(digits) for value in digits]
     # What the judge wrote was read token by token there and in batches here, which rounds in other ways.
     assert list(reply.probabilities["correctness"].values()) == pytest.approx(expected, abs=0.03)
 
 
 def test_choices_of_several_tokens_are_told_apart_by_all_that_differs(session: Session) -> None:
-    prompt = session.tokenize("I count: ")
+    prompt = session.vocabulary.tokenize("I count: ")
     texts = {"1": "1,", "10": "10,", "100": "100,"}
     found = _score_choices(session, prompt, texts)
-    ids = session.tokenize("100")
-    rows = session.log_probabilities([*prompt, *ids]).astype(float)
-    comma, zero = session.tokenize(",")[0], session.tokenize("0")[0]
+    ids = session.vocabulary.tokenize("100")
+    rows = session.context.log_probabilities([*prompt, *ids]).astype(float)
+    comma, zero = session.vocabulary.tokenize(",")[0], session.vocabulary.tokenize("0")[0]
     after_one, after_two = rows[len(prompt)], rows[len(prompt) + 1]
     assert found["1"] == pytest.approx(after_one[comma], abs=1e-3)
     assert found["10"] == pytest.approx(after_one[zero] + after_two[comma], abs=1e-3)
@@ -99,7 +100,7 @@ def test_choices_of_several_tokens_are_told_apart_by_all_that_differs(session: S
 def test_a_reason_is_bounded_and_may_be_none(client: LocalClient, session: Session) -> None:
     text = "Write a very long reason about rivers, with many sentences."
     reason = json.loads(ask(client, text, WINNER).text)["reason"]
-    assert len(session.tokenize(reason)) <= REASON_TOKENS + 2
+    assert len(session.vocabulary.tokenize(reason)) <= REASON_TOKENS + 2
     with LocalClient(judge(reason_tokens=0), threads=1) as silent:
         verdict = json.loads(ask(silent, text, WINNER).text)
     assert verdict["reason"] == ""
@@ -116,13 +117,13 @@ def test_the_same_question_has_the_same_verdict_whatever_was_asked_before(client
 @pytest.fixture
 def tokens_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many tokens each call into llama.cpp reads."""
-    real, counts = Session._decode, []
+    real, counts = Context._decode, []
 
-    def decode(session: Session, entries: Sequence[Entry]) -> bool:
-        counts.append(len(entries))
-        return real(session, entries)
+    def decode(context: Context, ids: Sequence[int], start: int, wanted_from: int) -> None:
+        counts.append(len(ids))
+        real(context, ids, start, wanted_from)
 
-    monkeypatch.setattr(Session, "_decode", decode)
+    monkeypatch.setattr(Context, "_decode", decode)
     return counts
 
 
@@ -190,8 +191,10 @@ def test_a_template_that_begins_the_judges_reasoning_has_it_ended_before_the_ver
 ) -> None:
     rendered, read = local._render, []
     monkeypatch.setattr(local, "_render", lambda *asked: rendered(*asked) + "<think>\n")
-    tokenize = session.tokenize
-    monkeypatch.setattr(session, "tokenize", lambda text, **options: read.append(text) or tokenize(text, **options))
+    tokenize = session.vocabulary.tokenize
+    monkeypatch.setattr(
+        session.vocabulary, "tokenize", lambda text, **options: read.append(text) or tokenize(text, **options)
+    )
     reply = ask(client, "How good is it? Reply with JSON.", GRADES)
     assert read[0].endswith("<think>\n\n</think>\n\n")
     assert parse_verdict(reply.text, GRADES).values is not None
@@ -205,7 +208,7 @@ def test_a_judge_that_is_no_gguf_file_is_refused(tmp_path: Path) -> None:
 
 def test_the_grammar_holds_a_model_that_is_drawn_at_random(session: Session) -> None:
     grammar = object_after_text({"grade": (1, 2), "winner": ("a", "b")})
-    prompt = session.tokenize("Say anything")
+    prompt = session.vocabulary.tokenize("Say anything")
     for seed in range(2):
         sampling = Sampling(temperature=100.0, top_k=0, top_p=1.0, min_p=0.0, seed=seed)
         written = "".join(session.generate(prompt, sampling=sampling, max_tokens=40, grammar=grammar))

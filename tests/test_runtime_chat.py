@@ -17,6 +17,8 @@ from edgetune.data.example import Message
 from edgetune.data.template import ChatTemplate
 from edgetune.errors import OutputError, UsageError
 from edgetune.runtime.chat import Conversation
+from edgetune.runtime.generation import Generation
+from edgetune.runtime.grammar import TokenSampler
 from edgetune.runtime.sampling import GREEDY
 from edgetune.runtime.session import Session
 
@@ -50,8 +52,15 @@ def sent(session: Session, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return prompts
 
 
+def asked(conversation: Conversation, text: str) -> Generation:
+    """The whole answer."""
+    answer = conversation.ask(text)
+    "".join(answer)
+    return answer
+
+
 def say(conversation: Conversation, text: str) -> str:
-    return "".join(conversation.ask(text))
+    return asked(conversation, text).text
 
 
 def test_every_turn_is_sent_with_the_ids_that_training_would_use(
@@ -63,21 +72,18 @@ def test_every_turn_is_sent_with_the_ids_that_training_would_use(
         messages = (*before, Message("user", text))
         ids = []
         if len(before) > 1:
-            for segment in session.template.segments(before):
-                ids += session.tokenize(segment.text)
-        start = len(session.template.render(before)) if len(before) > 1 else 0
-        ids += session.tokenize(session.template.render(messages, add_generation_prompt=True)[start:])
+            for segment in session.vocabulary.template.segments(before):
+                ids += session.vocabulary.tokenize(segment.text)
+        start = len(session.vocabulary.template.render(before)) if len(before) > 1 else 0
+        ids += session.vocabulary.tokenize(
+            session.vocabulary.template.render(messages, add_generation_prompt=True)[start:]
+        )
         assert sent[-1] == ids
     assert [message.role for message in conversation.messages] == ["system", *["user", "assistant"] * 3]
 
 
 def test_a_second_turn_reads_only_what_is_new(conversation: Conversation) -> None:
-    say(conversation, "Say hi.")
-    first = conversation.last_stats
-    say(conversation, "Again.")
-    second = conversation.last_stats
-    assert first is not None
-    assert second is not None
+    first, second = (asked(conversation, text).stats for text in ("Say hi.", "Again."))
     assert second.cached_tokens >= first.prompt_tokens + first.generated_tokens - 1
 
 
@@ -89,16 +95,19 @@ def test_a_template_that_strips_answers_keeps_the_ids_that_were_written(
         "{{ message.content | trim }}<|im_end|>\n{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    monkeypatch.setitem(session.__dict__, "template", ChatTemplate(source, "", ""))
-    answer = session.tokenize("\n hello \n")
-    conversation = Conversation(session, system=None, sampling=GREEDY, max_tokens=4)
-    prompt = "<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n"
-    conversation._remember([Message("user", "x")], prompt, [7, *answer], "\n hello \n")
-    say(conversation, "y")
-    behind = session.tokenize("<|im_end|>\n") + session.tokenize(
-        "<|im_start|>user\ny<|im_end|>\n<|im_start|>assistant\n"
-    )
-    assert sent[-1] == [7, *answer, *behind]
+    monkeypatch.setitem(session.vocabulary.__dict__, "template", ChatTemplate(source, "", ""))
+    answer = session.vocabulary.tokenize("\n hello \n")
+    assert len(answer) > 2, "tokenized with what is around it, it would be other ids"
+    drawn = iter([*answer, *session.vocabulary.tokenize("<|im_end|>")])
+    monkeypatch.setattr(TokenSampler, "sample", lambda _sampler, _context: next(drawn))
+    conversation = Conversation(session, system=None, sampling=GREEDY, max_tokens=20)
+    assert say(conversation, "x") == "\n hello \n"
+    conversation.ask("y")
+    behind = [
+        *session.vocabulary.tokenize("<|im_end|>\n"),
+        *session.vocabulary.tokenize("<|im_start|>user\ny<|im_end|>\n<|im_start|>assistant\n"),
+    ]
+    assert sent[1] == [*sent[0], *answer, *behind]
 
 
 def test_a_template_that_rewrites_earlier_turns_is_tokenized_anew(
@@ -109,12 +118,12 @@ def test_a_template_that_rewrites_earlier_turns_is_tokenized_anew(
         "{{ message.content }}<|im_end|>\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    monkeypatch.setitem(session.__dict__, "template", ChatTemplate(source, "", ""))
+    monkeypatch.setitem(session.vocabulary.__dict__, "template", ChatTemplate(source, "", ""))
     conversation = Conversation(session, system=None, sampling=GREEDY, max_tokens=4)
     say(conversation, "one")
     say(conversation, "two")
     turns = "".join(f"<|im_start|>user\n{text}<|im_end|>\n" for text in ("one", "two"))
-    assert sent[-1] == session.tokenize(turns + "<|im_start|>assistant\n")
+    assert sent[-1] == session.vocabulary.tokenize(turns + "<|im_start|>assistant\n")
 
 
 def test_the_oldest_turns_go_when_the_context_is_full_and_the_system_message_stays(
@@ -143,10 +152,7 @@ def test_a_stopped_answer_stays_in_the_conversation(conversation: Conversation, 
     with closing(conversation.ask("Count to one hundred.")) as pieces:
         written = next(pieces) + next(pieces)
     assert conversation.messages[-1] == Message("assistant", written)
-    say(conversation, "Go on.")
-    stats = conversation.last_stats
-    assert stats is not None
-    assert stats.cached_tokens > len(sent[0])
+    assert asked(conversation, "Go on.").stats.cached_tokens > len(sent[0])
 
 
 def test_saved_conversations_are_training_data_and_are_never_overwritten(
@@ -227,7 +233,7 @@ def test_one_ctrl_c_at_the_prompt_does_not_leave(conversation: Conversation) -> 
 def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(
     conversation: Conversation, session: Session, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    real = session._piece
+    real = session.vocabulary.piece
     calls = 0
 
     def piece(token: int, *, special: bool) -> bytes:
@@ -237,7 +243,7 @@ def test_ctrl_c_stops_the_answer_and_the_conversation_goes_on(
             raise KeyboardInterrupt
         return real(token, special=special)
 
-    monkeypatch.setattr(session, "_piece", piece)
+    monkeypatch.setattr(session.vocabulary, "piece", piece)
     run_terminal(conversation, lines("Count to one hundred.", "Go on."))
     output, errors = capfd.readouterr()
     assert "interrupted" in errors

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from support.native_reference import in_child
 
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
-from edgetune.runtime.label_scoring import Scorable, score, score_all
-from edgetune.runtime.layout import PADDING, Tree, lay_out, longest_layout
+from edgetune.runtime import label_scoring
+from edgetune.runtime.context import OUTPUTS
+from edgetune.runtime.label_scoring import Scorable
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood
 from edgetune.runtime.sampling import GREEDY
-from edgetune.runtime.session import OUTPUTS, SEQUENCES, Session
+from edgetune.runtime.session import Session
 
 CONTEXT_TOKENS = 256
 
@@ -29,17 +28,23 @@ def session(smollm2_gguf: Path) -> Iterator[Session]:
 
 
 def prompt_ids(session: Session, text: str) -> list[int]:
-    return session.tokenize(session.template.render([Message("user", text)], add_generation_prompt=True))
+    return session.vocabulary.tokenize(
+        session.vocabulary.template.render([Message("user", text)], add_generation_prompt=True)
+    )
+
+
+def score(session: Session, prefix: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[float]:
+    return label_scoring.score(session.context, Scorable(prefix, continuations))
 
 
 def by_every_token(session: Session, prefix: Sequence[int], continuation: Sequence[int]) -> float:
-    rows = session.log_probabilities([*prefix, *continuation]).astype(np.float64)
+    rows = session.context.log_probabilities([*prefix, *continuation]).astype(np.float64)
     return float(sum(rows[len(prefix) - 1 + index, token] for index, token in enumerate(continuation)))
 
 
 def test_a_score_is_the_sum_of_the_log_probabilities_of_its_tokens(session: Session) -> None:
     prefix = prompt_ids(session, "Is rain wet?")
-    answers = [session.tokenize(text) for text in ("Yes.<|im_end|>\n", "no", "", "Rain is wet. " * 13)]
+    answers = [session.vocabulary.tokenize(text) for text in ("Yes.<|im_end|>\n", "no", "", "Rain is wet. " * 13)]
     assert len(answers[3]) > OUTPUTS, "more than one batch"
     scores = score(session, prefix, [*answers, answers[0]])
     assert scores[2] == 0
@@ -48,10 +53,9 @@ def test_a_score_is_the_sum_of_the_log_probabilities_of_its_tokens(session: Sess
         assert scores[number] == pytest.approx(by_every_token(session, prefix, answers[number]), abs=1e-4)
 
 
-def test_more_answers_than_sequences_and_more_than_fit_at_once_are_scored_alike(session: Session) -> None:
+def test_more_answers_than_the_context_holds_at_once_are_scored_alike(session: Session) -> None:
     prefix = prompt_ids(session, "Go on.")
-    answers = [session.tokenize(f" {number} and so on") for number in range(50)]
-    assert len(answers) > SEQUENCES
+    answers = [session.vocabulary.tokenize(f" {number} and so on") for number in range(50)]
     assert sum(map(len, answers)) + len(prefix) > CONTEXT_TOKENS
     together = score(session, prefix, answers)
     assert [together[0], together[-1]] == [score(session, prefix, [answers[at]])[0] for at in (0, -1)]
@@ -60,19 +64,19 @@ def test_more_answers_than_sequences_and_more_than_fit_at_once_are_scored_alike(
 
 def test_a_score_does_not_depend_on_what_was_read_before(session: Session) -> None:
     prefix = prompt_ids(session, "The parcel arrived on Tuesday, as announced, and the box was brown. " * 4)
-    answers = [session.tokenize(text) for text in ("negative<|im_end|>\n", "positive<|im_end|>\n")]
-    session.feed([1], reproducible=True)
+    answers = [session.vocabulary.tokenize(text) for text in ("negative<|im_end|>\n", "positive<|im_end|>\n")]
+    session.context.feed([1], reproducible=True)
     fresh = score(session, prefix, answers)
-    session.feed([*prefix[:50], 1])
+    session.context.feed([*prefix[:50], 1])
     assert score(session, prefix, answers) == fresh
-    session.feed(prefix)
+    session.context.feed(prefix)
     assert score(session, prefix, answers[::-1]) == fresh[::-1]
 
 
 def test_labels_that_begin_alike_or_within_each_other_are_scored_right(session: Session) -> None:
     prefix = prompt_ids(session, "One word, please.")
     texts = ["positive<|im_end|>\n", "positive", "positive vibes<|im_end|>\n", "positive vibes", "no<|im_end|>\n"]
-    ids = [session.tokenize(text) for text in texts]
+    ids = [session.vocabulary.tokenize(text) for text in texts]
     assert ids[0][0] == ids[1][0] == ids[2][0], "they share their first token"
     for own, value in zip(ids, score(session, prefix, ids), strict=True):
         assert value == pytest.approx(by_every_token(session, prefix, own), abs=1e-4)
@@ -80,31 +84,35 @@ def test_labels_that_begin_alike_or_within_each_other_are_scored_right(session: 
 
 def test_many_questions_are_scored_as_each_alone_to_the_last_bit(session: Session) -> None:
     prefixes = [prompt_ids(session, f"What about {text}?") for text in ("tea", "a cup of coffee " * 4, "it", "x" * 30)]
-    answers = [session.tokenize(text) for text in ("good<|im_end|>\n", "good value<|im_end|>\n", "bad")]
-    questions = [Scorable(prefix, answers[: 1 + number % 3]) for number, prefix in enumerate(prefixes * 3)]
-    together = list(score_all(session, questions))
-    assert together[:4] == [score(session, each.prefix, each.continuations) for each in questions[:4]]
-    assert together[::-1] == list(score_all(session, questions[::-1])), "neither order nor run matters"
-    assert together[2][::-1] == score(session, prefixes[2], questions[2].continuations[::-1])
-    assert together[2] == [score(session, prefixes[2], [answer])[0] for answer in questions[2].continuations]
+    answers = [session.vocabulary.tokenize(text) for text in ("good<|im_end|>\n", "good value<|im_end|>\n", "bad")]
+    questions = [(prefix, answers[: 1 + number % 3]) for number, prefix in enumerate(prefixes * 3)]
+    together = [score(session, *each) for each in questions]
+    alone = []
+    for each in questions[:4]:
+        session.context.forget()
+        alone.append(score(session, *each))
+    assert together[:4] == alone
+    assert together[::-1] == [score(session, *each) for each in questions[::-1]], "neither order nor run matters"
+    assert together[2][::-1] == score(session, prefixes[2], answers[::-1])
+    assert together[2] == [score(session, prefixes[2], [answer])[0] for answer in answers]
 
 
 def test_questions_with_nothing_in_common_are_scored_right(session: Session) -> None:
-    prefixes = [session.tokenize(text) for text in ("Rain", "The sun is", "1 2 3 4")]
-    answer = session.tokenize(" falls today")
-    scores = list(score_all(session, [Scorable(prefix, [answer]) for prefix in prefixes]))
-    for prefix, (value,) in zip(prefixes, scores, strict=True):
+    answer = session.vocabulary.tokenize(" falls today")
+    for text in ("Rain", "The sun is", "1 2 3 4"):
+        prefix = session.vocabulary.tokenize(text)
+        (value,) = score(session, prefix, [answer])
         assert value == pytest.approx(by_every_token(session, prefix, answer), abs=1e-4)
 
 
-def test_a_model_whose_memory_is_a_state_gets_the_same_scores(
+def test_a_model_whose_memory_cannot_be_cut_gets_the_same_scores(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = prompt_ids(session, "Is it good?")
-    answers = [session.tokenize(text) for text in ("yes<|im_end|>\n", "yes it is", "no", "")]
-    branching = score(session, prefix, answers)
-    monkeypatch.setitem(session.__dict__, "can_branch", False)
-    assert score(session, prefix, answers) == branching
+    answers = [session.vocabulary.tokenize(text) for text in ("yes<|im_end|>\n", "yes it is", "no", "")]
+    expected = score(session, prefix, answers)
+    monkeypatch.setattr(session.context._llama, "llama_memory_seq_rm", lambda *_: False)
+    assert score(session, prefix, answers) == expected
 
 
 def test_what_has_nothing_before_it_or_does_not_fit_is_refused(session: Session) -> None:
@@ -113,79 +121,26 @@ def test_what_has_nothing_before_it_or_does_not_fit_is_refused(session: Session)
     with pytest.raises(UsageError, match="the context holds 256"):
         score(session, [5] * 254, [[1, 2, 3, 4]])
     assert len(score(session, [5] * 254, [[1, 2, 3]])) == 1
-    assert list(score_all(session, [])) == []
+    assert score(session, [5], []) == []
 
 
 def test_a_context_can_grow_to_what_the_model_was_trained_on(smollm2_gguf: Path) -> None:
     with Session.open(smollm2_gguf, context_tokens=64, threads=1, flash_attention=False) as small:
         prefix = prompt_ids(small, "Is it good?")
         before = score(small, prefix, [[5, 6]])
-        small.make_room(40)
-        assert small.context_tokens == 64
-        small.make_room(10**6)
-        assert small.context_tokens == 8192
+        small.context.make_room(40)
+        assert small.context.capacity == 64
+        small.context.make_room(10**6)
+        assert small.context.capacity == 8192
         assert score(small, prefix, [[5, 6]]) == before
-
-
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    trunk=st.lists(st.integers(0, 2), min_size=1, max_size=3),
-    continuations=st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=6),
-    shared=st.integers(0, 3),
-)
-def test_a_tree_reads_every_continuation_after_its_whole_trunk(
-    trunk: list[int], continuations: list[list[int]], shared: int
-) -> None:
-    tree = Tree.grow(trunk, continuations, shared=min(shared, len(trunk)))
-    seen: dict[int, dict[int, int]] = {}
-    for node, targets in enumerate(tree.targets):
-        for number, token in targets:
-            # Everything before this token on one of its sequences, in the order in which it is read.
-            path = tree.paths[node][0]
-            before = [tree.tokens[other] for other in range(node + 1) if path in tree.paths[other]]
-            assert tree.depths[node] == len(before) - 1
-            position = len(before) - len(trunk)
-            assert before == [*trunk, *continuations[number][:position]]
-            seen.setdefault(number, {})[position] = token
-    for number, continuation in enumerate(continuations):
-        assert [seen.get(number, {}).get(position) for position in range(len(continuation))] == continuation
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    trees=st.lists(
-        st.tuples(
-            st.integers(1, 20), st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=4), st.integers(0, 20)
-        ),
-        max_size=5,
-    ),
-    lanes=st.sampled_from([1, 8, 16]),
-)
-def test_every_token_lies_in_its_own_lane_and_after_what_it_follows(
-    trees: list[tuple[int, list[list[int]], int]], lanes: int
-) -> None:
-    grown = [Tree.grow([7] * trunk, continuations, shared=min(shared, trunk)) for trunk, continuations, shared in trees]
-    places = lay_out(grown, lanes)
-    assert len(places) <= longest_layout(grown, lanes)
-    tokens = [place for place in places if place != PADDING]
-    assert sorted(tokens) == [(number, node) for number, tree in enumerate(grown) for node in range(len(tree.tokens))]
-    ends: dict[tuple[int, int], int] = {}
-    for place, (number, node) in enumerate(places):
-        if (number, node) == PADDING:
-            continue
-        tree = grown[number]
-        assert place % lanes == tree.depths[node] % lanes
-        for path in tree.paths[node]:
-            assert tree.depths[node] == ends.get((number, path), -1) + 1, "each sequence is read in order"
-            ends[number, path] = tree.depths[node]
 
 
 def test_scores_are_those_of_llama_cpp_pythons_completions(session: Session) -> None:
     prefixes = [
         prompt_ids(session, f"What about {text}?") for text in ("tea", "a large cup of coffee", "rain, or snow")
     ]
-    answers = [session.tokenize(text) for text in ("good<|im_end|>\n", "bad<|im_end|>\n")]
-    scores = list(score_all(session, [Scorable(prefix, answers) for prefix in prefixes]))
+    answers = [session.vocabulary.tokenize(text) for text in ("good<|im_end|>\n", "bad<|im_end|>\n")]
+    scores = [score(session, prefix, answers) for prefix in prefixes]
     expected = in_child(completion_likelihoods, session.path, prefixes, answers)
     assert np.array(scores) == pytest.approx(np.array(expected), abs=1e-4)
 
@@ -210,9 +165,9 @@ def completion_likelihoods(file: Path, prefixes: list[list[int]], answers: list[
 
 def test_a_text_has_the_likelihood_of_all_tokens_after_its_first(session: Session) -> None:
     text = "The river rose in the night, and by morning the bridge was gone."
-    ids = session.tokenize(text)
+    ids = session.vocabulary.tokenize(text)
     found = text_likelihood(session, text)
-    assert session.beginning == [], "this vocabulary asks for no beginning-of-text token"
+    assert session.vocabulary.beginning == [], "this vocabulary asks for no beginning-of-text token"
     assert found.nats == pytest.approx(-by_every_token(session, ids[:1], ids[1:]), abs=1e-3)
     assert (found.tokens, found.bytes) == (len(ids) - 1, len(text))
 
@@ -220,8 +175,8 @@ def test_a_text_has_the_likelihood_of_all_tokens_after_its_first(session: Sessio
 def test_a_vocabulary_with_a_beginning_has_every_token_of_the_text_scored(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(session.__dict__, "beginning", [1])
-    ids = session.tokenize("A short text, ä.")
+    monkeypatch.setitem(session.vocabulary.__dict__, "beginning", [1])
+    ids = session.vocabulary.tokenize("A short text, ä.")
     found = text_likelihood(session, "A short text, ä.")
     assert found.nats == pytest.approx(-by_every_token(session, [1], ids), abs=1e-3)
     assert (found.tokens, found.bytes) == (len(ids), 17)
@@ -230,7 +185,7 @@ def test_a_vocabulary_with_a_beginning_has_every_token_of_the_text_scored(
 def test_a_text_longer_than_the_context_is_scored_once_in_windows(smollm2_gguf: Path) -> None:
     text = "The river rose in the night, and by morning the bridge was gone. " * 5
     with Session.open(smollm2_gguf, context_tokens=32, threads=1, flash_attention=False) as narrow:
-        ids = narrow.tokenize(text)
+        ids = narrow.vocabulary.tokenize(text)
         found = text_likelihood(narrow, text)
         expected, done = 0.0, 1
         while done < len(ids):
@@ -245,7 +200,7 @@ def test_a_text_longer_than_the_context_is_scored_once_in_windows(smollm2_gguf: 
 
 def test_an_answer_is_scored_with_its_end_after_the_rendered_conversation(session: Session) -> None:
     asked = [Message("user", "Capital of France?")]
-    ids = session.tokenize("Paris.<|im_end|>\n")
+    ids = session.vocabulary.tokenize("Paris.<|im_end|>\n")
     found = answer_likelihood(session, asked, "Paris.")
     assert found.nats == pytest.approx(-by_every_token(session, prompt_ids(session, asked[0].content), ids), abs=1e-4)
     assert (found.tokens, found.bytes) == (len(ids), 6)
@@ -253,10 +208,10 @@ def test_an_answer_is_scored_with_its_end_after_the_rendered_conversation(sessio
 
 def test_a_token_that_was_read_alone_does_not_reach_a_score(session: Session) -> None:
     # llama.cpp multiplies one row in another way than several, with other rounding.
-    ids = session.tokenize("The box was brown. " * 30)[:100]
+    ids = session.vocabulary.tokenize("The box was brown. " * 30)[:100]
     fresh = score(session, ids, [[5, 6]])
-    session.feed(ids[:-1], reproducible=True)
-    session.feed(ids)
+    session.context.feed(ids[:-1], reproducible=True)
+    session.context.feed(ids)
     assert score(session, ids, [[5, 6]]) == fresh
     "".join(session.generate(ids[:-3], sampling=GREEDY, max_tokens=3))
     assert score(session, ids, [[5, 6]]) == fresh

@@ -119,9 +119,9 @@ def test_a_file_on_which_only_the_extra_kernels_crash_is_opened_without_them(
 ) -> None:
     monkeypatch.setattr(probe, "extra_kernels_work", lambda: True)
     children.deaths[True] = signal.SIGSEGV
-    assert probe.check_file(tiny) is False
+    assert not probe.check_file(tiny).extra_kernels
     assert "fail on this file" in capfd.readouterr().err
-    assert probe.check_file(tiny) is False
+    assert not probe.check_file(tiny).extra_kernels
     assert len(children.calls) == 2
 
 
@@ -151,7 +151,7 @@ def test_the_switch_turns_the_extra_kernels_off_without_asking(
     assert loads == [False]
     monkeypatch.setenv(probe.SWITCH, "auto")
     children.deaths.clear()
-    assert probe.check_file(smollm2_gguf), "what was found without the kernels does not hold with them"
+    assert probe.check_file(smollm2_gguf).extra_kernels, "what was found without the kernels does not hold with them"
 
 
 def test_a_switch_that_says_something_else_is_one_clear_error(
@@ -193,8 +193,8 @@ def test_a_cache_that_cannot_be_written_or_read_only_costs_the_memory(
     tiny: Path, cache: Path, children: Children
 ) -> None:
     cache.write_text("a file where the folder should be")
-    assert probe.check_file(tiny)
-    assert probe.check_file(tiny)
+    assert probe.check_file(tiny).extra_kernels
+    assert probe.check_file(tiny).extra_kernels
     assert len(children.calls) == 4
 
 
@@ -202,7 +202,7 @@ def test_a_damaged_record_is_asked_again(tiny: Path, cache: Path, children: Chil
     probe.check_file(tiny)
     for record in (cache / "probe").iterdir():
         record.write_text("[")
-    assert probe.check_file(tiny)
+    assert probe.check_file(tiny).extra_kernels
     assert len(children.calls) == 4
 
 

@@ -21,7 +21,9 @@ from edgetune.data.example import Message
 from edgetune.errors import ModelError, NumericalError, UsageError
 from edgetune.models.load import load_model
 from edgetune.models.locate import locate_model
-from edgetune.runtime.label_scoring import score
+from edgetune.runtime.generation import Generation
+from edgetune.runtime.label_scoring import Scorable, score
+from edgetune.runtime.runnable import RunnableFile
 from edgetune.runtime.sampling import GREEDY, Sampling
 from edgetune.runtime.session import Session
 
@@ -65,15 +67,23 @@ def reference_ids(smollm2_tokenizer) -> Callable[[str], list[int]]:
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
+def finished(generation: Generation) -> Generation:
+    """The generation once all of its text is read."""
+    "".join(generation)
+    return generation
+
+
 def prompt_ids(session: Session, text: str) -> list[int]:
-    return session.tokenize(session.template.render([Message("user", text)], add_generation_prompt=True))
+    return session.vocabulary.tokenize(
+        session.vocabulary.template.render([Message("user", text)], add_generation_prompt=True)
+    )
 
 
 @pytest.mark.parametrize("text", HARD_TEXTS)
 def test_ids_equal_transformers_ids(session: Session, reference_ids: Callable[[str], list[int]], text: str) -> None:
     conversation = [Message("system", text), Message("user", text), Message("assistant", text), Message("user", "ok")]
-    for rendered in (text, session.template.render(conversation, add_generation_prompt=True)):
-        assert session.tokenize(rendered) == reference_ids(rendered)
+    for rendered in (text, session.vocabulary.template.render(conversation, add_generation_prompt=True)):
+        assert session.vocabulary.tokenize(rendered) == reference_ids(rendered)
 
 
 @settings(max_examples=150, deadline=None)
@@ -83,32 +93,32 @@ def test_ids_of_any_text_equal_transformers_ids_and_come_back_as_the_text(
 ) -> None:
     # SmolLM2's vocabulary lacks bytes of control characters and of planes without letters. For these, the tokenizer may
     # write its unknown token, and llama.cpp nothing.
-    ids = session.tokenize(text)
+    ids = session.vocabulary.tokenize(text)
     assert ids == reference_ids(text)
-    assert session.detokenize(ids) == text
+    assert session.vocabulary.detokenize(ids) == text
 
 
 def test_the_template_is_the_tokenizers(session: Session, smollm2_tokenizer) -> None:
-    assert session.template.source == smollm2_tokenizer.chat_template
-    assert session.template.bos_token == smollm2_tokenizer.bos_token
-    assert session.template.eos_token == smollm2_tokenizer.eos_token
+    assert session.vocabulary.template.source == smollm2_tokenizer.chat_template
+    assert session.vocabulary.template.bos_token == smollm2_tokenizer.bos_token
+    assert session.vocabulary.template.eos_token == smollm2_tokenizer.eos_token
 
 
 def test_special_tokens_stay_text_where_they_are_not_parsed(session: Session) -> None:
-    assert len(session.tokenize("<|im_end|>")) == 1
-    assert len(session.tokenize("<|im_end|>", parse_special=False)) > 1
-    assert session.detokenize(session.tokenize("<|im_end|>hi"), special=False) == "hi"
+    assert len(session.vocabulary.tokenize("<|im_end|>")) == 1
+    assert len(session.vocabulary.tokenize("<|im_end|>", parse_special=False)) > 1
+    assert session.vocabulary.detokenize(session.vocabulary.tokenize("<|im_end|>hi"), special=False) == "hi"
 
 
 def test_log_probabilities_agree_with_transformers(session: Session, smollm2_gguf: Path) -> None:
     pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
     ids = prompt_ids(session, "The capital of France is")
-    ours = session.log_probabilities(ids)
+    ours = session.context.log_probabilities(ids)
     model = load_model(locate_model(str(smollm2_gguf)), dtype=torch.float32)  # as Transformers reads it: test_models.py
     with torch.inference_mode():
         theirs = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1).numpy()
-    assert ours.shape == theirs.shape == (len(ids), session.vocabulary_size)
+    assert ours.shape == theirs.shape == (len(ids), session.vocabulary.size)
     # llama.cpp rounds the activations of Q4_1 matrices to 8 bits, Transformers does not.
     divergence = (np.exp(theirs) * (theirs - ours)).sum(-1)
     assert divergence.max() < 0.05
@@ -118,14 +128,17 @@ def test_log_probabilities_agree_with_transformers(session: Session, smollm2_ggu
 def test_log_probabilities_are_a_distribution_in_every_batch(session: Session) -> None:
     ids = prompt_ids(session, "counting " * 60)
     assert len(ids) > 64, "more than one batch of logits"
-    rows = session.log_probabilities(ids)
+    rows = session.context.log_probabilities(ids)
     np.testing.assert_allclose(np.exp(rows.astype(np.float64)).sum(-1), 1, atol=1e-3)
 
 
 def test_scoring_leaves_the_cache_usable_for_generation(session: Session) -> None:
     prompt = prompt_ids(session, "Name a colour.")
     before = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=12))
-    score(session, prompt, [session.tokenize("red wine"), session.tokenize("blue sky and sea")])
+    score(
+        session.context,
+        Scorable(prompt, [session.vocabulary.tokenize("red wine"), session.vocabulary.tokenize("blue sky and sea")]),
+    )
     assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=12)) == before
 
 
@@ -135,22 +148,19 @@ def test_a_shared_beginning_is_read_once_and_gives_the_text_of_a_fresh_session(
     first = prompt_ids(session, "What is the capital of France?")
     second = prompt_ids(session, "What is the capital of Italy?")
     "".join(session.generate(first, sampling=GREEDY, max_tokens=8))
-    reused = "".join(session.generate(second, sampling=GREEDY, max_tokens=16))
-    assert session.last_stats is not None
+    reused = finished(session.generate(second, sampling=GREEDY, max_tokens=16))
     shared = next(index for index, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
-    assert session.last_stats.cached_tokens == shared > 20
+    assert reused.stats.cached_tokens == shared > 20
     with Session.open(smollm2_gguf, context_tokens=CONTEXT_TOKENS, threads=1) as fresh:
-        assert "".join(fresh.generate(second, sampling=GREEDY, max_tokens=16)) == reused
-        assert fresh.last_stats is not None
-        assert fresh.last_stats.cached_tokens == 0
+        anew = finished(fresh.generate(second, sampling=GREEDY, max_tokens=16))
+    assert anew.text == reused.text
+    assert anew.stats.cached_tokens == 0
 
 
 def test_greedy_text_is_the_likeliest_token_each_time(session: Session) -> None:
     prompt = prompt_ids(session, "Say hello.")
-    "".join(session.generate(prompt, sampling=GREEDY, max_tokens=10))
-    assert session.last_stats is not None
-    written = list(session.last_stats.token_ids)
-    rows = session.log_probabilities([*prompt, *written])
+    written = list(finished(session.generate(prompt, sampling=GREEDY, max_tokens=10)).stats.token_ids)
+    rows = session.context.log_probabilities([*prompt, *written])
     rows = rows[len(prompt) - 1 : -1]
     # Tokens that are written are read one by one, with other rounding than in a batch.
     assert (rows.max(-1) - rows[range(len(written)), written]).max() < 0.3
@@ -158,21 +168,19 @@ def test_greedy_text_is_the_likeliest_token_each_time(session: Session) -> None:
 
 
 def test_the_end_of_an_answer_is_not_part_of_its_text(session: Session) -> None:
-    text = "".join(session.generate(prompt_ids(session, "Say only: hi"), sampling=GREEDY, max_tokens=100))
-    assert session.last_stats is not None
-    assert session.last_stats.finish_reason == "stop"
-    assert "<|" not in text
-    assert session.detokenize(session.last_stats.token_ids) == text
+    written = finished(session.generate(prompt_ids(session, "Say only: hi"), sampling=GREEDY, max_tokens=100))
+    assert written.stats.finish_reason == "stop"
+    assert "<|" not in written.text
+    assert session.vocabulary.detokenize(written.stats.token_ids) == written.text
 
 
 def test_generation_stops_at_its_length_and_at_the_end_of_the_context(session: Session) -> None:
-    endless = session.tokenize("one two three four one two three four " * 62)[: CONTEXT_TOKENS - 10]
-    "".join(session.generate(endless, sampling=GREEDY, max_tokens=5))
-    assert session.last_stats is not None
-    assert (session.last_stats.finish_reason, session.last_stats.generated_tokens) == ("length", 5)
-    "".join(session.generate(endless, sampling=GREEDY, max_tokens=500))
-    assert session.last_stats.finish_reason == "context"
-    assert len(endless) + session.last_stats.generated_tokens == CONTEXT_TOKENS + 1
+    endless = session.vocabulary.tokenize("one two three four one two three four " * 62)[: CONTEXT_TOKENS - 10]
+    stats = finished(session.generate(endless, sampling=GREEDY, max_tokens=5)).stats
+    assert (stats.finish_reason, stats.generated_tokens) == ("length", 5)
+    stats = finished(session.generate(endless, sampling=GREEDY, max_tokens=500)).stats
+    assert stats.finish_reason == "context"
+    assert len(endless) + stats.generated_tokens == CONTEXT_TOKENS + 1
 
 
 def test_a_prompt_longer_than_the_context_is_a_clear_error(session: Session) -> None:
@@ -196,12 +204,10 @@ def test_a_seed_gives_the_same_text_and_another_seed_another(session: Session) -
 
 
 def test_a_repeat_penalty_ends_a_loop(session: Session) -> None:
-    prompt = session.tokenize("la la la la la la la la la la la la la la")
+    prompt = session.vocabulary.tokenize("la la la la la la la la la la la la la la")
 
     def distinct(sampling: Sampling) -> int:
-        "".join(session.generate(prompt, sampling=sampling, max_tokens=12))
-        assert session.last_stats is not None
-        return len(set(session.last_stats.token_ids))
+        return len(set(finished(session.generate(prompt, sampling=sampling, max_tokens=12)).stats.token_ids))
 
     assert distinct(GREEDY) <= 3
     assert distinct(Sampling(temperature=0, repeat_penalty=2.0)) > 6
@@ -218,11 +224,11 @@ def test_sampling_that_cannot_be_meant_is_refused(wrong: dict[str, float]) -> No
 
 def test_emoji_split_over_tokens_arrive_whole(session: Session) -> None:
     text = "🦆🦆🦆🦆🦆🦆🦆🦆🦆🦆"
-    prompt = session.tokenize(text)
+    prompt = session.vocabulary.tokenize(text)
     assert len(prompt) > len(text), "several tokens to a character"
-    pieces = list(session.generate(prompt, sampling=GREEDY, max_tokens=12))
-    assert session.last_stats is not None
-    assert "".join(pieces) == session.detokenize(session.last_stats.token_ids)
+    written = session.generate(prompt, sampling=GREEDY, max_tokens=12)
+    pieces = list(written)
+    assert "".join(pieces) == session.vocabulary.detokenize(written.stats.token_ids)
     assert "🦆" in pieces
 
 
@@ -231,9 +237,8 @@ def test_stopping_to_read_keeps_the_stats_and_the_session(session: Session) -> N
     with closing(session.generate(prompt, sampling=GREEDY, max_tokens=50)) as pieces:
         next(pieces)
         next(pieces)
-    assert session.last_stats is not None
-    assert session.last_stats.finish_reason == "interrupted"
-    assert session.last_stats.generated_tokens == 2
+    assert pieces.stats.finish_reason == "interrupted"
+    assert pieces.stats.generated_tokens == 2
     assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=3))
 
 
@@ -245,18 +250,18 @@ def interrupt_after(seconds: float) -> threading.Timer:
 
 def test_ctrl_c_stops_a_long_prompt_inside_a_batch_and_corrupts_nothing(session: Session) -> None:
     prompt = prompt_ids(session, "words " * 180)
-    session.feed(prompt[:1])
+    session.context.feed(prompt[:1])
     started = time.perf_counter()
-    session.feed(prompt)
+    session.context.feed(prompt)
     whole_seconds = time.perf_counter() - started
-    session.feed([1])
+    session.context.feed([1])
     timer = interrupt_after(whole_seconds / 10)
     with pytest.raises(KeyboardInterrupt):
-        session.feed(prompt)
+        session.context.feed(prompt)
     timer.join()
-    assert session.feed(prompt) < len(prompt) - 1, "the interrupted batch is not taken for read"
+    assert session.context.feed(prompt) < len(prompt) - 1, "the interrupted batch is not taken for read"
     again = "".join(session.generate(prompt, sampling=GREEDY, max_tokens=5))
-    session.feed([1])
+    session.context.feed([1])
     assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=5)) == again
 
 
@@ -269,8 +274,7 @@ def test_ctrl_c_between_tokens_corrupts_nothing(session: Session) -> None:
     with pytest.raises(KeyboardInterrupt):
         "".join(pieces)
     timer.join()
-    assert session.last_stats is not None
-    assert session.last_stats.finish_reason == "interrupted"
+    assert pieces.stats.finish_reason == "interrupted"
     assert "".join(session.generate(prompt, sampling=GREEDY, max_tokens=20)) == whole
 
 
@@ -279,15 +283,14 @@ def test_a_closed_session_says_so_and_closes_twice(smollm2_gguf: Path) -> None:
     session.close()
     session.close()
     with pytest.raises(ValueError, match="closed"):
-        session.feed([1])
+        session.context.feed([1])
 
 
 def test_a_file_without_a_chat_template_says_what_to_do(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    bare = {key: value for key, value in session.metadata.items() if key != "tokenizer.chat_template"}
-    monkeypatch.setitem(session.__dict__, "metadata", bare)
-    monkeypatch.delitem(session.__dict__, "template", raising=False)
+    monkeypatch.setattr(session.vocabulary, "file", RunnableFile(session.path, {}, extra_kernels=False))
+    monkeypatch.delitem(session.vocabulary.__dict__, "template", raising=False)
     with pytest.raises(ModelError, match=r"no chat template.*export it again"):
-        _ = session.template
+        _ = session.vocabulary.template
 
 
 @pytest.mark.parametrize(("name", "value"), [("context_tokens", 0), ("threads", 0)])
@@ -298,7 +301,7 @@ def test_impossible_sizes_are_refused(smollm2_gguf: Path, name: str, value: int)
 
 def test_a_context_beyond_training_is_warned_about(smollm2_gguf: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with Session.open(smollm2_gguf, context_tokens=10_000, threads=1) as session:
-        assert session.context_tokens == 10_000
+        assert session.context.capacity == 10_000
     assert "was trained on" in capfd.readouterr().err
 
 
@@ -317,13 +320,13 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_damaged_file_ends_the_answer_before_its_first_token(damaged: Path) -> None:
     with Session.open(damaged, threads=1) as opened:
-        written = opened.generate(opened.tokenize("Hi"), sampling=Sampling(), max_tokens=100)
+        written = opened.generate(opened.vocabulary.tokenize("Hi"), sampling=Sampling(), max_tokens=100)
         with pytest.raises(NumericalError, match=r"damaged\.gguf: .* the file is damaged; .*download it again"):
             next(written)
         with pytest.raises(NumericalError, match="the file is damaged"):
-            score(opened, opened.tokenize("Hi"), [[1], [2]])
+            score(opened.context, Scorable(opened.vocabulary.tokenize("Hi"), [[1], [2]]))
         with pytest.raises(NumericalError, match="the file is damaged"):
-            opened.log_probabilities(opened.tokenize("Hi"))
+            opened.context.log_probabilities(opened.vocabulary.tokenize("Hi"))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -333,13 +336,13 @@ def test_one_logit_that_is_not_finite_is_enough(
     ids = prompt_ids(session, "Say hi.")
     written = session.generate(ids, sampling=GREEDY, max_tokens=5)
     next(written)
-    read = session._llama.llama_get_logits_ith
+    read = session.context._llama.llama_get_logits_ith
 
     def break_one(context: object, index: int) -> object:
         logits = read(context, index)
         logits[7] = value
         return logits
 
-    monkeypatch.setattr(session._llama, "llama_get_logits_ith", break_one)
+    monkeypatch.setattr(session.context._llama, "llama_get_logits_ith", break_one)
     with pytest.raises(NumericalError, match="the file is damaged"):
         list(written)

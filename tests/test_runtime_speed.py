@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgetune.models.gguf_file import GgufFile
 from edgetune.runtime import probe, speed
+from edgetune.runtime.runnable import RunnableFile
 from edgetune.runtime.session import Session
 from edgetune.runtime.speed import Choice, Speeds, TokenPace, choose, measure, quickest
 
@@ -74,7 +76,8 @@ def test_a_session_is_opened_as_was_measured_which_is_remembered(
     smollm2_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     children = Children(monkeypatch, f"print({json.dumps(json.dumps(MEASURED))})")
-    monkeypatch.setattr(probe, "check_file", lambda path: True)
+    header = GgufFile(smollm2_gguf).metadata
+    monkeypatch.setattr(probe, "check_file", lambda path: RunnableFile(path, header, extra_kernels=True))
     for _ in range(2):
         with Session.open(smollm2_gguf, context_tokens=64, threads=1) as session:
             assert (session.extra_kernels, session.flash_attention) == (True, False)

@@ -127,7 +127,9 @@ def _compare(file: GgufFile, source: ModelSource, tokenizer: ModelTokenizer, tex
         Session.open(file.path, context_tokens=size, flash_attention=False) as session,
         events.progress("comparing", sum(map(len, windows)), "tokens") as bar,
     ):
-        return measure_divergence(windows, open_reference(source), session.log_probabilities, advance=bar.advance)
+        return measure_divergence(
+            windows, open_reference(source), session.context.log_probabilities, advance=bar.advance
+        )
 
 
 def _chats(tokenizer: ModelTokenizer) -> list[str]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetune import console
+import edgetune
+from edgetune import console, events
 from edgetune.cli.options import JsonOption
-from edgetune.errors import Interrupted, UsageError
+from edgetune.data.text_file import read_text
+from edgetune.errors import DataError, Interrupted, UsageError
 from edgetune.runtime.sampling import Sampling
 
 if TYPE_CHECKING:
-    from edgetune.runtime.chat import Conversation
+    from edgetune.runtime.generation import Generation
+    from edgetune.runtime.model import ChatAnswer, GenerationOptions
 
 _DEFAULT = Sampling()
 
@@ -49,32 +53,65 @@ def chat(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. (default: the physical cores)")] = None,
     seed: Annotated[int | None, typer.Option(help="Random seed; the same seed gives the same answer.")] = None,
-    json: JsonOption = False,
+    schema: Annotated[
+        Path | None,
+        typer.Option("--schema", metavar="FILE", help="Answer in JSON that fits the JSON schema in this file."),
+    ] = None,
+    json_mode: JsonOption = False,
 ) -> None:
     """Chat with a model on the CPU, through llama.cpp.
 
     In a terminal, /help lists the chat's commands. With --prompt or piped input, one answer goes to stdout.
     """
-    console.configure(json_mode=json)
+    console.configure(json_mode=json_mode)
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+    form = None if schema is None else _read_schema(schema)
     try:
         question = _read_question(prompt)
-        if question is None and json:
-            raise UsageError("--json needs a single message", remedy="give it with --prompt or pipe it in")
+        if question is None and (json_mode or form is not None):
+            option = "--json" if json_mode else "--schema"
+            raise UsageError(f"{option} needs a single message", remedy="give it with --prompt or pipe it in")
 
-        from edgetune.cli.terminal_chat import prompt_line, run_terminal
-        from edgetune.runtime.chat import Conversation
-        from edgetune.runtime.session import Session
+        with edgetune.load(file, context_tokens=context, threads=threads) as model:
+            if question is None:
+                from edgetune.cli.terminal_chat import prompt_line, run_terminal
+                from edgetune.runtime.chat import Conversation
 
-        with Session.open(file, context_tokens=context, threads=threads) as session:
-            conversation = Conversation(session, system=system, sampling=sampling, max_tokens=max_tokens)
-            if question is not None:
-                _answer_once(conversation, question, file)
-            else:
-                console.note(f"{file.name}, {session.context_tokens} tokens of context; /help lists the commands")
+                events.note(
+                    f"{file.name}, {model.session.context.capacity} tokens of context; /help lists the commands"
+                )
+                conversation = Conversation(model.session, system=system, sampling=sampling, max_tokens=max_tokens)
                 run_terminal(conversation, prompt_line())
+                return
+            messages = [{"role": "system", "content": system}] if system else []
+            messages.append({"role": "user", "content": question})
+            options: GenerationOptions = {
+                "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": seed, "max_tokens": max_tokens,
+            }  # fmt: skip
+            parsed = {}
+            if form is None:
+                answer: Generation | ChatAnswer[Any] = _stream(model.chat(messages, stream=True, **options))
+            else:
+                answer = filled = model.chat(messages, schema=form, **options)
+                parsed = {"parsed": filled.parsed}
+                console.verbatim(answer.text)
     except KeyboardInterrupt:
         raise Interrupted("stopped") from None
+    stats = answer.stats
+    console.document(
+        {
+            "model": str(file),
+            "prompt": question,
+            "answer": answer.text,
+            **parsed,
+            "finish_reason": stats.finish_reason,
+            "prompt_tokens": stats.prompt_tokens,
+            "tokens": stats.generated_tokens,
+            "prompt_seconds": stats.prompt_seconds,
+            "time_to_first_token_seconds": stats.time_to_first_token,
+            "tokens_per_second": stats.tokens_per_second,
+        }
+    )
 
 
 def _read_question(prompt: str | None) -> str | None:
@@ -106,28 +143,23 @@ def _decode_again(argument: str) -> str:
     return argument
 
 
-def _answer_once(conversation: Conversation, question: str, file: Path) -> None:
-    pieces = []
+def _stream(answer: Generation) -> Generation:
+    """Print the pieces as they come."""
     try:
-        for piece in conversation.ask(question):
-            pieces.append(piece)
+        for piece in answer:
             console.verbatim(piece, end="")
     finally:
-        if pieces:
+        if answer.text:
             console.verbatim("")
-    stats = conversation.last_stats
-    if stats is None:
-        return
-    console.document(
-        {
-            "model": str(file),
-            "prompt": question,
-            "answer": "".join(pieces),
-            "finish_reason": stats.finish_reason,
-            "prompt_tokens": stats.prompt_tokens,
-            "tokens": stats.generated_tokens,
-            "prompt_seconds": stats.prompt_seconds,
-            "time_to_first_token_seconds": stats.time_to_first_token,
-            "tokens_per_second": stats.tokens_per_second,
-        }
-    )
+    return answer
+
+
+def _read_schema(file: Path) -> dict[str, Any]:
+    """Raises DataError for a file that cannot be read or holds no JSON object."""
+    try:
+        schema = json.loads(read_text(file))
+    except ValueError as problem:
+        raise DataError(f"is not valid JSON ({problem})", where=file) from None
+    if not isinstance(schema, dict):
+        raise DataError("holds no JSON schema, which is an object", where=file)
+    return schema

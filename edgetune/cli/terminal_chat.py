@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from edgetune import console
+from edgetune import console, events
 from edgetune.cache import cache_folder
 from edgetune.errors import EdgetuneError
 from edgetune.runtime.chat import Conversation
-from edgetune.runtime.session import GenerationStats
+from edgetune.runtime.generation import Generation, GenerationStats
 
 HELP = """\
 /system TEXT  set the system message and start a new conversation; without TEXT, remove it
@@ -38,7 +38,7 @@ def run_terminal(conversation: Conversation, read_line: ReadLine) -> None:
             if wants_to_leave:
                 return
             wants_to_leave = True
-            console.note("press Ctrl-C again or Ctrl-D, or type /quit, to quit")
+            events.note("press Ctrl-C again or Ctrl-D, or type /quit, to quit")
             continue
         wants_to_leave = False
         if line == "/quit":
@@ -106,6 +106,8 @@ def describe(stats: GenerationStats) -> str:
 class _Terminal:
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
+        self._written: Generation | None = None
+        """The last answer."""
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": self._help,
             "/system": self._system,
@@ -121,47 +123,49 @@ class _Terminal:
             self._commands[command](argument.strip())
         elif command.startswith("/") and command[1:].isalpha():
             near = difflib.get_close_matches(command, [*self._commands, "/quit"], n=1)
-            console.note(
+            events.note(
                 f"unknown command {command}{f' (did you mean {near[0]}?)' if near else ''}; /help lists the commands"
             )
         else:
             self._answer(line)
 
     def _answer(self, text: str) -> None:
+        self._written = None
+        self._written = answer = self._conversation.ask(text)
         try:
-            with closing(self._conversation.ask(text)) as pieces:
-                for piece in pieces:
+            with closing(answer):
+                for piece in answer:
                     console.verbatim(piece, end="")
         except KeyboardInterrupt:
             pass
         console.verbatim("")
-        if stats := self._conversation.last_stats:
-            console.note(describe(stats))
+        if answer.is_answer:
+            events.note(describe(answer.stats))
 
     def _help(self, _argument: str) -> None:
-        console.note(HELP)
+        events.note(HELP)
 
     def _system(self, argument: str) -> None:
         self._conversation.set_system(argument)
-        console.note("system message set; new conversation" if argument else "system message removed")
+        events.note("system message set; new conversation" if argument else "system message removed")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
-        console.note("new conversation")
+        events.note("new conversation")
 
     def _save(self, argument: str) -> None:
         if not argument:
-            console.note("/save needs a file name")
+            events.note("/save needs a file name")
             return
         self._conversation.save(Path(argument).expanduser())
-        console.note(f"saved to {argument}")
+        events.note(f"saved to {argument}")
 
     def _stats(self, _argument: str) -> None:
-        stats = self._conversation.last_stats
-        if stats is None:
-            console.note("there is no answer yet")
+        if self._written is None or not self._written.is_answer:
+            events.note("there is no answer yet")
             return
-        console.note(
+        stats = self._written.stats
+        events.note(
             f"prompt {stats.prompt_tokens} tokens ({stats.cached_tokens} of them from the cache) "
             f"in {stats.prompt_seconds:.2f} s; answer {describe(stats)}"
         )

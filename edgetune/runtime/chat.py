@@ -1,44 +1,119 @@
-"""A conversation with a model: turns as messages, and the ids that stand for them in the cache."""
+"""Chat: the next answer to a list of messages, and a conversation that keeps such a list."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from edgetune import events, outputs
 from edgetune.data.example import Message
-from edgetune.errors import UsageError
+from edgetune.errors import DataError
+from edgetune.runtime.generation import Generation, require_max_tokens
 from edgetune.runtime.sampling import Sampling
-from edgetune.runtime.session import GenerationStats, Session
+from edgetune.runtime.session import Session
 
 ANSWER_ROOM = 4
 """A prompt leaves at least one part in this many of the context for the answer, or the oldest turns go."""
 
 
-class Conversation:
-    """Turns between a user and the model of `session`.
+class Prompt(NamedTuple):
+    """Messages as the model reads them: the text that the chat template makes of them, and its ids."""
 
-    The ids of a turn are computed once and stay: what was sent stays as it was tokenized, what the model wrote stays as
-    it wrote it, and only what the chat template puts behind them is tokenized anew. So the model reads the ids that
-    training used, and the cache is reused from turn to turn.
+    messages: tuple[Message, ...]
+    text: str
+    ids: list[int]
+
+
+class Chat:
+    """Answers lists of messages. The whole list is given each time, and the cache shares the common beginning.
+
+    Where a list goes on from the last answer, that answer has the ids that the model wrote, and only what the chat
+    template puts behind it is tokenized anew. So the model reads the ids that training used, and none of them twice.
     """
 
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._last: tuple[Prompt, Generation] | None = None
+
+    def prompt(self, messages: Sequence[Message]) -> Prompt:
+        """What the model reads. Raises DataError when the chat template refuses the messages."""
+        vocabulary = self.session.vocabulary
+        text = vocabulary.template.render(messages, add_generation_prompt=True)
+        read, ids = self._last_exchange()
+        if not (read and text.startswith(read)):
+            read, ids = self._in_segments(messages[:-1], text)
+        return Prompt(tuple(messages), text, ids + vocabulary.tokenize(text.removeprefix(read)))
+
+    def answer(
+        self,
+        prompt: Prompt,
+        *,
+        sampling: Sampling,
+        max_tokens: int,
+        grammar: str | None = None,
+        marks: bool = False,
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+    ) -> Generation:
+        """The answer, piece by piece; see `Generation`."""
+        written = self.session.generate(
+            prompt.ids,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            grammar=grammar,
+            marks=marks,
+            stop=stop,
+            logprobs=logprobs,
+        )
+        # A text of `stop` is cut off the answer, and not off its ids.
+        self._last = None if stop else (prompt, written)
+        return written
+
+    def _last_exchange(self) -> tuple[str, list[int]]:
+        """The last prompt with its answer, as text and as the ids that were read and written; empty without one."""
+        if self._last is None or not self._last[1].is_answer:
+            return "", []
+        (messages, prompt, ids), answer = self._last
+        vocabulary, text = self.session.vocabulary, answer.text
+        whole = vocabulary.template.render([*messages, Message("assistant", text)])
+        behind_prompt = whole.removeprefix(prompt)
+        # Some templates strip the answer. Where one changes it in other ways, the conversation is tokenized anew.
+        shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
+        if not whole.startswith(prompt) or shown is None:
+            return "", []
+        return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+
+    def _in_segments(self, earlier: Sequence[Message], prompt: str) -> tuple[str, list[int]]:
+        """The beginning of a prompt that earlier messages make up, and its ids, segment by segment as in training."""
+        if any(message.role == "assistant" for message in earlier):
+            vocabulary = self.session.vocabulary
+            with suppress(DataError):  # a template that cannot be trained on can chat
+                texts = [segment.text for segment in vocabulary.template.segments(earlier)]
+                if prompt.startswith("".join(texts)):
+                    return "".join(texts), [token for text in texts for token in vocabulary.tokenize(text)]
+        return "", []
+
+
+class Conversation:
+    """Turns between a user and the model of `session`, the oldest of which go when the context is full."""
+
     def __init__(self, session: Session, *, system: str | None, sampling: Sampling, max_tokens: int) -> None:
-        if max_tokens < 1:
-            raise UsageError(f"max_tokens is {max_tokens}; it must be at least 1")
-        self._session, self._sampling, self._max_tokens = session, sampling, max_tokens
+        """Raises UsageError for a max_tokens below 1."""
+        require_max_tokens(max_tokens)
+        self._chat, self._sampling, self._max_tokens = Chat(session), sampling, max_tokens
         self._system = system
-        self._turns: list[Message] = []
-        self._text = ""
-        self._ids: list[int] = []
-        self.last_stats: GenerationStats | None = None
-        """What the last answer took, if it came to one."""
+        self._turns: tuple[Message, ...] = ()
+        self._asked: tuple[Message, ...] = ()
+        self._answer: Generation | None = None
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The system message, if there is one, and the turns that the model still remembers."""
+        if self._answer is not None and self._answer.is_answer:
+            return self._with_system((*self._asked, Message("assistant", self._answer.text)))
         return self._with_system(self._turns)
 
     def set_system(self, text: str | None) -> None:
@@ -48,33 +123,22 @@ class Conversation:
 
     def reset(self) -> None:
         """Forget all turns; the system message stays."""
-        self._turns = []
-        self._text, self._ids = "", []
+        self._turns, self._answer = (), None
 
-    def ask(self, text: str) -> Generator[str, None, None]:
-        """Send a user's turn and yield the answer piece by piece.
+    def ask(self, text: str) -> Generation:
+        """Send a user's turn; the answer comes piece by piece.
 
-        When the caller stops reading, or Ctrl-C stops the model, what was written until then stays as the answer;
-        close the generator (contextlib.closing) so that this happens at once. The oldest turns are dropped, with a
-        note, when the context is full. Raises UsageError when this turn alone does not fit, and DataError when the
-        chat template refuses the conversation; the conversation is then as before.
+        When the caller closes it early, or Ctrl-C stops the model, what was read until then stays as the answer. The
+        oldest turns are dropped, with a note, when the context is full. Raises DataError when the chat template refuses
+        the conversation, and reading the answer raises UsageError when this turn alone does not fit; the conversation
+        is then as before.
         """
-        self.last_stats = None
-        turns, prompt, ids = self._fit([*self._turns, Message("user", text)])
-        written: list[str] = []
-        ended = False
-        pieces = self._session.generate(ids, sampling=self._sampling, max_tokens=self._max_tokens)
-        try:
-            with closing(pieces):
-                for piece in pieces:
-                    written.append(piece)
-                    yield piece
-            ended = True
-        finally:
-            stats = self._session.last_stats
-            if stats is not None and (written or ended):
-                self.last_stats = stats
-                self._remember(turns, prompt, [*ids, *stats.token_ids], "".join(written))
+        self._turns = self.messages[len(self._with_system(())) :]
+        self._answer = None
+        turns, prompt = self._fit((*self._turns, Message("user", text)))
+        self._asked = turns
+        self._answer = self._chat.answer(prompt, sampling=self._sampling, max_tokens=self._max_tokens)
+        return self._answer
 
     def save(self, file: Path) -> None:
         """Write the conversation as one row of format `messages`: .jsonl as a line, anything else as a JSON list.
@@ -88,51 +152,18 @@ class Conversation:
             text = json.dumps([row], ensure_ascii=False, indent=2)
         outputs.write_text(file, text + "\n")
 
-    def _fit(self, turns: list[Message]) -> tuple[list[Message], str, list[int]]:
-        """The turns that fit into the context, the prompt that they give, and its ids."""
-        context = self._session.context_tokens
-        room = context - min(self._max_tokens, context // ANSWER_ROOM)
-        prompt = self._render(turns)
-        if self._text and prompt.startswith(self._text):
-            ids = self._ids + self._session.tokenize(prompt.removeprefix(self._text))
-        else:
-            ids = self._tokenize_anew(turns, prompt)
+    def _fit(self, turns: tuple[Message, ...]) -> tuple[tuple[Message, ...], Prompt]:
+        """The turns that fit into the context, and the prompt that they give."""
+        capacity = self._chat.session.context.capacity
+        room = capacity - min(self._max_tokens, capacity // ANSWER_ROOM)
         dropped = 0
-        while len(ids) > room and len(turns) > 1:
+        while len((prompt := self._chat.prompt(self._with_system(turns))).ids) > room and len(turns) > 1:
             turns = turns[2:]
             dropped += 1
-            prompt = self._render(turns)
-            ids = self._tokenize_anew(turns, prompt)
         if dropped:
             what = "oldest turn" if dropped == 1 else f"{dropped} oldest turns"
-            events.note(f"forgot the {what}: the context of {context} tokens is full")
-        return turns, prompt, ids
+            events.note(f"forgot the {what}: the context of {capacity} tokens is full")
+        return turns, prompt
 
-    def _tokenize_anew(self, turns: list[Message], prompt: str) -> list[int]:
-        """The ids of a prompt, segment by segment as in training."""
-        ids: list[int] = []
-        if earlier := turns[:-1]:
-            segments = self._session.template.segments(self._with_system(earlier))
-            if prompt.startswith("".join(segment.text for segment in segments)):
-                for segment in segments:
-                    ids += self._session.tokenize(segment.text)
-                    prompt = prompt.removeprefix(segment.text)
-        return ids + self._session.tokenize(prompt)
-
-    def _remember(self, turns: list[Message], prompt: str, ids: list[int], answer: str) -> None:
-        """Add the answer. `ids` are those of `prompt` and of the answer as it was written."""
-        self._turns = [*turns, Message("assistant", answer)]
-        self._text, self._ids = "", []
-        whole = self._session.template.render(self.messages)
-        behind_prompt = whole.removeprefix(prompt)
-        # Some templates strip the answer. Where one changes it in other ways, the next turn is tokenized anew.
-        shown = next((form for form in (answer, answer.strip()) if behind_prompt.startswith(form)), None)
-        if whole.startswith(prompt) and shown is not None:
-            self._text = whole
-            self._ids = [*ids, *self._session.tokenize(behind_prompt.removeprefix(shown))]
-
-    def _render(self, turns: list[Message]) -> str:
-        return self._session.template.render(self._with_system(turns), add_generation_prompt=True)
-
-    def _with_system(self, turns: list[Message]) -> tuple[Message, ...]:
+    def _with_system(self, turns: tuple[Message, ...]) -> tuple[Message, ...]:
         return (*([Message("system", self._system)] if self._system else []), *turns)

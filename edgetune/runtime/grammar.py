@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgetune.errors import UsageError
+
 JSON_STRING = r"""( [^"\\\x00-\x1F\x7F] | "\\" ["\\/bfnrt] )*"""
 """What stands inside a JSON string. Escapes by code point are left out: half a surrogate pair is no text."""
 
@@ -65,6 +67,27 @@ def object_after_text(fields: Mapping[str, Sequence[int] | Sequence[str]]) -> st
         options = " | ".join(_quote(json.dumps(choice)) for choice in choices)
         rest.append(f"{_quote(f', {json.dumps(name)}: ')} ( {options} )")
     return f'root ::= text "\\"" {" ".join(rest)} "}}"\ntext ::= {JSON_STRING}\n'
+
+
+def object_of_schema(schema: dict[str, Any]) -> str:
+    """The grammar of a JSON document that fits a JSON schema, as far as llama.cpp's converter takes it.
+
+    Raises UsageError for a schema that it does not take.
+    """
+    import jsonschema
+    from llama_cpp.llama_grammar import json_schema_to_gbnf
+
+    try:
+        jsonschema.validators.validator_for(schema).check_schema(schema)
+        grammar: str = json_schema_to_gbnf(json.dumps(schema))
+    except jsonschema.SchemaError as problem:
+        raise UsageError(f"this is no valid JSON schema ({problem.message})") from None
+    except Exception as problem:  # the converter raises whatever its own assertions and look-ups raise
+        reason = " ".join(str(problem).split())
+        raise UsageError(
+            f"llama.cpp cannot write by this JSON schema ({reason})", remedy="use a simpler one, without remote $ref"
+        ) from None
+    return grammar
 
 
 def _quote(text: str) -> str:

@@ -76,16 +76,15 @@ def create_context(
     context_tokens: int,
     batch_tokens: int,
     outputs: int,
-    sequences: int,
     threads: int,
     flash_attention: bool = True,
 ) -> Any:
-    """A llama_context pointer whose cache is shared by up to `sequences` sequences; free it with llama_free.
+    """A llama_context pointer; free it with llama_free.
 
-    At most `outputs` tokens of one batch can have logits, which bounds the memory set aside for them, and there are at
-    least as many of them as sequences. `flash_attention` leaves it to llama.cpp, which takes it where it can. On the
-    CPU it sums in half precision, and batches of 64 tokens and more in another order than smaller ones, so that the
-    same text read in other batches gave log-probabilities that differed by up to 0.5 nats.
+    At most `outputs` tokens of one batch can have logits, which bounds the memory set aside for them.
+    `flash_attention` leaves it to llama.cpp, which takes it where it can. On the CPU it sums in half precision, and
+    batches of 64 tokens and more in another order than smaller ones, so that the same text read in other batches gave
+    log-probabilities that differed by up to 0.5 nats.
     Raises ModelError, for instance when the cache of `context_tokens` does not fit into memory.
     """
     llama_cpp = open_library()
@@ -94,8 +93,7 @@ def create_context(
     parameters.n_batch = batch_tokens
     parameters.n_ubatch = batch_tokens
     parameters.n_outputs_max = outputs
-    parameters.n_seq_max = sequences
-    parameters.kv_unified = True
+    parameters.n_seq_max = 1
     parameters.n_threads = threads
     parameters.n_threads_batch = threads
     parameters.no_perf = True
@@ -107,14 +105,6 @@ def create_context(
             f"no context of {context_tokens} tokens can be made ({last_error()})", remedy="ask for a smaller context"
         )
     return context
-
-
-def attention_lanes() -> int:
-    """Over so many cells of the cache, one by one, llama.cpp deals out the terms of a sum, and adds up last.
-
-    Texts at places of the cache that differ by a multiple of this get the same bits.
-    """
-    return 16 if b"AVX512 = 1" in open_library().llama_print_system_info() else 8
 
 
 def last_error() -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgetune.data.example import Message
 from edgetune.runtime.classify import label_question
-from edgetune.runtime.session import Session, log_total
+from edgetune.runtime.context import log_total
+from edgetune.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def text_likelihood(session: Session, text: str) -> Likelihood:
 
     Where the vocabulary asks for none, the first token has nothing before it and is not scored.
     """
-    ids = [*session.beginning, *session.tokenize(text)]
+    ids = [*session.vocabulary.beginning, *session.vocabulary.tokenize(text)]
     return _likelihood(session, ids, 1, text)
 
 
@@ -33,23 +34,30 @@ def answer_likelihood(session: Session, messages: Sequence[Message], answer: str
 
     The ids are those that training used. Raises DataError when the template cannot be split so.
     """
-    question = label_question(session, messages, [answer])
+    question = label_question(session.vocabulary, messages, [answer])
     return _likelihood(session, [*question.prefix, *question.continuations[0]], len(question.prefix), answer)
 
 
-def _likelihood(session: Session, ids: Sequence[int], first: int, text: str) -> Likelihood:
-    """The likelihood of the ids from number `first` on.
+def windows(tokens: int, first: int, context: int) -> Iterator[tuple[int, int, int]]:
+    """Where to read a text of so many tokens, of which those from number `first` on are scored.
 
-    What is longer than the context is read in windows that go on by half of it, so that every token is scored once,
-    the first ones after whatever is before them and all others after at least half a context.
+    Gives, for each window, where it begins, its first scored token, and where it ends. What is longer than the context
+    is read in windows that go on by half of it, so that every token is scored once, the first ones after whatever is
+    before them and all others after at least half a context.
     """
-    context = session.context_tokens
-    nats, done = 0.0, first
-    while done < len(ids):
-        start = 0 if len(ids) <= context else max(0, done - context // 2)
-        stop = min(len(ids), start + context)
+    done = first
+    while done < tokens:
+        start = 0 if tokens <= context else max(0, done - context // 2)
+        end = min(tokens, start + context)
+        yield start, done, end
+        done = end
+
+
+def _likelihood(session: Session, ids: Sequence[int], first: int, text: str) -> Likelihood:
+    """The likelihood of the ids from number `first` on."""
+    nats = 0.0
+    for start, done, end in windows(len(ids), first, session.context.capacity):
         # The last token of a window has nothing after it to predict.
-        for index, logits in session.read(ids[start : stop - 1], wanted_from=done - 1 - start):
+        for index, logits in session.context.read(ids[start : end - 1], wanted_from=done - 1 - start):
             nats += log_total(logits) - float(logits[ids[start + index + 1]])
-        done = stop
     return Likelihood(nats, max(0, len(ids) - first), len(text.encode("utf-8", "replace")))

@@ -37,6 +37,8 @@ from edgetune import events
 from edgetune.cache import cache_folder
 from edgetune.errors import ModelError, UsageError
 from edgetune.models.gguf_file import GgufFile
+from edgetune.runtime import native
+from edgetune.runtime.runnable import RunnableFile
 from edgetune.runtime.tiny_model import write_tiny_model
 
 SWITCH = "EDGETUNE_EXTRA_KERNELS"
@@ -56,10 +58,12 @@ class ProbeOutcome:
 
     survived: bool
     crashed: bool
-    """Neither survived nor crashed: the file was refused in an orderly way, or the child could not do its work."""
+    """Neither survived nor crashed: the file was refused, or the child could not do its work."""
     how: str
     output: str = ""
     """What it wrote to stdout."""
+    refused: bool = False
+    """True where llama.cpp refused the file in an orderly way."""
 
 
 def extra_kernels_work() -> bool:
@@ -87,25 +91,26 @@ def extra_kernels_work() -> bool:
     return answer
 
 
-def check_file(path: Path) -> bool:
-    """Check that llama.cpp can load and decode `path`, and say whether the extra kernels may be used for it.
+def check_file(path: Path) -> RunnableFile:
+    """Check that llama.cpp can load and decode `path`, with the extra kernels or without them.
 
-    Raises ModelError when the file is missing or damaged, or crashes llama.cpp with and without these kernels. A file
-    that llama.cpp refuses in an orderly way passes: opening it then gives llama.cpp's own reason.
+    Raises ModelError when the file is missing or damaged, when llama.cpp refuses it, or when it crashes llama.cpp with
+    and without these kernels.
     """
-    try:
-        status = path.stat()
-    except OSError:
-        GgufFile(path)
-        raise
+    file = GgufFile(path)
+    status = path.stat()
     identity = [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns), *machine_identity()]
     if _switched_off():
         identity.append("without extra kernels")
     record = record_of("file", identity)
-    known = _recall_answer(record)
-    if known is not None:
-        return known
-    GgufFile(path)
+    extra_kernels = _recall_answer(record)
+    if extra_kernels is None:
+        extra_kernels = _decodes(path, record)
+    return RunnableFile(path, file.metadata, extra_kernels)
+
+
+def _decodes(path: Path, record: Path) -> bool:
+    """Let a child load and decode the file. Returns whether it may do so with the extra kernels; see `check_file`."""
     extra_kernels = extra_kernels_work()
     outcome = try_in_child(path, extra_kernels=extra_kernels)
     if outcome.crashed and extra_kernels and try_in_child(path, extra_kernels=False).survived:
@@ -120,6 +125,8 @@ def check_file(path: Path) -> bool:
         )
     if outcome.survived:
         _remember_answer(record, extra_kernels, outcome.how)
+    elif outcome.refused:  # loading it here gives llama.cpp's reason
+        native.open_library().llama_model_free(native.load_model(path, extra_kernels=extra_kernels))
     return extra_kernels
 
 
@@ -164,6 +171,7 @@ def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None
         crashed=crashed,
         how=": ".join(last_words) or "no message",
         output=child.stdout.decode("utf-8", "replace"),
+        refused=child.returncode == _REFUSED,
     )
 
 
@@ -172,14 +180,12 @@ def load_and_decode(model: Path, *, extra_kernels: bool) -> None:
 
     Raises ModelError when llama.cpp refuses the file.
     """
-    from edgetune.runtime.native import create_context, load_model, open_library
-
-    llama_cpp = open_library()
-    loaded = load_model(model, extra_kernels=extra_kernels)
+    llama_cpp = native.open_library()
+    loaded = native.load_model(model, extra_kernels=extra_kernels)
     if not llama_cpp.llama_model_has_decoder(loaded):
         return
     vocabulary_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(loaded))
-    context = create_context(loaded, context_tokens=64, batch_tokens=48, outputs=1, sequences=1, threads=1)
+    context = native.create_context(loaded, context_tokens=64, batch_tokens=48, outputs=1, threads=1)
     ids = [number % vocabulary_size for number in range(48)]
     for batch in (ids, ids[:1]):
         tokens = (llama_cpp.llama_token * len(batch))(*batch)

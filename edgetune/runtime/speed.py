@@ -181,7 +181,6 @@ def _opened(model: Path, *, extra_kernels: bool = False, flash_attention: bool =
         context_tokens=_PROMPT + _WRITTEN,
         batch_tokens=_BATCH,
         outputs=1,
-        sequences=1,
         threads=1,
         flash_attention=flash_attention,
     )

@@ -22,10 +22,11 @@ from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, Verdict
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.judge_file import LocalJudge
 from edgetune.models.locate import locate_model
+from edgetune.runtime.context import common_beginning
 from edgetune.runtime.grammar import object_after_text
-from edgetune.runtime.label_scoring import score
+from edgetune.runtime.label_scoring import Scorable, score
 from edgetune.runtime.sampling import Sampling
-from edgetune.runtime.session import Session, common_beginning
+from edgetune.runtime.session import Session
 
 _HEAD = '{"reason": "'
 _SEEDS = 2**32 - 1
@@ -65,16 +66,21 @@ class LocalClient:
         if session is None:
             raise ValueError("this client is not open")
         started = perf_counter()
-        rendered = _render(session.template, request.messages())
+        rendered = _render(session.vocabulary.template, request.messages())
         # A template that begins the model's reasoning would have the verdict written inside it.
-        prompt = session.tokenize(rendered + closed_reasoning(rendered))
+        prompt = session.vocabulary.tokenize(rendered + closed_reasoning(rendered))
         longest = _longest(request.form)
         reason_tokens = min(self._judge.reason_tokens, self._judge.max_tokens)
-        needed = len(prompt) + reason_tokens + len(session.tokenize(longest, parse_special=False)) + len(longest) // 4
-        if needed > session.context_tokens:
+        needed = (
+            len(prompt)
+            + reason_tokens
+            + len(session.vocabulary.tokenize(longest, parse_special=False))
+            + len(longest) // 4
+        )
+        if needed > session.context.capacity:
             return Failed(
                 f"the question and its verdict take {needed} tokens, and the judge's context holds "
-                f"{session.context_tokens}; give the judge a larger context_tokens"
+                f"{session.context.capacity}; give the judge a larger context_tokens"
             )
         seed = int(hash_value(request.identity)[:8], 16) % _SEEDS
         written = f'{_HEAD}{self._reason(session, prompt, request.form, reason_tokens, seed)}"'
@@ -91,7 +97,7 @@ class LocalClient:
             text=written,
             probabilities=probabilities,
             input_tokens=len(prompt),
-            output_tokens=len(session.tokenize(written, parse_special=False)),
+            output_tokens=len(session.vocabulary.tokenize(written, parse_special=False)),
             seconds=perf_counter() - started,
         )
 
@@ -101,7 +107,7 @@ class LocalClient:
             return ""
         sampling = Sampling(self._judge.temperature, top_k=0, top_p=1.0, min_p=0.0, seed=seed)
         pieces = session.generate(
-            [*prompt, *session.tokenize(_HEAD, parse_special=False)],
+            [*prompt, *session.vocabulary.tokenize(_HEAD, parse_special=False)],
             sampling=sampling,
             max_tokens=tokens,
             reproducible=True,
@@ -141,7 +147,7 @@ def _score_choices(session: Session, prompt: Sequence[int], texts: Mapping[str, 
 
     What all have in common is left out.
     """
-    ids = {choice: session.tokenize(text, parse_special=False) for choice, text in texts.items()}
+    ids = {choice: session.vocabulary.tokenize(text, parse_special=False) for choice, text in texts.items()}
     shared = common_beginning(list(ids.values()))
     beginning = [*prompt, *next(iter(ids.values()))[:shared]]
     telling = [
@@ -152,7 +158,7 @@ def _score_choices(session: Session, prompt: Sequence[int], texts: Mapping[str, 
     ]
     # Written tokens were read one by one, with other rounding than in a batch. They come from this very question, so
     # that reading them again would make nothing more reproducible.
-    scores = score(session, beginning, telling, reproducible=False)
+    scores = score(session.context, Scorable(beginning, telling), reproducible=False)
     return dict(zip(ids, scores, strict=True))
 
 

@@ -18,11 +18,12 @@ from edgetune.judging.suites.identity import gguf_parts, hash_gguf, versions_of
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.models.locate import PACKAGE_PREFIX, locate_model
-from edgetune.runtime.classify import label_question, predict_all, require_fit
+from edgetune.runtime.classify import label_question, likeliest, require_fit, score_labels
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood
 from edgetune.runtime.sampling import Sampling
 
 if TYPE_CHECKING:
+    from edgetune.runtime.runnable import RunnableFile
     from edgetune.runtime.session import Session
 
 MAGIC = b"GGUF"
@@ -87,18 +88,23 @@ class GgufSubject:
         """The libraries that render the prompt and compute."""
         return versions_of("llama-cpp-python", "jinja2")
 
+    @cached_property
+    def _checked(self) -> RunnableFile:
+        from edgetune.runtime.probe import check_file
+
+        return check_file(self._file)
+
     def check(self, items: Sequence[Item], suite: Suite) -> None:
         """Raise ModelError when the file cannot be opened, or lacks the chat template that these items need."""
-        with self._open() as session:
-            if any(item.messages for item in items):
-                _ = session.template
+        self._checked.require_language_model()
+        if any(item.messages for item in items):
+            _ = self._checked.chat_template
 
     def answers(self, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
         """The answers in the order of the items.
 
-        Labels by likelihood come in batches, and the first answer of a batch has all of its `seconds`. Raises
-        UsageError naming the item that does not fit into the model's context, before any is asked; NumericalError when
-        a likelihood is no number; ModelError as `check`.
+        Raises UsageError naming the item that does not fit into the model's context, before any is asked;
+        NumericalError when a likelihood is no number; ModelError as `check`.
         """
         if self._opened is None:
             self._opened = self._open()
@@ -117,37 +123,41 @@ class GgufSubject:
     def _open(self) -> Session:
         from edgetune.runtime.session import Session
 
-        return Session.open(self._file, threads=self._threads, flash_attention=False, use="judge")
+        return Session.open(self._checked, threads=self._threads, flash_attention=False, use="judge")
 
     def _chosen(self, session: Session, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
-        questions = [label_question(session, item.messages, suite.labels) for item in items]
+        questions = [label_question(session.vocabulary, item.messages, suite.labels) for item in items]
         _make_room(session, items, [question.context_tokens for question in questions])
-        answered = perf_counter()
-        for item, prediction in zip(items, predict_all(session, questions, suite.labels), strict=True):
-            scores = prediction.log_probabilities or {}
+        for item, question in zip(items, questions, strict=True):
+            started = perf_counter()
+            scores = score_labels(session, question, suite.labels)
             for label, value in scores.items():
                 self._require_number(value, f"the log-probability of {label!r}", item)
-            before, answered = answered, perf_counter()
-            yield Answer(item.id, predicted=prediction.label, log_probabilities=scores, seconds=answered - before)
+            yield Answer(
+                item.id,
+                predicted=likeliest(scores),
+                log_probabilities=scores,
+                seconds=perf_counter() - started,
+            )
 
     def _written(self, session: Session, items: Sequence[Item], suite: Suite) -> Iterator[Answer]:
-        rendered = [session.template.render(item.messages, add_generation_prompt=True) for item in items]
-        prompts = [session.tokenize(prompt) for prompt in rendered]
+        vocabulary = session.vocabulary
+        rendered = [vocabulary.template.render(item.messages, add_generation_prompt=True) for item in items]
+        prompts = [vocabulary.tokenize(prompt) for prompt in rendered]
         settings = suite.generation
-        session.make_room(max((len(prompt) for prompt in prompts), default=0) + settings.max_tokens)
+        session.context.make_room(max((len(prompt) for prompt in prompts), default=0) + settings.max_tokens)
         _make_room(session, items, [len(prompt) for prompt in prompts])
         for item, whole, prompt in zip(items, rendered, prompts, strict=True):
             # A seed of the item's own: whatever else is asked, and in which order, it is answered alike.
             seed = (settings.seed + zlib.crc32(item.id.encode("utf-8", "replace"))) % SEEDS
             sampling = Sampling(settings.temperature, top_k=0, top_p=settings.top_p, min_p=0.0, seed=seed)
             started = perf_counter()
-            pieces = session.generate(
+            written = session.generate(
                 prompt, sampling=sampling, max_tokens=settings.max_tokens, reproducible=True, marks=True
             )
-            text = opened_reasoning(whole) + "".join(pieces)
+            text = opened_reasoning(whole) + "".join(written)
             seconds = perf_counter() - started
-            stats = session.last_stats
-            assert stats is not None
+            stats = written.stats
             yield written_answer(
                 item.id,
                 text,
@@ -186,7 +196,7 @@ class GgufSubject:
 
 def _make_room(session: Session, items: Sequence[Item], tokens: Sequence[int]) -> None:
     """Open a context in which all items fit. Raises UsageError naming one that no context of the model could hold."""
-    session.make_room(max(tokens, default=0))
+    session.context.make_room(max(tokens, default=0))
     for item, count in zip(items, tokens, strict=True):
         require_fit(session, count, where=item.where)
 

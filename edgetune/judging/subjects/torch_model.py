@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgetune.data.example import Example, Message
+from edgetune.data.example import Example
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate, load_template
 from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
@@ -20,6 +20,7 @@ from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.models.families import ModelKind
 from edgetune.models.load import resolve_dtype
+from edgetune.runtime.perplexity import windows
 from edgetune.training.objectives.adapted import on_device_of
 from edgetune.training.objectives.classification_head import ClassificationHead
 from edgetune.training.objectives.language_model import LanguageModel
@@ -125,17 +126,13 @@ class TorchModel:
         )
 
     def _measure(self, objective: Objective, item: Item) -> Answer:
-        """The text's likelihood. One beyond the context is read in windows, each with at least half a context before
-        what it scores."""
+        """The text's likelihood."""
         ids, scored_from = self._ids(item)
-        nats, done = 0.0, scored_from
-        while done < len(ids):
-            start = 0 if len(ids) <= self.longest_tokens else max(0, done - self.longest_tokens // 2)
-            stop = min(len(ids), start + self.longest_tokens)
+        nats = 0.0
+        for start, done, stop in windows(len(ids), scored_from, self.longest_tokens):
             window = TokenizedExample(tuple(ids[start:stop]), (UNSUPERVISED,) * (done - start) + tuple(ids[done:stop]))
             batch = on_device_of(self.model, objective.collate([window]))
             nats += float(objective.loss(self.model, batch))
-            done = stop
         if math.isnan(nats):
             raise NumericalError(
                 f"the likelihood of {item.where} is no number", where=self.where, remedy="the weights are damaged"
@@ -149,10 +146,9 @@ class TorchModel:
             # A tokenizer without a beginning-of-text token leaves nothing before the first one, which is not scored.
             ids: list[int] = self.tokenizer.encode(item.text)
             return ids, 1
-        segments = self._template().segments([*item.messages, Message("assistant", item.text)])
-        last = max(place for place, segment in enumerate(segments) if segment.supervised)
-        before = [token for segment in segments[:last] for token in self._encode(segment.text)]
-        return before + self._encode(segments[last].text), len(before)
+        prompt, answer = self._template().split_answer(item.messages, item.text)
+        before = [token for text in prompt for token in self._encode(text)]
+        return before + self._encode(answer), len(before)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
