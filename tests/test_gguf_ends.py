@@ -253,7 +253,7 @@ def test_a_template_that_ends_no_answer_is_told(
     tokenizer = replace(tokenizer, chat_template=plain)
     vocabulary = build_vocabulary(tokenizer, WORDS, where="x")
     with_ends(vocabulary, tokenizer, ())
-    assert "no token behind an answer" in " ".join(capsys.readouterr().err.split())
+    assert "no token after an answer" in " ".join(capsys.readouterr().err.split())
     found = answer_end(tokenizer)
     assert found is not None
     assert found.token is None
