@@ -105,16 +105,19 @@ class _Display:
         with self._lock:
             if isinstance(event, events.Message):
                 self._show_message(event)
-            elif self._console.is_terminal or self._console.is_jupyter:
+            elif self._draws():
                 self._bars = self._bars or _Bars(self._console)
                 if not self._bars.show(event):
                     self._bars = None
             else:
                 self._show_line(event)
 
+    def _draws(self) -> bool:
+        return self._console.is_terminal or self._console.is_jupyter
+
     def _show_message(self, message: events.Message) -> None:
         prefix, style = ("warning: ", "yellow") if message.level == "warning" else ("", "dim")
-        self._console.print(prefix + message.text, style=style if self._console.is_terminal else None)
+        self._console.print(prefix + message.text, style=style if self._draws() else None)
 
     def _show_line(self, work: events.Progress) -> None:
         last = self._lines.setdefault(work.id, 0.0)

@@ -59,9 +59,9 @@ def model(run: Run, smollm2_gguf: Path) -> str:
 
 
 def test_the_environment_is_the_cores_and_not_the_checkout(run: Run) -> None:
-    found = "*map(importlib.util.find_spec, ('torch', 'matplotlib'))"
+    found = "*map(importlib.util.find_spec, ('torch', 'matplotlib', 'sklearn'))"
     told = run(program=f"import importlib.util, edgetune; print({found}, edgetune.__file__)").stdout
-    assert told.startswith("None None ")
+    assert told.startswith("None None None ")
     assert "site-packages" in told
 
 

@@ -251,13 +251,13 @@ def gpt_turn(speaker: str, value: str) -> dict[str, object]:
         ("messages", {"messages": [turn("human", "Hi")]}, ["turn 1", "unknown role 'human'", "user, assistant"]),
         ("sharegpt", {"conversations": [gpt_turn("bard", "Hi")]}, ["unknown role 'bard'", "human, gpt"]),
         ("messages", {"messages": [turn("user", None)]}, ["turn 1, content", "must hold text", "None"]),
-        ("messages", {"messages": [turn("user", "Hi")]}, ["ends with a turn of the user"]),
-        ("messages", {"messages": [turn("assistant", "Hi")]}, ["before the user"]),
+        ("messages", {"messages": [turn("user", "Hi")]}, ["ends with role user"]),
+        ("messages", {"messages": [turn("assistant", "Hi")]}, ["before the first user turn"]),
         ("alpaca", {"instruction": "Add.", "input": 5, "output": "5"}, ["input must hold text", "5"]),
         ("prompt-completion", {"prompt": "1+1?", "completion": 2}, ["completion must hold text", "2"]),
         ("text-label", {"text": ["a", 1], "label": "neutral"}, ["text must hold text", "['a', 1]"]),
-        ("text-summary", {"text": "a", "summary": []}, ["summary must hold a text, or a list of texts, not []"]),
-        ("text-summary", {"text": "a", "summary": None}, ["summary must hold a text", "None"]),
+        ("text-summary", {"text": "a", "summary": []}, ["summary must be a text or a list of texts, not []"]),
+        ("text-summary", {"text": "a", "summary": None}, ["summary must be a text", "None"]),
     ],
 )
 def test_a_row_that_a_format_cannot_read_is_refused_by_line(form: str, row: dict[str, Any], words: list[str]) -> None:
@@ -338,7 +338,7 @@ def test_every_source_must_give_what_the_prompt_asks_for() -> None:
     first = DataSource(source="a.jsonl", format="text-label", columns={"question": "q"})
     second = DataSource(source="b.jsonl", format="text-label")
     data = Data(train=[first, second], labels=LABELS, prompt='{question} {text} {"form": {other}}')
-    with pytest.raises(RecipeError, match=r"b\.jsonl: data\.prompt asks for \{question\}"):
+    with pytest.raises(RecipeError, match=r"b\.jsonl: data\.prompt contains \{question\}"):
         load_examples([second], data, "classify")
 
 

@@ -112,7 +112,7 @@ def test_a_key_for_azure_does_not_follow_a_redirect_to_another_host(monkeypatch:
         moved = StubReply("", 307, headers={"location": f"{other.url}/chat/completions?token={KEY}"})
         with (
             StubEndpoint(lambda body: moved) as stub,
-            pytest.raises(EdgetuneError, match="sends all requests on to") as caught,
+            pytest.raises(EdgetuneError, match="redirects all requests to") as caught,
         ):
             ask_all([question(1)], judge_at(f"{stub.url}?api-version=1", key="GRADER_KEY"), cache=None)
         assert other.requests == []

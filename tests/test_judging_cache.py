@@ -19,7 +19,7 @@ from support.stub_endpoint import StubEndpoint, error_reply, question_hash
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError
-from edgetune.judging.asking.cache import AnswerCache, request_key
+from edgetune.judging.asking.cache import AnswerCache, request_keys
 from edgetune.judging.asking.cost import estimate
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
 from edgetune.judging.asking.schedule import ask_all
@@ -101,7 +101,7 @@ def test_a_verdict_that_cannot_be_read_is_asked_for_again_next_time(garbled: str
     with StubEndpoint(lambda body: next(answers)) as stub, AnswerCache(tmp_path / "cache") as cache:
         judge = judge_at(stub.url, attempts=1)
         ask_all([question(1)], judge, cache=cache)
-        assert cache.get(request_key(judge, question(1))) is None
+        assert cache.get(request_keys(judge, [question(1)])[0]) is None
         assert estimate([question(1)], judge, cache).calls == 1
         (reply,) = ask_all([question(1)], judge, cache=cache)
         (again,) = ask_all([question(1)], judge, cache=cache)
@@ -131,7 +131,7 @@ def test_a_row_that_is_no_verdict_is_asked_for_again_and_written_over(row: str |
     with StubEndpoint(lambda body: VERDICT) as stub:
         judge = judge_at(stub.url)
         with AnswerCache(file) as cache:
-            cache.put(request_key(judge, question(1)), "")
+            cache.put(request_keys(judge, [question(1)])[0], "")
         with sqlite3.connect(file) as writer:
             writer.execute("UPDATE answers SET value = CAST(? AS TEXT)", (row,))
         writer.close()
@@ -148,11 +148,11 @@ def test_a_row_that_is_no_verdict_is_asked_for_again_and_written_over(row: str |
 def test_a_judge_on_this_machine_is_its_bytes_and_what_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "judge.gguf"
     file.write_bytes(b"one")
-    key = request_key(LocalJudge(name="here", model=str(file)), question(1))
+    key = request_keys(LocalJudge(name="here", model=str(file)), [question(1)])[0]
     moved = file.rename(tmp_path / "moved.gguf")
-    assert request_key(LocalJudge(name="here", model=str(moved)), question(1)) == key
+    assert request_keys(LocalJudge(name="here", model=str(moved)), [question(1)])[0] == key
     monkeypatch.setattr("edgetune.judging.asking.cache.versions_of", lambda *names: dict.fromkeys(names, "0"))
-    assert request_key(LocalJudge(name="here", model=str(moved)), question(1)) != key
+    assert request_keys(LocalJudge(name="here", model=str(moved)), [question(1)])[0] != key
 
 
 def test_the_answers_of_the_last_run_end_where_nothing_was_kept_for_long(tmp_path: Path) -> None:
@@ -172,14 +172,14 @@ def test_the_answers_of_the_last_run_end_where_nothing_was_kept_for_long(tmp_pat
 
 def test_the_key_knows_everything_that_shapes_an_answer_and_nothing_else(tmp_path: Path) -> None:
     judge = judge_at("http://a/v1")
-    key = request_key(judge, question(1))
+    key = request_keys(judge, [question(1)])[0]
     other_form = JudgeRequest({"number": 1}, question(1).messages, VerdictForm({"correctness": (1, 2, 3)}))
-    assert request_key(judge, other_form) != key
-    assert request_key(judge, question(2)) != key
+    assert request_keys(judge, [other_form])[0] != key
+    assert request_keys(judge, [question(2)])[0] != key
     for change in ({"model": "b"}, {"url": "http://b/v1"}, {"temperature": 0.5}, {"max_tokens": 99}):
-        assert request_key(judge.model_copy(update=change), question(1)) != key
+        assert request_keys(judge.model_copy(update=change), [question(1)])[0] != key
     for change in ({"connections": 1}, {"timeout_seconds": 1}, {"repeats": 3}, {"name": "b"}, {"key": "X"}):
-        assert request_key(judge.model_copy(update=change), question(1)) == key
+        assert request_keys(judge.model_copy(update=change), [question(1)])[0] == key
 
 
 def test_another_file_under_the_same_name_is_another_judge(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_another_file_under_the_same_name_is_another_judge(tmp_path: Path) -> No
     keys = set()
     for content in (b"one", b"other weights"):
         file.write_bytes(content)
-        keys.add(request_key(LocalJudge(name="here", model=str(file)), question(1)))
+        keys.add(request_keys(LocalJudge(name="here", model=str(file)), [question(1)])[0])
     assert len(keys) == 2
 
 
@@ -213,7 +213,7 @@ def test_a_file_that_is_no_cache_is_told_with_the_way_out_and_left_alone(kind: s
                 later.execute("PRAGMA user_version = 9")
             later.close()
     before = file.read_bytes()
-    with pytest.raises(DataError, match=r"cache\.sqlite: .*move it away"), AnswerCache(file) as cache:
+    with pytest.raises(DataError, match=r"cache\.sqlite: .*move the file away"), AnswerCache(file) as cache:
         cache.get("key 7")
     assert file.read_bytes() == before
 
@@ -315,7 +315,7 @@ def test_a_killed_judging_goes_on_without_asking_anything_again(kill_after: int,
 def test_the_cache_can_be_read_with_sqlites_own_tools(tmp_path: Path) -> None:
     with StubEndpoint(lambda body: VERDICT) as stub, AnswerCache(tmp_path / "cache") as cache:
         ask_all([question(1)], judge_at(stub.url), cache=cache)
-        key = request_key(judge_at(stub.url), question(1))
+        key = request_keys(judge_at(stub.url), [question(1)])[0]
     with sqlite3.connect(tmp_path / "cache") as reader:
         ((found, value),) = reader.execute("SELECT key, value FROM answers").fetchall()
     reader.close()

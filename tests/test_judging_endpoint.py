@@ -217,9 +217,9 @@ def test_what_no_request_can_get_past_ends_the_run_at_once(answer: StubReply, sa
 @pytest.mark.parametrize("client", ["aiohttp", "httpx2"])
 def test_nobody_at_the_address_is_told_within_a_few_tries(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     choose_client(client, monkeypatch)
-    with pytest.raises(EdgetuneError, match=r"stub: nobody can be reached there .*check the URL"):
+    with pytest.raises(EdgetuneError, match=r"stub: the endpoint cannot be reached .*check the URL"):
         ask_all([question(n) for n in range(50)], judge_at(f"http://127.0.0.1:{free_port()}/v1"), cache=None)
-    with pytest.raises(EdgetuneError, match="nobody can be reached there"):
+    with pytest.raises(EdgetuneError, match="the endpoint cannot be reached"):
         ask_all([question(1)], judge_at("http://no-such-host.invalid/v1"), cache=None)
 
 
@@ -276,8 +276,8 @@ def choose_client(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("trouble", "says"),
     [
-        (StubReply("", cut=-1), "the connection broke"),
-        (StubReply(chat_reply(VERDICT), cut=40), "the connection broke"),
+        (StubReply("", cut=-1), "the connection was lost"),
+        (StubReply(chat_reply(VERDICT), cut=40), "the connection was lost"),
         (StubReply(chat_reply(VERDICT), delay=5.0), r"no answer within 0\.2 s"),
         (StubReply("<html>hello</html>"), "no JSON: hello"),
         (StubReply(""), "no JSON: nothing"),
@@ -379,7 +379,7 @@ def test_requests_keep_to_the_rate_of_the_judge() -> None:
 
 def test_an_endpoint_that_is_down_is_not_asked_thousands_of_times() -> None:
     with StubEndpoint(lambda body: error_reply(500, "down for repair")) as stub:
-        with pytest.raises(EdgetuneError, match=r"one after the other.*down for repair"):
+        with pytest.raises(EdgetuneError, match=r"in a row failed.*down for repair"):
             ask(stub, 1000, attempts=2)
         assert len(stub.requests) < 60
 
@@ -601,7 +601,7 @@ def test_llama_cpps_own_server_judges_in_the_form_and_tells_probabilities(llama_
     assert sum(shares.values()) == pytest.approx(1)
     assert max(shares, key=shares.__getitem__) == str(verdict["correctness"]) or min(shares.values()) > 0
     assert reply.input_tokens > 20
-    assert notes == ["stub takes no strict JSON schema for its verdicts; their schema is given in llama.cpp's way"]
+    assert notes == ["stub does not support strict JSON schemas; the schema is passed in llama.cpp's form"]
 
 
 def test_llama_cpps_own_server_answers_as_the_model_under_test_does_here(llama_server: str, smollm2_gguf: Path) -> None:

@@ -264,7 +264,7 @@ def test_a_cap_on_the_cost_ends_a_judgement_and_keeps_what_is_done(tmp_path: Pat
             judge_model(suite, new, settings=Settings(priced, max_cost_usd=2))
         done = len(stub.requests)
         assert 0 < done < 30
-        assert "they are kept" in str(caught.value)
+        assert "they are saved" in str(caught.value)
         judgement = judge_model(suite, new, settings=Settings(priced))
         assert len(stub.requests) == 30
     assert judgement.costs.cached == done
@@ -282,7 +282,7 @@ def test_what_an_endpoint_answered_is_kept_until_the_judgement_is_done_and_no_lo
 
     with StubEndpoint(answer) as stub:
         model = f"{stub.url}#model"
-        with pytest.raises(EdgetuneError, match="the answers that are there are kept"):
+        with pytest.raises(EdgetuneError, match="finished answers are kept"):
             judge_model(suite, model)
         broken, stopped = False, len(stub.requests)
         judgement = judge_model(suite, model)

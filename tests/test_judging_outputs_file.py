@@ -176,7 +176,7 @@ def test_the_right_labels_beside_outputs_are_not_taken_for_predictions(tmp_path:
 def test_a_column_label_by_itself_is_taken_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": item.id, "label": "neutral"} for item in ITEMS]
     assert [answer.predicted for answer in answers_of(tmp_path, rows, "classify")] == ["neutral"] * 3
-    assert "column label is taken for the labels that the model gave" in capsys.readouterr().err
+    assert "column label is used as the labels that the model gave" in capsys.readouterr().err
 
 
 def test_class_numbers_are_refused_rather_than_all_unparsed(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_an_item_without_an_output_is_an_error_and_an_output_without_an_item_a_n
 ) -> None:
     rows = [*texts("A", "B", "C"), {"id": "other", "output": "D"}]
     assert len(answers_of(tmp_path, rows, "generate")) == 3
-    assert "1 of 4 rows belong to no item and are passed over" in capsys.readouterr().err
+    assert "1 of 4 rows match no item and are ignored" in capsys.readouterr().err
     message = refusal(tmp_path, rows[2:])
     assert "2 of the suite's 3 items have no output: a, b;" in message
     assert "the file's ids are like c, other" in message

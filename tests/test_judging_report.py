@@ -601,8 +601,8 @@ def test_the_terminal_says_what_the_judges_took_and_what_they_missed() -> None:
     assert "$0.87" in text
     assert "2,000 verdicts asked for" in text
     pairs = shown(render_judges(preferred(40)))
-    assert "no price is known" in pairs
-    assert "both orders agree: 66.7 % (20 of 30); the gate asks for at least 60 %" in pairs
+    assert "price unknown" in pairs
+    assert "both orders agree: 66.7 % (20 of 30); the gate requires at least 60 %" in pairs
 
 
 def test_a_price_below_a_cent_is_told() -> None:

@@ -85,11 +85,11 @@ def test_a_hub_id_is_downloaded_at_its_revision_without_pickles(
         ("./nowhere", r"no such model folder.*owner/name"),
         ("nowhere", r"no such model folder.*owner/name"),
         ("a/b/c", r"no such model folder.*owner/name"),
-        ("owner/", r"cannot be a hub id.*owner/name"),
-        ("two words/name", r"cannot be a hub id.*owner/name"),
+        ("owner/", r"nor a valid hub id.*owner/name"),
+        ("two words/name", r"nor a valid hub id.*owner/name"),
         ("empty", "has no config.json"),
         ("adapter", r"is an adapter, not a whole model; name its base model .*`edgetune merge`"),
-        ("notes.txt", "a folder or a .gguf file, and this is neither"),
+        ("notes.txt", "neither a folder nor a .gguf file"),
         ("several", r"several GGUF files; .*a\.gguf, b\.gguf"),
         ("package:numpy", "holds 0 GGUF files, not one"),
     ],
@@ -134,7 +134,7 @@ def test_a_hub_id_that_is_not_in_the_cache_says_so_offline(tmp_path: Path) -> No
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("owner/name: is neither a folder here nor in the local cache")
+    assert done.stdout.startswith("owner/name: is neither a local folder nor in the local cache")
     assert done.stderr == ""
 
 

@@ -138,8 +138,8 @@ def tensor(name: str, lengths: tuple[int, ...], kind: int) -> bytes:
         (b"PK", r"not a GGUF file: it starts with b'PK'"),
         (b"Dear diary", r"not a GGUF file: it starts with b'Dear'"),
         (header(version=1), "version 1; versions 2 and 3 are known"),
-        (header(entry("a", 13, b"")), "is damaged: it holds a value of kind 13"),
-        (header(entry("a", 9, struct.pack("<IQ", 9, 1))), "is damaged: it holds a value of kind 9"),
+        (header(entry("a", 13, b"")), "is damaged: it has a value of kind 13"),
+        (header(entry("a", 9, struct.pack("<IQ", 9, 1))), "is damaged: it has a value of kind 9"),
         (header(entry("a", 9, struct.pack("<IQ", 4, 2**61))), "is truncated"),
         (header(entry("a", 8, struct.pack("<Q", 2**63))), "is truncated"),
         (header(entry("general.alignment", 8, struct.pack("<Q1s", 1, b"x"))), "general.alignment is 'x'"),
@@ -157,7 +157,10 @@ def test_a_file_that_is_no_whole_gguf_says_what_it_is(content: bytes | None, say
 
 @pytest.mark.parametrize(
     ("entry", "says"),
-    [(tensor("w", (1,) * 5, 0), "'w' has 5 dimensions"), (tensor("w", (33, 2), 2), "rows of 33, its type stores 32")],
+    [
+        (tensor("w", (1,) * 5, 0), "'w' has 5 dimensions"),
+        (tensor("w", (33, 2), 2), "rows of 33 values, .* blocks of 32"),
+    ],
 )
 def test_a_tensor_that_cannot_be_is_damage(entry: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "odd.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + entry)
@@ -259,7 +262,7 @@ def test_whether_a_bos_is_added_is_what_the_file_says(adds: bool, tmp_path: Path
 @pytest.mark.parametrize("pre", ["tekken", "no-such-rule", None])
 def test_a_rule_that_is_not_proven_is_refused_with_a_way_out(pre: str | None, tmp_path: Path) -> None:
     file = write_vocabulary(tmp_path / "v.gguf", pre)
-    with pytest.raises(ModelError, match=rf"rule {pre!r}; known here are gpt-2, .*Hugging Face model"):
+    with pytest.raises(ModelError, match=rf"rule {pre!r}, and edgetune knows gpt-2, .*Hugging Face model"):
         load_tokenizer(locate_model(str(file)))
 
 
@@ -361,7 +364,7 @@ def test_a_gguf_that_lacks_a_key_or_a_tensor_names_it(tmp_path: Path) -> None:
         writer.add_head_count(2)
         writer.add_layer_norm_rms_eps(1e-5)
 
-    with pytest.raises(ModelError, match=r"does not say its llama\.block_count"):
+    with pytest.raises(ModelError, match=r"has no key llama\.block_count"):
         load_config(locate_model(str(write_gguf(tmp_path / "a.gguf", describe))))
 
     def describe_whole(writer: GGUFWriter) -> None:
@@ -375,7 +378,7 @@ def test_a_gguf_that_lacks_a_key_or_a_tensor_names_it(tmp_path: Path) -> None:
             locate_model(str(write_gguf(tmp_path / "b.gguf", describe_whole, tensors=embedding))), dtype=torch.float32
         )
     stray = {"blk.0.ffn_gate_exps.weight": np.zeros((2, 32, 32), dtype=np.float32)}
-    with pytest.raises(ModelError, match=r"no place for the tensor blk\.0\.ffn_gate_exps"):
+    with pytest.raises(ModelError, match=r"has no tensor blk\.0\.ffn_gate_exps"):
         load_model(
             locate_model(str(write_gguf(tmp_path / "c.gguf", describe_whole, tensors=stray))), dtype=torch.float32
         )

@@ -122,7 +122,7 @@ def test_eva_finds_the_directions_that_the_first_layers_inputs_have() -> None:
         ({"init": "loftq"}, None, "init loftq needs a base that is quantized to nf4"),
         ({"init": "pissa", "rank": 20}, None, r"method\.rank 20 is more than .*k_proj has .* 16; take"),
         ({"rank_pattern": {"q_prj": 2}}, None, r"rank_pattern names q_prj, which none .*q_proj"),
-        ({"alpha_pattern": {"embed": 2}}, None, r"alpha_pattern names embed, which none of the adapted"),
+        ({"alpha_pattern": {"embed": 2}}, None, r"alpha_pattern names embed, which matches none of the adapted"),
     ],
 )
 def test_what_cannot_begin_is_refused_in_one_line(fields: dict[str, Any], given: Any, says: str) -> None:

@@ -260,7 +260,7 @@ def test_an_adapter_without_its_whole_head_is_refused_naming_the_tensor(bases, t
     for lost in ("pre_classifier.bias", "classifier.weight"):
         weights = {name: tensor for name, tensor in weights.items() if not name.endswith(f".{lost}")}
         save_file(weights, adapter / "adapter_model.safetensors")
-        with pytest.raises(AdapterError, match=rf"neither it nor its base holds {lost}"):
+        with pytest.raises(AdapterError, match=rf"neither it nor its base has {lost}"):
             open_folded(resolve_source(str(adapter)))
 
 
@@ -282,7 +282,7 @@ def test_a_head_of_another_width_or_another_number_of_labels_is_refused(bases, t
     weights = load_file(file)
     weights["base_model.model.score.weight"] = torch.zeros(3, 16)
     save_file(weights, file)
-    with pytest.raises(AdapterError, match=r"score.weight has the shape \[3, 16\], this base needs \[3, 32\]"):
+    with pytest.raises(AdapterError, match=r"score.weight has the shape \[3, 16\], and this base needs \[3, 32\]"):
         open_folded(resolve_source(str(tmp_path / "adapter")))
 
 

@@ -251,7 +251,7 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(sharded: Path) -> No
     content = json.loads(index.read_text())
     del content["weight_map"]["model.norm.weight"]
     index.write_text(json.dumps(content))
-    with pytest.raises(ModelError, match=r"holds model\.norm\.weight"):
+    with pytest.raises(ModelError, match=r"has model\.norm\.weight, which model.safetensors.index.json lacks"):
         open_folded(resolve_source(str(sharded)))
 
 
@@ -260,7 +260,7 @@ def test_an_index_that_points_out_of_the_folder_is_refused(sharded: Path) -> Non
     content = json.loads(index.read_text())
     content["weight_map"]["model.norm.weight"] = "../elsewhere.safetensors"
     index.write_text(json.dumps(content))
-    with pytest.raises(ModelError, match="files of this folder"):
+    with pytest.raises(ModelError, match="files in this folder"):
         open_folded(resolve_source(str(sharded)))
 
 

@@ -103,11 +103,11 @@ def test_auto_is_the_type_that_the_run_wrote_down(base: Path, tmp_path: Path) ->
 
 def test_a_run_whose_base_was_not_quantized_is_refused_with_the_way_out(base: Path, tmp_path: Path) -> None:
     run = run_directory(tmp_path, base, quantize="none")
-    with pytest.raises(UsageError, match=r"base\.quantize is none; leave --base-as out"):
+    with pytest.raises(UsageError, match=r"base\.quantize is none; leave out --base-as"):
         open_folded(resolve_source(str(run)), base_as="trained")
 
 
 def test_an_adapter_without_a_recipe_is_refused_with_the_way_out(base: Path, tmp_path: Path) -> None:
     run = run_directory(tmp_path, base)
-    with pytest.raises(UsageError, match=r"needs a run directory.*leave --base-as out"):
+    with pytest.raises(UsageError, match=r"needs a run directory.*leave out --base-as"):
         open_folded(resolve_source(str(run / "adapter")), base_as="trained")

@@ -17,9 +17,10 @@ from edgetune.api.run import Run
 from edgetune.api.train import train
 from edgetune.data.prompt import fill_prompt
 from edgetune.errors import OutputError
-from edgetune.measure import Stopwatch
 from edgetune.outputs import check_target
 from edgetune.recipe.load import Overrides, load_recipe
+from edgetune.runtime.model import load
+from edgetune.usage import Stopwatch
 
 if TYPE_CHECKING:
     from edgetune.judging.results.judgement import Judgement
@@ -74,7 +75,8 @@ def demo(out: PathLike = "demo", *, overrides: Overrides = (), force: bool = Fal
         judgement = judge(SUITE, model=tuned, baseline=base, out=folder / "report", force=True)
     with _step(clock, "chat"):
         question = fill_prompt(recipe.data.prompt or "{text}", QUESTION)
-        answer = _ask_once(tuned.path, question)
+        with load(tuned) as model:
+            answer = model.chat(question, temperature=0, max_tokens=32).text
 
     files = {
         "adapter": sum(file.stat().st_size for file in run.adapter.glob("adapter_model*")),
@@ -83,13 +85,6 @@ def demo(out: PathLike = "demo", *, overrides: Overrides = (), force: bool = Fal
         "Q4_K_M, base": base.bytes,
     }
     return DemoReport(folder, run, tuned.path, base.path, judgement, question, answer, files, clock.seconds)
-
-
-def _ask_once(model: Path, question: str) -> str:
-    from edgetune.runtime.model import load
-
-    with load(model) as opened:
-        return opened.chat(question, temperature=0, max_tokens=32).text
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgetune.api.public import PathLike, public
 
@@ -16,16 +16,10 @@ if TYPE_CHECKING:
     from edgetune.judging.show import SideBySide
     from edgetune.judging.suites.suite import Suite
     from edgetune.recipe.load import Named
+    from edgetune.runtime.model import Model
 
 
-class LoadedModel(Protocol):
-    """What `edgetune.load` returns."""
-
-    @property
-    def path(self) -> Path: ...
-
-
-Candidate = PathLike | LoadedModel
+Candidate: TypeAlias = "PathLike | Model"
 """A model under test: a path, hub id or address, or a loaded model, which stands for its file."""
 
 

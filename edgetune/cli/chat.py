@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgetune import console
+import edgetune
+from edgetune import console, events
 from edgetune.cli.options import JsonOption
 from edgetune.data.text_file import read_text
 from edgetune.errors import DataError, Interrupted, UsageError
@@ -71,14 +72,12 @@ def chat(
             option = "--json" if json_mode else "--schema"
             raise UsageError(f"{option} needs a single message", remedy="give it with --prompt or pipe it in")
 
-        from edgetune.runtime.model import load
-
-        with load(file, context_tokens=context, threads=threads) as model:
+        with edgetune.load(file, context_tokens=context, threads=threads) as model:
             if question is None:
                 from edgetune.cli.terminal_chat import prompt_line, run_terminal
                 from edgetune.runtime.chat import Conversation
 
-                console.note(
+                events.note(
                     f"{file.name}, {model.session.context.capacity} tokens of context; /help lists the commands"
                 )
                 conversation = Conversation(model.session, system=system, sampling=sampling, max_tokens=max_tokens)

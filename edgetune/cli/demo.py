@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """Fine-tune, merge, export, judge and chat on the embedded model, in a few minutes on a CPU."""
     console.configure(json_mode=json)
-    report = edgetune.demo(out, force=force)
+    report = edgetune.demo(out=out, force=force)
     _show(report)
     console.document(_describe(report))
 

@@ -1,4 +1,4 @@
-"""What a recipe's data are like, and whether they leak from training into evaluation."""
+"""The report of `edgetune data check`: statistics of a recipe's data, and leaks from training into evaluation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from edgetune.recipe.data import Data
 class SideReport:
     """Training or evaluation data.
 
-    `labels` counts examples by label (empty where there are none); `lengths`, `cuts` and `notes` are `Measured`'s.
-    `parts` counts what conversations hold beside questions and answers. Findings are about distinct rows, however often
-    weight or balance repeats them. `unended` counts the examples with an answer that ends in no end token.
+    `labels` counts examples by label (empty without labels); `lengths`, `cuts` and `notes` are LengthReport's. `parts`
+    counts the tools, calls, reasoning and so on of conversations. Findings count distinct rows, however often weight or
+    balance repeats them. `unended` counts the examples with an answer without an end token.
     """
 
     sources: tuple[SourceCounts, ...]
@@ -40,10 +40,7 @@ class SideReport:
 
 @dataclass(frozen=True)
 class DataReport:
-    """Everything that `edgetune data check` tells.
-
-    `unit` is what lengths are measured in; `held_out` and `unbalanced` are those of `LoadedData`.
-    """
+    """The report. `unit` is the unit of lengths; `held_out` and `unbalanced` are LoadedData's."""
 
     unit: str
     train: SideReport
@@ -54,12 +51,12 @@ class DataReport:
 
     @property
     def leaks(self) -> bool:
-        """True when an evaluation row is, exactly or nearly, among the training rows."""
+        """True if an evaluation row is, exactly or nearly, in the training data."""
         return self.overlap.exact + self.overlap.near > 0
 
 
 def check_data(loaded: LoadedData, data: Data, meter: Meter) -> DataReport:
-    """Look at a recipe's data as they were loaded. Raises DataError when no example fits into the recipe's lengths."""
+    """Check loaded data. Raises DataError if no example fits into the recipe's lengths."""
     train_rows, eval_rows = keyed_rows(loaded.train), keyed_rows(loaded.evaluation)
     measured = measure_examples(loaded.train, meter, limits_of(data, meter))
     train = _side(loaded.train, loaded.train_sources, data.labels, measured, train_rows)

@@ -1,4 +1,4 @@
-"""Cuts a text to a number of tokens and leaves the words around it whole."""
+"""Cuts a text to a number of tokens without cutting the prompt around it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from edgetune.data.lengths import resolve_length
 from edgetune.recipe.data import Length
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
-"""Text -> where each of its tokens begins and ends in it, in characters; special tokens are not added."""
+"""Text -> the start and end of each token in characters, without special tokens."""
 
 
 @dataclass(frozen=True)
 class CutExamples:
     """Examples with shorter texts, in their order.
 
-    `limit_tokens` is what they were cut to: give it to the evaluation's examples where it came from a percentile of the
-    training's. `lengths` are the tokens that each text had before.
+    `limit_tokens` is the resolved limit, also for the evaluation's examples if it was a percentile. `lengths` are the
+    tokens of each text before the cut.
     """
 
     examples: tuple[Example, ...]
@@ -27,27 +27,27 @@ class CutExamples:
 
     @property
     def cut(self) -> int:
-        """How many texts were longer."""
+        """Number of texts that were cut."""
         return sum(length > self.limit_tokens for length in self.lengths)
 
     @property
     def lost_tokens(self) -> int:
-        """How many tokens were behind the cuts."""
+        """Number of tokens that were cut off."""
         return sum(max(0, length - self.limit_tokens) for length in self.lengths)
 
 
 def cut_sources(examples: Sequence[Example], offsets: Offsets, max_source_length: Length) -> CutExamples:
-    """Cut the text that each prompt asks about; the prompt is filled anew, and stays whole. Examples must have sources.
+    """Cut the text of each prompt and fill the prompt again. Examples must have sources.
 
-    A percentile is one of these examples' texts. Raises DataError when it is of none at all.
+    A percentile refers to these examples' texts. Raises DataError for a percentile without examples.
     """
     return _cut(examples, offsets, max_source_length, _text, Example.with_text)
 
 
 def cut_targets(examples: Sequence[Example], offsets: Offsets, max_target_length: Length) -> CutExamples:
-    """Cut the answer that each example teaches; `references`, which summaries are compared with, stay whole.
+    """Cut the answer of each example, but not its `references`.
 
-    A percentile is one of these examples' answers. Raises DataError when it is of none at all.
+    A percentile refers to these examples' answers. Raises DataError for a percentile without examples.
     """
     return _cut(examples, offsets, max_target_length, lambda example: example.answer, Example.with_answer)
 
@@ -69,10 +69,10 @@ def _cut(
 
 
 def first_tokens(text: str, offsets: Offsets, count: int) -> str:
-    """As much of the beginning of `text` as `count` tokens hold.
+    """The beginning of `text` that `count` tokens hold.
 
-    A word that is cut may be tokenized otherwise than it was as a whole, into more tokens even; then less is kept. A
-    character of several tokens is kept or left out as a whole.
+    A cut word may have other tokens than the whole word, even more of them; then less is kept. A character of several
+    tokens is kept or left out as a whole.
     """
     places = offsets(text)
     while text and len(places) > count:

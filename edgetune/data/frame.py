@@ -1,4 +1,4 @@
-"""The special tokens that a tokenizer puts around every text, and cutting what is between them."""
+"""The special tokens that a tokenizer adds around every text, and how a framed text is cut."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ _PROBE = "a"
 
 @dataclass(frozen=True)
 class Frame:
-    """Ids in front of a text and behind it: [CLS] and [SEP], nothing and </s>, <s> and nothing."""
+    """Ids before and after a text: [CLS] and [SEP], nothing and </s>, <s> and nothing."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
     def cut(self, ids: Sequence[int], limit: int) -> tuple[int, ...]:
-        """The ids of a framed text, shortened to `limit` before what is behind the text, which stays.
-
-        A limit that not even the frame fits into keeps the beginning of the frame.
-        """
+        """A framed text cut to `limit` ids; the frame is kept. A limit below the frame's length cuts the frame."""
         if len(ids) <= limit:
             return tuple(ids)
         text = limit - len(self.after)
@@ -29,7 +26,7 @@ class Frame:
 
 
 def frame_of(encode_whole: Encode) -> Frame:
-    """The frame that a tokenizer puts around texts, seen by what it makes of an empty one and of a letter."""
+    """The frame that a tokenizer adds, found by encoding an empty text and a letter."""
     around = encode_whole("")
     letter = encode_whole(_PROBE)
     front = 0

@@ -1,4 +1,4 @@
-"""What conversations hold beside plain questions and answers."""
+"""Counts tools, calls, reasoning and other parts of conversations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgetune.data.example import Example, Message
 
 
 def count_parts(rows: Sequence[Example]) -> dict[str, int]:
-    """What there is -> how many rows or turns have it, the commonest first."""
+    """Part -> the number of rows or turns that have it, the most frequent first."""
     found: Counter[str] = Counter()
     for row in rows:
         if row.tools:

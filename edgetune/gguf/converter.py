@@ -16,9 +16,9 @@ from edgetune.gguf.export_report import ExportResult, report_on
 from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
 from edgetune.gguf.quantize import quantize
 from edgetune.gguf.verification.verify import Verification, verify_file
-from edgetune.measure import Stopwatch
 from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import check_target, staged_file
+from edgetune.usage import Stopwatch
 from edgetune.weights.merge import merge
 from edgetune.weights.source import ModelSource
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgetune.gguf.verification.verify import Verification
-from edgetune.measure import peak_resident_bytes
 from edgetune.models.gguf_file import GgufFile
 from edgetune.outputs import WrittenModel
+from edgetune.usage import peak_resident_bytes
 
 
 @dataclass(frozen=True)

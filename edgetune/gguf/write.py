@@ -24,11 +24,11 @@ from edgetune.gguf.tensor_types import tensor_bytes
 from edgetune.gguf.verification.verify import verify_export
 from edgetune.gguf.vocabularies.ends import with_ends
 from edgetune.gguf.vocabulary import build_vocabulary
-from edgetune.measure import Stopwatch
 from edgetune.models.ends import recorded_ends
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 from edgetune.outputs import check_target, staged_file
+from edgetune.usage import Stopwatch
 from edgetune.weights.source import ModelSource
 
 if TYPE_CHECKING:

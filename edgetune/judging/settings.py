@@ -1,4 +1,4 @@
-"""How judges and models are asked, beside what is asked."""
+"""Settings of a judgement beside its suite and models."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import get_args
 
 from edgetune.errors import UsageError
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import require_prices
+from edgetune.judging.asking.cost import require_price
 from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.results.judgement import Inconclusive
 from edgetune.judging.suites.judge_file import EndpointJudge, Judge
@@ -40,7 +40,7 @@ DEFAULTS = Settings()
 
 @contextmanager
 def opened_cache(settings: Settings) -> Iterator[AnswerCache | None]:
-    """What was answered before; None where the user wants everything anew."""
+    """The cache of answers; None with `use_cache` off."""
     if not settings.use_cache:
         yield None
         return
@@ -56,4 +56,4 @@ def check_judges(judges: Iterable[Judge], settings: Settings) -> None:
         else:
             judge.find_file()
         if settings.max_cost_usd is not None:
-            require_prices([judge])
+            require_price(judge)

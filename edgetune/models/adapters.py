@@ -1,4 +1,4 @@
-"""Puts the adapter that a recipe's method describes on a model, and saves it so that it fits the published base."""
+"""Adds the adapter of a recipe's method to a model, and saves it so that it fits the published base."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def add_adapter(
     files: ModelFiles | None = None,
     seed: int | None = None,
 ) -> PeftModel:
-    """`model` with a fresh adapter on it; only the adapter is trainable, and the head where it `classifies`.
+    """`model` with a new adapter, of which only the adapter is trainable, and the head if it `classifies`.
 
     `base` is recorded as the adapter's base. AdaLoRA needs `total_steps`, the updates of the whole training; prompt
-    tuning that begins as a text `text_ids`, its token ids; EVA `batches` of training data (input_ids, attention_mask);
-    LoftQ the base's `files`. What is drawn at random comes from `seed`, or from torch's generator as it stands.
+    tuning with an init_text needs `text_ids`, its tokenizer; EVA needs `batches` of training data (input_ids,
+    attention_mask); LoftQ needs the base's `files`. Random values come from `seed`, or from torch's generator.
 
     On the meta device and under FakeTensorMode the parameters have their shapes, and nothing is computed.
 
-    Raises RecipeError when the method does not go with this model, MissingComponent when it needs another package.
+    Raises RecipeError when the method does not work with this model, MissingComponent when it needs another package.
     """
     from peft import get_peft_model
 
@@ -66,17 +66,17 @@ def add_adapter(
 
 
 def save_adapter(model: PeftModel, folder: Path, *, state_dict: dict[str, Tensor] | None = None) -> None:
-    """Write the adapter in PEFT's own format, for the base as it is published.
+    """Write the adapter in PEFT's format, for the published base.
 
-    PiSSA and OLoRA train beside a base that lacks their first update; their adapter becomes a LoRA of twice the rank.
-    `state_dict` is the whole model's where it is spread over several processes.
+    PiSSA and OLoRA train on a base from which their first update was subtracted; their adapter becomes a LoRA of twice
+    the rank. `state_dict` is the whole model's where several processes share it.
     """
     first = getattr(model, "first_update", None)
     if first is None:
         with warnings.catch_warnings():
-            if is_adalora(model):  # PEFT takes a module whose ranks are all cut for one that is not whole.
+            if is_adalora(model):  # PEFT reports a module whose ranks are all cut as incomplete.
                 warnings.filterwarnings("ignore", message=".* have invalid shape")
-            # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
+            # By default, PEFT asks the hub here whether the base's vocabulary was changed.
             model.save_pretrained(folder, save_embedding_layers=False, state_dict=state_dict)
         return
     from peft import get_peft_model_state_dict
@@ -95,7 +95,7 @@ def save_adapter(model: PeftModel, folder: Path, *, state_dict: dict[str, Tensor
 
 @contextmanager
 def _explained(subject: AdaptedModel) -> Iterator[None]:
-    """Turn what PEFT raises about a method and a model into one line, and keep its warnings to ourselves."""
+    """Turn PEFT's errors about a method and a model into one line, and hide its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,7 +1,7 @@
-"""Which files of a model's folder hold its weights: those that Transformers reads, in its order.
+"""Finds the files of a model's folder that hold its weights: those that Transformers reads.
 
-Folders hold weights twice more often than one thinks: saved as one file and as shards, or beside the files of another
-tool (consolidated.safetensors). The order is that of _get_resolved_checkpoint_files in transformers/modeling_utils.py.
+Many folders hold their weights twice: as one file and as shards, or beside the files of another tool
+(consolidated.safetensors). The rule is that of _get_resolved_checkpoint_files in transformers/modeling_utils.py.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ INDEX = "model.safetensors.index.json"
 class Checkpoint:
     """Safetensors `files` in the order in which they are read.
 
-    `index` lists them where they are shards, and `expected` are the tensors that it lists in each. `unread` is the
-    index of shards that are there too, and that nobody reads.
+    For shards, `index` is the file that lists them, and `expected` the tensors that it lists in each. `unread` is the
+    index of further shards, which are not read.
     """
 
     files: tuple[Path, ...]
@@ -33,7 +33,7 @@ class Checkpoint:
 
 
 def find_checkpoint(folder: Path) -> Checkpoint:
-    """The weights of a folder. No file is opened but an index.
+    """The weights of a folder. Only an index is opened.
 
     Raises ModelError when there are none, when they are pickles, when the index cannot be read or a shard is missing.
     """
@@ -49,7 +49,7 @@ def find_checkpoint(folder: Path) -> Checkpoint:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files of `find_checkpoint`; none where there are none."""
+    """The files of `find_checkpoint`, or an empty tuple where it raises."""
     try:
         return find_checkpoint(folder).files
     except ModelError:
@@ -68,11 +68,11 @@ def _named_in_config(folder: Path) -> Path | None:
     inside = file.resolve().is_relative_to(folder.resolve()) or file.parent == folder
     if not inside or not str(said).endswith((".safetensors", ".safetensors.index.json")):
         raise ModelError(
-            f"transformers_weights is {said!r}, and must name a safetensors file or index of this folder",
+            f"transformers_weights is {said!r}; it must name a safetensors file or index in this folder",
             where=folder / "config.json",
         )
     if not file.is_file():
-        raise ModelError(f"transformers_weights names {said}, which is not there", where=folder / "config.json")
+        raise ModelError(f"transformers_weights names {said}, which does not exist", where=folder / "config.json")
     return file
 
 
@@ -85,13 +85,13 @@ def _sharded(index: Path) -> Checkpoint:
     for file in files:
         if not file.is_file():
             raise ModelError(
-                f"this shard is missing, though {index.name} lists it", where=file, remedy="download the model again"
+                f"this shard is missing, and {index.name} lists it", where=file, remedy="download the model again"
             )
     return Checkpoint(tuple(files), index, files)
 
 
 def _is_whole(index: Path) -> bool:
-    """True when all shards are there: an index alone is what a saving in one file leaves of an earlier one."""
+    """True when all shards exist. Saving in one file leaves the index of an earlier saving behind."""
     try:
         return bool(_sharded(index).files)
     except ModelError:
@@ -104,14 +104,14 @@ def _read_index(index: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise ModelError(f"is not a safetensors index ({problem!r})", where=index) from problem
     if not isinstance(shard_of, dict) or any(Path(str(shard)).name != shard for shard in shard_of.values()):
-        raise ModelError("its weight_map must name files of this folder", where=index)
+        raise ModelError("its weight_map must name files in this folder", where=index)
     return shard_of
 
 
 def _no_safetensors(folder: Path) -> ModelError:
     if list(folder.glob("pytorch_model*.bin")):
         return ModelError(
-            "holds its weights as pickles (pytorch_model.bin), which can run code when they are opened",
+            "holds its weights as pickles (pytorch_model.bin), which can run code when they are loaded",
             where=folder,
             remedy="if you trust it, load it with Transformers and call save_pretrained: that writes safetensors",
         )

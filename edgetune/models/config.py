@@ -1,4 +1,4 @@
-"""A model's configuration as its config.json says it, read without importing Transformers."""
+"""A model's configuration, read without importing Transformers."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
 from edgetune.models.families import find_family
 from edgetune.models.gguf_file import GgufFile
 from edgetune.models.locate import ModelFiles
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
 _DEFAULT_ROPE_THETA = 10000.0
-"""Transformers' default for every rotary family; old config.json files do not say it."""
+"""Transformers' default; old config.json files leave it out."""
 
 _POOLING_FLAGS = {
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
     "lasttoken": "pooling_mode_lasttoken",
 }
-"""How older Sentence Transformers files say what newer ones say as pooling_mode."""
+"""pooling_mode -> its flag in files of older versions of Sentence Transformers."""
 
 
 class ModelConfig:
-    """A configuration: what config.json says, by the names that Transformers uses. Immutable.
+    """The settings of config.json under Transformers' names, without the defaults of Transformers' class. Immutable.
 
-    `where` names the model in errors. Families fill in the defaults that their Transformers class has.
+    `where` names the model in errors.
     """
 
     def __init__(self, settings: Mapping[str, Any], *, where: str) -> None:
@@ -40,10 +43,10 @@ class ModelConfig:
         return default if value is None else value
 
     def require(self, key: str) -> Any:
-        """The value under `key`. Raises ModelError when config.json does not say it."""
+        """The value under `key`. Raises ModelError when it is missing."""
         value = self.get(key)
         if value is None:
-            raise ModelError(f"config.json does not say {key}", where=self.where, remedy="download the model again")
+            raise ModelError(f"config.json has no {key}", where=self.where, remedy="download the model again")
         return value
 
     @property
@@ -68,9 +71,9 @@ class ModelConfig:
 
     @property
     def rope(self) -> Mapping[str, Any]:
-        """Rotary embedding: rope_theta, rope_type and the type's own fields, from either spelling of config.json.
+        """Rotary embedding: rope_theta, rope_type and the fields of that type.
 
-        Newer files say `rope_parameters`; older ones `rope_theta` beside `rope_scaling`, whose type is `type`.
+        Newer files have them under `rope_parameters`, older ones under `rope_theta` and `rope_scaling`.
         """
         scaling = dict(self.get("rope_parameters") or self.get("rope_scaling") or {})
         kind = scaling.pop("type", None)
@@ -80,14 +83,14 @@ class ModelConfig:
 
     @property
     def text(self) -> ModelConfig:
-        """The configuration of the part that reads and writes text: its text_config, or itself where there is none."""
+        """The configuration of the text model: the text_config, or the whole configuration where there is none."""
         said = self.get("text_config")
         if not isinstance(said, dict):
             return self
         return ModelConfig({**said, "tie_word_embeddings": self.ties_embeddings}, where=self.where)
 
     def with_vocabulary(self, tokens: int) -> ModelConfig:
-        """A copy for another number of tokens, said in the text part's configuration too."""
+        """A copy with another number of tokens, also in the text model's configuration."""
         said = self.get("text_config")
         text = {"text_config": {**said, "vocab_size": tokens}} if isinstance(said, dict) else {}
         return self.replace(vocab_size=tokens, **text)
@@ -95,6 +98,12 @@ class ModelConfig:
     def replace(self, **changes: Any) -> ModelConfig:
         """A copy with other values."""
         return ModelConfig({**self.settings, **changes}, where=self.where)
+
+    def in_transformers(self) -> PretrainedConfig:
+        """The same as Transformers' object, without architectures, which Transformers sets when it saves a model."""
+        from transformers import AutoConfig
+
+        return AutoConfig.for_model(**{key: value for key, value in self.settings.items() if key != "architectures"})
 
 
 def read_config(files: ModelFiles) -> ModelConfig:
@@ -108,22 +117,37 @@ def read_config(files: ModelFiles) -> ModelConfig:
 
 
 def _gguf_settings(file: GgufFile) -> dict[str, Any]:
-    """A GGUF does not say its Transformers class; what llama.cpp runs is the causal language model of its family."""
-    from edgetune.models.gguf_config import gguf_config, refuse_rope_scaling
+    """The settings of the causal language model of the file's family; a GGUF names no Transformers class.
+
+    Llama is read here, others by Transformers. Raises ModelError for rope scaling, which Transformers does not read.
+    """
     from edgetune.models.gguf_llama import llama_settings
 
-    if file.metadata.get("general.architecture") == "llama":
-        refuse_rope_scaling(file, "llama")
+    architecture = str(file.metadata.get("general.architecture"))
+    scaled = file.metadata.get(f"{architecture}.rope.scaling.type", "none") != "none"
+    if scaled or any(name.startswith("rope_") for name in file.tensors):
+        raise ModelError(
+            "this GGUF extends its context by rope scaling, which Transformers does not read from a GGUF",
+            where=file.path,
+            remedy="use the Hugging Face model that it was made from (base.model in a recipe, --base for an adapter)",
+        )
+    if architecture == "llama":
         return {**llama_settings(file), "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    config = gguf_config(file)
-    architectures = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+    try:
+        config = AutoConfig.from_pretrained(file.path.parent, gguf_file=file.path.name)
+        architectures = config.architectures or [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+    except (OSError, ValueError, KeyError) as problem:
+        raise ModelError(
+            f"Transformers cannot read the configuration of this {architecture} GGUF ({problem})", where=file.path
+        ) from problem
     return {**config.to_dict(), "architectures": architectures}
 
 
 def _pooling(folder: Path) -> dict[str, Any]:
-    """How a Sentence Transformers model makes one vector of a text, as `pooling`: mean, cls or lasttoken."""
+    """`pooling`, by which a Sentence Transformers model makes one vector of a text: mean, cls or lasttoken."""
     modules = folder / "modules.json"
     if not modules.is_file():
         return {}

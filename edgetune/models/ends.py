@@ -1,4 +1,4 @@
-"""The tokens that end an answer: what a model's files record, and what its chat template puts behind one."""
+"""The tokens that end an answer: those that a model's files record, and the one that its chat template writes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ GENERATION_CONFIG = "generation_config.json"
 
 
 def recorded_ends(files: ModelFiles) -> tuple[int, ...]:
-    """The ids at which the model of `files` stops, as far as they say.
+    """The ids at which the model stops, by its files.
 
-    In a folder, generation_config.json's eos_token_id (one or several), and where it says none config.json's; a GGUF's
-    EOS, EOT and EOM.
+    A folder: eos_token_id of generation_config.json (one or several), or else of config.json. A GGUF: EOS, EOT and EOM.
     """
     if files.gguf is not None:
         metadata = GgufFile(files.gguf).metadata
@@ -36,7 +35,7 @@ def recorded_ends(files: ModelFiles) -> tuple[int, ...]:
 
 
 def answer_end(tokenizer: ModelTokenizer) -> AnswerEnd | None:
-    """What the tokenizer's chat template puts behind an answer; None where that cannot be told."""
+    """What the tokenizer's chat template writes after an answer; None where that is unknown."""
     source = tokenizer.default_template
     if source is None:
         return None
@@ -45,9 +44,9 @@ def answer_end(tokenizer: ModelTokenizer) -> AnswerEnd | None:
 
 
 def record_answer_end(folder: Path, tokenizer: ModelTokenizer) -> None:
-    """Let a written model's generation_config.json name what ends an answer, beside the ends that it names already.
+    """Add the token that ends an answer to eos_token_id in a written model's generation_config.json.
 
-    Its base may never have seen the template that it was trained with, and Transformers would write on.
+    The base may not know the template that the model was trained with; Transformers would then not stop.
     """
     file, end = folder / GENERATION_CONFIG, answer_end(tokenizer)
     recorded = recorded_ends(ModelFiles(str(folder), folder))
@@ -57,12 +56,12 @@ def record_answer_end(folder: Path, tokenizer: ModelTokenizer) -> None:
 
 
 def _settings(file: Path) -> dict[str, Any]:
-    """What the file says; nothing where there is none. Transformers goes on without one that it cannot read, too."""
+    """The file's settings; none where it is missing or unreadable, in which case Transformers continues, too."""
     if not file.is_file():
         return {}
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
-        events.warn(f"{file} is not readable JSON ({problem}); the ends of an answer that it may name are not known")
+        events.warn(f"{file} is not readable JSON ({problem}); end tokens that it may name are not used")
         return {}
     return settings if isinstance(settings, dict) else {}

@@ -63,15 +63,15 @@ class HeaderEntry:
 
 
 class GgufFile:
-    """An open GGUF file, whole as far as its length tells.
+    """An open GGUF file, which is long enough for its tensors.
 
-    Raises ModelError when it is missing, empty, no GGUF, of an unknown version, truncated, or damaged in its header.
+    Raises ModelError when it is missing, empty, no GGUF, of an unknown version, truncated, or has a damaged header.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metadata: dict[str, Any] = {}
-        """Scalars and strings by key. Arrays, which can be long, are read by `array`."""
+        """Scalars and strings by key. `array` reads arrays, which can be long."""
         self.entries: dict[str, HeaderEntry] = {}
         """Every key, in the file's order."""
         self._content = _map(path)
@@ -82,7 +82,7 @@ class GgufFile:
         except _DamagedHeaderError as problem:
             raise self._damaged(f"is damaged: {problem}") from None
         self.expected_bytes = max((tensor.start + tensor.nbytes for tensor in self.tensors.values()), default=0)
-        """The least that the file must measure for its tensors to be whole."""
+        """The size that a file with these tensors has at least."""
         if self.expected_bytes > len(self._content):
             need, size = f"{self.expected_bytes:,}", f"{len(self._content):,}"
             raise self._damaged(f"is truncated: its tensors need {need} bytes, the file has {size}")
@@ -118,7 +118,7 @@ class GgufFile:
         return rows.reshape(*tensor.shape[:-1], -1)
 
     def release(self, name: str) -> None:
-        """Let go of the memory that reading a tensor has brought in."""
+        """Release the memory that reading a tensor took."""
         tensor = self.tensors[name]
         release_pages(self._content, tensor.start, tensor.start + tensor.nbytes)
 
@@ -157,7 +157,7 @@ class GgufFile:
 
 
 class _DamagedHeaderError(Exception):
-    """The header says something that no GGUF says."""
+    """The header has a value that is invalid in a GGUF."""
 
 
 class _Cursor:
@@ -183,7 +183,7 @@ class _Cursor:
             raise EOFError
 
     def skip_strings(self, count: int) -> None:
-        """Vocabularies have hundreds of thousands, so this loop is kept bare."""
+        """Vocabularies have hundreds of thousands, so this loop does as little as possible."""
         content, end, position, read = self._content, len(self._content), self.position, _LENGTH.unpack_from
         for _ in range(count):
             position += 8 + read(content, position)[0]
@@ -223,7 +223,7 @@ def _read_tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
 
 def _scalar(kind: int) -> str:
     if kind not in FORMATS:
-        raise _DamagedHeaderError(f"it holds a value of kind {kind}, which GGUF does not have")
+        raise _DamagedHeaderError(f"it has a value of kind {kind}, which GGUF does not have")
     return FORMATS[kind]
 
 
@@ -235,6 +235,6 @@ def _nbytes(name: str, shape: tuple[int, ...], kind: int) -> int:
     block_elements, block_bytes = GGML_QUANT_SIZES[kind]
     if shape and shape[-1] % block_elements:
         raise _DamagedHeaderError(
-            f"the tensor {name} has rows of {shape[-1]}, its type stores {block_elements} at a time"
+            f"the tensor {name} has rows of {shape[-1]} values, and its type stores blocks of {block_elements}"
         )
     return math.prod(shape) // block_elements * block_bytes

@@ -1,4 +1,4 @@
-"""A GGUF of the Llama family as Hugging Face has it: configuration and tensors, without importing Transformers."""
+"""A GGUF of the Llama family in Hugging Face's layout, read without Transformers: configuration and tensors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _REQUIRED = {
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
 _DEFAULT_ROPE_BASE = 10000.0
-"""llama.cpp's, for files that do not say."""
+"""llama.cpp's, for files without one."""
 
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 _BLOCK = {
@@ -34,15 +34,15 @@ _BLOCK = {
     "ffn_down": "mlp.down_proj",
 }
 _HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
-"""Whose rows llama.cpp has in another order -> how many heads they make."""
+"""Tensors whose rows llama.cpp reorders -> the setting with the number of their heads."""
 
 
 def llama_settings(file: GgufFile) -> dict[str, Any]:
-    """What Transformers' LlamaConfig would be told. Raises ModelError for a missing key."""
+    """The settings of Transformers' LlamaConfig. Raises ModelError for a missing key."""
     settings: dict[str, Any] = {}
     for key, name in _REQUIRED.items():
         if f"llama.{key}" not in file.metadata:
-            raise ModelError(f"does not say its llama.{key}", where=file.path, remedy="download or export it again")
+            raise ModelError(f"has no key llama.{key}", where=file.path, remedy="download or export it again")
         settings[name] = file.metadata[f"llama.{key}"]
     say = file.metadata.get
     return {
@@ -61,10 +61,10 @@ def llama_settings(file: GgufFile) -> dict[str, Any]:
 
 
 class LlamaTensors:
-    """The tensors under Hugging Face's names and in its row order, dequantized to float32.
+    """The tensors with Hugging Face's names and row order, dequantized to float32.
 
-    `shapes` is by name, in the file's order. Raises ModelError for a tensor that the family does not have, and for one
-    that is missing.
+    `shapes` is by name, in the file's order. Raises ModelError for a tensor that is unknown, and for one that is
+    missing.
     """
 
     def __init__(self, file: GgufFile) -> None:
@@ -74,11 +74,11 @@ class LlamaTensors:
         self.shapes = {name: file.tensors[stored].shape for name, stored in self._stored.items()}
 
     def by_rows(self, name: str) -> bool:
-        """True when rows of this tensor can be dequantized without the others."""
+        """True when rows of this tensor can be dequantized alone."""
         return self._heads(name) is None
 
     def load(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """One tensor; rows [start, stop) of it where it is read `by_rows`."""
+        """One tensor, or rows [start, stop) of one that is read `by_rows`."""
         heads = self._heads(name)
         weights = dequantize_rows(self._file, self._stored[name], start, stop)
         return weights if heads is None else _halves_from_pairs(weights, heads)
@@ -95,7 +95,7 @@ class LlamaTensors:
             *block, last = module.split(".")
             known = _BLOCK.get(last) if block[:1] == ["blk"] and len(block) == 2 else _TOP.get(module)
             if known is None or parameter not in ("weight", "bias"):
-                raise ModelError(f"the Llama family has no place for the tensor {stored}", where=self._file.path)
+                raise ModelError(f"the Llama family has no tensor {stored}", where=self._file.path)
             found[f"model.layers.{block[1]}.{known}.{parameter}" if block else f"{known}.{parameter}"] = stored
         blocks = range(self._settings["num_hidden_layers"])
         needed = [f"model.layers.{block}.{module}.weight" for block in blocks for module in _BLOCK.values()]
@@ -106,7 +106,7 @@ class LlamaTensors:
 
 
 def dequantize_rows(file: GgufFile, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Rows [start, stop) of a tensor in float32, whatever type they are stored in; all there is of one dimension."""
+    """Rows [start, stop) of a tensor, or a whole one-dimensional tensor, dequantized to float32."""
     import numpy as np
     from gguf import GGMLQuantizationType, dequantize
 
@@ -122,7 +122,7 @@ def dequantize_rows(file: GgufFile, name: str, start: int = 0, stop: int | None 
 
 
 def _halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows 2i and 2i + 1 of a head, which llama.cpp rotates with each other, become i and i + d/2."""
+    """Rows 2i and 2i + 1 of a head, which llama.cpp rotates together, become i and i + d/2."""
     import numpy as np
 
     pairs = weight.reshape(heads, -1, 2, *weight.shape[1:])

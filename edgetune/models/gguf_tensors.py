@@ -1,4 +1,4 @@
-"""A GGUF file's tensors under Hugging Face's names, dequantized to float32 as Transformers dequantizes them."""
+"""A GGUF file's tensors with Hugging Face's names, dequantized to float32 as Transformers dequantizes them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _VOCABULARY_MATRICES = ("token_embd.weight", "output.weight")
-"""The largest, and the ones that no processor changes."""
+"""The largest tensors, which no processor changes."""
 
 
 def open_gguf_tensors(file: GgufFile, config: Callable[[], PretrainedConfig]) -> LlamaTensors | GgufTensors:
-    """The tensors of a file; `config`, Transformers' configuration, is asked for only where Transformers does the work.
+    """The tensors of a file. `config` makes Transformers' configuration, where Transformers is needed.
 
     Raises ModelError as the classes do.
     """
@@ -30,7 +30,7 @@ def open_gguf_tensors(file: GgufFile, config: Callable[[], PretrainedConfig]) ->
 class GgufTensors:
     """In Hugging Face's row order: Transformers' own processors undo the permutations, as its `gguf_file=` does.
 
-    `shapes` is by name, in the file's order. Raises ModelError for a tensor that Transformers has no place for, and for
+    `shapes` is by name, in the file's order. Raises ModelError for a tensor that Transformers does not know, and for
     one that is missing.
     """
 
@@ -44,11 +44,11 @@ class GgufTensors:
         self.shapes = {name: file.tensors[stored].shape for name, stored in self._stored.items()}
 
     def by_rows(self, name: str) -> bool:
-        """True when rows of this tensor can be dequantized without the others."""
+        """True when rows of this tensor can be dequantized alone."""
         return self._stored[name] in _VOCABULARY_MATRICES
 
     def load(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """One tensor in float32; rows [start, stop) of it where it is read `by_rows`."""
+        """One tensor in float32, or rows [start, stop) of one that is read `by_rows`."""
         import numpy as np
 
         stored = self._stored[name]
@@ -59,12 +59,12 @@ class GgufTensors:
 
     def _stored_names(self, config: PretrainedConfig) -> dict[str, str]:
         """Hugging Face's name -> the file's, in the file's order."""
-        import torch
         from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
         from transformers import AutoModelForCausalLM
 
-        with torch.device("meta"):
-            expected = AutoModelForCausalLM.from_config(config).state_dict()
+        from edgetune.models.load import without_weights
+
+        expected = without_weights(AutoModelForCausalLM.from_config, config).state_dict()
         arch = next((arch for arch, name in MODEL_ARCH_NAMES.items() if name == self._architecture), None)
         if arch is None:
             raise ModelError(f"its architecture {self._architecture} is unknown", where=self._file.path)
@@ -73,7 +73,7 @@ class GgufTensors:
         known = {table.get_name(self._processor.preprocess_name(name), suffixes): name for name in expected}
         strays = [name for name in self._file.tensors if name not in known]
         if strays:
-            raise ModelError(f"Transformers has no place for the tensor {strays[0]}", where=self._file.path)
+            raise ModelError(f"Transformers does not know the tensor {strays[0]}", where=self._file.path)
         found = {known[name]: name for name in self._file.tensors}
         lost = [name for name in expected if name not in found and name != "lm_head.weight"]
         if lost:

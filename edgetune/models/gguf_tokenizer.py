@@ -1,8 +1,8 @@
 """A GGUF file's vocabulary -> a Hugging Face tokenizer that gives llama.cpp's ids.
 
-Transformers 5.17 splits every byte-level vocabulary of a Llama by GPT-2's rule, whatever tokenizer.ggml.pre says, so
-that a model would be trained on other tokens than it was made with and than it is run with. Only those rules are read
-here that tests/test_models_gguf.py proves equal to llama.cpp's on hard text; a vocabulary split by another is refused.
+Transformers 5.17 splits every byte-level vocabulary of a Llama by GPT-2's rule, whatever tokenizer.ggml.pre says. A
+model would be trained on other tokens than those that it was made with and runs with. tests/test_models_gguf.py proves
+the rules here equal to llama.cpp's on hard text; a vocabulary that needs another rule is refused.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
-    from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerBase
 
 _LLAMA3 = (
@@ -29,7 +27,7 @@ _LLAMA3 = (
 QWEN2_WORDS = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 NORMALIZER_KEY = "edgetune.normalizer"
-"""The key that names the Unicode form which a file's tokenizer brings text into, where llama.cpp does not."""
+"""The key of the Unicode form to which edgetune normalizes text for this file, because llama.cpp does not."""
 UnicodeForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 """Python's unicodedata and the tokenizers library call them by the same names."""
 _FORMS: dict[str, UnicodeForm] = {form: form for form in get_args(UnicodeForm)}
@@ -40,10 +38,10 @@ _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 @dataclass(frozen=True)
 class _Splitting:
-    """What a tokenizer.ggml.pre stands for in llama.cpp (its source: src/llama-vocab.cpp).
+    """The meaning of a tokenizer.ggml.pre in llama.cpp (src/llama-vocab.cpp).
 
-    `whole_words_first`: a word that is a token stays whole, even where no merge leads to it. `adds_bos` where the file
-    does not say.
+    `whole_words_first`: a word that is a token stays whole, even where no merge leads to it. `adds_bos` is the default
+    for files without tokenizer.ggml.add_bos_token.
     """
 
     pre_tokenizer: Callable[[], PreTokenizer]
@@ -79,30 +77,38 @@ _SPLITTINGS = {
 
 
 def unicode_form(named: str | None) -> UnicodeForm | None:
-    """The Unicode form of this name; None where it names none."""
+    """The Unicode form with this name; None where there is none."""
     return None if named is None else _FORMS.get(named)
 
 
 def open_gguf_tokenizer(file: GgufFile, *, where: str) -> ModelTokenizer | None:
     """The file's tokenizer with its special tokens and chat template; None where only Transformers can read it.
 
-    Raises ModelError when there is none, it is damaged, or it splits text in a way that is not known here.
+    Raises ModelError when there is none, when it is damaged, and when it splits text by a rule that is unknown here.
     """
+    from tokenizers import normalizers
+    from tokenizers.processors import TemplateProcessing
+
     tokens = _tokens(file)
     if file.metadata.get("tokenizer.ggml.model") != "gpt2":
         return None
     special = _special_tokens(file, tokens)
     splitting = _splitting(file)
     backend = _assemble(file, tokens, splitting, special)
-    backend.normalizer = _normalizer(file)
-    backend.post_processor = _surround(file, splitting, special, backend)
+    form = unicode_form(file.metadata.get(NORMALIZER_KEY))
+    backend.normalizer = None if form is None else getattr(normalizers, form)()
+    bos, eos = (special.get(role) if adds else None for role, adds in _adds(file, splitting).items())
+    backend.post_processor = TemplateProcessing(
+        single=[token for token in (bos, "$A", eos) if token],
+        special_tokens=[(token, backend.token_to_id(token)) for token in (bos, eos) if token],
+    )
     if "pad" not in special and "eos" in special:
         special["pad"] = special["eos"]
     return ModelTokenizer(backend, special, file.metadata.get("tokenizer.chat_template"), where)
 
 
 def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
-    """The same in Transformers' clothes, for training. Raises ModelError as `open_gguf_tokenizer` does."""
+    """The same as Transformers' object, for training. Raises ModelError as `open_gguf_tokenizer` does."""
     from transformers import PreTrainedTokenizerFast
 
     light = open_gguf_tokenizer(file, where=str(file.path))
@@ -122,7 +128,7 @@ def gguf_tokenizer(file: GgufFile) -> PreTrainedTokenizerBase:
 def _tokens(file: GgufFile) -> list[str]:
     tokens = file.array("tokenizer.ggml.tokens")
     if not tokens:
-        raise ModelError("has no vocabulary, so it cannot read text", where=file.path, remedy="export it again")
+        raise ModelError("has no vocabulary, so it cannot tokenize text", where=file.path, remedy="export it again")
     return tokens
 
 
@@ -130,39 +136,19 @@ def _splitting(file: GgufFile) -> _Splitting:
     name = file.metadata.get("tokenizer.ggml.pre")
     if name not in _SPLITTINGS:
         raise ModelError(
-            f"splits text into words by llama.cpp's rule {name!r}; known here are {', '.join(_SPLITTINGS)}",
+            f"splits text into words by llama.cpp's rule {name!r}, and edgetune knows {', '.join(_SPLITTINGS)}",
             where=file.path,
             remedy="use the Hugging Face model that it was made from (base.model in a recipe, --base for an adapter)",
         )
     return _SPLITTINGS[name]
 
 
-def _normalizer(file: GgufFile) -> Normalizer | None:
-    """What edgetune did to text before llama.cpp read it, in a file that says so."""
-    from tokenizers import normalizers
-
-    form = unicode_form(file.metadata.get(NORMALIZER_KEY))
-    normalizer: Normalizer | None = None if form is None else getattr(normalizers, form)()
-    return normalizer
-
-
 def _adds(file: GgufFile, splitting: _Splitting) -> dict[str, bool]:
-    """Which special tokens are put around a text."""
+    """Which special tokens are added to a text."""
     return {
         "bos": bool(file.metadata.get("tokenizer.ggml.add_bos_token", splitting.adds_bos)),
         "eos": bool(file.metadata.get("tokenizer.ggml.add_eos_token", False)),
     }
-
-
-def _surround(file: GgufFile, splitting: _Splitting, special: dict[str, str], backend: Tokenizer) -> TemplateProcessing:
-    """BOS and EOS around a text, where the file adds them and names them."""
-    from tokenizers.processors import TemplateProcessing
-
-    bos, eos = (special.get(role) if adds else None for role, adds in _adds(file, splitting).items())
-    return TemplateProcessing(
-        single=[token for token in (bos, "$A", eos) if token],
-        special_tokens=[(token, backend.token_to_id(token)) for token in (bos, eos) if token],
-    )
 
 
 def _assemble(file: GgufFile, tokens: list[str], splitting: _Splitting, special: dict[str, str]) -> Tokenizer:
@@ -186,14 +172,14 @@ def _assemble(file: GgufFile, tokens: list[str], splitting: _Splitting, special:
     control = [token for token, kind in typed if kind == TokenType.CONTROL]
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in control])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in typed if kind == TokenType.USER_DEFINED])
-    # A file may type its special tokens as ordinary ones; in Transformers they are special because of their role.
+    # A file may give its special tokens the type of ordinary ones; in Transformers their role makes them special.
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     tokenizer.add_special_tokens([token for token in dict.fromkeys(special.values()) if token not in added])
     return tokenizer
 
 
 def _as_transformers_reads_it(file: GgufFile, special: dict[str, str]) -> PreTrainedTokenizerBase:
-    """Transformers' own reading, its special tokens mended: it takes the BOS for the EOS."""
+    """Transformers' tokenizer with corrected special tokens: it uses the BOS as the EOS."""
     from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(file.path.parent, gguf_file=file.path.name)
@@ -204,18 +190,16 @@ def _as_transformers_reads_it(file: GgufFile, special: dict[str, str]) -> PreTra
 
 def _special_tokens(file: GgufFile, tokens: list[str]) -> dict[str, str]:
     """The special tokens that the file names, by role."""
-    named = {role: _special_token(file, tokens, key) for role, key in _ROLES.items()}
-    return {role: token for role, token in named.items() if token is not None}
-
-
-def _special_token(file: GgufFile, tokens: list[str], key: str) -> str | None:
-    number = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
-    if number is None:
-        return None
-    if not 0 <= number < len(tokens):
-        raise ModelError(
-            f"names the token {number} as {key}, but has only {len(tokens)} tokens",
-            where=file.path,
-            remedy="download or export it again",
-        )
-    return tokens[number]
+    special = {}
+    for role, key in _ROLES.items():
+        number = file.metadata.get(f"tokenizer.ggml.{key}_token_id")
+        if number is None:
+            continue
+        if not 0 <= number < len(tokens):
+            raise ModelError(
+                f"names the token {number} as {key}, but has only {len(tokens)} tokens",
+                where=file.path,
+                remedy="download or export it again",
+            )
+        special[role] = tokens[number]
+    return special

@@ -1,10 +1,10 @@
-"""Files -> configuration, tokenizer, and weights in torch. A GGUF is read by the gguf_* files beside this one."""
+"""Loads configuration, tokenizer and weights of a model. The gguf_* modules read GGUF files."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +24,11 @@ Quantize = Literal["none", "int8", "nf4"]
 
 _SENTENCEPIECE = "tokenizer.model"
 _PROTOBUF_START = b"\n"
-"""The first byte of SentencePiece's model; a file of tiktoken's begins with text."""
+"""The first byte of a SentencePiece model; a tiktoken file begins with text."""
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """A recipe's dtype as torch's; "auto" is bfloat16 on a GPU that computes in it and float32 elsewhere."""
+    """torch's type for a recipe's dtype; "auto" is bfloat16 on a GPU that supports it, and float32 elsewhere."""
     import torch
 
     if name == "auto":
@@ -46,25 +46,25 @@ def device_name() -> str:
 
 
 def load_config(files: ModelFiles) -> PretrainedConfig:
-    """The model's configuration without quantization marks.
+    """The model's configuration without its quantization_config.
 
-    Raises ModelError, also for a GGUF with rope scaling, which Transformers does not read from there.
+    Raises ModelError, also for a GGUF with rope scaling, which Transformers does not read.
     """
     from transformers import AutoConfig
 
-    from edgetune.models.gguf_config import gguf_config
+    from edgetune.models.config import read_config
 
     with _explained(files):
-        config = gguf_config(GgufFile(files.gguf)) if files.gguf else AutoConfig.from_pretrained(files.folder)
+        config = read_config(files).in_transformers() if files.gguf else AutoConfig.from_pretrained(files.folder)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     return config
 
 
 def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
-    """The model's tokenizer with its chat template; its special tokens are those that the model's own files name.
+    """The model's tokenizer with its chat template and the special tokens that its files name.
 
-    Raises ModelError, and MissingComponent for a SentencePiece model without the package that reads it.
+    Raises ModelError, and MissingComponent when the package that reads a SentencePiece model is not installed.
     """
     from transformers import AutoTokenizer
 
@@ -80,7 +80,7 @@ def load_tokenizer(files: ModelFiles) -> PreTrainedTokenizerBase:
 
 
 def _require_sentencepiece(files: ModelFiles) -> None:
-    """Without the package Transformers takes the file for one of tiktoken's, and asks for that."""
+    """Without the package, Transformers treats the file as tiktoken's, and asks for tiktoken."""
     file = files.folder / _SENTENCEPIECE
     if (files.folder / "tokenizer.json").is_file() or not file.is_file() or find_spec("sentencepiece") is not None:
         return
@@ -88,17 +88,17 @@ def _require_sentencepiece(files: ModelFiles) -> None:
         if content.read(1) != _PROTOBUF_START:
             return
     raise MissingComponent(
-        f"its tokenizer is {_SENTENCEPIECE} alone, and the package that reads it is not installed",
+        f"its only tokenizer file is {_SENTENCEPIECE}, and the package that reads it is not installed",
         where=files.reference,
         remedy="run: pip install sentencepiece protobuf",
     )
 
 
 def open_tokenizer(files: ModelFiles) -> ModelTokenizer:
-    """The tokenizer of a model folder, adapter folder or GGUF: the ids and template that Transformers would give.
+    """The tokenizer of a model folder, adapter folder or GGUF, with the ids and the template that Transformers gives.
 
-    Transformers itself, whose import takes seconds, is asked only where it would change what the files say. As in
-    training, padding is done with the EOS token where the model names no other. Raises ModelError.
+    Transformers, whose import takes seconds, is only used where it would change what the files say. As in training, the
+    EOS token is the padding token where the model names no other. Raises ModelError.
     """
     from edgetune.models.gguf_tokenizer import open_gguf_tokenizer
     from edgetune.models.tokenizer_folder import read_tokenizer_folder
@@ -120,12 +120,12 @@ def load_model(
     labels: Sequence[str] | None = None,
     on_gpu: bool = True,
 ) -> PreTrainedModel:
-    """A model with its weights, a GGUF dequantized to `dtype`, on the GPU where there is one (unless not `on_gpu`).
+    """A model with its weights, a GGUF dequantized to `dtype`, on the GPU where there is one and `on_gpu`.
 
-    It writes text as its family does, by a decoder alone or behind an encoder; with `labels` it has a classification
-    head instead, whose scores are in their order. The weights of a new head are drawn from torch's generator, so seed
-    that first. `quantize` nf4 and int8 go through bitsandbytes and compute in `dtype`; a classification head stays as
-    it is. Raises ModelError, also when the files lack weights of anything but the head.
+    It is a decoder or an encoder-decoder that writes text. With `labels` it has a classification head instead, whose
+    scores are in their order. The weights of a new head come from torch's generator, so seed that first. `quantize` nf4
+    and int8 use bitsandbytes and compute in `dtype`; a classification head is not quantized. Raises ModelError, also
+    when the files lack weights other than the head's.
     """
     import torch
 
@@ -141,16 +141,16 @@ def load_model(
     with _explained(files):
         model_class = auto_class(config.model_type, classifies=head is not None)
         if head is not None:
-            settings["ignore_mismatched_sizes"] = True  # a head for other labels gives way to a new one
+            settings["ignore_mismatched_sizes"] = True  # a head for other labels is replaced by a new one
         if quantize != "none":
-            untouched = None if head is None else head_modules(_without_weights(model_class, config))
+            untouched = None if head is None else head_modules(without_weights(model_class.from_config, config))
             settings["quantization_config"] = quantization_config(quantize, dtype, double_quantization, untouched)
         if files.gguf is None:
             model, found = model_class.from_pretrained(files.folder, **settings, **(head or {}))
         else:
             _refuse_other_than_decoder(files, config.model_type)
             config.update(head or {})
-            model, found = type(_without_weights(model_class, config)).from_pretrained(
+            model, found = type(without_weights(model_class.from_config, config)).from_pretrained(
                 None, config=config, state_dict=_gguf_weights(files.gguf, config, dtype), **settings
             )
     if quantize == "nf4":
@@ -158,19 +158,19 @@ def load_model(
     _check_complete(found, files, new=[] if head is None else head_modules(model))
     if head is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = load_tokenizer(files).pad_token_id
-    # PEFT looks here for the base's configuration when it saves an adapter.
+    # PEFT reads the base's configuration from here when it saves an adapter.
     model.name_or_path = model.config.name_or_path = str(files.folder)
     return model
 
 
 def head_modules(model: PreTrainedModel) -> list[str]:
-    """The modules that a model with a classification head has beside the pretrained network, such as score."""
+    """The modules outside the pretrained network of a model with a classification head, such as score."""
     pretrained = model.base_model_prefix
     return [name for name, module in model.named_children() if name != pretrained and [*module.parameters()]]
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own bars and advice off the terminal; edgetune shows its own progress."""
+    """Hide the progress bars and the advice of libraries; edgetune shows its own progress."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
@@ -178,12 +178,12 @@ def quiet_libraries() -> None:
     for name in ("bitsandbytes", "datasets", "accelerate", "peft", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
-    # torch says so once where a sparse tensor is made, as SHiRA does.
+    # torch warns once when a sparse tensor is made, as SHiRA does.
     warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
 
 
 def _head_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """What a configuration says about a classification head."""
+    """The configuration of a classification head."""
     numbers = {label: number for number, label in enumerate(labels)}
     return {"id2label": {number: label for label, number in numbers.items()}, "label2id": numbers}
 
@@ -191,7 +191,7 @@ def _head_settings(labels: Sequence[str]) -> dict[str, Any]:
 def quantization_config(
     quantize: Quantize, dtype: torch.dtype, double_quantization: bool, untouched: list[str] | None
 ) -> BitsAndBytesConfig:
-    """bitsandbytes' settings for a base that computes in `dtype`; the modules `untouched` stay as they are."""
+    """bitsandbytes' settings for a base that computes in `dtype`, without the modules `untouched`."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -205,9 +205,9 @@ def quantization_config(
 
 
 def _keep_packed_as_it_is(model: PreTrainedModel) -> None:
-    """Else bitsandbytes repacks weights at the first evaluation on a CPU with bfloat16, for kernels that round more.
+    """Keep bitsandbytes from repacking weights at the first evaluation on a CPU with bfloat16.
 
-    A training would go on with them, and an evaluation must not change the training that follows.
+    It does so for kernels that round more, and the training after the evaluation would then use them.
     """
     from bitsandbytes.nn import Linear4bit
 
@@ -216,26 +216,25 @@ def _keep_packed_as_it_is(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _without_weights(model_class: Any, config: PretrainedConfig) -> PreTrainedModel:
-    """The model's modules, without memory for their weights."""
+def without_weights(make: Callable[[PretrainedConfig], PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """The model that `make`, a class or an AutoModel's from_config, builds, without memory for its weights."""
     import torch
 
     with torch.device("meta"):
-        model: PreTrainedModel = model_class.from_config(config)
-    return model
+        return make(config)
 
 
 def _refuse_other_than_decoder(files: ModelFiles, family: str) -> None:
     if kind_of(family) != "decoder":
         raise ModelError(
-            f"a GGUF of the family {family} cannot be trained, only that of a decoder",
+            f"a GGUF of the family {family} cannot be trained; only GGUF files of decoders can",
             where=files.reference,
             remedy="use the Hugging Face model that it was made from",
         )
 
 
 def _check_complete(found: dict[str, Any], files: ModelFiles, *, new: Sequence[str]) -> None:
-    """Transformers draws what the files lack at random; that is meant for `new` modules, a head's, alone."""
+    """Transformers initializes missing weights at random. Only `new` modules, those of a head, may be missing."""
     heads = tuple(f"{name}." for name in new)
     random = [*found["missing_keys"], *(mismatch[0] for mismatch in found["mismatched_keys"])]
     lost = sorted(name for name in random if not name.startswith(heads))
@@ -258,7 +257,7 @@ def _gguf_weights(gguf: Path, config: PretrainedConfig, dtype: torch.dtype) -> d
 
 @contextmanager
 def _explained(files: ModelFiles) -> Iterator[None]:
-    """Turn what Transformers raises about a model's files into one ModelError."""
+    """Turn Transformers' errors about a model's files into one ModelError."""
     from safetensors import SafetensorError
 
     try:

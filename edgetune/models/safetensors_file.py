@@ -1,8 +1,7 @@
-"""Reads a safetensors file as mapped memory, without torch. The only place that knows the format.
+"""Reads a safetensors file as mapped memory, without torch. Only this module knows the format.
 
-The format: https://huggingface.co/docs/safetensors. The package's own reader copies every tensor that it is asked for;
-here the array is the file, so that rows of a large matrix cost no memory beyond the pages that they lie on, and those
-can be let go.
+The format: https://huggingface.co/docs/safetensors. The package's own reader copies every tensor and has no NumPy type
+for BF16. Here the array is the file: rows of a large matrix take no memory beyond their pages, which can be released.
 """
 
 from __future__ import annotations
@@ -42,12 +41,12 @@ _NUMPY = {
     "F8_E5M2": "u1",
     "F8_E8M0": "u1",
 }
-"""What NumPy has no type for travels as unsigned integers of the same width."""
+"""Types that NumPy lacks are read as unsigned integers of the same width."""
 
 
 @dataclass(frozen=True)
 class SafetensorsEntry:
-    """A tensor of the file: its type in the format's words, its shape, and where its bytes start in the file."""
+    """A tensor: its type by the format's name, its shape, and where its bytes start in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -55,15 +54,15 @@ class SafetensorsEntry:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of one index of the first dimension; of the whole tensor when it has none."""
+        """Bytes of one row; of the whole tensor when it has no dimensions."""
         return math.prod(self.shape[1:]) * int(_NUMPY[self.dtype][-1].replace("?", "1"))
 
 
 class SafetensorsFile:
-    """An open safetensors file, whole as far as its length tells.
+    """An open safetensors file, which has the length that its header says.
 
-    `tensors` is by name, in the header's order. Raises ModelError naming the file (and the tensor) when it is missing,
-    truncated, no safetensors file, or holds a type that the format does not have.
+    `tensors` is by name, in the header's order. Raises ModelError when the file is missing, truncated, no safetensors
+    file, or has a tensor of an unknown type.
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,14 +73,14 @@ class SafetensorsFile:
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows [start, stop) of a tensor, all of them by default; BF16 as uint16. Read-only, usually the file itself.
 
-        A tensor that does not lie on a multiple of its items' size is copied, because compiled loops want it aligned.
+        An unaligned tensor is copied, because compiled loops need alignment.
         """
         import numpy as np
 
         entry = self.tensors[name]
         lengths = entry.shape or (1,)
         stop = lengths[0] if stop is None else stop
-        if not 0 <= start <= stop <= lengths[0]:  # else the array would be its neighbour's bytes
+        if not 0 <= start <= stop <= lengths[0]:  # else the array would have the bytes of another tensor
             raise IndexError(f"{self.path}: {name} has {lengths[0]} rows, not {start} to {stop}")
         kind = np.dtype(_NUMPY[entry.dtype])
         place = entry.start + start * entry.row_bytes
@@ -92,7 +91,7 @@ class SafetensorsFile:
         return array.reshape((stop - start, *entry.shape[1:]) if entry.shape else ())
 
     def release(self, name: str, start: int = 0, stop: int | None = None) -> None:
-        """Let go of the memory that reading these rows has brought in. What is still read comes back from the file."""
+        """Release the memory that reading these rows took. They can still be read again."""
         entry = self.tensors[name]
         stop = (entry.shape or (1,))[0] if stop is None else stop
         release_pages(self._content, entry.start + start * entry.row_bytes, entry.start + stop * entry.row_bytes)
@@ -103,7 +102,7 @@ class SafetensorsFile:
         length = int.from_bytes(self._content[:_LENGTH_BYTES], "little")
         data = _LENGTH_BYTES + length
         if length > _MAX_HEADER_BYTES or data > len(self._content):
-            raise _damaged(self.path, f"its header would take {length:,} bytes, the file has {len(self._content):,}")
+            raise _damaged(self.path, f"its header would take {length:,} bytes of a file of {len(self._content):,}")
         try:
             header = json.loads(self._content[_LENGTH_BYTES:data])
             header.pop("__metadata__", None)
@@ -112,7 +111,7 @@ class SafetensorsFile:
             raise _damaged(self.path, f"its header cannot be read: {problem!r}") from problem
         end = max((entry.start + _nbytes(entry) for entry in tensors.values()), default=data)
         if end != len(self._content):
-            raise _damaged(self.path, f"its tensors end at byte {end:,}, the file has {len(self._content):,}")
+            raise _damaged(self.path, f"its tensors end at byte {end:,}, and the file has {len(self._content):,}")
         return tensors
 
     def _entry(self, name: str, fields: dict[str, Any], data: int) -> SafetensorsEntry:

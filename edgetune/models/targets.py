@@ -1,4 +1,4 @@
-"""Which modules of a model a method adapts: those that the recipe names, or those that suit the base's family."""
+"""Chooses the modules that a method adapts: those that the recipe names, or those that suit the base's family."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ _LAST_OF_FEEDFORWARD = frozenset(
 
 
 def default_targets(family: str) -> Targets:
-    """Queries and values of encoders and encoder-decoders; every linear layer but the output layer of decoders."""
+    """Queries and values of encoders and encoder-decoders; all linear layers of decoders, without the output layer."""
     return list(find_family(family).query_and_value) or "all-linear"
 
 
 def attention_targets(family: str, model: PreTrainedModel) -> list[str]:
-    """Queries and values by name, for methods that are too dear or not made for every linear layer."""
+    """Queries and values by name, for methods that are too costly or unsuitable for every linear layer."""
     known = find_family(family).query_and_value
     if known:
         return list(known)
-    return next((names for names in (["q_proj", "v_proj"], ["qkv_proj"]) if _has(model, names)), ["q_proj", "v_proj"])
+    modules = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
+    return ["qkv_proj"] if "qkv_proj" in modules and not modules >= {"q_proj", "v_proj"} else ["q_proj", "v_proj"]
 
 
 def norm_targets(model: PreTrainedModel) -> list[str]:
-    """Names of the normalization layers, wherever they stand."""
+    """Names of the normalization layers."""
     norms = {path.rsplit(".", 1)[-1] for path, module in model.named_modules() if "Norm" in type(module).__name__}
     return sorted(norms)
 
 
 def ia3_targets(family: str) -> tuple[list[str], list[str]]:
-    """Modules that IA³ scales in this family, and those among them whose input is scaled: PEFT's where it has them."""
+    """Modules that IA³ scales in this family, and those of them whose input it scales; PEFT's where it has them."""
     from peft.utils.constants import (
         TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING,
         TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING,
@@ -60,9 +61,9 @@ def feedforward_among(targets: Sequence[str]) -> list[str]:
 
 
 def check_targets(model: PreTrainedModel, targets: Targets | None, head: Sequence[str]) -> None:
-    """PEFT is content when one target matches; a recipe that names a module which is not there is mistaken.
+    """Raise RecipeError for a target that the model lacks; PEFT only needs one that matches.
 
-    `head` names the modules of a new classification head. Raises RecipeError.
+    `head` names the modules of a new classification head.
     """
     if not isinstance(targets, list):
         return
@@ -86,24 +87,16 @@ def check_targets(model: PreTrainedModel, targets: Targets | None, head: Sequenc
 
 
 def check_patterns(adapted: PeftModel, patterns: Iterable[str], field: str) -> None:
-    """PEFT passes over a pattern that no adapted module matches; a recipe that writes one is mistaken.
-
-    Raises RecipeError.
-    """
+    """Raise RecipeError for a pattern that matches no adapted module, which PEFT would ignore."""
     modules = adapted.base_model.targeted_module_names
     for pattern in patterns:
         if not any(re.match(rf"(.*\.)?({pattern})$", path) for path in modules):
             names = sorted({path.rsplit(".", 1)[-1] for path in modules})
             raise RecipeError(
-                f"method.{field} names {pattern}, which none of the adapted modules matches",
+                f"method.{field} names {pattern}, which matches none of the adapted modules",
                 where=type(adapted.get_base_model()).__name__,
                 remedy=f"those are {', '.join(names)}",
             )
-
-
-def _has(model: PreTrainedModel, names: Sequence[str]) -> bool:
-    last = {path.rsplit(".", 1)[-1] for path, _ in model.named_modules()}
-    return last.issuperset(names)
 
 
 def _linear_modules(model: PreTrainedModel) -> str:

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROLES = ("bos", "eos", "unk", "pad", "sep", "cls", "mask")
-"""What special tokens are for, by Transformers' words."""
+"""The roles of special tokens, by Transformers' names."""
 
 
 @dataclass(frozen=True)
 class ModelTokenizer:
-    """A tokenizer as training uses it; `where` names the model in errors.
+    """A tokenizer as training uses it. `where` names the model in errors.
 
-    `special` gives the special token of a role (only those that there are); `further_special` are special tokens
-    without a role. `chat_template` is a Jinja source, several by name, or None.
+    `special` maps roles to special tokens; `further_special` are special tokens without a role. `chat_template` is a
+    Jinja source, several by name, or None.
     """
 
     backend: Tokenizer
@@ -33,7 +33,7 @@ class ModelTokenizer:
     further_special: tuple[str, ...] = ()
 
     def encode(self, text: str, *, add_special: bool = False) -> list[int]:
-        """Ids of `text`, special tokens in it recognized; with `add_special`, those that the model expects around."""
+        """Ids of `text`, in which special tokens are recognized; `add_special` adds those that the model expects."""
         ids: list[int] = self.backend.encode(text, add_special_tokens=add_special).ids
         return ids
 
@@ -44,7 +44,7 @@ class ModelTokenizer:
         return number
 
     def require_rows(self, rows: int, *, where: str) -> None:
-        """Raise ModelError when there are ids for which an embedding of `rows` rows has no vector."""
+        """Raise ModelError when there are ids beyond an embedding of `rows` rows."""
         last = max(self.vocabulary.values())
         if last >= rows:
             raise ModelError(
@@ -55,17 +55,17 @@ class ModelTokenizer:
 
     @property
     def bos_token(self) -> str:
-        """The text that begins a sequence, empty where there is none."""
+        """The token that begins a sequence; empty where there is none."""
         return self.special.get("bos", "")
 
     @property
     def eos_token(self) -> str:
-        """The text that ends a sequence, empty where there is none."""
+        """The token that ends a sequence; empty where there is none."""
         return self.special.get("eos", "")
 
     @property
     def default_template(self) -> str | None:
-        """The one chat template, or of several by name the one that is used when none is named."""
+        """The only chat template, or the one named default."""
         template = self.chat_template
         return template.get("default") if isinstance(template, dict) else template
 
@@ -82,19 +82,19 @@ class ModelTokenizer:
 
     @cached_property
     def added(self) -> dict[int, AddedToken]:
-        """The tokens that are looked for in the text before anything else, by id."""
+        """The tokens that are found in the text before anything else, by id."""
         added: dict[int, AddedToken] = self.backend.get_added_tokens_decoder()
         return added
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What tokenizer.json says, in the tokenizers library's newest spelling."""
+        """tokenizer.json, in the newest format of the tokenizers library."""
         settings: dict[str, Any] = json.loads(self.backend.to_str())
         return settings
 
 
 def wrap_tokenizer(tokenizer: PreTrainedTokenizerBase, *, where: str) -> ModelTokenizer:
-    """Transformers' tokenizer as ours. Raises ModelError when it does not rest on the tokenizers library."""
+    """Transformers' tokenizer as a ModelTokenizer. Raises ModelError when it does not use the tokenizers library."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(
@@ -109,7 +109,7 @@ def wrap_tokenizer(tokenizer: PreTrainedTokenizerBase, *, where: str) -> ModelTo
 
 
 def plain(backend: Tokenizer) -> Tokenizer:
-    """A tokenizer.json may cut or pad every text, as its author happened to save it; Transformers undoes that."""
+    """The tokenizer without truncation and padding, which a tokenizer.json may have; Transformers removes them too."""
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -1,8 +1,8 @@
-"""The names of weights on the disk, and the names that Transformers gives them in memory, where the two differ.
+"""Maps the names of weights on disk to the names that Transformers gives them in memory.
 
-An adapter is trained on a model in memory, so its keys are those names. For some families Transformers renames what it
-reads (transformers/conversion_mapping.py), and any family's network may be stored without the prefix that it has below
-its head.
+An adapter is trained on a model in memory, so its keys use those names. For some families Transformers renames what it
+reads (transformers/conversion_mapping.py), and any family's network may be stored without the prefix that it has in a
+model with a head.
 """
 
 from __future__ import annotations
@@ -25,17 +25,13 @@ _PREFIXES = {
     "vision_tower.": "model.vision_tower.",
     "multi_modal_projector.": "model.multi_modal_projector.",
 }
-"""On the disk -> in memory, in models of a text model, a vision tower and a projector between them.
-
-The first that fits counts.
-"""
+"""On disk -> in memory, in models with a text model, a vision tower and a projector. The first match counts."""
 
 
 def names_in_memory(config: ModelConfig, files: ModelFiles, stored: Collection[str]) -> dict[str, str]:
-    """Name in memory -> name on the disk, for all of `stored`.
+    """Name in memory -> name on disk, for all of `stored`.
 
-    A family that is not known here is asked of Transformers. A name that only an operation on several tensors leads to
-    stays as it is.
+    Transformers is asked about a family without a record. Tensors that it combines with others keep their names.
     """
     family = find_family(config.model_type)
     if files.gguf is not None or (family.embeddings is not None and not family.reads_images):
@@ -46,7 +42,7 @@ def names_in_memory(config: ModelConfig, files: ModelFiles, stored: Collection[s
 
 
 def name_with_images(name: str) -> str:
-    """What Transformers calls a tensor today that it called otherwise before version 4.52, and calls so on the disk."""
+    """Transformers' name for a tensor that has its name of versions before 4.52, which is still used on disk."""
     for stored, held in _PREFIXES.items():
         if name.startswith(stored):
             return held + name.removeprefix(stored)
@@ -54,7 +50,7 @@ def name_with_images(name: str) -> str:
 
 
 def _renaming_of_transformers(config: ModelConfig, files: ModelFiles) -> Callable[[str], str]:
-    """How Transformers renames what it reads, asked of the model without its weights."""
+    """Transformers' own renaming, for the model without its weights."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -75,16 +71,11 @@ def _renaming_of_transformers(config: ModelConfig, files: ModelFiles) -> Callabl
 
 
 def _model_without_weights(config: ModelConfig, files: ModelFiles) -> PreTrainedModel:
-    import torch
     import transformers
 
-    from edgetune.models.load import load_config
+    from edgetune.models.load import load_config, without_weights
 
     named = next(iter(config.architectures), "Model")
-    loaded = load_config(files)
-    with torch.device("meta"):
-        if named.endswith("Model") and not named.endswith("LMHeadModel"):
-            model: PreTrainedModel = auto_class(config.model_type, classifies=False).from_config(loaded)
-        else:
-            model = getattr(transformers, named)(loaded)
-    return model
+    if named.endswith("Model") and not named.endswith("LMHeadModel"):
+        return without_weights(auto_class(config.model_type, classifies=False).from_config, load_config(files))
+    return without_weights(getattr(transformers, named), load_config(files))

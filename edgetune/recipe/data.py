@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgetune.recipe.section import Section
+from edgetune.plugins import DATA_FORMATS_GROUP
+from edgetune.recipe.section import Section, own_or_plugin
 
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """A data source with one of these endings is a file; any other is a hub id."""
@@ -22,7 +23,7 @@ FORMATS_OF_TASK: dict[str, tuple[str, ...]] = {
     "classify": ("text-label",),
     "summarize": ("text-summary",),
 }
-"""Which formats a task can read."""
+"""Which of edgetune's own formats a task can read; a plugin's format names its tasks itself."""
 
 
 class DataSource(Section):
@@ -37,7 +38,9 @@ class DataSource(Section):
     split: str = Field(
         "train", description='Split, with the slices of datasets: "train[:1000]". Slices work on files too.'
     )
-    format: Format = Field(description="How rows become conversations, labelled texts or texts with summaries.")
+    format: Format = Field(
+        description="How rows become conversations, labelled texts or texts with summaries; or a plugin's name."
+    )
     columns: dict[str, str] = Field(
         {},
         description="The format's column name -> the file's, such as {text: tweet}; a dotted name reads a value inside "
@@ -55,6 +58,8 @@ class DataSource(Section):
     weight: float = Field(
         1.0, gt=0, description="Times that each row is used per epoch: 0.5 uses half of the rows, drawn with data.seed."
     )
+
+    _format = field_validator("format", mode="wrap")(own_or_plugin(DATA_FORMATS_GROUP))
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -14,6 +14,7 @@ from edgetune.recipe.data import FORMATS_OF_TASK, Data
 from edgetune.recipe.methods import LEAVES_WEIGHTS_ALONE, WHOLE_WEIGHTS_ONLY, Full, Lora, Method
 from edgetune.recipe.section import Section
 from edgetune.recipe.train import Train
+from edgetune.recipe.yaml_input import nearest
 
 
 class Base(Section):
@@ -92,7 +93,8 @@ def _prompts_hold_the_text(recipe: Recipe) -> str | None:
 def _formats_fit_the_task(recipe: Recipe) -> str | None:
     for field, sources in (("train", recipe.data.train), ("eval", recipe.data.eval)):
         for number, source in enumerate(sources):
-            if source.format not in FORMATS_OF_TASK[recipe.task]:
+            own = any(source.format in formats for formats in FORMATS_OF_TASK.values())
+            if own and source.format not in FORMATS_OF_TASK[recipe.task]:
                 return f"data.{field}.{number}.format is {source.format}, which task {recipe.task} cannot read"
     return None
 
@@ -111,6 +113,30 @@ def _fields_fit_the_task(recipe: Recipe) -> str | None:
     for field, (given, tasks) in used.items():
         if given and recipe.task not in tasks:
             return f"{field} belongs to task {' and '.join(tasks)}, not {recipe.task}"
+    return None
+
+
+_NEEDS_OF_TASK = {"classify": ("gold",), "summarize": ("text", "references")}
+"""What an evaluation has of a metric's `needs`."""
+
+
+def _metrics_fit_the_task(recipe: Recipe) -> str | None:
+    if not recipe.train.metrics:
+        return None
+    from edgetune.metrics.registry import METRICS
+
+    needs = _NEEDS_OF_TASK.get(recipe.task)
+    if needs is None:
+        return f"train.metrics belongs to task {' and '.join(_NEEDS_OF_TASK)}, not {recipe.task}"
+    for name in recipe.train.metrics:
+        metric = METRICS.get(name)
+        if metric is None or recipe.task not in metric.tasks or not set(metric.needs) <= set(needs):
+            fit = [one for one in METRICS.values() if recipe.task in one.tasks and set(one.needs) <= set(needs)]
+            known = [one.name for one in fit]
+            return (
+                f"train.metrics names {name}{nearest(name, known)}; an evaluation of task {recipe.task} can compute "
+                f"{', '.join(known)}"
+            )
     return None
 
 
@@ -199,6 +225,7 @@ RULES: tuple[Rule, ...] = (
     _prompts_hold_the_text,
     _formats_fit_the_task,
     _fields_fit_the_task,
+    _metrics_fit_the_task,
     _packing_makes_its_own_batches,
     _methods_suit_the_base,
     _lora_can_begin,

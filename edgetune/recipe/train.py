@@ -56,6 +56,11 @@ class Train(Section):
     eval_limit: int | None = Field(
         None, ge=1, description="summarize: generate for at most this many evaluation examples."
     )
+    metrics: list[str] = Field(
+        [],
+        description="classify, summarize: further metrics of an evaluation, such as weighted_f1 or exact_match; the "
+        "reference of suites lists them.",
+    )
     save_every: int | None = Field(None, ge=1, description="Save a checkpoint every N updates; null: every epoch.")
     log_every: int = Field(1, ge=1, description="Write a row of metrics.jsonl every N updates.")
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(

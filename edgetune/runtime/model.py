@@ -115,12 +115,17 @@ class Model:
     ) -> None:
         self.close()
 
+    @property
+    def path(self) -> Path:
+        """The file that is open."""
+        return self.session.path
+
     def close(self) -> None:
         """Free the model. Closing twice is fine; using a closed model is not."""
         self.session.close()
 
     def __repr__(self) -> str:
-        return f"Model({str(self.session.path)!r}, context_tokens={self.session.context.capacity})"
+        return f"Model({str(self.path)!r}, context_tokens={self.session.context.capacity})"
 
     @overload
     def chat(

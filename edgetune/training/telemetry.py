@@ -11,11 +11,11 @@ from typing import IO, Any
 
 import torch
 
-from edgetune.measure import forget_peak_resident, peak_resident_bytes
 from edgetune.recipe.schema import Recipe
 from edgetune.training.energy import EnergyMeter
 from edgetune.training.run_directory import RunDirectory
 from edgetune.training.trackers import Trackers
+from edgetune.usage import forget_peak_resident, peak_resident_bytes
 
 
 class Telemetry:

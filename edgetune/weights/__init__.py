@@ -1,1 +1,1 @@
-"""Base ⊕ adapter as a stream of named tensors, and what is written from it in Hugging Face's layout."""
+"""Base and adapter as a stream of named tensors, and the merge to Hugging Face's layout."""

@@ -1,7 +1,7 @@
-"""An adapter's tensors under PEFT's own keys, whatever tool wrote them down.
+"""An adapter's tensors under PEFT's own keys, for files of any tool.
 
-torch.compile, DDP, FSDP and activation checkpointing put the names of their wrappers into the keys. A state that was
-saved by hand still holds the adapter's name, and some tools leave PEFT's prefix out or write it twice.
+torch.compile, DDP, FSDP and activation checkpointing add the names of their wrappers to the keys. A state dict that was
+saved by hand has the adapter's name in them, and some tools omit PEFT's prefix or write it twice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODEL_PREFIX = "base_model.model."
 """PEFT's name for the base inside the adapter's keys."""
 
 PEFT_PREFIX = "base_model."
-"""A key with this alone belongs to all modules (VeRA's projections)."""
+"""A key with only this prefix belongs to all modules (VeRA's projections)."""
 
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)|^module(?=\.)")
 _ADAPTER_NAME = re.compile(
@@ -35,16 +35,16 @@ _ADAPTER_NAME = re.compile(
     r"|(?<=\.lora_magnitude_vector)(?!\.weight$)\.[^.]+(?=(\.weight)?$)"
     r"|\.default(?=(\.[^.]+)?$)"
 )
-"""Where PEFT has an adapter's name in memory, which it leaves out of files."""
+"""The places of an adapter's name in PEFT's keys in memory; in files, they have none."""
 
 _BF16_WITHOUT_SIGN = 0x7FFF
 
 
 class AdapterFile:
-    """An adapter's open file. `tensors` is by PEFT's key, sorted; `base` holds the names of the base's tensors.
+    """An adapter's open file. `tensors` is by PEFT's key, sorted; `base` are the names of the base's tensors.
 
     A key whose module the base lacks keeps its name. Raises ModelError for a damaged file, and AdapterError when two
-    tensors of it have one meaning.
+    tensors have the same key.
     """
 
     def __init__(self, adapter: Adapter, base: Collection[str]) -> None:
@@ -58,13 +58,13 @@ class AdapterFile:
                 raise AdapterError(
                     f"both {self._stored[key]} and {name} are {key}",
                     where=self.path,
-                    remedy="it holds more than one adapter; save the one that is meant with PEFT's save_pretrained",
+                    remedy="it holds more than one adapter; save one of them with PEFT's save_pretrained",
                 )
             self._stored[key] = name
         self.tensors = {key: self._file.tensors[self._stored[key]] for key in sorted(self._stored)}
 
     def name_in_file(self, key: str) -> str:
-        """What the file itself calls the tensor."""
+        """The tensor's name in the file."""
         return self._stored[key]
 
     def rows(self, key: str, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -79,7 +79,7 @@ class AdapterFile:
         return not rows.any()
 
     def release(self, key: str, start: int = 0, stop: int | None = None) -> None:
-        """Let go of the memory of these rows."""
+        """Release the memory of these rows."""
         self._file.release(self._stored[key], start, stop)
 
 
@@ -106,7 +106,7 @@ def _as_in_peft(name: str, modules: Collection[str]) -> str:
 
 
 def _spellings(name: str) -> Iterator[str]:
-    """A key may be that of the model without its output layer, of a wrapper around it, or of the text model alone."""
+    """A key may belong to the model without its output layer, to a wrapper around it, or to the text model alone."""
     yield name
     yield f"model.{name}"
     yield name_with_images(name)

@@ -1,4 +1,4 @@
-"""The tensors of a base model under Hugging Face's names, read by rows when they are asked for and then forgotten."""
+"""The tensors of a base model under Hugging Face's names, read by rows."""
 
 from __future__ import annotations
 
@@ -19,21 +19,17 @@ from edgetune.weights.whole_tensors import WholeTensors
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import PretrainedConfig
 
 _NOT_WEIGHTS = (".rotary_emb.inv_freq", ".attn.masked_bias")
-"""Buffers that old checkpoints carry and that Transformers computes itself."""
+"""Buffers in old checkpoints, which Transformers computes itself."""
 
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-"""The types that weights come in, in safetensors' words."""
+"""The types of weights, by safetensors' names."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor before it is read: its name in Hugging Face's layout, its shape, and the type it is stored in.
-
-    `dtype` is one of ITEM_BYTES.
-    """
+    """A tensor that was not read yet: its name in Hugging Face's layout, shape, and stored type, one of ITEM_BYTES."""
 
     name: str
     shape: tuple[int, ...]
@@ -46,35 +42,35 @@ class TensorInfo:
 
 
 def widest_dtype(tensors: Iterable[TensorInfo]) -> str:
-    """The type that all matrices have, F32 where they differ."""
+    """The type of all matrices; F32 where they differ."""
     found = {info.dtype for info in tensors if len(info.shape) > 1}
     return found.pop() if len(found) == 1 else "F32"
 
 
 class BaseTensors(Protocol):
-    """A base model's tensors, in a stable order. Threads may read at the same time."""
+    """A base model's tensors, in a stable order. Several threads may read at once."""
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
         """By name, in file order."""
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) in the stored type (BF16 as uint16), not to be written to."""
+        """Rows [start, stop) in the stored type (BF16 as uint16), read-only."""
 
     def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of the memory of these rows."""
+        """Release the memory of these rows."""
 
 
 def renamed(base: BaseTensors, stored: Mapping[str, str]) -> BaseTensors:
-    """`base` under other names. `stored` is each name -> the one under which `base` has the tensor."""
+    """`base` with other names. `stored` maps each of them to the name in `base`."""
     return base if all(name == own for name, own in stored.items()) else _Renamed(base, stored)
 
 
 def open_base(files: ModelFiles, config: ModelConfig) -> BaseTensors:
     """Open a safetensors folder or a GGUF file without reading its tensors. `config` is the model's (`read_config`).
 
-    Raises ModelError naming the file when one is missing or truncated, when index and files disagree, when the weights
-    are a pickle, or when they are stored quantized.
+    Raises ModelError when a file is missing or truncated, when index and files disagree, and when the weights are
+    pickled or quantized.
     """
     if files.gguf is not None:
         return _GgufBase(GgufFile(files.gguf), config)
@@ -95,12 +91,12 @@ class _Renamed:
 
 
 class _GgufBase:
-    """Dequantized to float32; by rows where the file has them in the same order, whole where it does not."""
+    """Dequantized to float32; by rows where the file has the same order, otherwise whole."""
 
     def __init__(self, file: GgufFile, config: ModelConfig) -> None:
         from edgetune.models.gguf_tensors import open_gguf_tensors
 
-        self._stored = open_gguf_tensors(file, lambda: _transformers_config(config))
+        self._stored = open_gguf_tensors(file, config.in_transformers)
         self.tensors = {name: TensorInfo(name, shape, "F32") for name, shape in self._stored.shapes.items()}
         self._whole = WholeTensors(lambda name: {name: self._stored.load(name)})
 
@@ -113,12 +109,6 @@ class _GgufBase:
         self._whole.release(name, start, stop)
 
 
-def _transformers_config(config: ModelConfig) -> PretrainedConfig:
-    from transformers import AutoConfig
-
-    return AutoConfig.for_model(**config.settings)
-
-
 class _SafetensorsBase:
     def __init__(self, folder: Path) -> None:
         self._shards: dict[str, SafetensorsFile] = {}
@@ -126,7 +116,7 @@ class _SafetensorsBase:
         checkpoint = find_checkpoint(folder)
         if checkpoint.unread is not None:
             events.warn(
-                f"{folder} holds its weights twice: {checkpoint.files[0].name} is read, as Transformers does, and the "
+                f"{folder} holds its weights twice: {checkpoint.files[0].name} is read, as in Transformers, and the "
                 f"shards of {checkpoint.unread.name} are not"
             )
         for file in checkpoint.files:
@@ -153,16 +143,15 @@ def _check_shard(shard: SafetensorsFile, expected: frozenset[str], index: Path) 
     names = frozenset(shard.tensors)
     if names != expected:
         lost, extra = sorted(expected - names), sorted(names - expected)
-        what = f"lacks {lost[0]}, which" if lost else f"holds {extra[0]}, which"
-        says = f"{index.name} lists in it" if lost else f"{index.name} does not list in it"
-        raise ModelError(f"{what} {says}", where=shard.path, remedy="index and shards are of different versions")
+        what = f"lacks {lost[0]}, which {index.name} lists" if lost else f"has {extra[0]}, which {index.name} lacks"
+        raise ModelError(what, where=shard.path, remedy="index and shards have different versions; download both again")
 
 
 def _described(shard: SafetensorsFile, name: str) -> TensorInfo:
     entry = shard.tensors[name]
     if entry.dtype not in ITEM_BYTES:
         raise ModelError(
-            f"the weights are stored quantized ({name} is {entry.dtype})",
+            f"the weights are quantized ({name} is {entry.dtype})",
             where=shard.path,
             remedy="give the unquantized model with --base MODEL",
         )

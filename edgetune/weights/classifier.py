@@ -1,7 +1,7 @@
-"""The base of an adapter with a classification head, under the names of the model that ends in this head.
+"""The base of an adapter with a classification head, with the names of the model that has this head.
 
-Training puts the head on a model that writes text, or on an encoder alone. What was folded is the family's
-…ForSequenceClassification again: it has the head's tensors, and no output layer over the vocabulary.
+Training adds the head to a model that writes text, or to an encoder. The folded model is the family's
+…ForSequenceClassification: it has the head's tensors, and no output layer over the vocabulary.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from edgetune.errors import AdapterError, ModelError
 from edgetune.models.config import ModelConfig
-from edgetune.models.load import load_config, quiet_libraries
+from edgetune.models.load import load_config, quiet_libraries, without_weights
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import other_base
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 _CLASS_SUFFIX = "ForSequenceClassification"
 _WRAPPERS = ("modules_to_save", "base_layer", "original_module", "token_adapter")
-"""What PEFT puts into the names of tensors that it saves whole."""
+"""Parts that PEFT adds to the names of tensors that it saves whole."""
 _OLD_PARAMETERS = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-"""What TensorFlow's BERT called the parameters of a norm, in early checkpoints."""
+"""The names of a norm's parameters in early checkpoints, from TensorFlow's BERT."""
 _ARRAY_TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": "u2"}
 
 
 def trains_head(adapter: Adapter) -> bool:
-    """True for an adapter that was trained on a model with a classification head."""
+    """True for an adapter that was trained with a classification head."""
     return str(adapter.settings.get("task_type")).removeprefix("TaskType.") == "SEQ_CLS"
 
 
@@ -45,11 +45,11 @@ def ends_in_head(config: ModelConfig) -> bool:
 class ClassifierBase:
     """`base` with the tensors of its family's classification model, and `config`, that model's configuration.
 
-    A tensor that the base lacks and the adapter holds is there in its shape, as zeros that the adapter's take the place
-    of. Threads may read at the same time.
+    Tensors that only the adapter has are zeros of their shape here; the adapter's replace them. Several threads may
+    read at once.
 
-    Raises AdapterError when the adapter cannot be folded, holds no whole head, or scores another number of classes than
-    the run's recipe names; ModelError when the base lacks anything else.
+    Raises AdapterError when the adapter cannot be folded, has no complete head, or scores another number of classes
+    than the run's recipe names; ModelError when the base lacks anything else.
     """
 
     def __init__(self, source: ModelSource, base: BaseTensors, config: ModelConfig) -> None:
@@ -65,7 +65,7 @@ class ClassifierBase:
         if shape is None:
             raise _no_head(source.adapter, output)
         if len(shape) != 2:
-            raise other_base(source.adapter, f"{output} has the shape {list(shape)}, a head's has two dimensions")
+            raise other_base(source.adapter, f"{output} has the shape {list(shape)}, and a head has two dimensions")
         classes = shape[0]
         shapes = skeleton.shapes_for(classes)
         dtype = widest_dtype(base.tensors.values())
@@ -94,7 +94,7 @@ class ClassifierBase:
         )
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as the base has them, BF16 as uint16; zeros for what only the adapter has."""
+        """Rows [start, stop) of the base, BF16 as uint16; zeros for what only the adapter has."""
         import numpy as np
 
         if name in self._stored:
@@ -103,7 +103,7 @@ class ClassifierBase:
         return np.zeros(info.shape, _ARRAY_TYPES[info.dtype])[start:stop]
 
     def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of the memory of these rows."""
+        """Release the memory of these rows."""
         if name in self._stored:
             self._base.release(self._stored[name], start, stop)
 
@@ -112,8 +112,7 @@ class ClassifierBase:
 class _Skeleton:
     """A classification model without its weights: the shapes by name, each tied weight once, under its first name.
 
-    `aliases` are the further names of tied weights. `inner` is what stands before the names of the model without a
-    head, bert. for instance. `output` is the weight that gives the scores, (classes, width).
+    `aliases` are the other names of tied weights. `inner` is the prefix of the network below the head, such as bert.
     """
 
     class_name: str
@@ -123,19 +122,19 @@ class _Skeleton:
 
     @property
     def output(self) -> str:
-        """The head's last weight, which comes last in Transformers' classification models."""
+        """The weight that gives the scores, (classes, width): the last one in Transformers' classification models."""
         return [name for name in self.shapes if self.in_head(name) and name.endswith(".weight")][-1]
 
     def in_head(self, name: str) -> bool:
         return not name.startswith(self.inner)
 
     def shapes_for(self, classes: int) -> dict[str, tuple[int, ...]]:
-        """The shapes with so many classes."""
+        """The shapes with this number of classes."""
         last = self.output.removesuffix("weight")
         return {name: (classes, *shape[1:]) if name.startswith(last) else shape for name, shape in self.shapes.items()}
 
     def find(self, name: str, tensors: Mapping[str, TensorInfo]) -> str | None:
-        """Which of the base's tensors this one is; None when the base does not have it."""
+        """The base's name for this tensor; None when the base lacks it."""
         return next((spelled for spelled in self._spellings(name) if spelled in tensors), None)
 
     def _spellings(self, name: str) -> Iterator[str]:
@@ -162,7 +161,6 @@ def _skeleton(source: ModelSource) -> _Skeleton:
 
 
 def _model_without_weights(source: ModelSource) -> PreTrainedModel:
-    import torch
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     quiet_libraries()
@@ -175,9 +173,7 @@ def _model_without_weights(source: ModelSource) -> PreTrainedModel:
             where=source.base.reference,
             remedy="name the base that the adapter was trained on with --base MODEL",
         )
-    with torch.device("meta"):
-        model: PreTrainedModel = model_class(config)
-    return model
+    return without_weights(model_class, config)
 
 
 def _plain_name(key: str) -> str:
@@ -186,16 +182,16 @@ def _plain_name(key: str) -> str:
 
 
 def _labels(source: ModelSource, classes: int, config: ModelConfig, *, has_head: bool) -> list[str]:
-    """The names of the classes: the recipe's, else those of a base with such a head, else Transformers' own."""
+    """The names of the classes: the recipe's, or those of a base with such a head, or Transformers' defaults."""
     data = {} if source.recipe is None else read_mapping(source.recipe).get("data")
     named = data.get("labels") if isinstance(data, dict) else None
     if named:
         if len(named) != classes:
             raise AdapterError(
-                f"its classification head scores {classes} classes, and data.labels of {source.recipe} names "
+                f"its classification head scores {classes} classes, and data.labels in {source.recipe} names "
                 f"{len(named)}",
                 where=None if source.adapter is None else source.adapter.folder,
-                remedy="recipe and adapter are of different trainings",
+                remedy="recipe and adapter belong to different runs",
             )
         return [str(label) for label in named]
     recorded = config.get("id2label", {}) if has_head else {}
@@ -206,7 +202,7 @@ def _labels(source: ModelSource, classes: int, config: ModelConfig, *, has_head:
 
 def _no_head(adapter: Adapter, name: str) -> AdapterError:
     return AdapterError(
-        f"was trained with a classification head, and neither it nor its base holds {name}",
+        f"was trained with a classification head, and neither it nor its base has {name}",
         where=adapter.folder,
         remedy="train again with the whole head in modules_to_save, or name a base that has it with --base MODEL",
     )

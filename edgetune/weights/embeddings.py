@@ -1,4 +1,4 @@
-"""Which tensors of a model are its vocabulary's: the input embedding, and the output layer that may be tied to it."""
+"""The names of a model's input embedding and output layer, and whether they are tied."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edgetune.models.locate import ModelFiles
 
 
 def embedding_names(config: ModelConfig, files: ModelFiles, tensors: Collection[str]) -> EmbeddingNames | None:
-    """The names in this model, whose base holds `tensors`; None for a model without such a pair.
+    """The names in a model that has `tensors`; None for a model without such a pair.
 
-    A family that is not known here is looked up in Transformers. Raises ModelError when it is not known there either.
+    Transformers is asked about a family without a record. Raises ModelError when it does not know the family.
     """
     known = find_family(config.model_type).embeddings
     if known is None:
         return _from_transformers(files)
-    # Beside a head the embedding may have a name before it: an encoder's family, or T5's "transformer".
+    # In a model with a head, the names may have a prefix: an encoder's family, or T5's "transformer".
     for before in (config.model_type, "transformer"):
         prefixed = f"{before}.{known.embedding}"
         if prefixed in tensors:

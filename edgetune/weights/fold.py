@@ -1,8 +1,8 @@
-"""Base ⊕ adapter for one module: decides how each tensor of the base is changed, and changes its rows.
+"""Folds an adapter into the base: decides how each tensor changes, and changes its rows.
 
-What the adapter holds whole takes the base's place first (replaced_base.py). On that, plain LoRA is folded by rows
-(lora.py), trained rows of tokens are put in (token_rows.py), and everything else goes through PEFT's own layer code, a
-whole module at a time (peft_module.py).
+Tensors that the adapter has whole replace the base's first (replaced_base.py). Then plain LoRA is folded by rows
+(lora.py), trained rows of tokens are inserted (token_rows.py), and PEFT's own layer code does everything else, a whole
+module at a time (peft_module.py).
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 
 _WHOLE_COPIES = 4
-"""Of a module that PEFT folds: its weight, the float32 difference, their sum, and the one that is still being read."""
+"""Copies in memory of a module that PEFT folds: weight, float32 difference, sum, and the one that is being read."""
 
 INVOCATION_TOKENS = "alora_invocation_tokens"
-"""The setting that makes a LoRA an activated one, which acts on what follows these tokens and on nothing else."""
+"""The setting of an activated LoRA, which only changes what follows these tokens."""
 
 _LORA_BIAS = ".lora_B.bias"
 
 _TOGETHER = ("FROD", "TINYLORA", "UNILORA")
-"""PEFT's methods whose tensors belong to no single module."""
+"""PEFT's methods whose tensors belong to several modules."""
 
 
 class AdapterFolder:
-    """An opened adapter, able to change the base's tensors. Threads may ask at the same time.
+    """The base's tensors with the adapter in them. Several threads may read at once.
 
-    `vocabulary` names the base's embedding and output layer; with `tied` they are one weight, which `base` shows under
-    both names. Raises AdapterError when the method cannot be merged, when the adapter names modules that the base does
-    not have or lacks tensors for modules that its configuration targets, and when shapes do not fit.
+    `vocabulary` names the base's embedding and output layer; with `tied` they are one weight, which `base` has under
+    both names. Raises AdapterError when the method cannot be merged, when the adapter names modules that the base
+    lacks or lacks tensors for modules that its configuration targets, and when shapes do not fit.
     """
 
     def __init__(
@@ -72,19 +72,19 @@ class AdapterFolder:
 
     @property
     def tensors(self) -> dict[str, TensorInfo]:
-        """The base's tensors in the shapes that they have with the adapter."""
+        """The tensors, with the shapes that they have after folding."""
         return self._base.tensors
 
     @property
     def working_bytes(self) -> int:
-        """Memory that the largest module takes which is folded whole."""
+        """The memory that the largest module takes of those that are folded whole."""
         whole = [path for path, module in self.modules.items() if module.adapter_keys and path not in self._plain]
         largest = max((math.prod(self.tensors[f"{path}.weight"].shape) for path in whole), default=0)
         return _WHOLE_COPIES * ITEM_BYTES["F32"] * largest
 
     @property
     def changes_nothing(self) -> bool:
-        """True for LoRA that is as it was before its training: one of A and B is zero in every module."""
+        """True for untrained LoRA: A or B is zero in every module."""
         return all(_is_zero_lora(self._file, module) for module in self.modules.values())
 
     def touches(self, name: str) -> bool:
@@ -100,13 +100,13 @@ class AdapterFolder:
         return parameter == "weight" if path in self._plain else bool(module.adapter_keys)
 
     def replaces(self, name: str) -> bool:
-        """True when the adapter holds the whole tensor, or began from one that it holds."""
+        """True when the adapter has the whole tensor, or its initial values."""
         return self._base.replaces(name)
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a tensor that the adapter touches, in the base's type.
 
-        Raises AdapterError when PEFT cannot fold the module. What is not finite is for the caller to find.
+        Raises AdapterError when PEFT cannot fold the module. The caller checks that the values are finite.
         """
         path, _, parameter = name.rpartition(".")
         module = self.modules.get(path)
@@ -118,7 +118,7 @@ class AdapterFolder:
         return self._rows[name].put_into(rows, start) if name in self._rows else rows
 
     def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of what these rows hold in memory."""
+        """Release the memory of these rows."""
         self._whole.release(name, start, stop)
         self._base.release(name, start, stop)
 
@@ -140,7 +140,7 @@ class AdapterFolder:
         }
 
     def _fold_module(self, name: str) -> dict[str, np.ndarray]:
-        """All parameters of the module that `name` belongs to."""
+        """All parameters of the module of `name`."""
         module = self.modules[name.rpartition(".")[0]]
         parameters = {}
         for parameter in ("weight", "bias"):
@@ -170,13 +170,13 @@ def _is_zero_lora(file: AdapterFile, module: ModuleKeys) -> bool:
 
 
 def needs_whole_model(adapter: Adapter) -> bool:
-    """True for an adapter that PEFT can merge, but not one module at a time."""
+    """True for an adapter that PEFT can only merge in the whole model."""
     kind = str(adapter.settings["peft_type"]).removeprefix("PeftType.")
     return kind in _TOGETHER or bool(adapter.settings.get("target_parameters"))
 
 
 def refuse_unmergeable(adapter: Adapter) -> None:
-    """Raise AdapterError, with a way out, for an adapter of a method that cannot be folded into weights."""
+    """Raise AdapterError for an adapter that cannot be folded into weights."""
     kind = str(adapter.settings["peft_type"]).removeprefix("PeftType.")
     prompts = kind != "LORA" and load_peft_config(adapter).is_prompt_learning
     if prompts or kind in ("ADAPTION_PROMPT", "XLORA", "POLY", "LILY"):
@@ -189,11 +189,11 @@ def refuse_unmergeable(adapter: Adapter) -> None:
         raise AdapterError(
             "is an aLoRA, which changes only what follows its invocation tokens, so it cannot be folded in",
             where=adapter.folder,
-            remedy="write it alone with `edgetune export --adapter-only`: llama.cpp knows such adapters",
+            remedy="write it alone with `edgetune export --adapter-only`: llama.cpp supports such adapters",
         )
     if needs_whole_model(adapter):
         raise AdapterError(
-            f"{kind} computes the updates of all modules together, and this needs one module at a time",
+            f"{kind} computes the updates of all modules together, and this command folds one module at a time",
             where=adapter.folder,
             remedy="merge it with PEFT's merge_and_unload and give the merged model",
         )
@@ -207,12 +207,12 @@ def refuse_unmergeable(adapter: Adapter) -> None:
 
 
 def refuse_biases_without_place(adapter: Adapter, file: AdapterFile, base: Collection[str]) -> None:
-    """Raise AdapterError for LoRA with biases (lora_bias) on a layer of the base (names of tensors) that has none."""
+    """Raise AdapterError for LoRA with biases (lora_bias) on a layer without a bias. `base`: names of tensors."""
     for key in file.tensors:
         path = key.removeprefix(MODEL_PREFIX).removesuffix(_LORA_BIAS)
         if key.endswith(_LORA_BIAS) and f"{path}.weight" in base and f"{path}.bias" not in base:
             raise AdapterError(
-                f"was trained with lora_bias, and {path} of its base has no bias that could hold what it adds",
+                f"was trained with lora_bias, and {path} of its base has no bias to add to",
                 where=adapter.folder,
                 remedy="use the adapter with PEFT as it is, or train again without lora_bias",
             )

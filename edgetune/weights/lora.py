@@ -1,4 +1,4 @@
-"""Plain LoRA folded a block of rows at a time, bit-identical to PEFT's whole-model merge, without importing PEFT.
+"""Folds plain LoRA a block of rows at a time, bit-identical to PEFT's whole-model merge, without importing PEFT.
 
 W' = W + s·B·A (https://arxiv.org/abs/2106.09685), s = alpha/r, or alpha/√r for rsLoRA
 (https://arxiv.org/abs/2312.03732). Rows of W' need only the same rows of W and B. The order of rounding is that of
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 BLOCK_ROWS = 64
-"""Rows multiplied at once, always the same ones; what is left over at the end belongs to the last block.
+"""Rows multiplied at once, always the same ones; the rows that are left over at the end belong to the last block.
 
-Every element of B·A is one chain of additions over the rank, whatever else is computed beside it, except in very small
-products, for which BLAS libraries have other code. 64 rows are safely many, and keep a block in the cache; rows of B
-start on a cache line, as they do in the whole matrix.
+Each element of B·A is one chain of additions over the rank, in products of any size except very small ones, for which
+BLAS libraries have other code. 64 rows are enough, and fit into the cache; rows of B start on a cache line, as in the
+whole matrix.
 """
 
 _A, _B = "lora_A.weight", "lora_B.weight"
@@ -39,14 +39,14 @@ _UNDERSTOOD = {
     *("modules_to_save", "trainable_token_indices", "ensure_weight_tying"),
     *("megatron_core", "qalora_group_size", "runtime_config"),
 }
-"""Options that are honoured here or change no weight. With any other one set, PEFT's own code does the work."""
+"""Options that this module supports, or that change no weight. For all others, PEFT's own code folds."""
 
 _DEFAULT_RANK = _DEFAULT_ALPHA = 8
-"""PEFT's, for configurations that do not say."""
+"""PEFT's defaults."""
 
 
 def is_plain_lora(settings: Mapping[str, Any]) -> bool:
-    """True when an adapter_config.json asks for nothing but LoRA."""
+    """True when an adapter_config.json describes plain LoRA."""
     if settings["peft_type"] != "LORA" or settings.get("init_lora_weights", True) not in (True, False, "gaussian"):
         return False
     if settings.get("bias", "none") != "none":
@@ -69,7 +69,7 @@ def lora_rank(settings: Mapping[str, Any], path: str) -> int:
 class PlainLora:
     """One linear layer's LoRA: A (rank, columns) and B (rows, rank) in an adapter's file, and the layer's weight.
 
-    Raises AdapterError when a tensor is missing, has another shape than rank and base ask for, or is not targeted.
+    Raises AdapterError when a tensor is missing, does not fit rank and base, or is not targeted.
     """
 
     def __init__(self, adapter: Adapter, file: AdapterFile, module: ModuleKeys, weight: TensorInfo) -> None:
@@ -78,7 +78,7 @@ class PlainLora:
         self._rows = weight.shape[0]
         self._key_a, self._key_b = (f"{MODEL_PREFIX}{module.path}.{part}" for part in (_A, _B))
         if not targets_all(adapter.settings) and not is_targeted(adapter.settings, module.path):
-            raise incomplete(adapter, f"holds {module.adapter_keys[0]}, which its configuration does not use")
+            raise incomplete(adapter, f"has {module.adapter_keys[0]}, which its configuration does not use")
         rank = lora_rank(adapter.settings, module.path)
         if rank < 1:
             raise AdapterError(
@@ -89,22 +89,22 @@ class PlainLora:
                 raise incomplete(adapter, f"lacks the tensor {key}")
             shape, dtype = file.tensors[key].shape, file.tensors[key].dtype
             if len(shape) == 2 and rank not in shape and {*shape} & {*needed}:
-                raise incomplete(adapter, f"{key} has the shape {list(shape)}, its configuration says rank {rank}")
+                raise incomplete(adapter, f"{key} has the shape {list(shape)}, and its configuration has rank {rank}")
             if shape != needed:
-                raise other_base(adapter, f"{key} has the shape {list(shape)}, this base needs {list(needed)}")
+                raise other_base(adapter, f"{key} has the shape {list(shape)}, and this base needs {list(needed)}")
             if dtype not in ITEM_BYTES:
-                raise incomplete(adapter, f"{key} has the type {dtype}, which is none of LoRA's")
+                raise incomplete(adapter, f"{key} has the type {dtype}, which LoRA does not have")
         self._scaling = lora_scaling(adapter.settings, module.path)
 
     @staticmethod
     def suits(module: ModuleKeys, weight: TensorInfo) -> bool:
-        """True for a module of a plain LoRA adapter that holds nothing else, on a linear layer."""
+        """True for a module of a plain LoRA adapter on a linear layer, without anything else in the module."""
         own = {key.removeprefix(f"{MODEL_PREFIX}{module.path}.") for key in module.adapter_keys}
         alone = own <= {_A, _B} and module.rows is None
         return alone and len(weight.shape) == 2 and weight.dtype in ("F32", "F16", "BF16")
 
     def fold(self, base: np.ndarray, start: int) -> np.ndarray:
-        """The folded rows in place of `base`, the base's rows from `start` on, in the same type."""
+        """The folded rows for `base`, the base's rows from `start` on, in the same type."""
         import torch
 
         folded = copy_to_torch(base, self._dtype)
@@ -130,7 +130,7 @@ class PlainLora:
         return self._rows if block == self._last_block else (block + 1) * BLOCK_ROWS
 
     def _factor(self, key: str, start: int, stop: int) -> Any:
-        """Float32, as PEFT casts what it loads, in memory of torch's own: the multiplication sees its alignment."""
+        """In float32, as PEFT casts what it loads, and in torch's memory: the product depends on the alignment."""
         factor = copy_to_torch(self._file.rows(key, start, stop), self._file.tensors[key].dtype).float()
         self._file.release(key, start, stop)
         return factor

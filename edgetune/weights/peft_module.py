@@ -1,7 +1,7 @@
-"""Folds an adapter into one module with PEFT's own layer code, whatever the method.
+"""Folds an adapter of any method into one module with PEFT's own layer code.
 
-A module is folded inside a skeleton that holds only it, under its own dotted path: PEFT then applies the adapter's
-configuration (target rules, rank and alpha patterns) as it would in the whole model, and the weights come out the same.
+The module is alone in a skeleton, under its dotted path. PEFT applies the adapter's configuration there (target rules,
+rank and alpha patterns) as in the whole model, and the weights are the same.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _EMBEDDINGS = ("embed_tokens", "embed_positions", "wte", "wpe", "word_embeddings
 
 
 class PeftFolder:
-    """An adapter as PEFT understands it. `linear`: the base's weights by module path.
+    """An adapter with PEFT's configuration. `linear`: the base's weights by module path.
 
-    Raises AdapterError when PEFT does not understand the adapter's configuration.
+    Raises AdapterError when PEFT does not understand the configuration.
     """
 
     def __init__(
@@ -52,17 +52,20 @@ class PeftFolder:
     def fold(self, module: ModuleKeys, parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The folded parameters of one module, in the types of `parameters` ("weight", perhaps "bias").
 
-        The arithmetic is that of merge_and_unload() as it is usually called; its safe merge, which looks for values
-        that are not finite, rounds more often. Raises AdapterError when shapes do not fit.
+        The arithmetic is that of merge_and_unload() without safe_merge, which checks for finite values and rounds more
+        often. Raises AdapterError when shapes do not fit.
         """
+        import torch
         from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
         config = self._config_for(module)
         dtypes = {parameter: tensor.dtype for parameter, tensor in parameters.items()}
-        skeleton = _nest(module.path, _layer(module, parameters, config, self._adapter))
-        for path, shape in self._widest.items():
+        skeleton = torch.nn.Module()
+        _attach(skeleton, module.path, _layer(module, parameters, config, self._adapter))
+        for path, (rows, columns) in self._widest.items():
             if path != module.path:
-                _attach(skeleton, path, _stand_in(shape, parameters["weight"].dtype))
+                stand_in = torch.nn.Linear(columns, rows, bias=False, dtype=parameters["weight"].dtype)
+                _attach(skeleton, path, stand_in)
         keys = (*module.adapter_keys, *self._shared)
         tensors = {key: self._tensors.get_tensor(self._file.name_in_file(key)) for key in keys}
         with warnings.catch_warnings():
@@ -89,7 +92,7 @@ class PeftFolder:
         return {parameter: getattr(layer, parameter).data.to(dtype) for parameter, dtype in dtypes.items()}
 
     def _config_for(self, module: ModuleKeys) -> Any:
-        """The adapter's configuration, made fit for a skeleton without the rest of the model."""
+        """The adapter's configuration for a skeleton without the rest of the model."""
         config = copy.deepcopy(self._config)
         config.task_type = None
         config.modules_to_save = None
@@ -104,7 +107,7 @@ class PeftFolder:
         return config
 
     def _widest_modules(self, keys: AdapterKeys, linear: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
-        """Where tensors are shared, PEFT sizes them by the largest targeted modules, so these stand beside each."""
+        """PEFT sizes shared tensors by the largest targeted modules, so each skeleton needs these too."""
         if not keys.shared and str(self._adapter.settings["peft_type"]) not in ("VERA", "RANDLORA"):
             return {}
         shapes = {path: linear[path].shape for path in targeted_modules(self._adapter, keys.modules, linear)}
@@ -120,7 +123,7 @@ class PeftFolder:
         if mismatch:
             key, got, expected = mismatch.groups()
             return other_base(
-                self._adapter, f"{key.replace('.default', '')} has the shape {got}, this base needs {expected}"
+                self._adapter, f"{key.replace('.default', '')} has the shape {got}, and this base needs {expected}"
             )
         kind = self._adapter.settings["peft_type"]
         return AdapterError(
@@ -131,7 +134,7 @@ class PeftFolder:
 
 
 def load_peft_config(adapter: Adapter) -> Any:
-    """PEFT's own object of the adapter's configuration. Raises AdapterError."""
+    """The adapter's configuration as PEFT's object. Raises AdapterError."""
     quiet_libraries()
     from peft import PeftConfig
 
@@ -173,23 +176,9 @@ def _layer(module: ModuleKeys, parameters: dict[str, torch.Tensor], config: Any,
 
 
 def _widen(model: Any) -> None:
-    """What from_pretrained does last: layers that were made anew while loading (AdaLoRA's) get float32 weights too."""
+    """The last step of from_pretrained: layers that were replaced while loading (AdaLoRA's) get float32 weights too."""
     if hasattr(model.base_model, "_cast_adapter_dtype"):
         model.base_model._cast_adapter_dtype(adapter_name="default", autocast_adapter_dtype=True)
-
-
-def _stand_in(shape: tuple[int, ...], dtype: torch.dtype) -> torch.nn.Module:
-    import torch
-
-    return torch.nn.Linear(shape[1], shape[0], bias=False, dtype=dtype)
-
-
-def _nest(path: str, module: torch.nn.Module) -> torch.nn.Module:
-    import torch
-
-    root = torch.nn.Module()
-    _attach(root, path, module)
-    return root
 
 
 def _attach(root: torch.nn.Module, path: str, module: torch.nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""The base with what an adapter's file holds whole in place of its own tensors, before anything else is folded in.
+"""The base after the tensors that an adapter's file has whole have replaced its own, before anything else is folded.
 
-These are retrained modules and biases, and embedding and output layer after a change of the vocabulary, which then have
-another number of rows.
+These are retrained modules and biases, and the embedding and output layer after a change of the vocabulary, which then
+have another number of rows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
 
 class ReplacedBase:
-    """`base` with the replacements of `modules` (keys of `file`), in the base's types; threads may read at once.
+    """`base` with the replacements of `modules` (keys of `file`), in the base's types. Threads may read at once.
 
-    Tensors named in `vocabulary` may have another number of rows than the base's. They grow by rows of new tokens that
-    were all trained, which are zero here. Where one of the two became shorter, the other is cut at its length, as
-    Transformers does it when it resizes. Raises AdapterError when any other shape differs, or a replacement's type is
-    none of a weight's.
+    Tensors in `vocabulary` may have another number of rows than the base's. They grow by rows of new tokens that were
+    all trained, which are zero here. Where one of the two became shorter, the other is cut to its length, as in
+    Transformers' resizing. Raises AdapterError when any other shape differs, and for a type that no weight has.
     """
 
     def __init__(
@@ -48,11 +47,11 @@ class ReplacedBase:
         for name, key in self._keys.items():
             info, stored = base.tensors[name], file.tensors[key]
             if stored.dtype not in ITEM_BYTES:
-                raise incomplete(adapter, f"{key} has the type {stored.dtype}, which is none of a weight's")
+                raise incomplete(adapter, f"{key} has the type {stored.dtype}, which no weight has")
             rows_differ = name in vocabulary and len(stored.shape) == 2 and stored.shape[1:] == info.shape[1:]
             if stored.shape != info.shape and not rows_differ:
                 raise other_base(
-                    adapter, f"{name} has the shape {list(stored.shape)}, this base needs {list(info.shape)}"
+                    adapter, f"{name} has the shape {list(stored.shape)}, and this base needs {list(info.shape)}"
                 )
             self.tensors[name] = replace(info, shape=stored.shape)
         self._held = {name: self.tensors[name].shape[0] for name in vocabulary if name in self.tensors}
@@ -66,11 +65,11 @@ class ReplacedBase:
                 self.tensors[name] = replace(info, shape=(shortest, *info.shape[1:]))
 
     def differs(self, name: str) -> bool:
-        """True for a tensor that is not the base's own in its full length."""
+        """True for a tensor that differs from the base's."""
         return name in self._keys or self.tensors[name] != self._base.tensors[name]
 
     def replaces(self, name: str) -> bool:
-        """True when the adapter holds the whole tensor."""
+        """True when the adapter has the whole tensor."""
         return name in self._keys
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
@@ -84,7 +83,7 @@ class ReplacedBase:
         return np.concatenate([rows, np.zeros((stop - max(start, held), *rows.shape[1:]), rows.dtype)])
 
     def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of the memory of these rows."""
+        """Release the memory of these rows."""
         key, stop = self._keys.get(name), min(stop, self._held.get(name, stop))
         if start >= stop:
             return

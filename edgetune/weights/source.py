@@ -1,4 +1,4 @@
-"""What `merge` and `export` are given -> Source: which base, which adapter, whose tokenizer, which recipe."""
+"""Resolves the SOURCE of `merge` and `export`: base, adapter, tokenizer and recipe."""
 
 from __future__ import annotations
 
@@ -47,20 +47,20 @@ class Adapter:
 
     @property
     def recorded_base(self) -> str | None:
-        """The base model that the training tool wrote down, if it did."""
+        """The base model that the training tool recorded, if any."""
         return self.settings.get("base_model_name_or_path") or None
 
     def sha256(self) -> str:
-        """The hash of the adapter's tensors, in hexadecimal: which training a merged model came from."""
+        """The hash of the adapter's tensors, in hexadecimal; it identifies the training of a merged model."""
         with self.weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model to write: a base, folded together with an adapter where there is one.
+    """A model to write: a base, and an adapter to fold into it.
 
-    `tokenizer_folder` is None when the tokenizer is the base's own. `recipe` is the run directory's recipe.yaml.
+    `tokenizer_folder` is None when the base's tokenizer is used. `recipe` is the run directory's recipe.yaml.
     """
 
     name: str
@@ -70,13 +70,13 @@ class ModelSource:
     tokenizer_folder: Path | None = None
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer that the adapter was trained with, its chat template included. Raises ModelError."""
+        """The tokenizer that the adapter was trained with, with its chat template. Raises ModelError."""
         from edgetune.models.load import load_tokenizer
 
         return load_tokenizer(self._tokenizer_files)
 
     def open_tokenizer(self) -> ModelTokenizer:
-        """The same without Transformers around it where that is possible. Raises ModelError."""
+        """The same without Transformers, where that is possible. Raises ModelError."""
         from edgetune.models.load import open_tokenizer
 
         return open_tokenizer(self._tokenizer_files)
@@ -88,10 +88,10 @@ class ModelSource:
 
 
 def resolve_source(source: str | os.PathLike[str], *, base: str | os.PathLike[str] | None = None) -> ModelSource:
-    """Tell the kinds of SOURCE apart: a run directory, an adapter (folder, hub id), or whatever `locate_model` knows.
+    """Resolve a run directory, an adapter (folder, hub id), or a model reference that `locate_model` accepts.
 
-    `base` overrides the base model that a run or an adapter records.
-    Raises AdapterError or ModelError when there is nothing usable, MissingComponent for a package not installed.
+    `base` overrides the base model that a run or an adapter records. Raises AdapterError, ModelError, and
+    MissingComponent for a package that is not installed.
     """
     argument, base = os.fspath(source), None if base is None else os.fspath(base)
     path = Path(argument).expanduser()
@@ -107,7 +107,7 @@ def resolve_source(source: str | os.PathLike[str], *, base: str | os.PathLike[st
             return _adapter_folder(folder, base, name=argument.split("/")[1])
     if base is not None:
         raise AdapterError(
-            "is a whole model, so there is no adapter to put on another base",
+            "is a whole model, so there is no adapter for another base",
             where=argument,
             remedy="leave --base out, or give an adapter folder",
         )
@@ -134,7 +134,7 @@ def _run_directory(run: Path, base: str | None) -> ModelSource:
         raise AdapterError(
             f"was trained on {adapter.recorded_base}, but the run's recipe names {files.reference}",
             where=adapter.folder,
-            remedy="say which one is right with --base MODEL",
+            remedy="name the right one with --base MODEL",
         )
     return ModelSource(
         name=str(recipe.get("name") or run.resolve().name),
@@ -149,7 +149,7 @@ def _whole_model_of(run: Path, base: str | None) -> ModelSource:
     """A run in which every weight was trained."""
     if base is not None:
         raise AdapterError(
-            "every weight of its model was trained, so there is no adapter to put on another base",
+            "every weight of its model was trained, so there is no adapter for another base",
             where=run,
             remedy="leave --base out",
         )
@@ -159,15 +159,15 @@ def _whole_model_of(run: Path, base: str | None) -> ModelSource:
 
 
 def _refuse_folder_of_adapters(folder: Path) -> None:
-    """Raise AdapterError for a folder that is no model, and in which the adapters lie one folder further down."""
+    """Raise AdapterError for a folder that is no model, and has adapters in its subfolders."""
     if (folder / "config.json").is_file() or any(folder.glob("*.gguf")):
         return
     inside = sorted(file.parent.name for file in folder.glob(f"*/{ADAPTER_CONFIG}"))
     if inside:
         raise AdapterError(
-            f"is no adapter itself, and has one in {', '.join(inside)}",
+            f"is no adapter, and has adapters in {', '.join(inside)}",
             where=folder,
-            remedy=f"give the one that is meant, such as {folder / inside[0]}",
+            remedy=f"give one of them, such as {folder / inside[0]}",
         )
 
 
@@ -176,7 +176,7 @@ def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> 
     reference = base or adapter.recorded_base
     if reference is None:
         raise AdapterError(
-            f"{ADAPTER_CONFIG} does not say which base model this adapter belongs to",
+            f"{ADAPTER_CONFIG} does not name the base model of this adapter",
             where=folder,
             remedy="name it with --base MODEL",
         )
@@ -186,7 +186,7 @@ def _adapter_folder(folder: Path, base: str | None, name: str | None = None) -> 
         if base is not None:
             raise
         raise ModelError(
-            f"the adapter records this base model, and it cannot be used: {problem.what}",
+            f"the adapter records this base model, which cannot be used: {problem.what}",
             where=reference,
             remedy="name the base with --base MODEL",
         ) from problem
@@ -212,7 +212,7 @@ def _open_adapter(folder: Path) -> Adapter:
     if not (folder / ADAPTER_WEIGHTS).is_file():
         if (folder / "adapter_model.bin").is_file():
             raise AdapterError(
-                "holds its weights as a pickle (adapter_model.bin), which can run code when it is opened",
+                "holds its weights as a pickle (adapter_model.bin), which can run code when it is loaded",
                 where=folder,
                 remedy="if you trust it, load it with PEFT and save it again: that writes adapter_model.safetensors",
             )
@@ -225,7 +225,7 @@ def _own_tokenizer(folder: Path) -> Path | None:
 
 
 def _same_model(recorded: str, files: ModelFiles) -> bool:
-    """A record may be the reference as typed, or the path that Transformers loaded from."""
+    """A record may be the reference as typed, or the path from which Transformers loaded."""
     known = {files.reference, str(files.folder), str(files.folder.resolve())}
     if files.gguf is not None:
         known |= {str(files.gguf), str(files.gguf.resolve())}
@@ -241,9 +241,9 @@ def _looks_like_hub_id(argument: str) -> bool:
 
 
 def _hub_adapter(hub_id: str) -> Path | None:
-    """The downloaded folder of a hub repository that holds an adapter; None when it holds something else.
+    """The downloaded folder of a hub repository with an adapter; None for anything else.
 
-    What keeps the hub from answering is told by `locate_model`, which is asked next.
+    `locate_model`, which runs next, reports why the hub cannot be reached.
     """
     try:
         if not (download(hub_id, [ADAPTER_CONFIG]) / ADAPTER_CONFIG).is_file():

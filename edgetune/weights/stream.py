@@ -1,4 +1,4 @@
-"""Source -> the model's tensors with the adapter folded in, by rows. `merge` and `export` read from here."""
+"""The tensors of a source with the adapter folded in, by rows, for `merge` and `export`."""
 
 from __future__ import annotations
 
@@ -19,43 +19,41 @@ from edgetune.weights.classifier import ClassifierBase, trains_head
 from edgetune.weights.embeddings import embedding_names, ties_embeddings
 from edgetune.weights.fold import AdapterFolder, needs_whole_model
 from edgetune.weights.source import ModelSource
+from edgetune.weights.tying import same_rows
 
 if TYPE_CHECKING:
     import numpy as np
 
 BaseAs = Literal["16bit", "trained"]
-"""What an adapter that was trained on a quantized base is folded into: the base as it is stored, or rounded as it was
-while training."""
-
-_COMPARED_BYTES = 2**22
+"""The base for an adapter that was trained on a quantized base: as it is stored, or rounded as it was in training."""
 
 _TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _NOT_FINITE = {"F64": 0x7FF0 << 48, "F32": 0x7F80 << 16, "F16": 0x7C00, "BF16": 0x7F80}
-"""Positive infinity's bits. Read as integers, NaNs come after it, and the numbers before it."""
+"""The bits of positive infinity. As integers, NaNs are larger and finite numbers are smaller."""
 
 
 def open_folded(source: ModelSource, *, base_as: BaseAs = "16bit") -> FoldedTensors:
-    """Open base and adapter and check that they belong together; no weights are read yet.
+    """Open base and adapter and check that they belong together, without reading weights.
 
     Raises ModelError or AdapterError, and UsageError for `base_as` "trained" where the base was not quantized.
     """
     if base_as == "16bit" and makes_up_for_rounding(source):
-        events.note("LoftQ's adapter makes up for what nf4 loses, so it is folded into the base as it was trained")
+        events.note("LoftQ's adapter corrects the rounding to nf4, so it is folded into the base as it was trained")
         base_as = "trained"
     if base_as == "16bit" and source.adapter is not None and needs_whole_model(source.adapter):
         return _merged_by_peft(source)
     folded = FoldedTensors(source, base_as)
     if folded.adapter_changes_nothing:
-        events.warn(f"{source.name}: A or B is zero in every module of this adapter, so it leaves the base as it is")
+        events.warn(f"{source.name}: A or B is zero in every module of this adapter, so it does not change the base")
     return folded
 
 
 def _merged_by_peft(source: ModelSource) -> FoldedTensors:
-    """The merge in a folder that is there as long as the result is."""
+    """The merged model, in a folder that is deleted with the result."""
     from edgetune.weights.whole_model import merge_whole
 
-    events.note("PEFT merges this adapter itself, with the whole model in memory and a copy on the disk for the time")
+    events.note("PEFT merges this adapter, with the whole model in memory and a temporary copy on disk")
     folder = tempfile.TemporaryDirectory(prefix="edgetune-merged-")
     base = open_base(source.base, read_config(source.base))
     merged = merge_whole(source, Path(folder.name), widest_dtype(base.tensors.values()))
@@ -65,23 +63,23 @@ def _merged_by_peft(source: ModelSource) -> FoldedTensors:
 
 
 def makes_up_for_rounding(source: ModelSource) -> bool:
-    """True for a run whose adapter began as what the quantized base lacks, and fits no other base (LoftQ)."""
+    """True for a run with LoftQ, whose adapter began as the rounding error of the quantized base and fits no other."""
     method = read_mapping(source.recipe).get("method") if source.recipe is not None and source.adapter else None
     return isinstance(method, dict) and method.get("init") == "loftq"
 
 
 class FoldedTensors:
-    """The folded model. `tensors` tells names, shapes and types beforehand; `rows` makes some rows of one tensor.
+    """The folded model. `tensors` has names, shapes and types; `rows` computes rows of one tensor.
 
-    `config` is the base's configuration as it is true of the folded model (vocabulary size, tied embeddings, dtype).
-    `gguf_base` is the base where it is a GGUF file, whose untouched tensors can be copied as they are stored.
-    Names are those that the model has in memory, which an adapter's keys are; `stored_name` gives the base's own.
-    Tied embeddings stay tied: then there is no output layer among `tensors`. With an adapter that was trained with a
-    classification head, it is its family's classification model. Threads may ask at the same time.
+    `config` is the base's configuration with the folded model's vocabulary size, tied embeddings and dtype.
+    `gguf_base` is the base if it is a GGUF file, whose unchanged tensors can be copied as they are stored.
+    Names are those in memory, which an adapter's keys use; `stored_name` gives the name in the base's files.
+    `tensors` has no output layer when it is tied to the embedding. With an adapter that was trained with a
+    classification head, this is its family's classification model. Several threads may read at once.
     """
 
     folder_of_merge: tempfile.TemporaryDirectory[str] | None = None
-    """What the tensors are read from where they could not be made one by one."""
+    """The folder of the merged model, where PEFT merged the whole model."""
 
     def __init__(self, source: ModelSource, base_as: BaseAs = "16bit") -> None:
         self.source = source
@@ -100,8 +98,9 @@ class FoldedTensors:
         self._folder: AdapterFolder | None = None
         tied = self._names is not None and self._is_tied(self._names, base_config)
         if source.adapter is not None:
-            if tied and self._names is not None:
-                self._base = _WithTiedHead(self._base, self._names)
+            if tied and self._names is not None:  # an adapter may name either
+                both = {name: name for name in self._base.tensors} | {self._names.head: self._names.embedding}
+                self._base = renamed(self._base, both)
             self._folder = AdapterFolder(source.adapter, self._base, vocabulary=self._names, tied=tied)
             tied = self._folder.keeps_tied
         hidden = self._hidden(tied)
@@ -111,32 +110,31 @@ class FoldedTensors:
 
     @property
     def folded_modules(self) -> int:
-        """How many modules the adapter changes."""
+        """The number of modules that the adapter changes."""
         return 0 if self._folder is None else len(self._folder.modules)
 
     @property
     def adapter_changes_nothing(self) -> bool:
-        """True where folding gives the base itself."""
+        """True when the adapter does not change the base."""
         return self._folder is not None and self._folder.changes_nothing
 
     @property
     def working_bytes(self) -> int:
-        """Memory that making rows takes beside the rows themselves: an adapter's module that is folded whole."""
+        """The memory for computing rows, without the rows: an adapter's module that is folded whole."""
         return 0 if self._folder is None else self._folder.working_bytes
 
     def stored_name(self, name: str) -> str:
-        """What the base's files call this tensor, where they hold it."""
+        """The tensor's name in the base's files, where they have it."""
         return self._stored_names.get(name, name)
 
     def touches(self, name: str) -> bool:
-        """True when this tensor is not the base's as it is stored."""
+        """True when this tensor differs from the stored one."""
         return name in self._rounded or (self._folder is not None and self._folder.touches(name))
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) of a tensor (all there is for one dimension), in its stored type, BF16 as uint16.
+        """Rows [start, stop) of a tensor in its stored type, BF16 as uint16; read-only, and valid until the release.
 
-        Not to be written to, and good until they are released. Raises NumericalError naming the tensor when a value is
-        not finite, AdapterError when the adapter's tensors do not fit.
+        Raises NumericalError when a value is not finite, AdapterError when the adapter's tensors do not fit.
         """
         if self._folder is None or not self._folder.touches(name):
             made = self._base.rows(name, start, stop)
@@ -147,7 +145,7 @@ class FoldedTensors:
         return made
 
     def release(self, name: str, start: int, stop: int) -> None:
-        """Let go of the memory of these rows: pages of mapped files, and modules that were folded whole."""
+        """Release the memory of these rows: pages of mapped files, and modules that were folded whole."""
         (self._folder or self._base).release(name, start, stop)
 
     def load(self, name: str) -> np.ndarray:
@@ -164,7 +162,7 @@ class FoldedTensors:
         base = self._base.tensors[name]
         replaced = self._folder is not None and self._folder.replaces(name)
         if not replaced and not _is_finite(self._base.rows(name, 0, (base.shape or (1,))[0]), base.dtype):
-            return NumericalError(f"{name} of the base holds NaN or infinity", where=self.source.base.reference)
+            return NumericalError(f"{name} of the base has NaN or infinity", where=self.source.base.reference)
         assert self.source.adapter is not None
         return NumericalError(
             f"folding the adapter into {name} gives NaN or infinity, so nothing was written",
@@ -173,44 +171,28 @@ class FoldedTensors:
         )
 
     def _is_tied(self, names: EmbeddingNames, config: ModelConfig) -> bool:
-        """Some tools write the tied head a second time; only when it differs is it a tensor of its own."""
+        """Some tools write the tied head too; it is a tensor of its own only when it differs."""
         if names.embedding not in self._base.tensors:
             if config.ties_embeddings:
                 raise ModelError(f"has no {names.embedding}, which its configuration needs", where=config.where)
             return False
         if not ties_embeddings(config, self.source.base):
             return False
-        return names.head not in self._base.tensors or self._same(names.head, names.embedding)
-
-    def _same(self, one: str, other: str) -> bool:
-        """True when two tensors of the base hold the same, compared by blocks of rows."""
-        import numpy as np
-
-        info = self._base.tensors[one]
-        if self._base.tensors[other] != replace(info, name=other):
-            return False
-        step = max(1, _COMPARED_BYTES * info.shape[0] // max(info.nbytes, 1))
-        for start in range(0, info.shape[0], step):
-            stop = min(start + step, info.shape[0])
-            if not np.array_equal(self._base.rows(one, start, stop), self._base.rows(other, start, stop)):
-                return False
-            for name in (one, other):
-                self._base.release(name, start, stop)
-        return True
+        return names.head not in self._base.tensors or same_rows(self._base, names.head, names.embedding)
 
     def _hidden(self, tied: bool) -> set[str]:
-        """Names of the base under which it repeats the embedding."""
+        """The base's names of copies of the embedding."""
         if self._names is None:
             return set()
         repeated = {
             name
             for name in self._names.copies
-            if name in self._base.tensors and self._same(name, self._names.embedding)
+            if name in self._base.tensors and same_rows(self._base, name, self._names.embedding)
         }
         return {*repeated, self._names.head} if tied else repeated
 
     def _true_config(self, config: ModelConfig, tied: bool) -> ModelConfig:
-        """The configuration, true of what `tensors` holds. Raises AdapterError for a vocabulary that cannot be."""
+        """The configuration of `tensors`. Raises AdapterError for a vocabulary with two sizes."""
         config = config.replace(dtype=_TORCH_NAMES[widest_dtype(self.tensors.values())])
         if self._names is None:
             return config
@@ -229,26 +211,8 @@ class FoldedTensors:
         return config.with_vocabulary(sizes.pop())
 
 
-class _WithTiedHead:
-    """A base that shows its embedding as the output layer too, because an adapter may name either."""
-
-    def __init__(self, base: BaseTensors, names: EmbeddingNames) -> None:
-        self._base = base
-        self._names = names
-        self.tensors = {**base.tensors, names.head: replace(base.tensors[names.embedding], name=names.head)}
-
-    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        return self._base.rows(self._stored(name), start, stop)
-
-    def release(self, name: str, start: int, stop: int) -> None:
-        self._base.release(self._stored(name), start, stop)
-
-    def _stored(self, name: str) -> str:
-        return self._names.embedding if name == self._names.head else name
-
-
 def _is_finite(array: np.ndarray, dtype: str) -> bool:
-    """Two passes without a copy: signed, the positive ones that are not finite come last; unsigned, the negative."""
+    """Two passes without a copy: as signed integers, positive non-finite values are the largest; as unsigned, all."""
     import numpy as np
 
     if array.size == 0:

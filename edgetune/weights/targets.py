@@ -1,4 +1,4 @@
-"""PEFT's rules for which modules an adapter's configuration means, without PEFT, whose import takes seconds.
+"""PEFT's rules for the modules that an adapter targets, without PEFT, whose import takes seconds.
 
 As in peft.tuners.tuners_utils.check_target_module_exists and peft.utils.other.get_pattern_key; tests compare them.
 """
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def targets_all(settings: Mapping[str, Any]) -> bool:
-    """True when the configuration names no modules, or all linear ones: then those that have tensors are meant."""
+    """True when the configuration names no modules, or all linear ones: the modules with tensors are the targets."""
     targets = settings.get("target_modules")
     return targets is None or (isinstance(targets, str) and targets.lower() == "all-linear")
 
 
 def is_targeted(settings: Mapping[str, Any], path: str) -> bool:
-    """True when the adapter with this adapter_config.json changes the module at `path`."""
+    """True when this adapter_config.json targets the module at `path`."""
     if _is_excluded(settings, path):
         return False
     targets = settings["target_modules"]
@@ -27,7 +27,7 @@ def is_targeted(settings: Mapping[str, Any], path: str) -> bool:
 
 
 def pattern_value(patterns: Mapping[str, Any] | None, path: str, default: Any) -> Any:
-    """The value of the first pattern that the end of `path` matches (rank_pattern, alpha_pattern), or `default`."""
+    """The value of the first pattern (rank_pattern, alpha_pattern) that matches the end of `path`, or `default`."""
     patterns = patterns or {}
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", path):

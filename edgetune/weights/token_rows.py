@@ -1,4 +1,4 @@
-"""Rows of an embedding or output layer that were trained alone: new tokens, mostly (PEFT's trainable tokens)."""
+"""Single trained rows of an embedding or output layer, mostly of new tokens (PEFT's trainable tokens)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class TrainedRows:
-    """The trained rows of `weight`, (tokens, width), in its type. Raises AdapterError when they do not fit into it."""
+    """The trained rows of `weight`, (tokens, width), in its type. Raises AdapterError when they do not fit."""
 
     def __init__(self, adapter: Adapter, file: AdapterFile, rows: TokenRows, weight: TensorInfo) -> None:
         stored = file.tensors[rows.key]
         largest = max(rows.indices)
         if largest >= weight.shape[0]:
             raise AdapterError(
-                f"holds trained rows of tokens up to {largest}, and neither it nor its base has all rows of "
+                f"has trained rows of tokens up to {largest}, and neither it nor its base has all rows of "
                 f"{weight.name} from {weight.shape[0]} on",
                 where=adapter.folder,
                 remedy="save the resized model and give it with --base MODEL, or train again with modules_to_save "
@@ -32,7 +32,7 @@ class TrainedRows:
         if stored.shape != (len(rows.indices), weight.shape[1]) or min(rows.indices) < 0:
             raise other_base(
                 adapter,
-                f"{rows.key} has the shape {list(stored.shape)} for {len(rows.indices)} tokens, {weight.name} is "
+                f"{rows.key} has the shape {list(stored.shape)} for {len(rows.indices)} tokens, and {weight.name} has "
                 f"{list(weight.shape)}",
             )
         self._file = file
@@ -40,7 +40,7 @@ class TrainedRows:
         self._dtype = weight.dtype
 
     def put_into(self, base: np.ndarray, start: int) -> np.ndarray:
-        """A copy of `base`, the weight's rows from `start` on, with the trained ones among them."""
+        """A copy of `base`, the weight's rows from `start` on, with the trained rows in it."""
         key = self._rows.key
         trained = copy_to_torch(self._file.rows(key), self._file.tensors[key].dtype).to(torch_dtype(self._dtype))
         new, made = as_array(trained), base.copy()

@@ -1,4 +1,4 @@
-"""Between the arrays that weights travel in (NumPy, BF16 as uint16) and torch, which folds them."""
+"""Converts between NumPy arrays of weights (BF16 as uint16) and torch tensors."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
-    """torch's name of a type in safetensors' words."""
+    """torch's type for safetensors' name of a type."""
     import torch
 
     return {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[dtype]
 
 
 def dtype_word(dtype: torch.dtype) -> str:
-    """Safetensors' word for one of torch's float types."""
+    """Safetensors' name for one of torch's float types."""
     import torch
 
     return {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}[dtype]
 
 
 def copy_to_torch(array: np.ndarray, dtype: str) -> torch.Tensor:
-    """A tensor of its own with the values of `array`, whose type in safetensors' words is `dtype`."""
+    """A new tensor with the values of `array`, whose type is `dtype` by safetensors' name."""
     import torch
 
     tensor = torch.empty(array.shape, dtype=torch_dtype(dtype))
@@ -45,10 +45,7 @@ def as_array(tensor: torch.Tensor) -> np.ndarray:
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Where every core has a worker of its own already, torch's threads would only stand in each other's way.
-
-    Does nothing where torch is not in use.
-    """
+    """Limit torch, where it is loaded, to one thread, for code that already runs a worker per core."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield

@@ -1,7 +1,7 @@
-"""The base as training saw it: with the linear layers that bitsandbytes had quantized taken through that rounding.
+"""The base as it was in training: its linear layers rounded as bitsandbytes quantized them.
 
 A QLoRA adapter (https://arxiv.org/abs/2305.14314) is trained on weights rounded to NF4 (or int8, for LLM.int8(),
-https://arxiv.org/abs/2208.07339), and has learnt to make up for some of the rounding.
+https://arxiv.org/abs/2208.07339), and has learned to correct some of the rounding.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NF4_BLOCK = 64
 
 @dataclass(frozen=True)
 class TrainedQuantization:
-    """How a run's base was quantized while it trained. `dtype` is what its layers computed in."""
+    """How a run's base was quantized in training. `dtype` is the type of its layers' computation."""
 
     kind: str
     double_quantization: bool
@@ -39,10 +39,10 @@ class TrainedQuantization:
 
 
 def trained_quantization(source: ModelSource) -> TrainedQuantization:
-    """What the run's recipe says. Raises UsageError when the base was not quantized, or nothing says how."""
+    """The quantization in the run's recipe. Raises UsageError when the base was not quantized, or it is unknown how."""
     from edgetune.models.load import resolve_dtype
 
-    way_out = "leave --base-as out: the adapter is then folded into the base as it is stored"
+    way_out = "leave out --base-as to fold the adapter into the stored base"
     if source.recipe is None:
         raise UsageError(
             "--base-as trained needs a run directory, whose recipe says how the base was quantized",
@@ -65,9 +65,9 @@ def trained_quantization(source: ModelSource) -> TrainedQuantization:
 
 
 class TrainedBase:
-    """`base` with the layers that training had quantized rounded the same way, in the type that training computed in.
+    """`base` with the quantized layers rounded as in training, in the type of that computation.
 
-    A layer is rounded whole and kept until its rows are let go.
+    A layer is rounded whole and kept until its rows are released.
     """
 
     def __init__(self, base: BaseTensors, config: ModelConfig, quantization: TrainedQuantization) -> None:
@@ -111,18 +111,15 @@ def round_weight(weight: torch.Tensor, quantization: TrainedQuantization) -> tor
 
 
 def _quantized_layers(config: ModelConfig) -> set[str]:
-    """The weights that Transformers hands to bitsandbytes: its own rule, asked of the model without its weights."""
+    """The weights that Transformers quantizes with bitsandbytes, by its own rule for the model without its weights."""
     import torch
-    from transformers import AutoConfig
     from transformers.quantizers.base import HfQuantizer
     from transformers.quantizers.quantizers_utils import should_convert_module
 
-    from edgetune.models.load import head_modules
+    from edgetune.models.load import head_modules, without_weights
 
     classifies = ends_in_head(config)
-    with torch.device("meta"):
-        model_class = auto_class(config.model_type, classifies=classifies)
-        model = model_class.from_config(AutoConfig.for_model(**config.settings))
+    model = without_weights(auto_class(config.model_type, classifies=classifies).from_config, config.in_transformers())
     untouched = head_modules(model) if classifies else None
     kept = HfQuantizer.get_modules_to_not_convert(model, untouched, model._keep_in_fp32_modules)
     return {
@@ -133,7 +130,7 @@ def _quantized_layers(config: ModelConfig) -> set[str]:
 
 
 def _recorded_dtype(summary: Path) -> str:
-    """What "auto" meant on the machine that trained; it is decided anew where the run does not say."""
+    """The type that "auto" meant in training; "auto" where the run does not record it."""
     try:
         return str(json.loads(summary.read_text(encoding="utf-8"))["dtype"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""A model in torch with its adapter around it, not folded in: what training left, as Transformers and PEFT run it."""
+"""A model in torch with its adapter, not folded: the result of training as Transformers and PEFT run it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def load_adapted(source: ModelSource, **settings: Any) -> PreTrainedModel | PeftModel:
-    """The base, loaded with the settings of `load_model`, and the adapter on it where there is one; ready to be asked.
+    """The base, loaded with the settings of `load_model`, with its adapter, in evaluation mode.
 
-    The base gets the adapter's number of rows first, where the vocabulary was changed. Raises ModelError, and
+    Where the vocabulary was changed, the base is first resized to the adapter's number of rows. Raises ModelError, and
     AdapterError when the adapter does not fit its base.
     """
     quiet_libraries()
@@ -36,7 +36,7 @@ def load_adapted(source: ModelSource, **settings: Any) -> PreTrainedModel | Peft
         file = AdapterFile(source.adapter, model.state_dict().keys())
         _resize(model, source, file)
         try:
-            with _in_words_of_peft(source.adapter, file) as folder:
+            with _with_keys_of_peft(source.adapter, file) as folder:
                 model = PeftModel.from_pretrained(model, folder)
         except (RuntimeError, ValueError, KeyError) as problem:
             raise AdapterError(
@@ -46,23 +46,23 @@ def load_adapted(source: ModelSource, **settings: Any) -> PreTrainedModel | Peft
 
 
 def merge_whole(source: ModelSource, folder: Path, dtype: str) -> ModelFiles:
-    """Merge with PEFT's own code in memory, the model in `dtype` (safetensors' word), and save it to `folder`.
+    """Merge in memory with PEFT's own code, the model in `dtype` (safetensors' name), and save it to `folder`.
 
-    For adapters whose updates belong to no single module, and for experts, which files hold one by one and memory holds
-    as one parameter. Raises AdapterError when PEFT cannot, or would merge what it should not; NumericalError,
-    OutputError, ModelError.
+    This is for adapters whose updates belong to several modules, and for experts, which are several tensors on disk and
+    one in memory. Raises AdapterError when PEFT cannot merge, or would merge wrongly; NumericalError, OutputError,
+    ModelError.
     """
     import torch
 
     assert source.adapter is not None
     model = load_adapted(source, dtype=torch_dtype(dtype), on_gpu=False)
     if not isinstance(model, torch.nn.Module) or not hasattr(model, "merge_and_unload"):
-        raise AdapterError("is of a method that PEFT cannot merge", where=source.adapter.folder)
+        raise AdapterError("has a method that PEFT cannot merge", where=source.adapter.folder)
     tied = getattr(model.config, "tie_word_embeddings", False)
     vocabulary = [f".{path}." for path in _vocabulary_paths(model.get_base_model())]
     if tied and any(path in key for key in AdapterFile(source.adapter, ()).tensors for path in vocabulary):
         raise AdapterError(
-            "changes the embedding or the output layer of a base with one weight for both, and PEFT would change both",
+            "changes the embedding or the output layer of a base with tied embeddings, and PEFT would change both",
             where=source.adapter.folder,
             remedy="train again without them, or on a base with an output layer of its own",
         )
@@ -105,8 +105,8 @@ def _resize(model: PreTrainedModel, source: ModelSource, file: AdapterFile) -> N
 
 
 @contextmanager
-def _in_words_of_peft(adapter: Adapter, file: AdapterFile) -> Iterator[Path]:
-    """The adapter's folder, or a copy for the time being where its file has other keys than PEFT's."""
+def _with_keys_of_peft(adapter: Adapter, file: AdapterFile) -> Iterator[Path]:
+    """The adapter's folder, or a temporary copy with PEFT's keys where its file has others."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 

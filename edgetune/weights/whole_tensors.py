@@ -1,4 +1,4 @@
-"""Tensors that can only be made whole, kept from the first row that is asked for to the last that is let go."""
+"""Tensors that can only be computed whole, kept from the first use of a row to the release of the last one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class WholeTensors:
-    """Serves rows of what `make` makes.
+    """Rows of what `make` computes.
 
-    `make(name)` gives the tensor of that name, and others that come out of the same work, by name. It runs in one
-    thread at a time, so that memory holds the parts of one such work.
+    `make(name)` gives that tensor and others that are computed with it, by name. It runs in one thread at a time, which
+    bounds the memory.
     """
 
     def __init__(self, make: Callable[[str], dict[str, np.ndarray]]) -> None:
@@ -31,7 +31,7 @@ class WholeTensors:
             return self._kept[name][start:stop]
 
     def release(self, name: str, start: int, stop: int) -> None:
-        """Count these rows as done; with the last of them the tensor is forgotten."""
+        """Count these rows as done. After the last one, the tensor is deleted."""
         with self._lock:
             if name not in self._kept:
                 return

@@ -1,9 +1,9 @@
-"""Model families by their Transformers class. A new family is one file here and one line in ARCHITECTURES."""
+"""Model families by their Transformers class. A new family is one file here and one line in _OWN."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from edgetune.errors import ModelError
 from edgetune.gguf.architectures.bert import Bert
@@ -21,6 +21,7 @@ from edgetune.gguf.architectures.smollm3 import SmolLM3
 from edgetune.gguf.architectures.t5 import T5, T5Encoder
 from edgetune.gguf.architectures.text_part import TextPart
 from edgetune.models.config import ModelConfig
+from edgetune.plugins import GGUF_ARCHITECTURES_GROUP, Registry
 from edgetune.weights.base import TensorInfo
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Architecture(Protocol):
         """The file's tensors in order. Raises ModelError for a tensor that is missing or has no place."""
 
 
-ARCHITECTURES: dict[str, Architecture] = {
+_OWN: dict[str, Architecture] = {
     "BertForMaskedLM": Bert(),
     "BertForSequenceClassification": Bert(classifies=True),
     "BertModel": Bert(),
@@ -62,6 +63,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "T5EncoderModel": T5Encoder(),
     "T5ForConditionalGeneration": T5(),
 }
+
+
+def _adopt(name: str, given: object) -> Architecture:
+    """A plugin's Architecture, or a class or function that makes one. Raises TypeError for anything else."""
+    made = given() if callable(given) else given
+    missing = [part for part in ("gguf_name", "describe", "plan") if not hasattr(made, part)]
+    if missing:
+        raise TypeError(f"{given!r} has no {' and no '.join(missing)}")
+    return cast(Architecture, made)
+
+
+ARCHITECTURES = Registry[Architecture](GGUF_ARCHITECTURES_GROUP, _OWN, _adopt)
+"""By the name of the Transformers class: edgetune's own, and those of plugins."""
 
 _WITH_HEAD = "ForSequenceClassification"
 

@@ -1,6 +1,6 @@
-"""What was answered before, in one SQLite file: a question that was paid for once is never paid for again.
+"""The cache of answers, in one SQLite file: the same question is paid for only once.
 
-Every answer is committed as soon as it is there, so a process that is killed loses at most what was under way. Several
+Every answer is committed as soon as it arrives, so a killed process loses only the requests in progress. Several
 processes may use the file at once. It holds answers under hashes: no question, no key, no address.
 """
 
@@ -32,14 +32,15 @@ _APPLICATION_ID = 0x65647475
 _LAYOUT = 1
 
 REPLY_FORMAT = "edgetune reply 3"
-"""Part of every key: whoever changes what is kept of a verdict, or how its probabilities are read, counts on."""
+"""Part of every key: increase it when a change affects what is stored of a verdict, or how its probabilities
+are read."""
 
 
 class AnswerCache:
-    """Answers by key. `file` is made when it is not there; by default it lies in edgetune's cache folder.
+    """Answers by key. `file` is created where it is missing; by default it lies in edgetune's cache folder.
 
     Raises DataError when the file is damaged or another program's. Where it cannot be written (a read-only folder, a
-    full disk), one warning tells so and the work goes on without it.
+    full disk), there is one warning, and the work continues without it.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -63,19 +64,19 @@ class AnswerCache:
             raise self._damaged(problem) from None
 
     def get(self, key: str) -> Any | None:
-        """The answer under this key, or None; None too for a row that cannot be read, whose question is asked again."""
-        row = self._find("SELECT value FROM answers WHERE key = ?", key)
+        """The answer under this key; None where there is none, or none that can be read."""
+        row = self._run("SELECT value FROM answers WHERE key = ?", (key,))
         try:
             return None if row is None else json.loads(row[0])
         except (ValueError, TypeError, RecursionError):
             return None
 
     def of_last_run(self, keys: Iterable[str], pause_seconds: float) -> set[str]:
-        """Of these keys, those whose answers one run has kept that ended at most `pause_seconds` before this one began.
+        """Of these keys, those whose answers come from a run that ended at most `pause_seconds` before this one began.
 
-        A longer pause between two answers parts two runs. What was kept since this cache was opened does not count.
+        A longer pause between two answers separates two runs. Answers stored since this cache was opened do not count.
         """
-        found = ((key, self._find("SELECT stored FROM answers WHERE key = ?", key)) for key in keys)
+        found = ((key, self._run("SELECT stored FROM answers WHERE key = ?", (key,))) for key in keys)
         newest_first = sorted(((row[0], key) for key, row in found if row is not None), reverse=True)
         last, taken = self._opened_at, set()
         for stored, key in newest_first:
@@ -87,42 +88,32 @@ class AnswerCache:
             taken.add(key)
         return taken
 
-    def _find(self, query: str, key: str) -> Any | None:
+    def put(self, key: str, value: Any) -> None:
+        """Store an answer, a plain value. It is on disk when this returns."""
+        if self._writable:
+            row = (key, json.dumps(value, ensure_ascii=True), time.time())
+            self._run("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Delete these answers."""
+        for key in keys:
+            if self._writable:
+                self._run("DELETE FROM answers WHERE key = ?", (key,))
+
+    def _run(self, statement: str, values: tuple[Any, ...]) -> Any | None:
+        """The first row that a statement gives, if any; None where the file cannot be used."""
         if self._connection is None:
             return None
         try:
-            return self._connection.execute(query, (key,)).fetchone()
+            return self._connection.execute(statement, values).fetchone()
         except sqlite3.OperationalError as problem:
             self._go_on_without(problem)
             return None
-        except sqlite3.DatabaseError as problem:
-            raise self._damaged(problem) from None
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep an answer, a plain value. It is on disk when this returns."""
-        if self._connection is None or not self._writable:
-            return
-        text = json.dumps(value, ensure_ascii=True)
-        try:
-            self._connection.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, text, time.time()))
-        except sqlite3.OperationalError as problem:
-            self._go_on_without(problem)
-        except sqlite3.DatabaseError as problem:
-            raise self._damaged(problem) from None
-
-    def forget(self, keys: Iterable[str]) -> None:
-        """Keep these answers no longer."""
-        if self._connection is None or not self._writable:
-            return
-        try:
-            self._connection.executemany("DELETE FROM answers WHERE key = ?", [(key,) for key in keys])
-        except sqlite3.OperationalError as problem:
-            self._go_on_without(problem)
         except sqlite3.DatabaseError as problem:
             raise self._damaged(problem) from None
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -139,7 +130,7 @@ class AnswerCache:
         return self._connection is not None and self._writable
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN")  # one look, while another process may be making the file
+        connection.execute("BEGIN")  # one consistent view, while another process may be creating the file
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -147,7 +138,7 @@ class AnswerCache:
         if tables and owner != _APPLICATION_ID:
             raise sqlite3.DatabaseError("it is another program's database")
         if tables and layout != _LAYOUT:
-            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune knows {_LAYOUT}")
+            raise sqlite3.DatabaseError(f"it has layout {layout}, and this version of edgetune reads {_LAYOUT}")
         # With a write-ahead log, NORMAL outlives a killed process; only a power cut can take the last commits.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -163,27 +154,22 @@ class AnswerCache:
     def _go_on_without(self, problem: Exception) -> None:
         if self._writable:
             reason = problem.strerror if isinstance(problem, OSError) else problem
-            events.warn(f"{self.file}: no answers can be kept there ({reason}); the work goes on without")
+            events.warn(f"{self.file}: answers cannot be saved there ({reason}); continuing without the cache")
         self._writable = False
 
     def _damaged(self, problem: Exception) -> DataError:
         return DataError(
-            f"this is no usable cache of answers ({problem})",
+            f"the cache of answers cannot be used ({problem})",
             where=self.file,
-            remedy="move it away, and a new one is made; or set EDGETUNE_CACHE to another folder",
+            remedy="move the file away, so that a new one is created, or set EDGETUNE_CACHE to another folder",
         )
 
 
-def request_key(judge: Judge, request: JudgeRequest) -> str:
-    """SHA-256 of everything that shapes the answer: the judge, what is asked, and the form of the verdict.
+def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
+    """For each request, SHA-256 of all that shapes the answer: the judge, what is asked, and the form of the verdict.
 
     A judge on this machine is known by its file's bytes, and by the versions of what runs it.
     """
-    return request_keys(judge, [request])[0]
-
-
-def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
-    """The keys of many requests to one judge."""
     # How often a question is asked does not shape an answer: the repeat's number is part of its identity.
     shaping = [REPLY_FORMAT, judge_hash(judge.model_copy(update={"repeats": 1})), _runtime_of(judge)]
     return [
@@ -193,7 +179,7 @@ def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
 
 
 def find_reply(cache: AnswerCache | None, key: str, form: VerdictForm) -> Reply | None:
-    """The verdict that the cache knows; None where it has none, or one that cannot be read: that is asked for again."""
+    """The verdict in the cache; None where there is none, or none that can be read: it is requested again."""
     value = None if cache is None else cache.get(key)
     try:
         kept = _KEPT.validate_python(value)
@@ -203,12 +189,12 @@ def find_reply(cache: AnswerCache | None, key: str, form: VerdictForm) -> Reply 
 
 
 def keep_reply(cache: AnswerCache, key: str, reply: Reply) -> None:
-    """Remember a verdict, which can be read (`is_readable`)."""
+    """Store a verdict that can be read (`is_readable`)."""
     cache.put(key, asdict(_Kept(reply.text, reply.probabilities)))
 
 
 def is_readable(text: str, form: VerdictForm) -> bool:
-    """Whether a judge's text holds a verdict. One that does not may be a gateway's page of today, and is not kept."""
+    """Whether a judge's text holds a verdict. A text without one may be a gateway's error page, and is not stored."""
     return parse_verdict(text, form).values is not None
 
 
@@ -220,7 +206,7 @@ def _runtime_of(judge: Judge) -> dict[str, str] | None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is remembered of a reply."""
+    """The stored part of a reply."""
 
     text: str
     probabilities: dict[str, dict[str, float]]

@@ -1,4 +1,4 @@
-"""What an endpoint sends back: a completion out of a body, a reason out of an error, and never a key in either."""
+"""What an endpoint sends back: completions and errors. Texts taken from them never hold a key."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from edgetune.judging.asking.cost import count_tokens
 MOST_CHARACTERS_OF_A_REASON = 500
 
 _FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "blocklist", "recitation")
-"""Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
+"""Finish reasons of blocked answers: OpenAI's, then those that gateways pass on from other services."""
 
 _OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
+_ENDED = ("end_turn", "stop_sequence", "eos")
 
 
 class Unreadable(Exception):
-    """A body that is no chat completion. The text says what it is instead."""
+    """A body that is not a chat completion. The text says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Completion:
 
     @property
     def filtered(self) -> bool:
-        """Whether a content filter held the answer back, or the rest of it."""
+        """Whether a content filter blocked the answer or a part of it."""
         return self.finish.casefold() in _FILTERS
 
 
 def finish_of(reason: str) -> str:
     """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
     said = reason.strip().lower()
-    return "length" if said in _OUT_OF_TOKENS else said or "stop"
+    return "length" if said in _OUT_OF_TOKENS else "stop" if said in _ENDED else said or "stop"
 
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:
@@ -64,18 +65,18 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
     try:
         body = json.loads(content)
     except ValueError:
-        raise Unreadable(f"the answer is no JSON: {explain_error(content, key)[0] or 'nothing'}") from None
+        raise Unreadable(f"the response is not JSON: {explain_error(content, key)[0] or 'nothing'}") from None
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or not choices:
         error = f": {explain_error(content, key)[0]}" if isinstance(body, dict) and "error" in body else ""
-        raise Unreadable(f"the answer holds no choices{error}")
+        raise Unreadable(f"the response has no choices{error}")
     choice = choices[0]
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict):
-        raise Unreadable("the answer's first choice holds no message")
+        raise Unreadable("the response's first choice has no message")
     if choice.get("error"):
         problem = explain_error(json.dumps({"error": choice["error"]}).encode(), key)[0]
-        raise Unreadable(f"the answer broke off: {problem}")
+        raise Unreadable(f"the response was interrupted: {problem}")
     usage = _mapping(body.get("usage"))
     logprobs = _mapping(choice.get("logprobs")).get("content")
     text = _text_of(message.get("content"))
@@ -91,7 +92,7 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
 
 
 def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
-    """An error's message for people, the parameter that it names, and its code; the last two may be empty.
+    """An error's message, the parameter that it names, and its code; the last two may be empty.
 
     The key is hidden in all three. Understands OpenAI's and Azure's {"error": {...}}, FastAPI's {"detail": ...} and
     plain text.

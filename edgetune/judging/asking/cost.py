@@ -1,4 +1,4 @@
-"""What judging costs: an estimate before the first call, and a cap that holds while calls are under way."""
+"""What judging costs: an estimate before the first call, and a cap that also holds for calls in progress."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 TOKENS_AROUND_A_MESSAGE = 4
 SHORTEST_VERDICT_TOKENS = 20
-"""A verdict with hardly any reason; the low end of an estimate."""
+"""A verdict with a very short reason; the low end of an estimate."""
 
 
 class CapReached(Exception):
-    """The next call could cost more than is left, and no call is under way whose end could change that."""
+    """The next call could cost more than is left, and no call in progress could free enough."""
 
 
 class Budget:
-    """What may be spent in US dollars, over all calls of a command; None is no limit.
+    """The spending limit in US dollars over all calls of a command; None is no limit.
 
-    Before a call its worst case is reserved, afterwards what it took is settled, so that the cap holds however many are
-    under way. `spent_usd` counts a call that ended without an answer (a timeout, a broken connection) as its worst
+    A call reserves its worst case and settles its real cost afterwards, so the cap holds for any number of calls in
+    progress. `spent_usd` counts a call that ended without an answer (a timeout, a broken connection) as its worst
     case, for the endpoint may bill it.
     """
 
@@ -41,7 +41,7 @@ class Budget:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def reserve(self, usd: float) -> None:
-        """Set aside a call's worst case; waits while calls under way may free enough. Raises CapReached."""
+        """Set aside a call's worst case; waits while calls in progress may free enough. Raises CapReached."""
         while self.max_usd is not None and self.spent_usd + math.fsum(self._reserved) + usd > self.max_usd:
             if not self._reserved:
                 raise CapReached
@@ -72,7 +72,7 @@ class Costs:
     seconds: float = 0.0
 
     def __add__(self, other: Costs) -> Costs:
-        """What both took; without a price of one there is none of both."""
+        """The sum; without a price of one there is no price of both."""
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
         return Costs(
             self.asked + other.asked,
@@ -86,10 +86,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What asking would take. Tokens are about characters / 4; `output_tokens` is at most so many.
+    """An estimate for one judge. Tokens are about characters / 4; `output_tokens` is an upper limit.
 
-    `calls` are those that would be made: not the `cached` ones, nor `repeated` ones that equal another of the list.
-    `low_usd` and `high_usd` are None where no price is known; retries of failed calls are not in them.
+    `calls` leaves out the `cached` requests, and the `repeated` ones that equal another request of the list. `low_usd`
+    and `high_usd` are None where no price is known; they do not include retries of failed calls.
     """
 
     judge: str
@@ -103,7 +103,7 @@ class CostEstimate:
 
     def __str__(self) -> str:
         if self.low_usd is None or self.high_usd is None:
-            dollars = "no price is known"
+            dollars = "price unknown"
         else:
             dollars = f"${self.low_usd:.4f} to ${self.high_usd:.4f}"
         return (
@@ -126,13 +126,8 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
     cached = sum(key not in new for key in keys)
     prompts = [[message.content for message in request.messages()] for request in new.values()]
     input_tokens = sum(map(estimate_prompt_tokens, prompts))
-    output_tokens = calls * judge.max_tokens
-    low = high = 0.0
-    price = price_of(judge)
-    if price is not None:
-        low = cost_usd(price, input_tokens, calls * min(SHORTEST_VERDICT_TOKENS, judge.max_tokens))
-        high = cost_usd(price, input_tokens, output_tokens)
-    known = price is not None
+    output_tokens, price = calls * judge.max_tokens, price_of(judge)
+    shortest = calls * min(SHORTEST_VERDICT_TOKENS, judge.max_tokens)
     return CostEstimate(
         judge=judge.name,
         calls=calls,
@@ -140,25 +135,24 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
         repeated=len(requests) - calls - cached,
         input_tokens=input_tokens,
         output_tokens=output_tokens,
-        low_usd=low if known else None,
-        high_usd=high if known else None,
+        low_usd=None if price is None else cost_usd(price, input_tokens, shortest),
+        high_usd=None if price is None else cost_usd(price, input_tokens, output_tokens),
     )
 
 
 def price_of(judge: Judge) -> Price | None:
-    """A judge's price; one on this machine costs nothing, and an endpoint's may be unknown (None)."""
+    """A judge's price: 0 on this machine; an endpoint's may be unknown (None)."""
     return judge.price if isinstance(judge, EndpointJudge) else Price(input=0, output=0)
 
 
-def require_prices(judges: Iterable[Judge]) -> None:
+def require_price(judge: Judge) -> None:
     """Raise UsageError when a judge has no price, so that no cap on the cost could hold."""
-    for judge in judges:
-        if price_of(judge) is None:
-            raise UsageError(
-                "--max-cost needs to know what a call costs, and this judge has no price",
-                where=judge.name,
-                remedy="write price: {input: ..., output: ...} (US dollars for a million tokens) into its file",
-            )
+    if price_of(judge) is None:
+        raise UsageError(
+            "--max-cost needs the price of a call, and this judge has none",
+            where=judge.name,
+            remedy="write price: {input: ..., output: ...} (US dollars for a million tokens) into its file",
+        )
 
 
 def cost_usd(price: Price | None, input_tokens: int, output_tokens: int) -> float:
@@ -172,6 +166,6 @@ def estimate_prompt_tokens(contents: Iterable[str]) -> int:
 
 
 def count_tokens(text: str) -> int:
-    """About how many tokens a text has: ASCII characters / 4, and every other character by itself."""
+    """About how many tokens a text has: ASCII characters / 4, and one for every other character."""
     ascii_characters = len(text.encode("ascii", "ignore"))
     return math.ceil(ascii_characters / 4) + len(text) - ascii_characters

@@ -1,4 +1,4 @@
-"""The key of an endpoint: from the variable that the judge's file names, and nowhere else."""
+"""The key of an endpoint, which comes only from the variable that the judge's file names."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def read_key(judge: EndpointJudge) -> str | None:
     if key is None:
         empty = judge.key in os.environ
         raise UsageError(
-            f"its key {judge.key} is " + ("empty in the environment, which goes before .env" if empty else "not set"),
+            f"its key {judge.key} is "
+            + ("empty in the environment, which takes precedence over .env" if empty else "not set"),
             where=judge.name,
             remedy=f"export {judge.key}=..., or {'unset it and ' if empty else ''}write it into .env in this folder, "
             "or write key: null where the endpoint needs none",

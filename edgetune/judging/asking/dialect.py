@@ -17,27 +17,26 @@ from typing import Any, Literal
 from edgetune.errors import EdgetuneError
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered
 from edgetune.judging.asking.completion import Completion
+from edgetune.judging.asking.forms import FORM_DIALECTS
 from edgetune.judging.asking.refusal import ADVICE, Cause, Feature, Refused
-
-Form = Literal["json_schema", "json_object with schema", "json_object", "text"]
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One way to ask.
+    """One way to ask. `form` is one of FORM_DIALECTS.
 
     `alternatives` is how many tokens are listed at each place, 0 for none. `sampling` is what is said about it: all
     that the caller wants, the temperature alone, or nothing, so that the endpoint's own settings count.
     """
 
-    form: Form = "json_schema"
+    form: str = "json_schema"
     alternatives: int = 20
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     sampling: Literal["all", "temperature", "own"] = "temperature"
 
 
 _LADDERS: dict[Feature, tuple[Any, ...]] = {
-    "form": ("json_schema", "json_object with schema", "json_object", "text"),
+    "form": tuple(FORM_DIALECTS.own),
     "alternatives": (20, 5, 0),
     "limit": ("max_tokens", "max_completion_tokens"),
     "sampling": ("all", "temperature", "own"),

@@ -9,6 +9,7 @@ from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.asking.dialect import Dialect, Dialogue
+from edgetune.judging.asking.forms import FORM_DIALECTS
 from edgetune.judging.asking.probabilities import read_probabilities
 from edgetune.judging.asking.refusal import Feature
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
@@ -18,8 +19,8 @@ from edgetune.judging.suites.judge_file import EndpointJudge
 class EndpointClient:
     """Asks one judge, for one event loop: `async with EndpointClient(judge, budget, on_note) as client`.
 
-    `on_note` hears once what the endpoint does not give, such as token probabilities. Raises UsageError when the
-    judge's key is not in the environment.
+    `on_note` is called once for each thing that the endpoint does not support, such as token probabilities. Raises
+    UsageError when the judge's key is not in the environment.
     """
 
     def __init__(self, judge: EndpointJudge, budget: Budget, on_note: Callable[[str], None]) -> None:
@@ -62,43 +63,30 @@ class EndpointClient:
             body["temperature"] = self._judge.temperature
         if dialect.alternatives:
             body |= {"logprobs": True, "top_logprobs": dialect.alternatives}
-        schema = form.json_schema()
-        match dialect.form:
-            case "json_schema":
-                named = {"name": "verdict", "strict": True, "schema": schema}
-                body["response_format"] = {"type": "json_schema", "json_schema": named}
-            case "json_object with schema":
-                body["response_format"] = {"type": "json_object", "schema": schema}
-            case "json_object":
-                body["response_format"] = {"type": "json_object"}
-        return body
+        return body | FORM_DIALECTS[dialect.form].ask(form.json_schema())
 
     def _find_fault(self, completion: Completion) -> str | None:
         if completion.finish == "length":
             return f"the verdict was cut off after {self._judge.max_tokens} tokens; raise the judge's max_tokens"
         if completion.filtered:
-            return "the endpoint's content filter held the verdict back"
+            return "the endpoint's content filter blocked the verdict"
         if completion.refusal and not completion.text:
             return f"the judge declined: {completion.refusal}"
         if completion.text.strip():
             return None
         return (
-            "the judge's reasoning ended before its verdict" if completion.reasoning else "the judge answered nothing"
+            "the judge's reasoning ended before its verdict" if completion.reasoning else "the judge's answer is empty"
         )
 
     def _tell(self, dialect: Dialect, first: Completion) -> None:
         name = self._judge.name
         if dialect.form != self._start.form:
-            way = {
-                "json_object with schema": "their schema is given in llama.cpp's way",
-                "json_object": "JSON without a schema is asked for",
-                "text": "their form is asked for in words alone",
-            }[dialect.form]
-            self._note(f"{name} takes no strict JSON schema for its verdicts; {way}")
+            way = FORM_DIALECTS[dialect.form].note
+            self._note(f"{name} does not support strict JSON schemas; {way}")
         if self._start.alternatives and not (dialect.alternatives and first.logprobs):
-            self._note(f"{name} gives no token probabilities; grades are taken as they are written")
+            self._note(f"{name} returns no token probabilities; grades are used as written")
         if dialect.sampling == "own":
-            self._note(f"{name} takes no temperature; its own is used, so a verdict may differ from call to call")
+            self._note(f"{name} does not accept a temperature; its own is used, so verdicts may differ between calls")
 
 
 def _reply(completion: Completion, form: VerdictForm) -> Reply:

@@ -1,8 +1,8 @@
 """Token probabilities of a verdict -> how likely each choice of each field was.
 
-A judge that writes 4 may have been nearly as ready to write 3. Where an endpoint tells the likeliest tokens at each
-place, the tokens at the place of a grade are a distribution over grades, and its mean tells more than the grade that
-was written (G-Eval, Liu et al. 2023, arXiv 2303.16634).
+A judge that writes 4 may have given 3 nearly the same probability. Where an endpoint returns the likeliest tokens at
+each position, the tokens at a grade's position are a distribution over grades, and its mean says more than the grade
+that was written (G-Eval, Liu et al. 2023, arXiv 2303.16634).
 """
 
 from __future__ import annotations

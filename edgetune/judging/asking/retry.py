@@ -1,4 +1,4 @@
-"""When a request is tried again, and how long to wait before: as the server asks, and never less than own backoff."""
+"""When a request is repeated, and how long to wait before: as the server asks, and at least the own backoff."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_SECONDS = 120.0
-"""What a server may ask for; more is cut to this."""
+"""The longest wait that a server may ask for; longer ones are cut to this."""
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 
@@ -18,7 +18,7 @@ _TEMPORARY = {408, 409, 425, 429}
 
 
 def is_temporary(status: int) -> bool:
-    """True when the same request may succeed later: the server is busy, or failed. 501 says that it never will."""
+    """True when the same request may succeed later: the server is busy, or failed. 501 means that it never will."""
     return status in _TEMPORARY or (status >= 500 and status != 501)
 
 
@@ -85,9 +85,9 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def backoff_seconds(attempt: int) -> float:
-    """How long to wait on one's own account: doubled with each attempt, half of it by chance.
+    """The own wait: doubled with each attempt, half of it random.
 
-    The chance keeps requests that failed together from coming back together.
+    The random part keeps requests that failed together from returning together.
     """
     longest = min(FIRST_BACKOFF_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
     return longest * random.uniform(0.5, 1)

@@ -1,4 +1,4 @@
-"""Many questions to one judge: what is cached is not asked, equal questions are asked once, many wait at once."""
+"""Many requests to one judge: concurrent, each different request once, and none that the cache answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import aclosing
 from edgetune import events
 from edgetune.errors import EdgetuneError, Interrupted
 from edgetune.judging.asking.cache import AnswerCache, find_reply, is_readable, keep_reply, request_keys
-from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_prices
+from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_price
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.event_loop import EventLoop
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
@@ -39,7 +39,7 @@ def ask_all(
     """
     budget = Budget() if budget is None else budget
     if budget.max_usd is not None:
-        require_prices([judge])
+        require_price(judge)
     asking = _Asking(requests, judge, cache, budget, enough)
     if asking.open:
         with events.progress(f"asking {judge.name}", total=len(asking.open), unit="verdicts") as progress:
@@ -139,8 +139,8 @@ class _Asking:
     def way_on(self, how: str = "") -> str:
         """What the user can do next."""
         if self._cache is not None and self._cache.keeps:
-            return f"they are kept: the same command{how} goes on from there"
-        return f"they are lost, for there is no cache: run the same command{how}"
+            return f"they are saved: the same command{how} continues from there"
+        return f"they are lost because there is no cache: run the same command{how}"
 
     def _take(self, key: str, answer: Reply | Failed) -> None:
         self._answers[key] = answer

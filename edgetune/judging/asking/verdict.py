@@ -1,6 +1,6 @@
 """A judge's text -> its verdict, or the reason why there is none. What cannot be read is unscored, never a low score.
 
-What the judge says to itself is left out first (`data.reasoning`): a draft is no verdict. Then, in this order: the
+The judge's reasoning is left out first (`data.reasoning`): a draft is no verdict. Then, in this order: the
 whole text as one JSON object; the last complete JSON object in it that names a field of the form (after prose, in code
 fences, inside another object); the last line `field: choice` of every field, where the judge wrote no JSON at all.
 """
@@ -17,7 +17,7 @@ from edgetune.judging.asking.request import VerdictForm
 from edgetune.metrics.json_text import LENIENT, OBJECT_OPENING, object_spans
 
 MOST_CHARACTERS = 32_000
-"""Only the end of a longer text is read: verdicts come last, and a judge in a loop must not hold up a run."""
+"""Only the end of a longer text is read: verdicts come last, and a judge in a loop must not delay a run."""
 
 Value = int | str
 
@@ -132,7 +132,9 @@ def _from_object(text: str, members: list[_Member], form: VerdictForm) -> Parsed
             return ParsedVerdict(None, reason, f"the judge's verdict gives {name} twice and differently")
         if chosen[0] is None:
             shown = _shown(given[0].value)
-            return ParsedVerdict(None, reason, f"the judge's verdict has {name} {shown}, which is no choice")
+            return ParsedVerdict(
+                None, reason, f"the judge's verdict has {name} {shown}, which is not one of the choices"
+            )
         values[name], places[name] = chosen[0], _start_of(text, given[-1].place)
     return ParsedVerdict(values, reason, places=places)
 
@@ -173,7 +175,9 @@ def _from_lines(text: str, form: VerdictForm) -> ParsedVerdict:
         said = lines[-1][1].strip(_AROUND)
         chosen = _choice(said, choices)
         if chosen is None:
-            return ParsedVerdict(None, problem=f"the judge's verdict has {name} {_shown(said)}, which is no choice")
+            return ParsedVerdict(
+                None, problem=f"the judge's verdict has {name} {_shown(said)}, which is not one of the choices"
+            )
         values[name], places[name] = chosen, _start_of(text, lines[-1].start(1))
     reason = re.search(rf"^{_DECORATION}reason[ \t*_\"'`]*[:=]([^\n]*)$", text, re.I | re.M)
     return ParsedVerdict(values, reason[1].strip(_AROUND) if reason else "", places=places)

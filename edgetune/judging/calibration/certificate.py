@@ -1,4 +1,4 @@
-"""The certificate of a calibration: what a gate may demand before it listens to a judge."""
+"""The certificate of a calibration, which a gate may require of a judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CERTIFICATE_FORMAT = "edgetune judge certificate 2"
 _OLDER_FORMATS = {
     "edgetune judge certificate 1": "its measure of length accused noise, and passed judges that like short answers"
 }
-"""What was wrong with certificates that are taken no longer."""
+"""What is wrong with certificates of older formats."""
 
 
 def certificate_document(calibration: Calibration) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def certificate_document(calibration: Calibration) -> dict[str, Any]:
 
 
 def write_certificate(calibration: Calibration, file: Path, *, force: bool = False) -> None:
-    """Write the certificate, of a failed calibration too: it says why. Raises OutputError."""
+    """Write the certificate; that of a failed calibration says why it failed. Raises OutputError."""
     text = json.dumps(certificate_document(calibration), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, text + "\n", force=force)
 
@@ -45,11 +45,11 @@ def read_certificate(file: Path) -> Calibration:
         raise DataError(f"the certificate cannot be read ({problem})", where=file, remedy=_CALIBRATE) from None
     written_as = document.pop("format", None) if isinstance(document, dict) else None
     if isinstance(written_as, str) and written_as in _OLDER_FORMATS:
-        what = f"the certificate is of an older kind ({_OLDER_FORMATS[written_as]})"
-        remedy = "calibrate the judge again, which asks nothing that is in the cache"
+        what = f"the certificate has an older format ({_OLDER_FORMATS[written_as]})"
+        remedy = "calibrate the judge again; answers in the cache are not requested again"
         raise DataError(what, where=file, remedy=remedy)
     if not isinstance(document, dict) or written_as != CERTIFICATE_FORMAT:
-        raise DataError("this is no certificate of a judge that this version wrote", where=file, remedy=_CALIBRATE)
+        raise DataError("this is not a certificate that this version wrote", where=file, remedy=_CALIBRATE)
     document.pop("passed", None)
     try:
         return TypeAdapter(Calibration).validate_python(document)
@@ -67,7 +67,7 @@ def check_certificate(judge: Judge, rubric: Rubric, grading: Literal["pointwise"
     """
     if judge.certificate is None:
         raise UsageError(
-            "the gate demands a certificate of every judge, and this one names none",
+            "the gate requires a certificate of every judge, and this one names none",
             where=judge.name,
             remedy=_CALIBRATE,
         )

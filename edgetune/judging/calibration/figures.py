@@ -1,4 +1,4 @@
-"""How a judge's verdicts compare with people's: agreement, and what it prefers that people do not."""
+"""How a judge's verdicts compare with people's: agreement, and preferences that people do not have."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TITLES = {
     "consistency": "pairs with the same verdict in both orders",
     "position": "preference for the first place (-1 to 1)",
     "length": "preference for the longer answer (-1 to 1)",
-    "unscored": "verdicts that could not be read",
+    "unscored": "verdicts that cannot be read",
 }
 """What each figure is, for people; in the order in which they are shown."""
 

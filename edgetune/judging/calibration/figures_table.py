@@ -1,4 +1,4 @@
-"""A calibration for the terminal: every figure with its interval, and whether the judge may judge."""
+"""A calibration for the terminal: every figure with its interval, and whether the judge passed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _OF_EACH_SET = ("accuracy", "kappa", "weighted_kappa", "consistency")
 
 
 def render_calibration(calibration: Calibration) -> RenderableType:
-    """All figures over all sets, the main ones of each set, then whether the judge may judge."""
+    """All figures over all sets, the main ones of each set, then whether the judge passed."""
     parts: list[RenderableType] = [_all_figures(calibration)]
     if len(calibration.sets) > 1:
         parts.append(_by_set(calibration))
     if calibration.passed:
-        parts.append(Text.assemble((" MAY JUDGE ", "bold black on green"), "  It reached every bar."))
+        parts.append(Text.assemble((" PASSED ", "bold black on green"), "  The judge meets every requirement."))
     else:
         reasons = " ".join(calibration.failures)
-        parts.append(Text.assemble((" MAY NOT JUDGE ", "bold white on magenta"), f"  {reasons}"))
+        parts.append(Text.assemble((" FAILED ", "bold white on magenta"), f"  {reasons}"))
     return Group(*parts)
 
 
@@ -40,7 +40,7 @@ def _all_figures(calibration: Calibration) -> RenderableType:
             interval = report.figures[name].interval
             table.add_row(title, _value(report, name), f"{interval.lower:.2f} to {interval.upper:.2f}")
         elif name == "length":
-            table.add_row(title, "not known", f"it takes {FEWEST_PAIRS} pairs where people prefer either length")
+            table.add_row(title, "not known", f"it needs {FEWEST_PAIRS} pairs where people prefer each length")
     return table
 
 

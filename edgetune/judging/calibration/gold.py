@@ -1,4 +1,4 @@
-"""What people said about answers, as a judge's verdicts are measured against it."""
+"""People's votes on answers, against which a judge is measured."""
 
 from __future__ import annotations
 

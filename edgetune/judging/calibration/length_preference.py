@@ -1,4 +1,4 @@
-"""Does a judge prefer an answer for its length? Measured by its errors, so that noise and ties are not accused.
+"""Whether a judge prefers answers for their length. Its errors show it, so that noise and ties do not count.
 
 Of the pairs in which people prefer the shorter answer, and of those in which they prefer the longer one, a judge that
 does not look at length errs on the same share. One that always names the longer answer errs on all of the first and on

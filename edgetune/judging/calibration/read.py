@@ -43,7 +43,7 @@ def _read_file(file: Path) -> GoldSet:
     items = tuple(known.read(rows, file.name))
     decided = tuple(item for item in items if item.gold is not None)
     if not decided:
-        raise DataError("people agree on none of these items", where=file)
+        raise DataError("there is no majority on any of these items", where=file)
     return GoldSet(file.name, known.name, hash_file(file), decided, len(items) - len(decided))
 
 

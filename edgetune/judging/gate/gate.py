@@ -76,7 +76,7 @@ class Verdict:
         if self.outcome is Outcome.JUDGE_INVALID:
             losses = [explain(one) for one in self.comparisons if one.outcome is Outcome.REGRESSION]
             told = [*map(_sentence, self.problems), "No verdict rests on this."]
-            return " ".join([*told, *(["Seen all the same:", *losses] if losses else [])])
+            return " ".join([*told, *(["The comparison still found:", *losses] if losses else [])])
         if all(comparison.equal for comparison in self.comparisons):
             return "Candidate and baseline are the same model, and equal on every item."
         decisive_first = sorted(self.comparisons, key=lambda comparison: comparison.outcome is not self.outcome)

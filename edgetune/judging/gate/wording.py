@@ -15,20 +15,9 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
-def percent_range(interval: Interval) -> str:
-    """An interval of an accuracy, in percent -> `83.4 to 95.4`."""
-    return f"{interval.lower * 100:.1f} to {interval.upper * 100:.1f}"
-
-
 def points(difference: float) -> str:
     """A difference of two shares in percentage points, with its sign: -0.033 -> `−3.3`."""
     return _signed(difference * 100, 1)
-
-
-def point_count(share: float) -> str:
-    """A size without a sign: 0.02 -> `2 points`, 0.01 -> `1 point`, 0.0837 -> `8.4 points`."""
-    text = f"{share * 100:.1f}".removesuffix(".0")
-    return f"{text} point" if text == "1" else f"{text} points"
 
 
 def probability(p: float) -> str:
@@ -71,10 +60,9 @@ def value_text(value: float, unit: Unit) -> str:
 
 def value_range_text(interval: Interval, unit: Unit) -> str:
     """An interval of a metric's value, without its unit: share -> `83.4 to 95.4`, grade -> `4.02 to 4.41`."""
-    if unit == "share":
-        return percent_range(interval)
-    lower, upper = (value_text(bound, unit).removesuffix(" of 5") for bound in (interval.lower, interval.upper))
-    return f"{lower} to {upper}"
+    lower, upper = (value_text(bound, unit) for bound in (interval.lower, interval.upper))
+    ending = {"share": " %", "grade": " of 5"}.get(unit, "")
+    return f"{lower.removesuffix(ending)} to {upper.removesuffix(ending)}"
 
 
 def difference_text(difference: float, unit: Unit) -> str:
@@ -94,17 +82,7 @@ def range_text(interval: Interval, unit: Unit) -> str:
 
 def size_text(size: float, unit: Unit) -> str:
     """A size without a sign: share 0.02 -> `2 points`, grade 0.25 -> `0.25 grades`, log 0.0198 -> `2 %`."""
-    match unit:
-        case "share":
-            return point_count(size)
-        case "points":
-            return point_count(size / 100)
-        case "grade":
-            return f"{size:.2f} grades"
-        case "log":
-            return f"{_percent_more(size):.1f}".removesuffix(".0") + " %"
-        case "number":
-            return _number_text(size)
+    return _shown_size(_shown(size, unit), unit)
 
 
 def margin_text(size: float, unit: Unit) -> str:
@@ -112,17 +90,10 @@ def margin_text(size: float, unit: Unit) -> str:
 
     grade 0.1449 -> `0.15 grades`, share 0.02 -> `2.1 points`, log 0.02 -> `2.1 %`.
     """
-    match unit:
-        case "share":
-            return size_text(_next_above(size, 3), unit)
-        case "points":
-            return size_text(_next_above(size, 1), unit)
-        case "grade":
-            return size_text(_next_above(size, 2), unit)
-        case "log":
-            return size_text(math.log1p(_next_above(_percent_more(size), 1) / 100), unit)
-        case "number":
-            return size_text(_next_above(size, _decimals(size)), unit)
+    shown = _shown(size, unit)
+    step = 10 ** _decimals(shown, unit)
+    # Rounding errors aside, the smallest number of so many decimals that is larger.
+    return _shown_size((math.floor(round(shown * step, 6)) + 1) / step, unit)
 
 
 def share_text(share: float) -> str:
@@ -133,18 +104,31 @@ def share_text(share: float) -> str:
 _ENDINGS: dict[Unit, str] = {"share": " points", "points": " points", "grade": " grades", "log": " %", "number": ""}
 
 
+def _shown(value: float, unit: Unit) -> float:
+    """A difference or a size as the number that people read: shares in points, differences of logarithms in percent of
+    the smaller or larger value (0.0198 -> 2)."""
+    if unit == "share":
+        return value * 100
+    return 100 * math.expm1(min(value, 300.0)) if unit == "log" else value
+
+
+def _decimals(shown: float, unit: Unit) -> int:
+    """Of a number, three digits that count from 0.001 up, and none behind the point from 100 up."""
+    if unit == "number":
+        return 3 if abs(shown) < 1 else 2 if abs(shown) < 10 else 1 if abs(shown) < 100 else 0
+    return 2 if unit == "grade" else 1
+
+
+def _shown_size(shown: float, unit: Unit) -> str:
+    text = f"{shown:,.{_decimals(shown, unit)}f}"
+    if unit not in ("grade", "number"):
+        text = text.removesuffix(".0")
+    return text + (_ENDINGS[unit].removesuffix("s") if text == "1" else _ENDINGS[unit])
+
+
 def _bare_difference(difference: float, unit: Unit) -> str:
-    match unit:
-        case "share":
-            return points(difference)
-        case "points":
-            return _signed(difference, 1)
-        case "grade":
-            return _signed(difference, 2)
-        case "log":
-            return _signed(_percent_more(difference), 1)
-        case "number":
-            return _signed(difference, _decimals(difference))
+    shown = _shown(difference, unit)
+    return _signed(shown, _decimals(shown, unit))
 
 
 def _signed(value: float, decimals: int) -> str:
@@ -154,19 +138,9 @@ def _signed(value: float, decimals: int) -> str:
     return f"−{text}" if value < 0 else f"+{text}"
 
 
-def _next_above(size: float, decimals: int) -> float:
-    """The smallest number of so many decimals that is larger than `size`; rounding errors aside."""
-    return (math.floor(round(size * 10**decimals, 6)) + 1) / 10**decimals
-
-
 def _number_text(value: float) -> str:
-    text = f"{abs(value):,.{_decimals(value)}f}"
+    text = f"{abs(value):,.{_decimals(value, 'number')}f}"
     return f"−{text}" if value < 0 and float(text.replace(",", "")) else text
-
-
-def _decimals(value: float) -> int:
-    """Three digits that count, for numbers from 0.001 up; whole numbers from 100 up."""
-    return 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
 
 
 def _exponential_text(logarithm: float) -> str:
@@ -174,8 +148,3 @@ def _exponential_text(logarithm: float) -> str:
         return _number_text(math.exp(logarithm))
     except OverflowError:
         return f"10^{logarithm / math.log(10):.0f}"
-
-
-def _percent_more(logarithm: float) -> float:
-    """What a difference of logarithms is in percent of the smaller or larger value: 0.0198 -> 2."""
-    return 100 * math.expm1(min(logarithm, 300.0))

@@ -1,4 +1,4 @@
-"""Many verdicts -> one number by item, and the shares by which a judge itself is judged."""
+"""Many verdicts -> one number for each item, and the shares by which a judge is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of every item: better, worse or the same, so that the worst regressions can be shown first."""
+"""How every item changed: better, worse or the same, so that the worst regressions can be shown first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from edgetune.judging.grading.grades import EQUAL_ANSWERS, Grade, Preference
 from edgetune.judging.grading.summaries import mean_preferences
-from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.judgement import Judgement
 from edgetune.judging.results.pairing import Values, values_by_item
 from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.metrics.units import scale_length
@@ -67,7 +67,7 @@ def find_changes(judgement: Judgement) -> tuple[Change, ...]:
 
 
 def preference_text(preferences: Sequence[Preference]) -> str:
-    """What the verdicts on one pair of answers come to, in words."""
+    """The verdicts on one pair of answers, summarized in words."""
     means = list(mean_preferences(preferences).values())
     if not means:
         return "unscored"
@@ -83,12 +83,8 @@ def worst_first(changes: Sequence[Change]) -> list[Change]:
     return sorted(changes, key=lambda change: (change.size is None, change.size or 0.0, change.place))
 
 
-def _sides(judgement: Judgement) -> list[Evaluation]:
-    return [judgement.candidate] if judgement.baseline is None else [judgement.baseline, judgement.candidate]
-
-
 def _has_values(judgement: Judgement, name: str) -> bool:
-    return all(name in side.metrics and side.metrics[name].values for side in _sides(judgement))
+    return all(name in side.metrics and side.metrics[name].values for _, side in judgement.sides)
 
 
 def _sizes(judgement: Judgement, metric: ComparedMetric) -> Values:
@@ -114,7 +110,7 @@ def _status(size: float | None, *, paired: bool, tells_right: bool) -> Status:
 def _flaws(judgement: Judgement) -> dict[str, tuple[bool, bool]]:
     """By item: has it an unscored verdict, and has it a degenerate answer."""
     flaws: dict[str, tuple[bool, bool]] = defaultdict(lambda: (False, False))
-    grades = [grade for side in _sides(judgement) for grade in side.grades]
+    grades = [grade for _, side in judgement.sides for grade in side.grades]
     verdicts: list[Grade | Preference] = [*grades, *judgement.preferences]
     for verdict in verdicts:
         unscored, degenerate = flaws[verdict.item]

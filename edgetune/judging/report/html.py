@@ -34,9 +34,9 @@ _SHADES = 10
 
 MEANINGS = {
     Outcome.PASS: "The candidate may replace the baseline.",
-    Outcome.REGRESSION: "The candidate is worse than the baseline, by more than matters and by more than chance.",
+    Outcome.REGRESSION: "The candidate is worse than the baseline by the margin or more. Chance does not explain it.",
     Outcome.INCONCLUSIVE: "These items cannot tell whether the candidate is worse.",
-    Outcome.JUDGE_INVALID: "The judge's verdicts cannot be trusted here, so there is no answer.",
+    Outcome.JUDGE_INVALID: "The judge's verdicts cannot be trusted here, so there is no verdict.",
 }
 """Each outcome in a sentence, for someone who meets the gate for the first time."""
 

@@ -45,7 +45,7 @@ def report_junit(judgement: Judgement) -> bytes:
         "failures": len(suite.findall("testcase/failure")),
         "errors": len(suite.findall("testcase/error")),
         "skipped": len(suite.findall("testcase/skipped")),
-        "time": f"{_seconds(judgement):.3f}",
+        "time": f"{judgement.costs.seconds + sum(side.seconds or 0.0 for _, side in judgement.sides):.3f}",
         "timestamp": judgement.created.removesuffix("+00:00"),
     }
     for attribute, given in attributes.items():
@@ -89,11 +89,6 @@ def _tell(case: ElementTree.Element, kind: str, outcome: Outcome, text: str) -> 
 
 def _skip(case: ElementTree.Element, why: str) -> None:
     ElementTree.SubElement(case, "skipped", message=_clean(why))
-
-
-def _seconds(judgement: Judgement) -> float:
-    sides = (judgement.candidate, judgement.baseline)
-    return judgement.costs.seconds + sum(side.seconds or 0.0 for side in sides if side is not None)
 
 
 def _clean(text: str) -> str:

@@ -1,4 +1,4 @@
-"""report.md: a judgement as a comment under a pull request, within GitHub's limit and with nothing in it that acts.
+"""report.md: a judgement as a comment on a pull request, within GitHub's limit and without active content.
 
 What was judged stands in tables with its markup escaped, or in fenced blocks. No text can mention a person, close an
 issue or load a picture.
@@ -149,7 +149,7 @@ def _items_that_got_worse(judgement: Judgement, room: int) -> list[str]:
     if judgement.suite.task == "classify":
         parts, listed = _table_of_items(judgement, judgement.baseline, worse, room)
     else:
-        parts, listed = _blocks_of_items(judgement, judgement.baseline, worse, room)
+        parts, listed = _blocks_of_items(judgement, worse, room)
     unlisted = len(worse) - listed
     return parts if unlisted == 0 else [*parts, f"{unlisted:,} more are in report.html and report.json."]
 
@@ -177,12 +177,10 @@ def _label(answer: Answer) -> str:
     return "unparsed" if answer.text is None else f"unparsed: {answer.text}"
 
 
-def _blocks_of_items(
-    judgement: Judgement, baseline: Evaluation, worse: Sequence[Change], room: int
-) -> tuple[list[str], int]:
+def _blocks_of_items(judgement: Judgement, worse: Sequence[Change], room: int) -> tuple[list[str], int]:
     blocks: list[str] = []
     for change in worse[:_LISTED_BLOCKS]:
-        block = _block(judgement, baseline, change.place)
+        block = _block(judgement, change.place)
         room -= len(block) + 2
         if room < 0:
             break
@@ -190,8 +188,8 @@ def _blocks_of_items(
     return blocks, len(blocks)
 
 
-def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
-    item, candidate = judgement.items[place], judgement.candidate
+def _block(judgement: Judgement, place: int) -> str:
+    item = judgement.items[place]
     compared = [preference for preference in judgement.preferences if preference.item == item.id]
     moved = [preference_text(compared)] if compared else []
     for metric in deciding_metrics(judgement):
@@ -202,7 +200,7 @@ def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
     heading = shortened(" ".join(visible(item.text).split()), 100)
     summary = _silenced(html.escape(f"{visible(item.id)}: {', '.join(moved)}: {heading}"))
     parts = [f"<details><summary>{summary}</summary>", "Asked:", _fenced(item.text)]
-    for role, side in (("baseline", baseline), ("candidate", candidate)):
+    for role, side in judgement.sides:
         answer = side.answers[place]
         if answer.written is not None:
             parts += [_heading(role, answer), _fenced(answer.written)]
@@ -212,7 +210,7 @@ def _block(judgement: Judgement, baseline: Evaluation, place: int) -> str:
 
 
 def _heading(role: str, answer: Answer) -> str:
-    """Whose answer follows, and what is not seen of it."""
+    """Whose answer follows, and facts about it that the text does not show."""
     facts = [f"after {len(answer.reasoning):,} characters of reasoning"] if answer.reasoning else []
     facts += ["cut off"] if answer.is_cut_off else []
     told = f" ({', '.join(facts)})" if facts else ""
@@ -220,7 +218,7 @@ def _heading(role: str, answer: Answer) -> str:
 
 
 def _said(verdict: Grade | Preference) -> str:
-    """What a judge made of it, as a line of a list."""
+    """A judge's verdict as a line of a list."""
     if isinstance(verdict, Grade):
         given = ", ".join(f"{name} {score:.3g}" for name, score in (verdict.scores or {}).items())
         order = ""
@@ -235,9 +233,8 @@ def _said(verdict: Grade | Preference) -> str:
 def _provenance(judgement: Judgement) -> str:
     suite = judgement.suite
     lines = [f"- suite {suite.name}: {len(judgement.items):,} items, task {suite.task}"]
-    for role, evaluation in (("baseline", judgement.baseline), ("candidate", judgement.candidate)):
-        if evaluation is not None:
-            lines.append(f"- {role} {_cell(evaluation.model)}, SHA-256 `{evaluation.fingerprint}`")
+    for role, evaluation in judgement.sides:
+        lines.append(f"- {role} {_cell(evaluation.model)}, SHA-256 `{evaluation.fingerprint}`")
     lines.append(f"- edgetune {__version__}; every answer, and the hashes of suite and data, are in report.json")
     return "\n".join(lines)
 
@@ -272,6 +269,5 @@ def _escaped(line: str) -> str:
 
 
 def _silenced(line: str) -> str:
-    """Line in which GitHub finds no person to tell, no issue to close and no address to link: an empty character breaks
-    the words that it looks for."""
+    """The line without mentions, references to issues and links: an invisible character breaks them."""
     return re.sub(r"([@#]|://|www\.)(?=\S)", "\\1\u2060", line)

@@ -19,11 +19,10 @@ class MatrixPanel:
 
 def panels_of(judgement: Judgement) -> list[MatrixPanel]:
     """A judgement's matrices in reading order: baseline, if there is one, then candidate. Without labels, none."""
-    sides = (("baseline", judgement.baseline), ("candidate", judgement.candidate))
     return [
         MatrixPanel(f"{role}: {evaluation.name}", evaluation.classification)
-        for role, evaluation in sides
-        if evaluation is not None and evaluation.classification is not None
+        for role, evaluation in judgement.sides
+        if evaluation.classification is not None
     ]
 
 

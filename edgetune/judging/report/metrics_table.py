@@ -40,7 +40,7 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
     Differences are candidate - baseline: of shares in points, of perplexity in percent, of others as they are. The
     metrics of each label are in `label_rows`.
     """
-    candidate, evaluations = judgement.candidate, _evaluations(judgement)
+    candidate, evaluations = judgement.candidate, [side for _, side in judgement.sides]
     comparisons = judgement.verdict.comparisons if judgement.verdict else ()
     compared: dict[str, Comparison | Difference] = {one.metric: one for one in judgement.differences}
     compared |= {one.metric: one for one in comparisons}
@@ -92,15 +92,10 @@ def labels_to_look_at(judgement: Judgement, count: int) -> list[str]:
     return [metrics[0].labels[place] for place in sorted(range(len(worth)), key=worth.__getitem__)[:count]]
 
 
-def _evaluations(judgement: Judgement) -> list[Evaluation]:
-    return [judgement.candidate] if judgement.baseline is None else [judgement.baseline, judgement.candidate]
-
-
 def _classifications(judgement: Judgement) -> list[ClassificationMetrics]:
     """Of all sides, or none where a side has none."""
-    evaluations = _evaluations(judgement)
-    metrics = [evaluation.classification for evaluation in evaluations if evaluation.classification is not None]
-    return metrics if len(metrics) == len(evaluations) else []
+    metrics = [side.classification for _, side in judgement.sides if side.classification is not None]
+    return metrics if len(metrics) == len(judgement.sides) else []
 
 
 def _metric_rows(

@@ -34,10 +34,7 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
     Keys are short words, for they are repeated in every item. Texts hold no invisible characters (see `visible`).
     """
     metrics = [judgement.compared[name] for name, one in judgement.candidate.metrics.items() if one.values]
-    sides = [("candidate", judgement.candidate)]
-    if judgement.baseline is not None:
-        sides.insert(0, ("baseline", judgement.baseline))
-    columns = [_Side(role, evaluation, metrics, judgement.compared) for role, evaluation in sides]
+    columns = [_Side(role, evaluation, metrics, judgement.compared) for role, evaluation in judgement.sides]
     preferences: dict[str, list[Preference]] = defaultdict(list)
     for preference in judgement.preferences:
         preferences[preference.item].append(preference)
@@ -60,7 +57,7 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
 
 
 def _totals(changes: Sequence[Change]) -> dict[str, int]:
-    """How many of all items each filter of the page would find."""
+    """How many items each filter of the page finds."""
     totals = Counter[str](change.status for change in changes)
     flaws = {name: sum(getattr(change, name) for change in changes) for name in ("unscored", "degenerate")}
     return {**totals, **flaws}
@@ -192,5 +189,5 @@ def _cut(text: str, most: int = SHOWN_CHARACTERS) -> str:
 
 
 def _filled(**values: Any) -> dict[str, Any]:
-    """What is not empty: an item without a cluster says nothing of one. The number 0 is something."""
+    """The values that are not empty. The number 0 counts as a value."""
     return {key: value for key, value in values.items() if value or (value == 0 and value is not False)}

@@ -1,4 +1,4 @@
-"""What tells whether the judges can be trusted here, and what they cost, as figures for people."""
+"""Figures on the judges: whether they can be trusted here, and what they cost."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def was_judged(judgement: Judgement) -> bool:
 
 def all_grades(judgement: Judgement) -> tuple[Grade, ...]:
     """The grades of both sides."""
-    return judgement.candidate.grades + (judgement.baseline.grades if judgement.baseline is not None else ())
+    return tuple(grade for _, side in judgement.sides for grade in side.grades)
 
 
 def judge_figures(judgement: Judgement) -> list[Figure]:
@@ -41,16 +41,16 @@ def judge_figures(judgement: Judgement) -> list[Figure]:
     figures = [Figure("judge" if len(judgement.judges) == 1 else "panel", ", ".join(judgement.judges))]
     verdicts: list[Grade | Preference] = [*grades, *preferences]
     unscored = unscored_share(verdicts)
-    limit = f"the gate takes at most {gate.max_unscored * 100:g} %"
+    limit = f"the gate allows at most {gate.max_unscored * 100:g} %"
     missed = unscored.share is not None and unscored.share > gate.max_unscored
     figures.append(Figure("unscored verdicts", _share_text(unscored), limit, missed))
     if preferences:
         agreed = order_consistency(preferences)
-        limit = f"the gate asks for at least {gate.min_consistency * 100:g} %"
+        limit = f"the gate requires at least {gate.min_consistency * 100:g} %"
         missed = agreed.share is not None and agreed.share < gate.min_consistency
         figures.append(Figure("both orders agree", _share_text(agreed), limit, missed))
     spared = sum(verdict.degenerate is not None for verdict in verdicts)
-    figures.append(Figure("settled without asking", f"{spared:,} of {len(verdicts):,} verdicts"))
+    figures.append(Figure("decided without asking the judge", f"{spared:,} of {len(verdicts):,} verdicts"))
     if expected := sum(grade.expected for grade in grades):
         figures.append(Figure("grades from token probabilities", f"{expected:,} of {len(grades):,}"))
     return [
@@ -63,7 +63,7 @@ def judge_figures(judgement: Judgement) -> list[Figure]:
 
 
 def cost_text(costs: Costs) -> str:
-    """What the judges took, in one line."""
+    """What the judges cost, in one line."""
     return (
         f"{costs.asked:,} verdicts asked for, {costs.cached:,} from the cache; {costs.input_tokens:,} tokens read, "
         f"{costs.output_tokens:,} written; {costs.seconds:,.1f} s; {_money(costs)}"
@@ -72,7 +72,7 @@ def cost_text(costs: Costs) -> str:
 
 def _money(costs: Costs) -> str:
     if costs.usd is None:
-        return "no price is known"
+        return "price unknown"
     return f"${costs.usd:,.2f}" if costs.usd == 0 or costs.usd >= 0.01 else f"${costs.usd:.4f}"
 
 

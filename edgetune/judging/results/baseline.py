@@ -1,4 +1,4 @@
-"""Baselines that were measured before: the candidate of an earlier report, on the same suite and items."""
+"""Baselines from earlier reports: the candidate that was judged there, on the same suite and items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgetune.judging.results.prepared import LABEL_READING_PART, PreparedSuite
 from edgetune.judging.subjects.written import separated
 
 REPORT_FORMAT = "edgetune judge report 3"
-"""The mark that report.json carries, so that no other JSON file is taken for one."""
+"""The format that report.json names, so that no other JSON file is taken for one."""
 
 _EARLIER_FORMAT = "edgetune judge report 2"
 """Fingerprints of folders and runs covered their weights alone, and verdicts were read by other rules."""
@@ -37,8 +37,8 @@ def is_report(reference: str) -> bool:
 def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
     """The evaluation of the model that `report` judged, its labels read from its answers as they are read today.
 
-    Of a report of the format before, the answers count: it comes without grades, which the judges give anew. Raises
-    DataError when the file is no report of `edgetune judge`, or naming what differs when it answered another question.
+    Of a report in the earlier format only the answers are used; the judges grade them again. Raises DataError when the
+    file is no report of `edgetune judge`, or naming what differs when it answered another question.
     """
     try:
         document: Any = json.loads(report.read_text(encoding="utf-8"))
@@ -46,7 +46,9 @@ def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
         raise DataError(f"cannot be read as a report ({problem})", where=report, remedy=_REMEDY) from None
     written_as = document.get("format") if isinstance(document, dict) else None
     if written_as not in (REPORT_FORMAT, _EARLIER_FORMAT):
-        raise DataError("is not a report of edgetune judge, or of another version", where=report, remedy=_REMEDY)
+        raise DataError(
+            "is not a report of edgetune judge, or comes from another version", where=report, remedy=_REMEDY
+        )
     try:
         evaluation = TypeAdapter(Evaluation).validate_python(document.get("candidate"))
     except ValidationError as problem:
@@ -73,12 +75,12 @@ def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
 
 
 def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
-    """What still holds of a report of the earlier format, with a word on what does not."""
+    """What is still valid of a report in the earlier format, with a note on the rest."""
     lost = []
     if evaluation.kind in ("run", "folder"):
-        lost.append("its fingerprint covers weights alone, so that it proves of no model to be the same")
+        lost.append("its fingerprint covers the weights only, so it cannot prove that two models are the same")
     if evaluation.grades:
-        lost.append("its grades were read by other rules, so that its answers are graded anew")
+        lost.append("its grades were read by other rules, so its answers are graded again")
     if lost:
-        events.note(f"{report}: this report is of an earlier version: {'; '.join(lost)}")
+        events.note(f"{report}: this report comes from an earlier version: {'; '.join(lost)}")
     return replace(evaluation, grades=())

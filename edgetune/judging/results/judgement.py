@@ -1,4 +1,4 @@
-"""All that one run of the judge found: what the terminal shows and the report keeps."""
+"""The results of one run of `edgetune judge`, as the terminal and the report show them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.suite import Suite
 from edgetune.metrics.classification import ClassificationMetrics
+
+Role = Literal["baseline", "candidate"]
 
 Inconclusive = Literal["fail", "warn", "pass"]
 """What INCONCLUSIVE means for the exit code: fail is 3, warn is 0 with a warning, pass is 0."""
@@ -52,7 +54,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """The model's file name, or what stands for it."""
+        """The model's file name, or an endpoint's address and model."""
         return self.model if self.kind == "endpoint" else PurePath(self.model).name
 
     def is_same_model(self, other: Evaluation) -> bool:
@@ -105,6 +107,12 @@ class Judgement:
     def comparisons(self) -> tuple[Comparison, ...]:
         """The metrics that the gate compared, one by one."""
         return () if self.verdict is None else self.verdict.comparisons
+
+    @property
+    def sides(self) -> tuple[tuple[Role, Evaluation], ...]:
+        """The models that were measured, the baseline first where there is one."""
+        candidate: tuple[tuple[Role, Evaluation], ...] = (("candidate", self.candidate),)
+        return candidate if self.baseline is None else (("baseline", self.baseline), *candidate)
 
     @property
     def exit_code(self) -> int:

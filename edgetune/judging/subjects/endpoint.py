@@ -41,7 +41,7 @@ def open_endpoint(reference: str) -> EndpointSubject:
 
 
 class EndpointSubject:
-    """Answers that an endpoint writes, several at a time. Nobody knows its weights: it is told apart by its address."""
+    """Answers that an endpoint writes, several at a time. Its weights are unknown, so its address identifies it."""
 
     kind = "endpoint"
     size_bytes = None
@@ -56,13 +56,13 @@ class EndpointSubject:
         """Raise UsageError where the suite needs likelihoods, which endpoints do not give."""
         if suite.task == "perplexity":
             raise UsageError(
-                "perplexity needs the likelihood of given texts, and an endpoint only writes its own",
+                "perplexity needs the likelihood of given texts, which an endpoint does not return",
                 where=self.reference,
                 remedy="judge the model's GGUF file or folder, or another task",
             )
         if suite.task == "classify" and suite.scoring == "likelihood":
             raise UsageError(
-                f"suite {suite.name} scores labels by likelihood, and an endpoint gives none of texts it did not write",
+                f"suite {suite.name} scores labels by likelihood, which an endpoint does not return for given texts",
                 where=self.reference,
                 remedy="set scoring: generate in the suite, for both models",
             )
@@ -105,7 +105,7 @@ class EndpointSubject:
         return EdgetuneError(
             f"there is no answer to {item.where} ({problem})",
             where=self.reference,
-            remedy="run the same command again when the endpoint works: the answers that are there are kept",
+            remedy="run the same command again when the endpoint works: finished answers are kept",
         )
 
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
@@ -122,11 +122,11 @@ class EndpointSubject:
     def _tell(self, dialect: Dialect, first: Completion) -> None:
         if dialect.sampling != _START.sampling:
             refused = "seed" if dialect.sampling == "temperature" else "temperature"
-            events.note(f"{self.reference} takes no {refused}; its answers may differ from call to call")
+            events.note(f"{self.reference} does not accept a {refused}; its answers may differ between calls")
 
 
 def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """The request in a dialect. What changes nothing is not said: some endpoints refuse the mere name."""
+    """The request in a dialect. Parameters without effect are left out: some endpoints refuse their names."""
     said = {"model": body["model"], "messages": body["messages"], dialect.limit: body["max_tokens"]}
     if dialect.sampling != "own":
         said["temperature"] = body["temperature"]
@@ -137,7 +137,7 @@ def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
 
 def _to_answer(completion: Completion, item: Item, suite: Suite) -> Answer:
     if completion.filtered:
-        return _unanswered(item, "the endpoint's content filter held the answer back", completion)
+        return _unanswered(item, "the endpoint's content filter blocked the answer", completion)
     if completion.refusal and not completion.text.strip():
         return _unanswered(item, f"the model declined: {completion.refusal}", completion)
     return written_answer(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgetune.judging.subjects.torch_model import TorchModel
 
 ITEMS_AT_ONCE = 32
-"""So many items are answered before their answers are handed on (and remembered)."""
+"""How many items are answered before their answers are returned (and stored)."""
 
 _BASE = Base.model_fields
 
@@ -76,19 +76,21 @@ class FolderSubject:
         """Raise UsageError where this kind of model cannot do the suite's task, or not in the suite's way."""
         labels = self.head_labels
         if labels and suite.task != "classify":
-            self._refuse(f"has a classification head, and task {suite.task} asks for text", "judge a model that writes")
+            self._refuse(
+                f"has a classification head, and task {suite.task} needs text", "judge a model that writes text"
+            )
         if labels and set(labels) != set(suite.labels):
             self._refuse(
-                f"knows the labels {', '.join(labels)}, and the suite {', '.join(suite.labels)}",
+                f"has the labels {', '.join(labels)}, and the suite has {', '.join(suite.labels)}",
                 "give the suite the labels that the model was trained with",
             )
         if self._family == "encoder" and not labels:
             self._refuse("is an encoder without a classification head, which cannot answer", "train it with a head")
         if self._family == "encoder-decoder" and suite.task == "perplexity":
-            self._refuse("is an encoder-decoder, which has no perplexity of a text", "take a suite that summarizes")
+            self._refuse("is an encoder-decoder, for which perplexity is not defined", "take a suite that summarizes")
         if suite.generation.temperature > 0 and suite.task in ("generate", "summarize"):
             self._refuse(
-                "is answered greedily by Transformers here",
+                "is decoded greedily here, and the suite sets a temperature",
                 "set generation.temperature to 0, or export the model and judge the GGUF",
             )
 
@@ -106,7 +108,7 @@ class FolderSubject:
             yield from (replace(answer, seconds=seconds) for answer in answers)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Free the model."""
         self._model = None
 
     @property
@@ -128,7 +130,7 @@ class FolderSubject:
         return recorded if isinstance(recorded, dict) else {}
 
     def _special_settings(self) -> dict[str, Any]:
-        """What the recipe says about answering beyond the defaults. Which base it is, its files say."""
+        """The settings of the recipe that shape answers and are not defaults. The base is identified by its files."""
         special = {
             name: value
             for name, value in self._base_settings.items()

@@ -1,4 +1,4 @@
-"""Models under test: one file per kind, and the list below tells them apart."""
+"""Models under test: one file per kind, and the list of kinds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_subject(reference: str, *, threads: int | None = None) -> Iterator[Subj
             break
     else:
         raise ModelError(
-            "is no model that can be judged",
+            "is not a model that can be judged",
             where=reference,
             remedy="give a .gguf file, a run directory, a model folder, a hub id, URL#MODEL, or a .jsonl of outputs",
         )

@@ -1,4 +1,4 @@
-"""What every model under test can do, whatever it is."""
+"""The interface of every model under test."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Where an endpoint is: one spelling of its URL, the address that questions go to, and the header that takes the key.
+"""Addresses of endpoints: one spelling of a URL, the address of its completions, and the header with the key.
 
-Azure OpenAI differs from all others in the last two. It wants an `api-version` in the query of
-.../openai/deployments/DEPLOYMENT, and its keys in the header `api-key`; a token of Microsoft Entra ID goes where
-others take the key. This is what AzureOpenAI of the openai package sends, too.
+Azure OpenAI differs from all others in the last two. It needs an `api-version` in the query of
+.../openai/deployments/DEPLOYMENT, and keys in the header `api-key`; a token of Microsoft Entra ID goes into the header
+that others use for keys. The openai package's AzureOpenAI does the same.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def lacks_api_version(url: str) -> bool:
 
 
 def key_headers(url: str, key: str | None) -> dict[str, str]:
-    """The header that brings the key to the endpoint; empty without a key."""
+    """The header with the key; empty without a key."""
     if key is None:
         return {}
     if is_azure(url) and not _is_token(key):

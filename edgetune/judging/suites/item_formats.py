@@ -31,6 +31,10 @@ _OWN_COLUMNS = {"prompt": ("prompt", "reference", "system"), "text": ("text",)}
 """The columns of the formats that training does not have."""
 
 
+_TASKS = {"classify": "classify", "summarize": "summarize", "generate": "chat", "perplexity": "chat"}
+"""A suite's task -> the task of training whose formats it reads."""
+
+
 def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQuestion | None]:
     """What reads the rows of one of the suite's sources; None for a row that the label map leaves out.
 
@@ -46,6 +50,8 @@ def question_reader(suite: Suite, source: SuiteSource) -> Callable[[Row], RowQue
         _check_columns(source)
         read = _read_prompt if source.format == "prompt" else _read_text
         return lambda row: read(row, source)
+    if _TASKS[suite.task] not in FORMATS[source.format].tasks:
+        raise RecipeError(f"format {source.format} holds no items of task {suite.task}", where=source.source)
     data = _data_of(suite)
     check_maps(source, data)
     build = {"classify": _labelled, "summarize": _summarized, "generate": _asked, "perplexity": _scored}[suite.task]
@@ -96,7 +102,7 @@ def _plain(example: Example) -> tuple[Message, ...]:
     """What comes before the answer, without an assistant's reasoning. Raises DataError where tools are called."""
     if example.tools or any(message.tool_calls or message.role == "tool" for message in example.messages):
         raise DataError(
-            "this conversation has tools, which suites do not give to models",
+            "this conversation has tools, which suites do not pass to models",
             where=example.where,
             remedy="remove the row, or write calls and results into the contents",
         )

@@ -13,8 +13,9 @@ from edgetune.judging.suites.address import hide_secrets, is_azure, spell_url
 from edgetune.judging.suites.identity import hash_gguf, hash_value
 from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
+from edgetune.plugins import JUDGE_DIALECTS_GROUP
 from edgetune.recipe.load import find_named
-from edgetune.recipe.section import Section
+from edgetune.recipe.section import Section, own_or_plugin
 from edgetune.recipe.yaml_input import read_mapping, validate
 
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -52,7 +53,9 @@ class EndpointJudge(_Judge):
         description="The variable of the key, in the environment or .env; null if no key is needed.",
     )
     structured: Literal["auto", "json_schema", "json_object", "text"] = Field(
-        "auto", description="How the verdict's format is requested; auto uses the strictest that the endpoint supports."
+        "auto",
+        description="How the verdict's format is requested: auto uses the strictest that the endpoint supports; or the "
+        "name of a plugin's dialect.",
     )
     probabilities: Literal["auto", "off"] = Field(
         "auto", description="auto: expected grades from token probabilities if the endpoint returns them."
@@ -62,6 +65,8 @@ class EndpointJudge(_Judge):
     timeout_seconds: float = Field(120, gt=0, description="Timeout of one answer.")
     attempts: int = Field(6, ge=1, le=20, description="Attempts for one verdict if the endpoint is busy or fails.")
     price: Price | None = Field(None, description="Used for the cost estimate and --max-cost.")
+
+    _structured = field_validator("structured", mode="wrap")(own_or_plugin(JUDGE_DIALECTS_GROUP))
 
     @field_validator("url")
     @classmethod
@@ -81,7 +86,7 @@ class LocalJudge(_Judge):
         """The GGUF. Raises ModelError where there is none, MissingComponent for a package that is not installed."""
         found = locate_model(self.model)
         if found.gguf is None:
-            raise ModelError("is no GGUF, and a judge on this machine is one", where=self.model)
+            raise ModelError("is not a GGUF file, and a judge on this machine must be one", where=self.model)
         return found.gguf
 
 
@@ -115,10 +120,10 @@ def load_judge(reference: str) -> Judge:
     if reference.startswith(("http://", "https://")):
         url, _, model = reference.partition("#")
         if not model:
-            remedy = f"write it behind a #: {hide_secrets(url)}#MODEL"
+            remedy = f"write it after a #: {hide_secrets(url)}#MODEL"
             raise UsageError("an endpoint needs the name of a model", where=hide_secrets(url), remedy=remedy)
         if "?" in model:
-            what = "a query belongs to the address, and stands before the #"
+            what = "the query belongs to the address; write it before the #"
             raise UsageError(what, where=hide_secrets(url), remedy="write URL?api-version=VERSION#MODEL")
         values = {"name": model, "model": model, "url": url, "key": None}
         address = validate(EndpointJudge, values, where=hide_secrets(url))

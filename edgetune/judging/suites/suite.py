@@ -99,9 +99,10 @@ class Gate(Section):
         """The metrics that are named here; empty for the default."""
         return () if self.metric is None else (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
-    def margin_of(self, metric: str) -> float | None:
-        """The margin that is given for a metric; None for the metric's own default."""
-        return self.margin.get(metric) if isinstance(self.margin, dict) else self.margin
+    def margin_of(self, metric: str, default: float) -> float:
+        """The margin that is given for a metric, or its `default`."""
+        given = self.margin.get(metric) if isinstance(self.margin, dict) else self.margin
+        return default if given is None else given
 
 
 class Suite(Section):
@@ -163,7 +164,8 @@ class Suite(Section):
     @model_validator(mode="after")
     def _fits_the_task(self) -> Suite:
         for number, source in enumerate(self.data):
-            if source.format not in FORMATS_OF_SUITE[self.task]:
+            own = any(source.format in formats for formats in FORMATS_OF_SUITE.values())
+            if own and source.format not in FORMATS_OF_SUITE[self.task]:
                 known = ", ".join(FORMATS_OF_SUITE[self.task])
                 raise ValueError(f"data.{number}.format is {source.format}; task {self.task} reads {known}")
         if self.task == "classify" and len(self.labels) < 2:

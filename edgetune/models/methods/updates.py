@@ -2,109 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgetune.models.methods.adapted_model import AdaptedModel
+from edgetune.models.methods.other import peft_config_class
 from edgetune.models.targets import Targets
 from edgetune.recipe.methods import HiRA, LoHa, LoKr, Oft, SHiRA, Vera
 
 if TYPE_CHECKING:
-    from peft import HiraConfig, LoHaConfig, LoKrConfig, OFTConfig, ShiraConfig, VeraConfig
+    from peft import OFTConfig, PeftConfig, ShiraConfig
     from torch import Tensor, nn
 
+_PEFT_NAMES: Mapping[str, Mapping[str, str]] = {
+    "hira": {"dropout": "hira_dropout"},
+    "shira": {"mask_seed": "random_seed"},
+    "oft": {"block_size": "oft_block_size", "dropout": "module_dropout"},
+    "vera": {"dropout": "vera_dropout", "projection_seed": "projection_prng_key"},
+}
+"""PEFT's names of the recipe's fields, where they differ."""
 
-def loha(method: LoHa, subject: AdaptedModel) -> LoHaConfig:
-    """https://arxiv.org/abs/2108.06098: (B₁·A₁) ∘ (B₂·A₂)."""
-    from peft import LoHaConfig
 
-    return LoHaConfig(
-        **subject.common,
-        r=method.rank,
-        alpha=method.alpha,
-        rank_dropout=method.rank_dropout,
-        module_dropout=method.module_dropout,
-        target_modules=subject.targets(method.targets),
+def update(method: LoHa | LoKr | HiRA | SHiRA | Oft | Vera, subject: AdaptedModel) -> PeftConfig:
+    """PEFT's configuration with the fields of the recipe's section. Raises RecipeError for unknown targets."""
+    names = {"rank": "r", **_PEFT_NAMES.get(method.type, {})}
+    fields = {names.get(name, name): value for name, value in method.model_dump(exclude={"type", "targets"}).items()}
+    config: PeftConfig = peft_config_class(method.type)(
+        **subject.common, **fields, target_modules=subject.targets(method.targets)
     )
-
-
-def lokr(method: LoKr, subject: AdaptedModel) -> LoKrConfig:
-    """https://arxiv.org/abs/2309.14859: a Kronecker product, the larger factor of it low in rank."""
-    from peft import LoKrConfig
-
-    return LoKrConfig(
-        **subject.common,
-        r=method.rank,
-        alpha=method.alpha,
-        rank_dropout=method.rank_dropout,
-        module_dropout=method.module_dropout,
-        decompose_both=method.decompose_both,
-        decompose_factor=method.decompose_factor,
-        target_modules=subject.targets(method.targets),
-    )
-
-
-def hira(method: HiRA, subject: AdaptedModel) -> HiraConfig:
-    """https://openreview.net/forum?id=TwJrTz9cRS: W ∘ (B·A)."""
-    from peft import HiraConfig
-
-    return HiraConfig(
-        **subject.common,
-        r=method.rank,
-        hira_dropout=method.dropout,
-        target_modules=subject.targets(method.targets),
-    )
+    return config
 
 
 def shira(method: SHiRA, subject: AdaptedModel) -> ShiraConfig:
-    """https://arxiv.org/abs/2406.13175: r·(in + out) single weights of each module, drawn at random."""
-    from peft import ShiraConfig
-
-    config = ShiraConfig(
-        **subject.common,
-        r=method.rank,
-        random_seed=method.mask_seed,
-        target_modules=subject.targets(method.targets),
-    )
+    """r·(in + out) weights of each module, drawn at random."""
+    config: Any = update(method, subject)
     if not subject.is_real:
         config.mask_fn = _any_mask
     return config
 
 
 def oft(method: Oft, subject: AdaptedModel) -> OFTConfig:
-    """https://arxiv.org/abs/2306.07280: inputs turned by orthogonal blocks.
-
-    Raises RecipeError for a size that does not split every module's inputs evenly, which PEFT would change by itself.
-    """
-    from peft import OFTConfig
-
-    targets = subject.targets(method.targets)
-    _check_blocks(method.block_size, targets, subject)
-    return OFTConfig(
-        **subject.common,
-        oft_block_size=method.block_size,
-        module_dropout=method.dropout,
-        coft=method.coft,
-        block_share=method.block_share,
-        target_modules=targets,
-    )
-
-
-def vera(method: Vera, subject: AdaptedModel) -> VeraConfig:
-    """https://arxiv.org/abs/2310.11454."""
-    from peft import VeraConfig
-
-    return VeraConfig(
-        **subject.common,
-        r=method.rank,
-        vera_dropout=method.dropout,
-        d_initial=method.d_initial,
-        projection_prng_key=method.projection_seed,
-        target_modules=subject.targets(method.targets),
-    )
+    """Raises RecipeError for a block size that does not divide each module's inputs; PEFT would change it."""
+    config: Any = update(method, subject)
+    _check_blocks(method.block_size, subject.targets(method.targets), subject)
+    return config
 
 
 def _any_mask(layer: nn.Linear, rank: int, **_: Any) -> Tensor:
-    """As many weights as SHiRA trains, the first ones: PEFT counts a mask, which a tensor without values cannot say."""
+    """The first weights, as many as SHiRA trains: PEFT counts the mask, and a tensor without values has no count."""
     import torch
 
     outputs, inputs = layer.out_features, layer.in_features

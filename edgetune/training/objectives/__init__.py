@@ -33,7 +33,9 @@ def objective_for(
     from edgetune.training.objectives.objective import Exam
     from edgetune.training.objectives.seq2seq import Seq2Seq
 
-    exam = Exam(recipe.task, tuple(recipe.data.labels), max_new_tokens, recipe.train.eval_limit)
+    exam = Exam(
+        recipe.task, tuple(recipe.data.labels), max_new_tokens, recipe.train.eval_limit, tuple(recipe.train.metrics)
+    )
     if recipe.base.head == "classification":
         return ClassificationHead(exam, tokenizer, tokenize)
     if kind == "encoder-decoder":

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edgetune import events
+from edgetune.errors import DataError
 from edgetune.metrics.classification import classification_metrics
 from edgetune.metrics.registry import METRICS
 from edgetune.metrics.rouge import ROUGE_NAMES
@@ -36,11 +38,19 @@ class Scores:
 def score(task: str, samples: Samples, further: Sequence[str] = ()) -> Scores:
     """The task's own metrics and `further` ones, in the units of their values: shares from 0 to 1, ROUGE to 100.
 
-    Raises DataError as a metric does.
+    A further metric that cannot be computed is left out, with a warning.
     """
     names = METRICS_OF_TASK[task] | {f"eval_{name}": name for name in further}
-    values = {key: METRICS[name].compute(samples).value for key, name in names.items()}
-    details: dict[str, Any] = {name: values[key] for key, name in names.items()} | {"items": len(samples)}
+    values = {}
+    for key, name in names.items():
+        try:
+            values[key] = METRICS[name].compute(samples).value
+        except DataError as problem:
+            if name not in further:
+                raise
+            # A training must not lose its result by it.
+            events.warn(f"{problem}; this evaluation continues without it")
+    details: dict[str, Any] = {"items": len(samples)} | {names[key]: value for key, value in values.items()}
     if task == "classify":
         found = classification_metrics(samples.column("gold"), samples.column("predicted"), samples.labels)
         details |= {

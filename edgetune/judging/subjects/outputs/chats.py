@@ -16,6 +16,7 @@ from edgetune.data.columns import shown
 from edgetune.data.read import Row
 from edgetune.data.reasoning import given_reasoning, is_reasoning
 from edgetune.errors import DataError
+from edgetune.judging.asking.completion import finish_of
 
 FINISH = "finish"
 """The column of why an output ended, as `Answer.finish` has it."""
@@ -35,16 +36,7 @@ _INSIDE = ("body", "message", "messages", "choices", "candidates", "output")
 _CONTENT = ("content", "value", "text", "parts")
 _UNFINISHED = ("errored", "canceled", "expired")
 _ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
-_FINISHED = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "eos": "stop",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_length": "length",
-    "refusal": "content_filter",
-    "safety": "content_filter",
-}
+_REFUSED = ("refusal", "safety")
 _FILTERED = ("content_filter", "content_policy_violation", "responsible_ai_policy_violation")
 
 
@@ -168,7 +160,9 @@ def _finish(value: Mapping[str, Any]) -> str | None:
     details = value.get("incomplete_details")
     reason = value.get("finish_reason") or value.get("finishReason") or value.get("stop_reason")
     reason = reason or (details.get("reason") if isinstance(details, dict) else None)
-    return _FINISHED.get(str(reason).lower(), str(reason).lower()) if reason else None
+    if not reason:
+        return None
+    return "content_filter" if str(reason).lower() in _REFUSED else finish_of(str(reason))
 
 
 def _failed(problem: Any, where: str) -> WrittenOutput:

@@ -63,9 +63,9 @@ def find_columns(rows: Sequence[Mapping[str, Any]], where: str) -> Columns:
         label = LABEL
     if not (found or label or likelihoods):
         raise DataError(
-            f"there is no column of outputs; there are {', '.join(columns)}",
+            f"there is no column of outputs; the columns are {', '.join(columns)}",
             where=where,
-            remedy=f"name it output ({', '.join(OUTPUT_COLUMNS[1:])} will do too)",
+            remedy=f"name it output ({', '.join(OUTPUT_COLUMNS[1:])} also work)",
         )
     return Columns(found[0] if found else None, label)
 

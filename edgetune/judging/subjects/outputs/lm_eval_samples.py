@@ -49,8 +49,8 @@ def read_samples(rows: Sequence[Row], reference: str) -> list[Row]:
     if several:
         names = ", ".join(map(str, filters))
         events.note(
-            f"{reference}: it has the outcomes of {len(filters)} filters ({names}); the raw outputs are judged, so "
-            "keep the rows of one filter to judge what that one extracts"
+            f"{reference}: it has the results of {len(filters)} filters ({names}), so the raw outputs are judged; "
+            "to judge what one filter extracts, keep only its rows"
         )
         rows = [row for row in rows if row.values.get(_FILTER) == filters[0]]
     samples = [_sample(row, raw=several) for row in rows]
@@ -73,8 +73,8 @@ def match_samples(rows: Sequence[Row], items: Sequence[Item], reference: str) ->
     if len(rows) == len(items) and _agree(rows, items):
         return list(rows)
     raise DataError(
-        f"its {len(rows)} documents are not the suite's {len(items)} items: neither a field of theirs nor doc_id nor "
-        "their order leads to the items' texts",
+        f"its {len(rows)} documents do not match the suite's {len(items)} items: no field, doc_id or order of theirs "
+        "leads to the items' texts",
         where=reference,
         remedy="judge the same documents, or make the suite of this file: {source: FILE, format: prompt, id: doc_id, "
         "columns: {prompt: arguments.gen_args_0.arg_0, reference: target}}",

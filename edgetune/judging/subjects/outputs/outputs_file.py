@@ -46,9 +46,7 @@ class OutputsFile:
         """Raise DataError when an item has no output, or the outputs are not what the suite's task asks for."""
         answers = list(self.answers(items, suite))
         if self._by_id and (others := len(self._by_id) - len(items)):
-            events.note(
-                f"{self.reference}: {others:,} of {len(self._by_id):,} rows belong to no item and are passed over"
-            )
+            events.note(f"{self.reference}: {others:,} of {len(self._by_id):,} rows match no item and are ignored")
         if suite.task == "classify":
             self._check_labels(answers, suite)
 
@@ -71,7 +69,7 @@ class OutputsFile:
                 remedy="write the labels as the suite writes them",
             )
         if column == LABEL:
-            events.note(f"{self.reference}: column {LABEL} is taken for the labels that the model gave")
+            events.note(f"{self.reference}: column {LABEL} is used as the labels that the model gave")
 
     def _matched(self, items: Sequence[Item]) -> list[Row]:
         """Each item's row."""
