@@ -41,6 +41,8 @@ class Context:
         self._vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
         self._keeps_state = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
         self._batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self.texts = 0
+        """How many texts it was given; a text can be gone on with until the next one."""
         self._make(capacity)
 
     def _make(self, capacity: int) -> None:
@@ -161,6 +163,7 @@ class Context:
         At least two tokens are left to be read: the logits are those of a batch, whatever was in the cache.
         """
         self.require_room(len(ids))
+        self.texts += 1
         most = max(0, min(wanted_from, len(ids) - 2))
         if reproducible:
             most = min(most, self._reproducible_tokens)

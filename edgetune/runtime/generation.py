@@ -189,8 +189,14 @@ def _write(
     try:
         done.cached_tokens = context.feed(ids, reproducible=reproducible)
         done.prompt_seconds = time.perf_counter() - started
+        text_number = context.texts
         while True:
             resumed = time.perf_counter()
+            if context.texts != text_number:
+                raise UsageError(
+                    "the model has read something else since the last piece of this answer",
+                    remedy="finish one answer before you ask for the next, or open the model twice",
+                )
             if done.token_ids:
                 if context.is_full:
                     done.finish_reason = "context"
