@@ -79,8 +79,8 @@ def suite_page() -> str:
         "`edgetune/metrics/`; change it there. [Judging](judging.md) explains their use.",
     )
     rows = [
-        f"| `{measure.name}` | {measure.title} | {', '.join(measure.tasks)} | {_margin(measure.default_margin)} |"
-        for measure in METRICS.own.values()
+        f"| `{metric.name}` | {metric.title} | {', '.join(metric.tasks)} | {_margin(metric.default_margin)} |"
+        for metric in METRICS.own.values()
     ]
     metrics = ["| metric | | task | margin |", "|---|---|---|---|", *rows]
     return "\n\n".join([*introduction, *_tables(SUITE), "## metrics", _METRICS, "\n".join(metrics)]) + "\n"

@@ -15,10 +15,7 @@ from rich.console import RenderableType
 
 from edgetune.display import SafeConsole, is_first_process, stderr
 from edgetune.errors import EdgetuneError
-from edgetune.events import note, progress, warn
 from edgetune.visible_text import visible, visible_json
-
-__all__ = ["configure", "document", "error", "note", "progress", "result", "verbatim", "warn", "width"]
 
 _PARTS_AT_ONCE = 100_000
 """Pieces of a JSON document that are written together: about a megabyte."""

@@ -1,22 +1,22 @@
-"""Every error that edgetune raises on purpose, and the exit code that each one ends a command with.
+"""edgetune's exceptions, and the exit code of a command for each.
 
 EdgetuneError
-├── InputError (2)              what the user gave cannot be used
+├── InputError (2)              invalid input
 │   ├── UsageError              an invalid command line
 │   ├── RecipeError             a recipe or suite: unknown key, wrong type, impossible combination
 │   ├── DataError               a data file, a row, a column, a label
-│   ├── ModelError              a base model or GGUF that is missing, truncated or of an unknown kind
+│   ├── ModelError              a base model or GGUF that is missing, truncated or of an unsupported kind
 │   ├── AdapterError            an adapter that is missing or was made for another base
-│   └── OutputError             an output that exists already, or a place that cannot be written
-├── NumericalError (2)          a result that is not finite, and is therefore neither written nor judged
-├── OutOfMemory (2)             neither the GPU nor the machine has the memory that the work needs
-├── ProcessFailed (2)           a process of a training that died, or failed in a way nobody foresaw
-├── VerificationFailed (1)      a written file that does not do what it must
+│   └── OutputError             an output that already exists, or a path that cannot be written
+├── NumericalError (2)          a result that is not finite; it is neither written nor judged
+├── OutOfMemory (2)             not enough memory on the GPU or the machine
+├── ProcessFailed (2)           a training process that crashed or failed unexpectedly
+├── VerificationFailed (1)      a written file that fails a check
 ├── MissingComponent (5)        an optional dependency that is not installed
 └── Interrupted (130)           stopped by the user; what was finished is kept
 
-An error says what is wrong, where, and the way out: `runs/x/recipe.yaml: method.rank is 0; it must be at least 1`.
-A missed gate is no error: it is a verdict, and `judge` returns it as its exit code (0, 1 or 3).
+A message says what is wrong, where, and the way out: `runs/x/recipe.yaml: method.rank is 0; it must be at least 1`.
+A missed gate is not an error but a verdict, which `judge` returns as its exit code (0, 1 or 3).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OPTION = re.compile(
 
 
 class EdgetuneError(Exception):
-    """What went wrong, where, and what to do about it, in one line."""
+    """An error with what went wrong, where, and the remedy, in one line."""
 
     exit_code = 2
     parameters: Mapping[str, object] = {}
@@ -59,7 +59,7 @@ class EdgetuneError(Exception):
 
 
 class InputError(EdgetuneError):
-    """What the user gave cannot be used."""
+    """Invalid input."""
 
 
 class UsageError(InputError):
@@ -75,7 +75,7 @@ class DataError(InputError):
 
 
 class ModelError(InputError):
-    """A base model or GGUF that is missing, truncated or of an unknown kind."""
+    """A base model or GGUF that is missing, truncated or of an unsupported kind."""
 
 
 class AdapterError(InputError):
@@ -83,29 +83,29 @@ class AdapterError(InputError):
 
 
 class OutputError(InputError):
-    """An output that exists already, or a place that cannot be written."""
+    """An output that already exists, or a path that cannot be written."""
 
 
 class NumericalError(EdgetuneError):
-    """A result that is not finite, and is therefore neither written nor judged."""
+    """A result that is not finite; it is neither written nor judged."""
 
 
 class OutOfMemory(EdgetuneError):
-    """Neither the GPU nor the machine has the memory that the work needs; the remedy says how to need less."""
+    """Not enough memory on the GPU or the machine; the remedy says how to reduce the need."""
 
 
 class ProcessFailed(EdgetuneError):
-    """One of several processes that train together died, or failed in a way nobody foresaw."""
+    """One of several training processes crashed or failed unexpectedly."""
 
 
 class VerificationFailed(EdgetuneError):
-    """A written file that does not do what it must."""
+    """A written file that fails a check."""
 
     exit_code = 1
 
 
 class MissingComponent(EdgetuneError):
-    """An optional dependency that is not installed; the remedy holds the install command."""
+    """An optional dependency that is not installed; the remedy contains the install command."""
 
     exit_code = 5
 
@@ -117,5 +117,5 @@ class Interrupted(EdgetuneError):
 
 
 def first_line_of(problem: BaseException) -> str:
-    """What another library says of `problem`, without the lines of detail that follow."""
+    """The first line of another library's message."""
     return str(problem).strip().partition("\n")[0] or type(problem).__name__

@@ -232,7 +232,7 @@ def test_calibrate_writes_a_certificate_that_a_gate_demands(tmp_path: Path, edge
         passed = edgetune_command(*calibrating, "--out", tmp_path / "certificate.json")
         print(passed.stdout)
         assert passed.exit_code == 0
-        assert "MAY JUDGE" in passed.stdout
+        assert "PASSED" in passed.stdout
         assert edgetune_command(*judging).exit_code == 0
     with StubEndpoint(lambda body: winner("first")) as stub:
         failed = edgetune_command("judge", "calibrate", f"{stub.url}#first", "--on", people, "--json")

@@ -229,10 +229,10 @@ def test_answers_that_end_in_no_end_token_are_told_before_anything_is_trained(
     file = recipe_file(
         tmp_path, models / "decoder", "classify", template=str(endless) if template == "endless" else template
     )
-    told = f"{len(TEXTS)} of {len(TEXTS)} %sexamples have an answer that ends in no end token"
+    told = f"{len(TEXTS)} of {len(TEXTS)} %sexamples have an answer without an end token"
     said = " ".join(edgetune_command("data", "check", file).stdout.split())
     assert (told % "" in said) == tells
-    assert ("{{ eos_token }} behind an answer" in said) == tells
+    assert ("{{ eos_token }} after an answer" in said) == tells
     document = json.loads(edgetune_command("data", "check", file, "--json").stdout)
     assert document["train"]["unended"] == len(TEXTS) * tells
     capsys.readouterr()
@@ -256,8 +256,8 @@ def test_a_holdout_does_not_leak(edgetune_command: Callable[..., Any], models: P
     file = recipe_file(tmp_path, models / "decoder", "classify", holdout=6, balance="undersample")
     seen = edgetune_command("data", "check", file)
     assert seen.exit_code == 0, seen.stdout
-    assert "held out of train to evaluate on: 6" in seen.stdout
-    assert "18 examples to train on, 6 to evaluate on" in seen.stdout
+    assert "held out of train for evaluation: 6" in seen.stdout
+    assert "18 training examples, 6 evaluation examples" in seen.stdout
     assert "NO LEAKAGE" in seen.stdout
 
 

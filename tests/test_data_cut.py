@@ -48,7 +48,7 @@ def test_a_percentile_is_of_the_texts_alone() -> None:
 
 
 def test_a_percentile_of_nothing_is_refused() -> None:
-    with pytest.raises(DataError, match=r"no examples to take the length of 80 % of them from"):
+    with pytest.raises(DataError, match=r"no examples, so percentile 80 has no length"):
         cut_sources([], words, Percentile(percentile=80))
 
 

@@ -246,7 +246,7 @@ def test_a_label_map_that_leaves_everything_out_is_an_error(tmp_path: Path) -> N
 
 def test_a_weight_that_takes_no_row_is_an_error(tmp_path: Path) -> None:
     rows = write(tmp_path / "a.jsonl", ["good", "bad"])
-    with pytest.raises(DataError, match=r"weight 0\.1 takes none of 2 rows"):
+    with pytest.raises(DataError, match=r"weight 0\.1 selects none of 2 rows"):
         load(source(rows, weight=0.1))
 
 

@@ -106,7 +106,7 @@ def test_labels_are_compared_in_any_case_on_request(tmp_path: Path) -> None:
 def test_labels_that_differ_in_case_only_cannot_be_read_in_any_case(tmp_path: Path) -> None:
     path = write_table(tmp_path / "a.csv", ["text", "label"], [("a", "us"), ("b", "US")])
     assert [each.label for each in load(source(path), labels=["us", "US"]).train] == ["us", "US"]
-    assert "us and US differ in case only" in refusal(source(path, labels_ignore_case=True), labels=["us", "US"])
+    assert "us and US differ only in case" in refusal(source(path, labels_ignore_case=True), labels=["us", "US"])
 
 
 def test_a_label_map_adds_to_the_labels(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_columns_without_a_name_do_no_harm(tmp_path: Path) -> None:
 
 def test_all_rows_of_another_length_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,label\na,billing\nb, c,billing\nd,billing\ne\n")
-    assert "a.csv:3: this row has 3 fields, and the header has 2 (text, label) (1 more such rows: line 5)" in refusal(
+    assert "a.csv:3: this row has 3 fields, but the header has 2 (text, label) (1 more such rows: line 5)" in refusal(
         source(tmp_path / "a.csv")
     )
 
@@ -220,14 +220,14 @@ def test_a_file_in_another_encoding_is_refused_with_the_way_out(
 def test_a_spreadsheet_beside_the_recipe_is_refused_with_the_way_out(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"PK\x03\x04")
     message = refusal(source(Path(name)).found_from(tmp_path))  # type: ignore[arg-type]
-    assert message.startswith(f"{tmp_path / name}: spreadsheets")
+    assert message.startswith(f"{tmp_path / name}: edgetune cannot read spreadsheets")
     assert "CSV UTF-8" in message
 
 
 @pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0", b"\x1f\x8b"])
 def test_a_spreadsheet_that_calls_itself_csv_is_refused(tmp_path: Path, beginning: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(beginning + b"\0\1\2")
-    assert f"{tmp_path / 'a.csv'}: is no text but a " in refusal(source(tmp_path / "a.csv"))
+    assert f"{tmp_path / 'a.csv'}: is not text but a " in refusal(source(tmp_path / "a.csv"))
 
 
 def test_a_suite_tells_all_its_unknown_labels_at_once(tmp_path: Path) -> None:
@@ -257,8 +257,8 @@ def test_training_tells_what_is_left_out_not_read_or_empty(capsys: pytest.Captur
     prepare._tell_of_rows(load_data(recipe.data, recipe.task), recipe)
     assert capsys.readouterr().err.splitlines() == [
         "a.csv: 2 of 5 rows are left out by the label map (a.csv:4, a.csv:6)",
-        "warning: 1 training row has an empty text or answer, which is learned so (a.csv:3); remove what is not meant "
-        "from the file",
+        "warning: 1 training row has an empty text or answer, and the model learns it (a.csv:3); remove such rows "
+        "unless you want them",
     ]
 
 
@@ -282,7 +282,7 @@ def test_data_check_names_what_is_left_out_and_what_is_not_read(
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     seen = edgetune_command("data", "check", tmp_path / "recipe.yaml")
     assert seen.exit_code == 0, seen.stderr
-    assert "92 rows are left out by the label map (tickets.csv:8, tickets.csv:10, " in seen.stdout
+    assert "92 rows left out by the label map (tickets.csv:8, tickets.csv:10, " in seen.stdout
     assert "channel (420)" in seen.stdout
     document = json.loads(edgetune_command("data", "check", tmp_path / "recipe.yaml", "--json").stdout)
     assert document["train"]["sources"][0]["unread"] == {"channel": 420}

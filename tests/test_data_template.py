@@ -215,7 +215,7 @@ def test_a_template_that_rewrites_earlier_turns_supervises_the_last_one_only() -
         "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}",
         "{{ messages | length }}",
     ],
-    ids=["prompt that the answer does not follow", "answers left out", "no text"],
+    ids=["prompt that the answer does not follow", "answers left out", "not text"],
 )
 def test_a_template_without_a_place_for_the_answer_cannot_train(source: str) -> None:
     with pytest.raises(DataError, match=r"cannot be used for training.*set data\.template to alpaca"):

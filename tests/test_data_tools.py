@@ -219,8 +219,8 @@ def test_how_deepseeks_template_wants_calls_is_told() -> None:
     function = {"name": "get_weather", "arguments": '{"city": "Zürich"}'}
     as_text: Turn = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
     for call, words in [
-        ({**as_text, "tool_calls": [CALL]}, "reads the arguments of tool calls as text only; write them so"),
-        ({**as_text, "content": ""}, "call of get_weather in turn 2.*only where the content is null"),
+        ({**as_text, "tool_calls": [CALL]}, "reads the arguments of tool calls only as text; write them as text"),
+        ({**as_text, "content": ""}, "call of get_weather in turn 2.*only if the content is null"),
     ]:
         with pytest.raises(DataError, match=words):
             tokenize_examples(
@@ -267,7 +267,7 @@ def test_a_rows_system_text_comes_first() -> None:
 
 def test_a_rows_system_text_beside_another_system_message_is_refused() -> None:
     turns = [{"role": "system", "content": "Be long."}, ASKED, ANSWER]
-    assert "another system message" in refusal({"messages": turns, "system": "Be brief."})
+    assert "column system and the conversation" in refusal({"messages": turns, "system": "Be brief."})
     assert read({"messages": turns, "system": "Be long."}).messages[0] == Message("system", "Be long.")
 
 
@@ -296,7 +296,9 @@ def test_sharegpts_function_calls_and_observations_are_calls_and_results() -> No
     assert chat("qwen3").render(example.messages, tools=example.tools) == transformers_rendering(
         "qwen3", same, [WEATHER]
     )
-    assert "not JSON" in refusal({"conversations": [turns[0], {"from": "function_call", "value": "look"}]}, "sharegpt")
+    assert "not valid JSON" in refusal(
+        {"conversations": [turns[0], {"from": "function_call", "value": "look"}]}, "sharegpt"
+    )
 
 
 def test_the_older_function_call_is_a_tool_call() -> None:
@@ -337,8 +339,8 @@ def test_parts_of_text_are_one_text_for_other_templates(style: str) -> None:
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, ANSWER], "part 1"),
         ([{**ASKED, "images": ["a.png"]}, ANSWER], "images"),
         ([{"role": "user", "content": "Hi", "tool_calls": [CALL]}, ANSWER], "only the assistant calls tools"),
-        ([ASKED, {"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}], "no tool call"),
-        ([ASKED, {"role": "assistant", "tool_calls": "look it up"}], "not JSON"),
+        ([ASKED, {"role": "assistant", "tool_calls": [{"function": {"arguments": {}}}]}], "invalid tool call"),
+        ([ASKED, {"role": "assistant", "tool_calls": "look it up"}], "not valid JSON"),
         ([ASKED, {"role": "assistant", "content": None}], "must hold text"),
         ([ASKED, {"role": "assistant"}], "must have role and content"),
         ([ASKED, {**ANSWER, "reasoning_content": ["a"]}], "reasoning_content must hold text"),
@@ -380,9 +382,7 @@ def test_data_check_names_what_conversations_hold_and_what_is_not_read(
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
     seen = edgetune_command("data", "check", tmp_path / "recipe.yaml")
     assert seen.exit_code == 0, seen.stderr
-    assert "train: rows.jsonl: these are not read (how often they hold something): messages[].mood (1), score (1)" in (
-        seen.stdout
-    )
+    assert "train: rows.jsonl: not read (number of values): messages[].mood (1), score (1)" in (seen.stdout)
     document = json.loads(edgetune_command("data", "check", tmp_path / "recipe.yaml", "--json").stdout)
     assert document["train"]["parts"] == {
         "system messages": 1,

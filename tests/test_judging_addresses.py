@@ -112,7 +112,7 @@ def test_a_key_for_azure_does_not_follow_a_redirect_to_another_host(monkeypatch:
         moved = StubReply("", 307, headers={"location": f"{other.url}/chat/completions?token={KEY}"})
         with (
             StubEndpoint(lambda body: moved) as stub,
-            pytest.raises(EdgetuneError, match="sends all requests on to") as caught,
+            pytest.raises(EdgetuneError, match="redirects all requests to") as caught,
         ):
             ask_all([question(1)], judge_at(f"{stub.url}?api-version=1", key="GRADER_KEY"), cache=None)
         assert other.requests == []
@@ -125,7 +125,7 @@ def test_a_key_for_azure_does_not_follow_a_redirect_to_another_host(monkeypatch:
         (f"http://h/v1?api-key={KEY}#m", "its query must hold no key"),
         (f"http://user:{KEY}@h/v1#m", "no user or password"),
         (f"http://h/v1?api_key={KEY}", "name of a model"),
-        ("http://h/v1#m?api-version=1", "stands before the #"),
+        ("http://h/v1#m?api-version=1", "write it before the #"),
         ("http://h:port/v1#m", "no URL"),
         ("http:///v1#m", "name a host"),
     ],

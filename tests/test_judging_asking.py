@@ -18,7 +18,7 @@ from support.stub_endpoint import chat_reply, token_logprob
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
 from edgetune.judging.asking.completion import Unreadable, explain_error, hide_key, read_completion
-from edgetune.judging.asking.cost import Budget, CapReached, count_tokens, estimate, require_prices
+from edgetune.judging.asking.cost import Budget, CapReached, count_tokens, estimate, require_price
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.limits import RequestPace
 from edgetune.judging.asking.probabilities import read_probabilities
@@ -138,11 +138,10 @@ def test_a_cap_that_is_no_amount_is_refused(amount: float) -> None:
 
 
 def test_a_cap_needs_a_price_but_a_judge_on_this_machine_costs_nothing() -> None:
-    require_prices(
-        [LocalJudge(name="here", model="x.gguf"), EndpointJudge(name="a", model="a", price=Price(input=1, output=1))]
-    )
+    require_price(LocalJudge(name="here", model="x.gguf"))
+    require_price(EndpointJudge(name="a", model="a", price=Price(input=1, output=1)))
     with pytest.raises(UsageError, match=r"dear-judge.*price"):
-        require_prices([EndpointJudge(name="dear-judge", model="a")])
+        require_price(EndpointJudge(name="dear-judge", model="a"))
 
 
 def test_an_estimate_counts_each_question_once_and_prices_it() -> None:
@@ -157,7 +156,7 @@ def test_an_estimate_counts_each_question_once_and_prices_it() -> None:
     assert found.low_usd == pytest.approx((312 * 2 + 60 * 10) / 1e6)
     unpriced = estimate(requests, EndpointJudge(name="b", model="b"))
     assert unpriced.high_usd is None
-    assert "no price is known" in str(unpriced)
+    assert "price unknown" in str(unpriced)
 
 
 def test_other_scripts_are_counted_as_dearer_than_ascii() -> None:
@@ -346,8 +345,8 @@ def test_no_list_of_tokens_breaks_the_reader(tokens: list[dict]) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"<html>Bad gateway</html>", "no JSON"),
-        (b'{"choices": [{"mess', "no JSON"),
+        (b"<html>Bad gateway</html>", "not JSON"),
+        (b'{"choices": [{"mess', "not JSON"),
         (b"", "nothing"),
         (b"[]", "no choices"),
         (b'{"choices": []}', "no choices"),

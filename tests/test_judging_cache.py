@@ -213,7 +213,7 @@ def test_a_file_that_is_no_cache_is_told_with_the_way_out_and_left_alone(kind: s
                 later.execute("PRAGMA user_version = 9")
             later.close()
     before = file.read_bytes()
-    with pytest.raises(DataError, match=r"cache\.sqlite: .*move it away"), AnswerCache(file) as cache:
+    with pytest.raises(DataError, match=r"cache\.sqlite: .*move the file away"), AnswerCache(file) as cache:
         cache.get("key 7")
     assert file.read_bytes() == before
 

@@ -194,7 +194,7 @@ def test_votes_on_the_same_two_conversations_are_one_item(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([{"question": "?", "reply": "!"}], "these columns hold no votes that are known: question, reply"),
+        ([{"question": "?", "reply": "!"}], "these columns are not a known form of votes: question, reply"),
         ([{**SHAPES["pairs"], "label": "c"}], "label is 'c'; it must be 1 or a"),
         ([{**SHAPES["LLMBar"], "label": None}], "label is ''"),
         ([{**SHAPES["grades"], "score": 9}], "score is '9'; grades run from 1 to 5"),
@@ -204,7 +204,7 @@ def test_votes_on_the_same_two_conversations_are_one_item(tmp_path: Path) -> Non
         ([SHAPES["pairs"], {"prompt": "?", "a": "x", "b": "y"}], "column label is missing"),
         ([{**SHAPES["MT-bench"], "conversation_a": "hello"}], "conversation_a must be a list of messages"),
         ([{**SHAPES["MT-bench"], "conversation_a": [{"role": "user", "content": "!"}]}], "a question and an answer"),
-        ([{**SHAPES["PandaLM"], "annotator1": 1, "annotator2": 2}], "people agree on none"),
+        ([{**SHAPES["PandaLM"], "annotator1": 1, "annotator2": 2}], "there is no majority on any"),
     ],
 )
 def test_data_that_cannot_be_used_is_refused_with_the_place(
@@ -244,7 +244,7 @@ def test_a_judge_that_agrees_with_people_passes(tmp_path: Path) -> None:
     calibration = calibrated(votes(tmp_path), good_judge(0.1))
     assert calibration.passed
     shown = rendered(calibration)
-    assert "MAY JUDGE" in shown
+    assert "PASSED" in shown
     assert f"{calibration.together.figures['kappa'].value:.2f}" in shown
 
 
@@ -562,12 +562,12 @@ def test_the_certificate_of_a_failed_calibration_says_why_and_is_refused(tmp_pat
     ("text", "complaint"),
     [
         ("{", "cannot be read"),
-        ("[]", "no certificate"),
-        ('{"format": "something else"}', "no certificate"),
+        ("[]", "not a certificate"),
+        ('{"format": "something else"}', "not a certificate"),
         ('{"format": "edgetune judge certificate 2", "judge": "x"}', "damaged at judge_hash"),
         (
             '{"format": "edgetune judge certificate 1", "judge": "x"}',
-            "of an older kind .*length.*calibrate .*again",
+            "an older format .*length.*calibrate .*again",
         ),
         (None, "there is no such certificate"),
     ],

@@ -217,9 +217,9 @@ def test_what_no_request_can_get_past_ends_the_run_at_once(answer: StubReply, sa
 @pytest.mark.parametrize("client", ["aiohttp", "httpx2"])
 def test_nobody_at_the_address_is_told_within_a_few_tries(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
     choose_client(client, monkeypatch)
-    with pytest.raises(EdgetuneError, match=r"stub: nobody can be reached there .*check the URL"):
+    with pytest.raises(EdgetuneError, match=r"stub: the endpoint cannot be reached .*check the URL"):
         ask_all([question(n) for n in range(50)], judge_at(f"http://127.0.0.1:{free_port()}/v1"), cache=None)
-    with pytest.raises(EdgetuneError, match="nobody can be reached there"):
+    with pytest.raises(EdgetuneError, match="the endpoint cannot be reached"):
         ask_all([question(1)], judge_at("http://no-such-host.invalid/v1"), cache=None)
 
 
@@ -276,11 +276,11 @@ def choose_client(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("trouble", "says"),
     [
-        (StubReply("", cut=-1), "the connection broke"),
-        (StubReply(chat_reply(VERDICT), cut=40), "the connection broke"),
+        (StubReply("", cut=-1), "the connection was lost"),
+        (StubReply(chat_reply(VERDICT), cut=40), "the connection was lost"),
         (StubReply(chat_reply(VERDICT), delay=5.0), r"no answer within 0\.2 s"),
-        (StubReply("<html>hello</html>"), "no JSON: hello"),
-        (StubReply(""), "no JSON: nothing"),
+        (StubReply("<html>hello</html>"), "not JSON: hello"),
+        (StubReply(""), "not JSON: nothing"),
     ],
 )
 def test_a_failure_says_what_happened_and_never_that_nobody_is_there(
@@ -379,7 +379,7 @@ def test_requests_keep_to_the_rate_of_the_judge() -> None:
 
 def test_an_endpoint_that_is_down_is_not_asked_thousands_of_times() -> None:
     with StubEndpoint(lambda body: error_reply(500, "down for repair")) as stub:
-        with pytest.raises(EdgetuneError, match=r"one after the other.*down for repair"):
+        with pytest.raises(EdgetuneError, match=r"in a row failed.*down for repair"):
             ask(stub, 1000, attempts=2)
         assert len(stub.requests) < 60
 
@@ -419,7 +419,7 @@ def test_a_call_whose_end_is_not_seen_counts_as_its_worst_case() -> None:
 
 def test_a_cap_without_a_price_is_refused_before_any_call() -> None:
     with StubEndpoint(lambda body: VERDICT) as stub:
-        with pytest.raises(UsageError, match="no price"):
+        with pytest.raises(UsageError, match="this judge has none"):
             ask_all([question(1)], judge_at(stub.url), cache=None, budget=Budget(1.0))
         assert stub.requests == []
 
@@ -434,7 +434,7 @@ def test_ctrl_c_says_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         return VERDICT
 
     with StubEndpoint(answer) as stub, AnswerCache(tmp_path / "cache") as cache:
-        with pytest.raises(Interrupted, match=r"of 30 verdicts.*goes on from there"):
+        with pytest.raises(Interrupted, match=r"of 30 verdicts.*continues from there"):
             ask_all([question(number) for number in range(30)], judge_at(stub.url, connections=1), cache=cache)
         assert len(stub.requests) == 6
 
@@ -470,7 +470,7 @@ def test_a_judge_on_this_machine_is_asked_one_by_one_and_kept_like_any_other(
     judge = LocalJudge(name="here", model=str(tmp_path / "judge.gguf"))
     requests = [question(number) for number in range(5)]
     with AnswerCache(tmp_path / "cache") as cache:
-        with pytest.raises(Interrupted, match=r"2 of 5 verdicts, \$0\.0000 spent.*goes on from there"):
+        with pytest.raises(Interrupted, match=r"2 of 5 verdicts, \$0\.0000 spent.*continues from there"):
             ask_all(requests, judge, cache=cache, budget=Budget(0.0), threads=3)
         replies = ask_all(requests, judge, cache=cache, budget=Budget(0.0), threads=3)
     assert [reply.cached for reply in replies if isinstance(reply, Reply)] == [True, True, False, False, False]
@@ -601,7 +601,7 @@ def test_llama_cpps_own_server_judges_in_the_form_and_tells_probabilities(llama_
     assert sum(shares.values()) == pytest.approx(1)
     assert max(shares, key=shares.__getitem__) == str(verdict["correctness"]) or min(shares.values()) > 0
     assert reply.input_tokens > 20
-    assert notes == ["stub takes no strict JSON schema for its verdicts; their schema is given in llama.cpp's way"]
+    assert notes == ["stub does not support strict JSON schemas; the schema is passed in llama.cpp's form"]
 
 
 def test_llama_cpps_own_server_answers_as_the_model_under_test_does_here(llama_server: str, smollm2_gguf: Path) -> None:

@@ -191,9 +191,7 @@ def test_a_run_with_a_head_classifies_and_does_not_write(tmp_path: Path, runs: d
     answers = answers_of(runs["head"], classify_suite(tmp_path))
     assert sum(a.predicted == label for a, (_, label) in zip(answers, TEXTS, strict=True)) / len(TEXTS) > 0.9
     assert "classification head" in complaint(runs["head"], generate_suite(tmp_path))
-    assert "knows the labels good, bad" in complaint(
-        runs["head"], classify_suite(tmp_path, labels=["good", "bad", "so"])
-    )
+    assert "has the labels good, bad" in complaint(runs["head"], classify_suite(tmp_path, labels=["good", "bad", "so"]))
 
 
 def test_two_runs_on_one_base_have_fingerprints_of_their_own(runs: dict[str, Path], tmp_path: Path) -> None:

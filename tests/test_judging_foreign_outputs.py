@@ -205,7 +205,7 @@ def test_of_several_filters_the_raw_output_is_judged_with_a_note(
     rows = [generated(place, "hot") for place in range(3)]
     rows += [generated(place, "hot", filter="flexible-extract", filtered_resps=["[invalid]"]) for place in range(3)]
     assert [answer.text for answer in answers_of(tmp_path, rows)] == [" so it is hot"] * 3
-    assert "2 filters (strict-match, flexible-extract); the raw outputs are judged" in capsys.readouterr().err
+    assert "2 filters (strict-match, flexible-extract), so the raw outputs are judged" in capsys.readouterr().err
 
 
 def test_documents_are_matched_by_their_own_ids_by_number_or_by_order_and_by_nothing_else(tmp_path: Path) -> None:
@@ -218,9 +218,9 @@ def test_documents_are_matched_by_their_own_ids_by_number_or_by_order_and_by_not
     # The suite's items have numbers from 1, and four documents from 0 have these, too: the texts tell the difference.
     more = [*rows, {**generated(2, "x"), "doc_id": 3}]
     message = refusal(tmp_path, more)
-    assert "its 4 documents are not the suite's 3 items" in message
+    assert "its 4 documents do not match the suite's 3 items" in message
     assert "id: doc_id" in message
-    assert "its 3 documents are not" in refusal(tmp_path, [{**row, "doc": {}, "arguments": {}} for row in rows])
+    assert "its 3 documents do not match" in refusal(tmp_path, [{**row, "doc": {}, "arguments": {}} for row in rows])
 
 
 def test_the_likeliest_continuation_is_the_label_or_the_option_of_its_place(tmp_path: Path) -> None:

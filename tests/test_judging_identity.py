@@ -374,7 +374,7 @@ def test_a_report_of_the_format_before_serves_as_baseline_and_proves_no_model(
     judgement = judge_model(suite, folder, report)
     assert judgement.verdict is not None
     assert (judgement.verdict.outcome, judgement.verdict.same_model) == (Outcome.INCONCLUSIVE, False)
-    assert "fingerprint covers weights alone" in " ".join(capsys.readouterr().err.split())
+    assert "fingerprint covers the weights only" in " ".join(capsys.readouterr().err.split())
 
 
 def test_grades_of_the_format_before_are_given_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgetune.data.load import load_examples
+from edgetune.data.load import load_data
 from edgetune.errors import DataError, EdgetuneError, RecipeError
 from edgetune.judging.suites.items import Item, hash_items, read_items
 from edgetune.judging.suites.suite import Suite
@@ -113,7 +113,7 @@ def test_a_summary_is_asked_for_as_in_training(tmp_path: Path) -> None:
     for settings in ({}, {"prompt": "summarize: {text}"}):
         items = items_of(tmp_path, rows, "text-summary", "summarize", **settings)
         source = DataSource(source=str(tmp_path / "rows.jsonl"), format="text-summary")
-        examples = load_examples([source], Data(train=[source], **settings), "summarize")
+        examples = load_data(Data(train=[source], **settings), "summarize").train
         assert [item.messages for item in items] == [example.messages[:-1] for example in examples]
         assert [item.references for item in items] == [("Both.", "Two."), ("A.",)]
         assert items[0].text == "First.\nSecond."
@@ -200,13 +200,13 @@ def test_clusters_are_read_and_must_be_there(tmp_path: Path) -> None:
         ("prompt", "generate", {"prompt": "x", "reference": "\udc00"}, "reference contains an unpaired surrogate"),
         ("prompt", "generate", {"prompt": "x\ud83d"}, "prompt contains an unpaired surrogate"),
         ("prompt", "generate", {"prompt": "x", "system": 5}, "system must hold text, not 5"),
-        ("text-summary", "summarize", {"text": "x", "summary": 5}, "summary must hold a text"),
+        ("text-summary", "summarize", {"text": "x", "summary": 5}, "summary must be a text"),
         ("text-summary", "summarize", {"text": "x", "summary": ["ok", "\udc00"]}, "summary contains an unpaired"),
         ("text", "perplexity", {"text": ""}, "text is empty"),
         ("text", "perplexity", {"txt": "x"}, "there is no column text (did you mean txt?)"),
         ("prompt-completion", "perplexity", {"prompt": "x", "completion": ""}, "the text that is scored is empty"),
         ("messages", "generate", {"messages": []}, "must hold a list of turns"),
-        ("messages", "generate", {"messages": TURNS[:1]}, "before the user has said anything"),
+        ("messages", "generate", {"messages": TURNS[:1]}, "before the first user turn"),
         ("messages", "generate", {"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
         ("messages", "generate", {"messages": [{"role": "user", "content": ""}]}, "the question is empty"),
         ("messages", "generate", {"turns": TURNS}, "there is no column messages"),

@@ -257,14 +257,14 @@ def test_a_cap_on_the_cost_ends_a_judgement_and_keeps_what_is_done(tmp_path: Pat
         judge = {"name": "stub", "model": "stub", "url": stub.url, "key": None, "connections": 2, "max_tokens": 50}
         (tmp_path / "free.yaml").write_text(json.dumps(judge))
         (tmp_path / "judge.yaml").write_text(json.dumps({**judge, "price": {"input": 1000, "output": 1000}}))
-        with pytest.raises(UsageError, match="no price"):
+        with pytest.raises(UsageError, match="this judge has none"):
             judge_model(suite, new, settings=Settings((str(tmp_path / "free.yaml"),), max_cost_usd=1))
         priced = (str(tmp_path / "judge.yaml"),)
         with pytest.raises(EdgetuneError, match="--max-cost 2 is reached") as caught:
             judge_model(suite, new, settings=Settings(priced, max_cost_usd=2))
         done = len(stub.requests)
         assert 0 < done < 30
-        assert "they are kept" in str(caught.value)
+        assert "they are saved" in str(caught.value)
         judgement = judge_model(suite, new, settings=Settings(priced))
         assert len(stub.requests) == 30
     assert judgement.costs.cached == done
@@ -282,7 +282,7 @@ def test_what_an_endpoint_answered_is_kept_until_the_judgement_is_done_and_no_lo
 
     with StubEndpoint(answer) as stub:
         model = f"{stub.url}#model"
-        with pytest.raises(EdgetuneError, match="the answers that are there are kept"):
+        with pytest.raises(EdgetuneError, match="finished answers are kept"):
             judge_model(suite, model)
         broken, stopped = False, len(stub.requests)
         judgement = judge_model(suite, model)

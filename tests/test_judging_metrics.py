@@ -32,7 +32,7 @@ from edgetune.metrics.registry import METRICS
 
 LABELS = ["bad", "fine", "good"]
 FORMATS = {"classify": "text-label", "generate": "prompt", "summarize": "text-summary", "perplexity": "text"}
-WRITTEN = [name for name, measure in METRICS.items() if "generate" in measure.tasks]
+WRITTEN = [name for name, metric in METRICS.items() if "generate" in metric.tasks]
 TEXTS = ["", "the cat sat", "A cat sat down.", "dogs bark", '{"a": 1}', "[2]", "7"]
 
 
@@ -47,7 +47,7 @@ def item_of(number: int, text: str = "text", gold: str | None = None, references
     return Item(str(number), f"x:{number}", text, (Message("user", text),), gold, tuple(references))
 
 
-def measure(name: str, items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
+def result_of(name: str, items: Sequence[Item], answers: Sequence[Answer], suite: Suite) -> MetricResult:
     return METRICS[name].compute(samples_of(items, answers, suite))
 
 
@@ -67,17 +67,16 @@ def test_label_metrics_agree_with_scikit_learn(pairs: list[tuple[str, str | None
     items, answers = labelled(pairs)
     gold, named = [true for true, _ in pairs], [guess or "(none)" for _, guess in pairs]
     suite = suite_of("classify")
-    assert measure("accuracy", items, answers, suite).value == pytest.approx(accuracy_score(gold, named), abs=1e-12)
+    assert result_of("accuracy", items, answers, suite).value == pytest.approx(accuracy_score(gold, named), abs=1e-12)
     for name, average in (("macro_f1", "macro"), ("weighted_f1", "weighted")):
         expected = f1_score(gold, named, labels=LABELS, average=average, zero_division=0)
-        assert measure(name, items, answers, suite).value == pytest.approx(expected, abs=1e-12)
+        assert result_of(name, items, answers, suite).value == pytest.approx(expected, abs=1e-12)
         table = confusion_of(samples_of(items, answers, suite))
         assert getattr(table, name) == pytest.approx(expected, abs=1e-12)
     precision = precision_score(gold, named, labels=LABELS, average="macro", zero_division=0)
-    assert measure("macro_precision", items, answers, suite).value == pytest.approx(precision, abs=1e-12)
+    assert result_of("macro_precision", items, answers, suite).value == pytest.approx(precision, abs=1e-12)
     recall = recall_score(gold, named, labels=LABELS, average="macro", zero_division=0)
-    assert measure("macro_recall", items, answers, suite).value == pytest.approx(recall, abs=1e-12)
-    assert confusion_of(samples_of(items, answers, suite)).macro_recall == pytest.approx(recall, abs=1e-12)
+    assert result_of("macro_recall", items, answers, suite).value == pytest.approx(recall, abs=1e-12)
 
 
 @given(label_pairs, weighted)
@@ -90,8 +89,8 @@ def test_weights_of_label_metrics_are_items_counted_so_often(
         return
     suite = suite_of("classify")
     for name in ("accuracy", "macro_f1", "weighted_f1", "macro_precision", "macro_recall"):
-        once = measure(name, *labelled(pairs), suite)
-        again = measure(name, *labelled(repeated), suite)
+        once = result_of(name, *labelled(pairs), suite)
+        again = result_of(name, *labelled(repeated), suite)
         assert once.aggregate(np.array([counts], dtype=float)) == pytest.approx([again.value], abs=1e-12)
 
 
@@ -110,8 +109,8 @@ def test_weights_of_metrics_of_written_answers_are_items_counted_so_often(
     ]
     places = [place for place, count in enumerate(counts) for _ in range(count)]
     for name in WRITTEN:
-        once = measure(name, items, answers, GENERATE)
-        again = measure(name, [items[p] for p in places], [answers[p] for p in places], GENERATE)
+        once = result_of(name, items, answers, GENERATE)
+        again = result_of(name, [items[p] for p in places], [answers[p] for p in places], GENERATE)
         values = once.aggregate(np.array([counts, [1] * len(rows)], dtype=float))
         assert values == pytest.approx([again.value, once.value], abs=1e-9)
         assert len(once.values) == len(rows)
@@ -128,9 +127,9 @@ def test_weights_of_likelihoods_are_items_counted_so_often(rows: list[tuple[floa
     places = [place for place, count in enumerate(counts) for _ in range(count)]
     nats, sizes = (np.array([row[k] for row in rows], dtype=float)[places].sum() for k in (0, 1))
     weights = np.array([counts], dtype=float)
-    assert measure("perplexity", items, answers, suite).aggregate(weights) == pytest.approx([nats / sizes])
+    assert result_of("perplexity", items, answers, suite).aggregate(weights) == pytest.approx([nats / sizes])
     bits = nats / math.log(2) / (2 * sizes)
-    assert measure("bits_per_byte", items, answers, suite).aggregate(weights) == pytest.approx([bits])
+    assert result_of("bits_per_byte", items, answers, suite).aggregate(weights) == pytest.approx([bits])
 
 
 def test_rouge_by_item_is_rouge_scores_best_reference_in_points() -> None:
@@ -142,7 +141,7 @@ def test_rouge_by_item_is_rouge_scores_best_reference_in_points() -> None:
             100 * max(scorer.score(text, answer.text)[name].fmeasure for text in item.references)
             for item, answer in zip(items, answers, strict=True)
         ]
-        found = measure(name, items, answers, suite_of("summarize"))
+        found = result_of(name, items, answers, suite_of("summarize"))
         assert found.values == pytest.approx(expected)
         assert found.value == pytest.approx(sum(expected) / 2)
         assert "rouge-score" in METRICS[name].all_details([item.references for item in items])["library"]
@@ -151,12 +150,12 @@ def test_rouge_by_item_is_rouge_scores_best_reference_in_points() -> None:
 def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
     items = [item_of(1, references=["yes"]), item_of(2), item_of(3, references=["no"])]
     answers = [Answer("1", text="Yes."), Answer("2", text="maybe"), Answer("3", text="yes")]
-    found = measure("exact_match", items, answers, GENERATE)
+    found = result_of("exact_match", items, answers, GENERATE)
     assert found.values == (1, None, 0)
     assert found.value == 0.5
     assert found.aggregate(np.array([[1.0, 5.0, 0.0], [0.0, 1.0, 1.0]])) == pytest.approx([1, 0])
     assert np.isnan(found.aggregate(np.array([[0.0, 3.0, 0.0]]))[0])
-    assert measure("rouge1", items, answers, GENERATE).values == (100, None, 0)
+    assert result_of("rouge1", items, answers, GENERATE).values == (100, None, 0)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,7 @@ def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
         ("first_token_seconds", Answer("1", text="x"), "the speed of these answers was not measured"),
         ("accuracy", Answer("1", predicted="good"), "1 of 1 items have no right label"),
         ("macro_f1", Answer("1", predicted="good"), "1 of 1 items have no right label"),
-        ("perplexity", Answer("1", nll_nats=1.0), "measure bits_per_byte instead"),
+        ("perplexity", Answer("1", nll_nats=1.0), "use the metric bits_per_byte instead"),
         ("perplexity", Answer("1", nll_nats=1.0, nll_tokens=0), "no text has a token"),
         ("perplexity", Answer("1", nll_tokens=1), "have no likelihood"),
         ("bits_per_byte", Answer("1"), "have no likelihood"),
@@ -178,7 +177,7 @@ def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
 )
 def test_what_a_metric_lacks_is_said(name: str, answer: Answer, words: str) -> None:
     with pytest.raises(DataError) as caught:
-        measure(name, [item_of(1)], [answer], suite_of(METRICS[name].tasks[0]))
+        result_of(name, [item_of(1)], [answer], suite_of(METRICS[name].tasks[0]))
     assert words in str(caught.value)
 
 
@@ -187,8 +186,8 @@ def test_rouge_refuses_references_that_it_cannot_read_instead_of_finding_all_mod
     answers = [Answer(str(number), text="🎉🎉") for number in (1, 2, 3)]
     with pytest.raises(DataError, match=r"the references of 2 of 3 items.*exact_match"):
         estimate_metric(METRICS["rougeL"], items, samples_of(items, answers, GENERATE), 0.95)
-    assert measure("rougeL", items[1:], answers[1:], GENERATE).value == 0
-    assert measure("exact_match", items, answers, GENERATE).values == (1, 0, 0)
+    assert result_of("rougeL", items[1:], answers[1:], GENERATE).value == 0
+    assert result_of("exact_match", items, answers, GENERATE).values == (1, 0, 0)
 
 
 def test_an_unrelated_russian_sentence_of_the_same_year_scores_low_and_the_report_names_the_words() -> None:
@@ -196,8 +195,8 @@ def test_an_unrelated_russian_sentence_of_the_same_year_scores_low_and_the_repor
     answers = [Answer(item.id, text=f"Кошка спит на тёплой крыше, {item.id}") for item in items]
     right = [Answer(item.id, text=item.references[0].upper() + "!") for item in items]
     for name, value in (("rouge1", 100 / 6), ("rouge2", 0), ("rougeL", 100 / 6), ("token_f1", 1 / 6)):
-        assert measure(name, items, answers, GENERATE).value == pytest.approx(value)  # one word of six is the year
-        assert measure(name, items, right, GENERATE).value == pytest.approx(1 if name == "token_f1" else 100)
+        assert result_of(name, items, answers, GENERATE).value == pytest.approx(value)  # one word of six is the year
+        assert result_of(name, items, right, GENERATE).value == pytest.approx(1 if name == "token_f1" else 100)
     assert "Unicode's letters" in METRICS["rougeL"].all_details([item.references for item in items])["words"]
     english = [item_of(1, references=["A dog sits in the street, as ever. " * 20 + "Café."])]
     assert "a-z and 0-9" in METRICS["rougeL"].all_details([english[0].references])["words"]
@@ -206,13 +205,13 @@ def test_an_unrelated_russian_sentence_of_the_same_year_scores_low_and_the_repor
 def test_json_answers_are_right_or_wrong() -> None:
     answers = [Answer(str(place), text=text) for place, text in enumerate(['{"a": 1}', "[1]", "no"])]
     items = [item_of(place) for place in range(3)]
-    assert measure("json_valid", items, answers, GENERATE).values == (1, 1, 0)
-    assert measure("json_schema", items, answers, GENERATE).values == (1, 0, 0)
+    assert result_of("json_valid", items, answers, GENERATE).values == (1, 1, 0)
+    assert result_of("json_schema", items, answers, GENERATE).values == (1, 0, 0)
 
 
 def test_an_unparsed_label_is_wrong_and_a_foreign_one_is_refused_by_the_confusion_matrix() -> None:
     items, answers = labelled([("good", None), ("bad", "bad")])
-    assert measure("accuracy", items, answers, suite_of("classify")).values == (0, 1)
+    assert result_of("accuracy", items, answers, suite_of("classify")).values == (0, 1)
     with pytest.raises(DataError, match="the label 'so-so', which the suite has not"):
         confusion_of(samples_of(items, [answers[0], Answer("1", predicted="so-so")], suite_of("classify")))
 
@@ -224,7 +223,7 @@ def test_perplexity_is_kept_as_a_logarithm_by_item_and_overall() -> None:
         Answer("2", nll_nats=3.0, nll_tokens=1),
         Answer("3", nll_nats=0.0, nll_tokens=0),
     ]
-    found = measure("perplexity", items, answers, suite_of("perplexity"))
+    found = result_of("perplexity", items, answers, suite_of("perplexity"))
     assert found.values == (2.0, 3.0, None)
     assert found.value == pytest.approx(11 / 5)
 
@@ -273,7 +272,7 @@ def test_defaults_fit_task_and_data(
     items = [item_of(1, gold="good", references=references)]
     found = default_metrics(suite, items)
     assert found == tuple(names.split())
-    assert [measure.name for measure in find_metrics(found, suite)] == names.split()
+    assert [metric.name for metric in find_metrics(found, suite)] == names.split()
     assert main_metric(suite, items) == main
 
 
@@ -289,12 +288,12 @@ def test_defaults_fit_task_and_data(
         ("perplexity", ["bits_per_byte"], "bits_per_byte"),
     ],
 )
-def test_the_gate_compares_what_is_measured(task: str, metrics: list[str], main: str) -> None:
+def test_the_gate_compares_what_the_suite_computes(task: str, metrics: list[str], main: str) -> None:
     assert main_metric(suite_of(task, metrics=metrics), [item_of(1)]) == main
 
 
 def test_a_suite_without_anything_to_compare_is_told_what_it_could_give() -> None:
-    with pytest.raises(RecipeError, match=r"nothing that is measured here \(length_words\).*references.*rubric"):
+    with pytest.raises(RecipeError, match=r"none of the metrics here \(length_words\).*references.*rubric"):
         main_metric(suite_of("generate"), [item_of(1), item_of(2)])
 
 
@@ -317,10 +316,10 @@ def test_ten_thousand_resamples_of_five_hundred_items_take_no_loop_over_items() 
     random = np.random.default_rng(0)
     pairs = [(LABELS[a], LABELS[b]) for a, b in random.integers(0, 3, (500, 2))]
     weights = random.multinomial(500, np.full(500, 1 / 500), size=10_000).astype(float)
-    values = measure("macro_f1", *labelled(pairs), suite_of("classify")).aggregate(weights)
+    values = result_of("macro_f1", *labelled(pairs), suite_of("classify")).aggregate(weights)
     assert values.shape == (10_000,)
     again = [pair for pair, count in zip(pairs, weights[7].astype(int), strict=True) for _ in range(count)]
-    assert values[7] == pytest.approx(measure("macro_f1", *labelled(again), suite_of("classify")).value)
+    assert values[7] == pytest.approx(result_of("macro_f1", *labelled(again), suite_of("classify")).value)
 
 
 def test_rouge_of_scitldr_leads_is_what_rouge_score_finds(shared_data: Path) -> None:
@@ -341,7 +340,7 @@ def test_rouge_of_scitldr_leads_is_what_rouge_score_finds(shared_data: Path) -> 
         scorer.score_multi(item.references, answer.text)["rougeLsum"].fmeasure
         for item, answer in zip(items, answers, strict=True)
     ]
-    found = measure("rougeLsum", items, answers, suite)
+    found = result_of("rougeLsum", items, answers, suite)
     assert found.value == pytest.approx(100 * sum(expected) / 30, abs=1e-9)
     assert found.value > 10
 
@@ -358,7 +357,7 @@ def test_an_item_of_a_rare_label_weighs_as_much_as_its_labels_share_in_the_metri
     falls = []
     for wrong, names in ((199, "fine"), (0, "good"), (150, "good")):
         answers = [replace(answer, predicted=names) if place == wrong else answer for place, answer in enumerate(right)]
-        falls.append(200 * (1 - measure("macro_f1", items, answers, suite).value))
+        falls.append(200 * (1 - result_of("macro_f1", items, answers, suite).value))
     assert weights["macro_f1"] == pytest.approx(max(falls))
     scored = samples_of([item_of(1)], [Answer("1", nll_nats=1.0, nll_tokens=1)], suite_of("perplexity"))
     assert largest_weight(METRICS["perplexity"], scored) == 1

@@ -12,6 +12,7 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, EdgetuneError, ModelError
+from edgetune.judging.metrics.samples import samples_of
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.outputs.outputs_file import OutputsFile, open_outputs, recognizes
 from edgetune.judging.subjects.subject import Subject
@@ -158,7 +159,7 @@ def test_numbers_are_outputs_as_a_table_would_write_them(tmp_path: Path) -> None
 def test_labels_are_read_from_written_answers_as_from_a_model_here(tmp_path: Path) -> None:
     found = answers_of(tmp_path, texts("It is positive.", "positive or negative", "POSITIVE"), "classify")
     assert [answer.predicted for answer in found] == ["positive", None, "positive"]
-    assert METRICS["accuracy"].compute(ITEMS, found, suite_of("classify")).value == pytest.approx(2 / 3)
+    assert METRICS["accuracy"].compute(samples_of(ITEMS, found, suite_of("classify"))).value == pytest.approx(2 / 3)
 
 
 def test_the_right_labels_beside_outputs_are_not_taken_for_predictions(tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_the_right_labels_beside_outputs_are_not_taken_for_predictions(tmp_path:
 def test_a_column_label_by_itself_is_taken_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"id": item.id, "label": "neutral"} for item in ITEMS]
     assert [answer.predicted for answer in answers_of(tmp_path, rows, "classify")] == ["neutral"] * 3
-    assert "column label is taken for the labels that the model gave" in capsys.readouterr().err
+    assert "column label is used as the labels that the model gave" in capsys.readouterr().err
 
 
 def test_class_numbers_are_refused_rather_than_all_unparsed(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_an_item_without_an_output_is_an_error_and_an_output_without_an_item_a_n
 ) -> None:
     rows = [*texts("A", "B", "C"), {"id": "other", "output": "D"}]
     assert len(answers_of(tmp_path, rows, "generate")) == 3
-    assert "1 of 4 rows belong to no item and are passed over" in capsys.readouterr().err
+    assert "1 of 4 rows match no item and are ignored" in capsys.readouterr().err
     message = refusal(tmp_path, rows[2:])
     assert "2 of the suite's 3 items have no output: a, b;" in message
     assert "the file's ids are like c, other" in message
@@ -234,7 +235,7 @@ def test_an_id_is_used_once(tmp_path: Path, second: Any) -> None:
     ("rows", "task", "words"),
     [
         ([*texts("A", "B", "C")[:2], {"output": "C"}], "generate", "jsonl:3: 1 of 3 rows have no id"),
-        ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; there are id, text"),
+        ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; the columns are id, text"),
         ([{"id": "a", "output": "x", "answer": "y"}], "generate", "output and answer could all be the model's outputs"),
         ([{"id": item.id, "output": None} for item in ITEMS], "generate", "jsonl:1: output must hold text, not None"),
         ([{"id": item.id, "output": float("nan")} for item in ITEMS], "generate", "output must hold text, not nan"),

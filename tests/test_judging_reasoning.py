@@ -127,7 +127,7 @@ def test_an_endpoints_reasoning_is_kept_apart_and_cut_off_or_empty_answers_are_c
     assert judgement.candidate.answers[9].reasoning == "hm"
     told = notes_of(judgement)
     assert "candidate: 5 of 30 answers were cut off, 4 of them before any answer." in told
-    assert "a generation.max_tokens above 256 would let them end" in told
+    assert "a generation.max_tokens above 256 would let them finish" in told
     assert "candidate: 5 of 30 answers are empty." in told
     assert report_document(judgement)["endings"]["candidate"] == {
         "answers": 30,
@@ -156,7 +156,7 @@ def test_the_command_line_tells_it_of_both_sides(tmp_path: Path, edgetune_comman
     assert "candidate: 1 of 30 answers was cut off, 1 of them before any answer" in told
     assert "candidate: 1 of 30 answers is empty" in told
     assert "baseline: 2 of 30 answers were cut off." in told
-    assert "outputs written with more tokens would let them end" in told
+    assert "outputs written with more tokens would let them finish" in told
 
 
 def test_two_models_that_never_came_to_an_answer_are_not_called_equal(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_gate_has_defaults_and_can_be_set(tmp_path: Path) -> None:
         write_suite(tmp_path, gate={"metric": ["accuracy", "macro_f1"], "margin": {"accuracy": 0.1}})
     ).gate
     assert gate.metrics == ("accuracy", "macro_f1")
-    assert (gate.margin_of("accuracy"), gate.margin_of("macro_f1")) == (0.1, None)
+    assert (gate.margin_of("accuracy", 0.02), gate.margin_of("macro_f1", 0.02)) == (0.1, 0.02)
 
 
 def test_what_is_gated_and_measured_follows_from_task_rubric_and_gate(tmp_path: Path) -> None:
@@ -99,6 +99,14 @@ def test_what_is_gated_and_measured_follows_from_task_rubric_and_gate(tmp_path: 
     assert judged.gated == judged.criteria == tuple(load_rubric("answer-quality").criteria)
     pairwise = load_suite(write_suite(tmp_path, rubric="answer-quality", grading="pairwise", judge="openai"))
     assert prepare(pairwise).gated == ("preference",)
+
+
+def test_a_criterion_with_the_name_of_one_of_the_suites_metrics_is_refused(tmp_path: Path) -> None:
+    criterion = {"question": "Is it right?", "grades": {grade: f"grade {grade}" for grade in range(1, 6)}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"name": "mine", "criteria": {"accuracy": criterion}}))
+    suite = load_suite(write_suite(tmp_path, rubric="mine.yaml", judge="openai"))
+    with pytest.raises(RecipeError, match="accuracy is both a metric of the suite and a criterion of its rubric"):
+        prepare(suite)
 
 
 def test_a_suites_own_rubric_and_judge_lie_beside_it(tmp_path: Path) -> None:

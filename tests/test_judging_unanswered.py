@@ -42,9 +42,9 @@ def refusing_prompt(*numbers: int, with_reply: Any = None) -> Any:
         (error_reply(403, "Your input was flagged: violence"), "HTTP 403: Your input was flagged"),
         (error_reply(400, "I do not like it"), "HTTP 400: I do not like it"),
         (StubReply({"error": {"message": "flagged by moderation", "code": 403}}), "flagged by moderation"),
-        (chat_reply("", finish="content_filter"), "content filter held the answer back"),
-        (chat_reply("The first wor", finish="content_filter"), "content filter held the answer back"),
-        (chat_reply("", finish="SAFETY"), "content filter held the answer back"),
+        (chat_reply("", finish="content_filter"), "content filter blocked the answer"),
+        (chat_reply("The first wor", finish="content_filter"), "content filter blocked the answer"),
+        (chat_reply("", finish="SAFETY"), "content filter blocked the answer"),
         (
             {"choices": [{"message": {"content": None, "refusal": "I cannot."}, "finish_reason": "stop"}]},
             "the model declined: I cannot.",
@@ -77,7 +77,7 @@ def test_a_prompt_that_is_refused_for_good_is_one_unanswered_item(refusal: Any, 
 
 def test_an_endpoint_whose_filter_stops_all_prompts_ends_the_run_with_advice_that_fits() -> None:
     with StubEndpoint(lambda body: StubReply(FILTERED, 400)) as stub:
-        with pytest.raises(EdgetuneError, match=r"first 16 prompts, and a plain one too .*content filter lets"):
+        with pytest.raises(EdgetuneError, match=r"first 16 prompts, and a plain one too .*content filter allows"):
             list(open_endpoint(f"{stub.url}#m").answers(items(100), suite()))
         assert len(stub.requests) == 17
         with pytest.raises(EdgetuneError, match=r"first 16 prompts"):
@@ -217,7 +217,7 @@ def test_refused_prompts_are_asked_again_next_time_and_answers_that_are_there_ar
 
     suite_ = exact_suite(tmp_path / "suite", 8)
     with StubEndpoint(answer) as stub:
-        with pytest.raises(EdgetuneError, match="the answers that are there are kept"):
+        with pytest.raises(EdgetuneError, match="finished answers are kept"):
             judge_model(suite_, f"{stub.url}#m")
         broken, before = False, len(stub.requests)
         refused.clear()

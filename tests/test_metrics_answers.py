@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.errors import RecipeError
+from edgetune.errors import DataError, RecipeError
 from edgetune.metrics.exact_match import exact_match
 from edgetune.metrics.json_schema import schema_check
 from edgetune.metrics.json_text import is_json, parse_json
 from edgetune.metrics.length import count_characters, count_words
-from edgetune.metrics.likelihood import bits_per_byte, log_perplexity
+from edgetune.metrics.registry import METRICS
+from edgetune.metrics.samples import Sample, Samples
 from edgetune.metrics.squad import normalize_answer
 from edgetune.metrics.token_f1 import answer_words, token_f1
 
@@ -166,7 +167,7 @@ def test_the_draft_is_the_one_that_the_schema_names() -> None:
     older = schema_check({"$schema": "http://json-schema.org/draft-07/schema#", **tuple_schema})
     assert older('["a", 1]')
     assert not older("[1]")
-    with pytest.raises(RecipeError, match=r"json_schema\.items is no JSON schema"):
+    with pytest.raises(RecipeError, match=r"json_schema\.items is not a JSON schema"):
         schema_check(tuple_schema)
 
 
@@ -181,11 +182,11 @@ def test_a_schema_may_refer_to_its_own_parts_and_to_itself() -> None:
 @pytest.mark.parametrize(
     ("schema", "words"),
     [
-        ({"type": "strange"}, "json_schema.type is no JSON schema"),
+        ({"type": "strange"}, "json_schema.type is not a JSON schema"),
         ({"properties": {"a": {"minimum": "0"}}}, "json_schema.properties.a.minimum"),
-        ({"$ref": "#/$defs/nowhere"}, "refers to what it does not hold"),
+        ({"$ref": "#/$defs/nowhere"}, "a reference that leads nowhere"),
         ({"$ref": "#"}, "refers to itself without end"),
-        ({"pattern": "("}, "json_schema.pattern is no JSON schema"),
+        ({"pattern": "("}, "json_schema.pattern is not a JSON schema"),
         ({"$schema": 7}, "json_schema.$schema must be the address of a draft"),
     ],
 )
@@ -210,7 +211,7 @@ def test_a_schema_elsewhere_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(socket, "create_connection", lambda *arguments, **_: asked.append(arguments))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **_: asked.append(arguments))
     check = schema_check({"properties": {"a": {"$ref": "http://127.0.0.1:9/schema.json"}}})
-    with pytest.raises(RecipeError, match="refers to what it does not hold"):
+    with pytest.raises(RecipeError, match="a reference that leads nowhere"):
         check('{"a": 1}')
     assert not asked
 
@@ -221,18 +222,25 @@ def test_length_is_counted_in_words_and_in_characters() -> None:
     assert count_characters("né 🙂") == 4
 
 
+def predicted(name: str, nats: list[float], tokens: list[int], sizes: list[int]) -> float:
+    """A metric of texts of so many tokens and bytes."""
+    rows = zip(nats, tokens, sizes, strict=True)
+    samples = [Sample(str(one), nll_nats=one, nll_tokens=count, nll_bytes=size) for one, count, size in rows]
+    return METRICS[name].compute(Samples(tuple(samples))).value
+
+
 def test_perplexity_weighs_texts_by_their_tokens() -> None:
     # A model that gives each of 4 tokens 1/2 and each of 2 tokens 1/8 is as unsure as one that gives 2^(-10/6).
     nats = [4 * math.log(2), 2 * math.log(8)]
-    assert math.exp(log_perplexity(nats, [4, 2])) == pytest.approx(2 ** (10 / 6))
+    assert math.exp(predicted("perplexity", nats, [4, 2], [1, 1])) == pytest.approx(2 ** (10 / 6))
 
 
 def test_bits_per_byte_does_not_ask_how_many_tokens_there_are() -> None:
-    assert bits_per_byte([8 * math.log(2), 4 * math.log(2)], [4, 2]) == pytest.approx(2)
+    assert predicted("bits_per_byte", [8 * math.log(2), 4 * math.log(2)], [1, 1], [4, 2]) == pytest.approx(2)
 
 
 def test_likelihoods_of_nothing_are_refused() -> None:
-    with pytest.raises(ValueError, match="no token"):
-        log_perplexity([], [])
-    with pytest.raises(ValueError, match="no byte"):
-        bits_per_byte([0.0], [0])
+    with pytest.raises(DataError, match="no text has a token"):
+        predicted("perplexity", [0.0], [0], [1])
+    with pytest.raises(DataError, match="all texts are empty"):
+        predicted("bits_per_byte", [0.0], [1], [0])

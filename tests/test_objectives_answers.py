@@ -15,9 +15,11 @@ from support.tiny_objectives import PROMPT_LEARNING, Counter, adapt
 from support.tiny_tasks import BAD, GOOD, LABELS, PROMPT, TEMPLATE, TEXTS, make_tiny
 from torch import Tensor, nn
 
+from edgetune import events
 from edgetune.data.example import Example, Message
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import TokenizedExample, tokenize_examples
+from edgetune.metrics.samples import Sample, Samples
 from edgetune.training.objectives import language_model, questions, seq2seq
 from edgetune.training.objectives.adapted import base_model
 from edgetune.training.objectives.classification_head import ClassificationHead
@@ -25,6 +27,7 @@ from edgetune.training.objectives.generation import Ending, GeneratedText, gener
 from edgetune.training.objectives.language_model import LanguageModel
 from edgetune.training.objectives.objective import Exam, Objective
 from edgetune.training.objectives.packing import plain_attention
+from edgetune.training.objectives.scores import score
 from edgetune.training.objectives.seq2seq import Seq2Seq
 
 DECODERS = {
@@ -323,6 +326,24 @@ def test_labels_are_scored_as_scikit_learn_does():
         assert (found["precision"], found["recall"], found["f1"], found["support"]) == pytest.approx(
             tuple(column[number] for column in each)
         )
+
+
+@torch.no_grad()
+def test_further_metrics_of_an_evaluation_come_from_the_registry():
+    objective, model, *_ = decoder("llama", labels=LABELS, metrics=("weighted_f1",))
+    asked = examples(24)
+    gold, chosen = [e.label for e in asked], objective.choose(model, asked, Counter())
+    scores = objective.score(model, asked, Counter())
+    assert scores is not None
+    expected = precision_recall_fscore_support(gold, chosen, average="weighted", zero_division=0)[2]
+    assert scores.values["eval_weighted_f1"] == scores.details["weighted_f1"] == pytest.approx(expected)
+    # A metric that fails costs no training its result.
+    said: list[events.Event] = []
+    with events.listen(said.append):
+        left = score("classify", Samples((Sample("a", gold="x", predicted="x"),), ("x", "y")), ["rougeL"])
+    assert "eval_rougeL" not in left.values
+    what = "metric rougeL: 1 of 1 answers have no text, such as that to a; this evaluation continues without it"
+    assert said == [events.Message("warning", what)]
 
 
 @torch.no_grad()

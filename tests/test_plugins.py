@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import textwrap
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +64,7 @@ def lost(sample):
     return {}["nothing"]
 
 RIGHT_LENGTH = Metric(
-    "right_length", "Right length", "accuracy", "share", True, 0.05, by_item(lambda sample: len(sample.text) < 9)
+    "right_length", "Right length", by_item(lambda sample: len(sample.text) < 9), kind="accuracy", default_margin=0.05
 )
 """
 
@@ -88,6 +91,7 @@ def test_judge_gates_on_a_metric_that_is_one_function_of_a_plugin(tmp_path: Path
     assert (comparison.title, comparison.unit, comparison.margin) == ("Quietness", "share", 0.02)
     assert (comparison.baseline, comparison.candidate) == pytest.approx((0.9 + 0.1 / 2, 0.1 / 2))
     assert "Quietness" in (tmp_path / "report" / "report.md").read_text()
+    assert judgement.details == {"quietness": {"plugin": "tiny-plugin 1.0"}}
     # Every value is one of two, and the report of a plugin's metric serves as a baseline as any other does.
     again = judge_model(suite, new, tmp_path / "report" / "report.json")
     assert again.verdict is not None
@@ -284,3 +288,47 @@ def test_what_is_no_architecture_is_refused(install: Install) -> None:
     install("x = {}", ("gguf_architectures", "OtherForCausalLM", "x"))
     with pytest.raises(MissingComponent, match="has no gguf_name and no describe and no plan"):
         _ = ARCHITECTURES["OtherForCausalLM"]
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def code_of(page: str) -> list[str]:
+    """The Python blocks of a page, without the indentation of a list's items."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [
+        textwrap.dedent(block) for block in re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def test_the_plugins_of_the_documentation_work(tmp_path: Path, install: Install) -> None:
+    from edgetune.data.formats import FORMATS
+    from edgetune.gguf.architectures import ARCHITECTURES
+    from edgetune.judging.asking.forms import FORM_DIALECTS
+
+    (written,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/plugins.md").read_text(encoding="utf-8"), re.DOTALL)
+    groups = tomllib.loads(written)["project"]["entry-points"]
+    points = [
+        (group.removeprefix("edgetune."), name, place.partition(":")[2])
+        for group, found in groups.items()
+        for name, place in found.items()
+    ]
+    install("\n".join(code_of("docs/plugins.md")), *points)
+    samples = Samples((Sample("a", "Thank you!"), Sample("b", "No.")))
+    assert METRICS["politeness"].compute(samples).values == (1, 0)
+    assert (METRICS["brevity"].compute(samples).value, METRICS["brevity"].higher_is_better) == (6.5, False)
+    assert (FORMATS["quiz"].columns, FORMATS["quiz"].optional[0]) == (("question", "answer"), "hint")
+    assert FORM_DIALECTS["guided_json"].ask({"type": "object"}) == {"guided_json": {"type": "object"}}
+    assert ARCHITECTURES["MyLlamaForCausalLM"].gguf_name == "llama"
+
+
+def test_the_metric_of_contributing_works_and_passes_its_test(tmp_path: Path, install: Install) -> None:
+    metric, test = code_of("CONTRIBUTING.md")
+    install(metric, ("metrics", "last_number", "LAST_NUMBER"))
+    named: dict[str, Any] = {}
+    exec(metric + test, named)
+    named["test_the_last_number_of_an_answer_counts"]()
+    suite = suite_of(tmp_path, metrics=["last_number"])
+    write_rows(tmp_path / "items.jsonl", [{"id": n, "prompt": "?", "reference": str(n)} for n in range(60)])
+    judgement = judge_model(suite, write_rows(tmp_path / "new.jsonl", [{"id": n, "output": "7"} for n in range(60)]))
+    assert judgement.candidate.metrics["last_number"].value == 1 / 60

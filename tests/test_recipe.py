@@ -99,8 +99,8 @@ def test_a_whole_method_can_be_swapped():
         ("train.epochs", "an override reads key=value"),
         ("train.epochs={", "not valid YAML"),
         ("train.learning_rate=.inf", "train.learning_rate is inf; input should be a finite number"),
-        ("data.labels=[yes, no]", "data.labels.0 is true, as YAML reads yes, no, on and off too; put a text in quotes"),
-        ("data.labels=[1, 2]", 'data.labels.0 is the number 1; put a text in quotes: "1"'),
+        ("data.labels=[yes, no]", "data.labels.0 is true (YAML also reads yes, no, on and off so); put text in quotes"),
+        ("data.labels=[1, 2]", 'data.labels.0 is the number 1; put text in quotes: "1"'),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(override: str, expected: str):
@@ -153,3 +153,22 @@ def test_data_paths_are_relative_to_the_recipe(tmp_path: Path):
 
 def test_recipes_are_read_without_torch(run_python):
     assert run_python("import sys, edgetune.recipe.load; print('torch' in sys.modules)") == "False"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "names", "expected"),
+    [
+        ("demo", "weighted_f", "weighted_f (did you mean weighted_f1?); an evaluation of task"),
+        ("demo", "rougeL", "train.metrics names rougeL"),
+        ("llama-3.2-1b-qlora-finetome", "accuracy", "train.metrics belongs to task classify and summarize, not chat"),
+    ],
+)
+def test_a_metric_that_an_evaluation_cannot_compute_is_refused_by_name(recipe: str, names: str, expected: str):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe, [f"train.metrics=[{names}]"])
+    assert expected in str(caught.value)
+
+
+def test_an_evaluation_may_have_further_metrics():
+    recipe = load_recipe("demo", ["train.metrics=[weighted_f1, macro_recall]"])
+    assert recipe.train.metrics == ["weighted_f1", "macro_recall"]

@@ -17,10 +17,10 @@ from edgetune.api.run import Run
 from edgetune.api.train import train
 from edgetune.data.prompt import fill_prompt
 from edgetune.errors import OutputError
-from edgetune.measure import Stopwatch
 from edgetune.outputs import check_target
 from edgetune.recipe.load import Overrides, load_recipe
 from edgetune.runtime.model import load
+from edgetune.usage import Stopwatch
 
 if TYPE_CHECKING:
     from edgetune.judging.results.judgement import Judgement

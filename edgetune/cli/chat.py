@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import edgetune
-from edgetune import console
+from edgetune import console, events
 from edgetune.cli.options import JsonOption
 from edgetune.data.text_file import read_text
 from edgetune.errors import DataError, Interrupted, UsageError
@@ -77,7 +77,7 @@ def chat(
                 from edgetune.cli.terminal_chat import prompt_line, run_terminal
                 from edgetune.runtime.chat import Conversation
 
-                console.note(
+                events.note(
                     f"{file.name}, {model.session.context.capacity} tokens of context; /help lists the commands"
                 )
                 conversation = Conversation(model.session, system=system, sampling=sampling, max_tokens=max_tokens)

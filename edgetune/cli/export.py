@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import edgetune
-from edgetune import console
+from edgetune import console, events
 from edgetune.api.export import OUTTYPES
 from edgetune.cli.options import SOURCE_HELP, BaseOption, ForceOption, JsonOption
 from edgetune.errors import UsageError
@@ -109,7 +109,7 @@ def export(
         f"next: edgetune chat {written.path}"
     )
     if written.copied_tensors and not written.folded_modules:
-        console.note(
+        events.note(
             f"{written.copied_tensors} tensors were quantized already and were copied unchanged; --requantize "
             f"converts them to {written.preset}, with a small further loss"
         )

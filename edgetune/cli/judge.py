@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 import edgetune
-from edgetune import console
+from edgetune import console, events
 from edgetune.cli.default_command import DefaultCommandGroup
 from edgetune.cli.options import ForceOption, JsonOption
 
@@ -99,7 +99,7 @@ def run(
         if not ahead.judges:
             console.result("no judge is needed: the suite has no rubric")
         if ahead.assumed:
-            console.note(f"{ahead.assumed} answers are not generated yet; their maximum length is assumed")
+            events.note(f"{ahead.assumed} answers are not generated yet; their maximum length is assumed")
         console.document(asdict(ahead))
         return
     judgement = edgetune.judge(suite, out=out, inconclusive=inconclusive.value, force=force, **asked)
@@ -109,7 +109,7 @@ def run(
 
         console.document(report_document(judgement))
     if out is not None:
-        console.note(f"report: {out / 'report.html'}")
+        events.note(f"report: {out / 'report.html'}")
     raise typer.Exit(judgement.exit_code)
 
 
@@ -126,10 +126,10 @@ def _show(judgement: edgetune.Judgement) -> None:
     if was_judged(judgement):
         console.result(render_judges(judgement))
     for note in judgement.notes:
-        console.note(note)
+        events.note(note)
     console.result(render_verdict(judgement.verdict))
     if judgement.tolerated and judgement.inconclusive == "warn":
-        console.warn("the result is INCONCLUSIVE; the exit code is 0 because of --inconclusive warn")
+        events.warn("the result is INCONCLUSIVE; the exit code is 0 because of --inconclusive warn")
     if os.environ.get("GITHUB_ACTIONS") == "true":
         for line in github_annotations(judgement):
             console.verbatim(line)
@@ -206,5 +206,5 @@ def calibrate(
     console.result(render_calibration(calibration))
     console.document(certificate_document(calibration))
     if out is not None:
-        console.note(f"certificate: {out}")
+        events.note(f"certificate: {out}")
     raise typer.Exit(0 if calibration.passed else 4)

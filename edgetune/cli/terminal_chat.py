@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from edgetune import console
+from edgetune import console, events
 from edgetune.cache import cache_folder
 from edgetune.errors import EdgetuneError
 from edgetune.runtime.chat import Conversation
@@ -38,7 +38,7 @@ def run_terminal(conversation: Conversation, read_line: ReadLine) -> None:
             if wants_to_leave:
                 return
             wants_to_leave = True
-            console.note("press Ctrl-C again or Ctrl-D, or type /quit, to quit")
+            events.note("press Ctrl-C again or Ctrl-D, or type /quit, to quit")
             continue
         wants_to_leave = False
         if line == "/quit":
@@ -123,7 +123,7 @@ class _Terminal:
             self._commands[command](argument.strip())
         elif command.startswith("/") and command[1:].isalpha():
             near = difflib.get_close_matches(command, [*self._commands, "/quit"], n=1)
-            console.note(
+            events.note(
                 f"unknown command {command}{f' (did you mean {near[0]}?)' if near else ''}; /help lists the commands"
             )
         else:
@@ -140,32 +140,32 @@ class _Terminal:
             pass
         console.verbatim("")
         if answer.is_answer:
-            console.note(describe(answer.stats))
+            events.note(describe(answer.stats))
 
     def _help(self, _argument: str) -> None:
-        console.note(HELP)
+        events.note(HELP)
 
     def _system(self, argument: str) -> None:
         self._conversation.set_system(argument)
-        console.note("system message set; new conversation" if argument else "system message removed")
+        events.note("system message set; new conversation" if argument else "system message removed")
 
     def _reset(self, _argument: str) -> None:
         self._conversation.reset()
-        console.note("new conversation")
+        events.note("new conversation")
 
     def _save(self, argument: str) -> None:
         if not argument:
-            console.note("/save needs a file name")
+            events.note("/save needs a file name")
             return
         self._conversation.save(Path(argument).expanduser())
-        console.note(f"saved to {argument}")
+        events.note(f"saved to {argument}")
 
     def _stats(self, _argument: str) -> None:
         if self._written is None or not self._written.is_answer:
-            console.note("there is no answer yet")
+            events.note("there is no answer yet")
             return
         stats = self._written.stats
-        console.note(
+        events.note(
             f"prompt {stats.prompt_tokens} tokens ({stats.cached_tokens} of them from the cache) "
             f"in {stats.prompt_seconds:.2f} s; answer {describe(stats)}"
         )

@@ -1,4 +1,4 @@
-"""The token that ends an answer, read off a chat template: what it puts behind an answer that it is given."""
+"""The token that a chat template writes after an answer."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from edgetune.errors import DataError, RecipeError
 _QUESTION, _ANSWER, _NEXT = "marker of a question", "marker of an answer", "marker of the next turn"
 
 NEVER_ENDS = (
-    "examples have an answer that ends in no end token, so the model does not learn to stop; let the chat template "
-    "write its end-of-turn token or {{ eos_token }} behind an answer"
+    "examples have an answer without an end token, so the model does not learn to stop; change the chat template so "
+    "that it writes its end-of-turn token or {{ eos_token }} after an answer"
 )
-"""What is told of examples of which TokenizedData counts some as `unended`."""
+"""The warning about the examples that TokenizedData counts as `unended`."""
 
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """What a template puts behind the last answer: its `text`, and the first special `token` in it, if there is one.
+    """What a template writes after the last answer: the `text` and its first special `token`, if any.
 
-    `next_turn` is the token that the next turn begins with, where the template ends an answer with none: a model that
-    was trained so stops by beginning the user's turn.
+    `next_turn` is the first token of the next turn, if there is no `token`: such a model stops by beginning the user's
+    turn.
     """
 
     text: str
@@ -36,10 +36,9 @@ class AnswerEnd:
 def find_answer_end(
     template: ChatTemplate, encode: Callable[[str], list[int]], is_special: Callable[[int], bool]
 ) -> AnswerEnd | None:
-    """Render a conversation with a marker as its answer, and look at what comes behind the marker.
+    """Render a conversation whose answer is a marker, and return the text after the marker.
 
-    `is_special` is true of ids that may end an answer. None where the template renders no such conversation, or not
-    with its words as they are.
+    `is_special` is true for ids that may end an answer. None if the template refuses or changes the conversation.
     """
     for opening in ((), (Message("system", "Answer."),)):
         talk = (*opening, Message("user", _QUESTION), Message("assistant", _ANSWER))
@@ -53,7 +52,7 @@ def find_answer_end(
 
 
 def marks_in(added: Mapping[int, Any]) -> frozenset[int]:
-    """The ids that may end an answer: of a tokenizer's `added` tokens, all that are not white space."""
+    """The ids that may end an answer: a tokenizer's `added` tokens that are not white space."""
     return frozenset(number for number, token in added.items() if token.content.strip())
 
 

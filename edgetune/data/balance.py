@@ -1,4 +1,4 @@
-"""As many training examples of one label as of any other."""
+"""Equal numbers or weights of training examples for each label."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from edgetune.errors import DataError
 def balance(
     examples: Sequence[Example], labels: Sequence[str], how: Literal["undersample", "oversample"], seed: int
 ) -> list[Example]:
-    """As many examples of each label as the rarest or the commonest has, drawn with `seed`, in their order.
+    """As many examples of each label as the rarest or the most frequent one has, drawn with `seed`, in their order.
 
-    Raises DataError when a label has no example.
+    Raises DataError if a label has no example.
     """
     counts = count_labels(examples, labels, field="data.balance")
     wanted = min(counts.values()) if how == "undersample" else max(counts.values())
@@ -29,10 +29,9 @@ def balance(
 
 
 def class_weights(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, float]:
-    """What an example of each label counts: w_c = N / (C · n_c), for n_c of N examples with one of C labels.
+    """The weight of each label: w_c = N / (C · n_c), for n_c of N examples with one of C labels.
 
-    All examples together weigh as much as without weights, and each label as much as any other. Raises DataError when a
-    label has no example.
+    The sum of all weights is N, and all labels have the same share. Raises DataError if a label has no example.
     """
     counts = count_labels(examples, labels, field="train.class_weights")
     total = sum(counts.values())
@@ -40,18 +39,18 @@ def class_weights(examples: Sequence[Example], labels: Sequence[str]) -> dict[st
 
 
 def weigh(examples: Sequence[Example], weights: dict[str, float]) -> list[Example]:
-    """The examples with their label's weight, which tokenizing hands on."""
+    """The examples with their label's weight."""
     return [replace(example, weight=weights[example.label or ""]) for example in examples]
 
 
 def count_labels(examples: Sequence[Example], labels: Sequence[str], *, field: str) -> dict[str, int]:
-    """How many training examples each label has. Raises DataError, naming the field that asks, when one has none."""
+    """The number of training examples of each label. Raises DataError, naming `field`, if one has none."""
     counts = Counter(example.label for example in examples)
     missing = [label for label in labels if not counts[label]]
     if missing:
         raise DataError(
-            f"no training example has the label {missing[0]}, and so nothing can stand for it",
+            f"no training example has the label {missing[0]}",
             where=field,
-            remedy="add examples of it, take it out of data.labels, or set this to none",
+            remedy="add examples of it, remove it from data.labels, or set this to none",
         )
     return {label: counts[label] for label in labels}

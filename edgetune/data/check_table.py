@@ -1,4 +1,4 @@
-"""A data report for the terminal: a value that `console.result` prints."""
+"""Renders a data report for the terminal."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def _counts(sides: dict[str, SideReport]) -> RenderableType:
 
 
 def _sources(sides: dict[str, SideReport]) -> Iterator[Text]:
-    """What conversations hold, and what of the files is not learned."""
+    """Contents of conversations, and rows and columns that are not learned."""
     for name, side in sides.items():
         for source in side.sources:
             file = f"{name}: {Path(source.source).name}"
             if source.left_out:
                 count = source.read - source.labelled
                 why = "by the label map" if side.labels else "because all their answers have weight 0"
-                yield Text(f"{file}: {count} rows are left out {why} ({name_places(source.left_out, count)})")
+                yield Text(f"{file}: {count} rows left out {why} ({name_places(source.left_out, count)})")
             if source.unread:
                 found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
-                yield Text(f"{file}: these are not read (how often they hold something): {found}")
+                yield Text(f"{file}: not read (number of values): {found}")
         if side.parts:
             yield Text(f"{name}: {', '.join(f'{count} {part}' for part, count in side.parts.items())}")
         yield from (Text(f"{name}: {note}") for note in side.notes)
@@ -56,11 +56,11 @@ def _sources(sides: dict[str, SideReport]) -> Iterator[Text]:
 
 def _draws(report: DataReport) -> Iterator[Text]:
     if report.held_out:
-        yield Text(f"held out of train to evaluate on: {report.held_out}")
+        yield Text(f"held out of train for evaluation: {report.held_out}")
     if report.unbalanced != report.train.examples:
         yield Text(f"balanced by label: {report.unbalanced} examples became {report.train.examples}")
     evaluated = 0 if report.evaluation is None else report.evaluation.examples
-    yield Text(f"{report.train.examples} examples to train on, {evaluated} to evaluate on")
+    yield Text(f"{report.train.examples} training examples, {evaluated} evaluation examples")
 
 
 def _labels(sides: dict[str, SideReport]) -> RenderableType:
@@ -87,7 +87,7 @@ def _cuts(sides: dict[str, SideReport]) -> Iterator[Text]:
     for name, side in sides.items():
         for cut in side.cuts:
             where = name_places(cut.dropped_rows, cut.dropped)
-            dropped = f", {cut.dropped} left out because nothing supervised is left ({where})" if cut.dropped else ""
+            dropped = f", {cut.dropped} left out because no supervised token remains ({where})" if cut.dropped else ""
             yield Text(
                 f"{name}: {cut.field}, {cut.limit_tokens} tokens: {cut.cut} cut{dropped}, {cut.lost_tokens} tokens lost"
             )
@@ -118,7 +118,7 @@ def _listed(shown: Sequence[str], count: int) -> list[str]:
 
 def _verdict(report: DataReport) -> RenderableType:
     if report.evaluation is None:
-        return Text("\nThere is nothing to evaluate on, and so nothing can leak.")
+        return Text("\nThere is no evaluation data, so nothing can leak.")
     overlap = report.overlap
     if not report.leaks:
         return Text.assemble(

@@ -1,4 +1,4 @@
-"""Columns of a row by name, also those inside objects and lists, and their values as text."""
+"""Columns of a row by name, including values inside objects and lists, and their values as text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _INVISIBLE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
 
 
 def find_column(values: Any, name: str) -> Any:
-    """The value under `name`; `context.contexts` is that of `contexts` in the object `context`.
+    """The value under `name`; `context.contexts` is the value of `contexts` in the object `context`.
 
-    A name that has dots itself goes first. In a list a number picks an item, counted from 0, and any other name is
-    looked up in every item. Raises KeyError when there is no such column.
+    A column whose own name has dots goes first. In a list, a number selects an item, counted from 0, and any other name
+    is looked up in every item. Raises KeyError if there is no such column.
     """
     if isinstance(values, Mapping):
         if name in values:
@@ -33,7 +33,7 @@ def find_column(values: Any, name: str) -> Any:
 
 
 def locate_column(values: Mapping[str, Any], name: str, *, ignore_case: bool = False) -> str:
-    """`name`, or the one column whose name differs from it only in outer spaces or Unicode's form (or case)."""
+    """`name`, or the only column whose name differs from it only in outer spaces or Unicode form (or case)."""
     if name in values or any(head in values for head in _heads(name)):
         return name
     wanted = normalize_name(name, ignore_case=ignore_case)
@@ -42,13 +42,13 @@ def locate_column(values: Mapping[str, Any], name: str, *, ignore_case: bool = F
 
 
 def normalize_name(name: str, *, ignore_case: bool = False) -> str:
-    """A label or a column's name without what cannot be seen: outer and doubled spaces, no width, Unicode's form."""
+    """A label or column name without invisible differences: outer, double and zero-width spaces, Unicode form."""
     seen = " ".join(unicodedata.normalize("NFC", name).strip(_INVISIBLE).split())
     return unicodedata.normalize("NFC", seen.casefold()) if ignore_case else seen
 
 
 def column_names(values: Mapping[str, Any]) -> Iterator[str]:
-    """Every name that `find_column` knows, columns before what is in them; those inside lists are left out."""
+    """Every name that `find_column` knows, columns before their contents; names inside lists are left out."""
     yield from values
     for name, value in values.items():
         if isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def column_names(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def to_text(value: Any, column: str, where: str) -> str:
-    """A text, or the texts of a list, one below the other. Raises DataError, naming `where`, for anything else."""
+    """A text, or the texts of a list joined by line breaks. Raises DataError, naming `where`, for anything else."""
     if isinstance(value, str):
         return check_unicode(value, column, where)
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
@@ -65,7 +65,7 @@ def to_text(value: Any, column: str, where: str) -> str:
 
 
 def check_unicode(text: str, column: str, where: str) -> str:
-    """The text. Raises DataError for half of a surrogate pair, which JSON can write and no tokenizer reads."""
+    """The text. Raises DataError for an unpaired surrogate, which JSON can contain and no tokenizer can read."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as problem:
@@ -79,13 +79,13 @@ def check_unicode(text: str, column: str, where: str) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value for an error message, cut where it is long."""
+    """A value for an error message; long ones are cut."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _heads(name: str) -> Iterator[str]:
-    """What stands before each dot of a name, shortest first."""
+    """The part before each dot of a name, shortest first."""
     for place, letter in enumerate(name):
         if letter == ".":
             yield name[:place]

@@ -1,8 +1,8 @@
-"""A row's turns and tools -> messages with everything in them that chat templates read.
+"""A row's turns and tools -> messages with all values that chat templates read.
 
 The keys of a turn are those of Transformers (https://huggingface.co/docs/transformers/chat_extras) and of OpenAI's
-files for fine-tuning; those of the older function calls, and of ShareGPT's, become tool calls. What is not read is
-counted by name, and what would change the meaning is refused.
+files for fine-tuning. Older function calls, and those of ShareGPT, become tool calls. Other keys are counted by name;
+keys that would change the meaning are refused.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from edgetune.data.example import ContentIs, Message
 from edgetune.errors import DataError
 
 Unread = Counter[str]
-"""Columns, and keys of turns as `messages[].key`, that hold something and are not read -> how often."""
+"""Columns, and keys of turns as `messages[].key`, with values that are not read -> how often."""
 
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-"""What templates call the text that an assistant writes before its answer."""
+"""Names in chat templates of the assistant's reasoning."""
 
 _PASSED_ON = (*REASONING_KEYS, "name", "tool_call_id")
 _NOT_READ = ("image", "images", "image_url", "audio", "audios", "video", "videos", "chat_template_kwargs")
@@ -31,9 +31,9 @@ _ROLES = {role: role for role in ("system", "user", "assistant", "tool", "develo
 
 @dataclass(frozen=True)
 class Turns:
-    """The column that holds the turns, the keys of a turn's role and text, and the roles -> those of templates.
+    """The column of the turns, the keys of a turn's role and text, and the roles -> roles of templates.
 
-    A turn of the role in `calls` holds, as its text, the JSON of one or several function calls.
+    The text of a turn with the role `calls` is the JSON of one or several function calls.
     """
 
     column: str
@@ -84,7 +84,7 @@ def read_tools(value: Any, where: str, *, column: str = "tools") -> tuple[dict[s
 
 
 def read_history(value: Any, where: str) -> list[Message]:
-    """The earlier exchanges of a row, [[what the user said, what the assistant answered], ...], or their JSON."""
+    """The earlier exchanges of a row, [[user, assistant], ...], or their JSON."""
     pairs = _from_json(value, "history", where) if isinstance(value, str) and value.strip() else value
     if not pairs:
         return []
@@ -102,14 +102,14 @@ def read_history(value: Any, where: str) -> list[Message]:
 
 
 def with_system(messages: tuple[Message, ...], system: str, where: str) -> tuple[Message, ...]:
-    """The conversation with a row's system text in front. Raises DataError where it has another system message."""
+    """The conversation with the row's system text. Raises DataError if it has another system message."""
     if not system:
         return messages
     if messages[0].role != "system":
         return (Message("system", system), *messages)
     if messages[0].content != system:
         raise DataError(
-            "the row has a column system, and its conversation begins with another system message",
+            "the column system and the conversation have different system messages",
             where=where,
             remedy="keep one of the two",
         )
@@ -117,35 +117,35 @@ def with_system(messages: tuple[Message, ...], system: str, where: str) -> tuple
 
 
 def check_conversation(messages: tuple[Message, ...], where: str, *, answered: bool = True) -> None:
-    """Raise DataError where a conversation begins with the assistant or, if it is `answered`, does not end with it."""
+    """Raise DataError if a conversation begins with the assistant or, if it is `answered`, does not end with it."""
     roles = [message.role for message in messages]
     if answered and roles[-1] != "assistant":
         raise DataError(
-            f"the conversation ends with a turn of the {roles[-1]}; it must end with the assistant's answer",
+            f"the conversation ends with role {roles[-1]}; it must end with the assistant's answer",
             where=where,
-            remedy="remove what follows the last answer",
+            remedy="remove the turns after the last answer",
         )
     if "user" not in roles[: [*roles, "assistant"].index("assistant")]:
         raise DataError(
-            "the assistant speaks before the user has said anything",
+            "an assistant's turn comes before the first user turn",
             where=where,
             remedy="remove that turn, or make it the system message",
         )
 
 
 def check_text_only(values: dict[str, Any], where: str, *, of: str = "the row") -> None:
-    """Raise DataError for pictures, sounds and settings, which are part of what is asked and are not read."""
+    """Raise DataError for pictures, sounds and template settings, which edgetune does not read."""
     for key in _NOT_READ:
         if values.get(key):
             raise DataError(
                 f"{of} has {key}, which edgetune does not read, so the model would learn another conversation",
                 where=where,
-                remedy="remove the row, or take this out of it where the conversation is whole without it",
+                remedy="remove the row, or remove this key if the conversation is complete without it",
             )
 
 
 class _Turn:
-    """One turn as it stands in the file."""
+    """One turn of the file."""
 
     def __init__(self, turn: Any, number: int, form: Turns, where: str) -> None:
         self._form, self._where, self._name = form, where, f"{form.column}, turn {number}"
@@ -153,7 +153,7 @@ class _Turn:
             raise DataError(
                 f"turn {number} of {form.column} must have {form.role} and {form.text}, not {shown(turn)}",
                 where=where,
-                remedy="format messages reads role and content, format sharegpt from and value",
+                remedy="format messages needs role and content, format sharegpt from and value",
             )
         self._values: dict[str, Any] = turn
         self._number = number
@@ -196,7 +196,7 @@ class _Turn:
         return roles[given]
 
     def _content(self, values: dict[str, Any], calls: list[dict[str, Any]]) -> tuple[str, ContentIs]:
-        """The text, and how it was given where there is none."""
+        """The text, and how an empty content was given."""
         key = self._form.text
         if calls and key not in values:
             return "", "absent"
@@ -214,21 +214,22 @@ class _Turn:
         kind = part.get("type", "text") if isinstance(part, dict) else None
         if kind != "text" or "text" not in part:
             raise DataError(
-                f"{self._name}, part {number} of {self._form.text} is no text but {shown(part)}",
+                f"{self._name}, part {number} of {self._form.text} is not text but {shown(part)}",
                 where=self._where,
-                remedy="edgetune reads texts only; remove the row, or put what the part holds into words",
+                remedy="edgetune reads only text; remove the row, or describe the part in words",
             )
         return self._text(part["text"], self._form.text)
 
     def _given_calls(self, values: dict[str, Any], role: str) -> list[dict[str, Any]]:
-        """The calls as they stand, for the template; those of the older `function_call` in the form of today's."""
+        """The calls for the template; the older `function_call` in today's form."""
         calls, old = values.pop("tool_calls", None), values.pop("function_call", None)
         if isinstance(calls, str):
             calls = _from_json(calls, f"{self._name}, tool_calls", self._where)
         found = self._checked(calls, calls) if calls else self._calls(old) if old else []
         if found and role != "assistant":
             raise DataError(
-                f"turn {self._number} is of the {role}, and only the assistant calls tools", where=self._where
+                f"turn {self._number} calls a tool and has role {role}; only the assistant calls tools",
+                where=self._where,
             )
         return found
 
@@ -243,7 +244,7 @@ class _Turn:
             name = function.get("name") if isinstance(function, dict) else None
             if not isinstance(name, str) or not name:
                 raise DataError(
-                    f"{self._name} holds no tool call that can be read: {shown(given)}",
+                    f"{self._name} has an invalid tool call: {shown(given)}",
                     where=self._where,
                     remedy='write tool_calls as [{"type": "function", "function": {"name": ..., "arguments": {...}}}]',
                 )
@@ -258,7 +259,7 @@ class _Turn:
             raise DataError(
                 f"{self._name}: weight is {shown(weight)}; it must be 0 (not learned) or 1",
                 where=self._where,
-                remedy="a row's weight for training is the source's weight in the recipe",
+                remedy="for other weights, use the source's weight in the recipe",
             )
         return bool(weight)
 
@@ -272,4 +273,4 @@ def _from_json(text: Any, what: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError) as problem:
-        raise DataError(f"{what} is not JSON that can be read ({problem}): {shown(text)}", where=where) from None
+        raise DataError(f"{what} is not valid JSON ({problem}): {shown(text)}", where=where) from None

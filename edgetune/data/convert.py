@@ -1,4 +1,4 @@
-"""All rows of a source -> examples, with one message about everything in them that cannot be read."""
+"""All rows of a source -> examples, with one message about all errors in them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edgetune.recipe.data import Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
 _LOOKED_AT = 200
-"""Rows in which the column that is meant is looked for."""
+"""Number of rows that are searched for the intended column."""
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The examples of a source, the rows that teach nothing, and what was not read.
+    """The examples of a source, the rows that were left out, and what was not read.
 
-    Rows teach nothing when the label map says null for their label, or when every answer has weight 0.
+    Left out are rows whose label maps to null, and rows in which every answer has weight 0.
     """
 
     examples: list[Example]
@@ -37,7 +37,7 @@ class Converted:
 
 
 def to_examples(rows: Sequence[Row], source: DataSource, data: Data) -> Converted:
-    """Convert all rows of a source. Raises one DataError: about the first fault, and where the others are."""
+    """Convert all rows of a source. Raises one DataError with the first error and the places of the others."""
     check_rows(rows, source, data)
     examples: list[Example] = []
     left_out: list[str] = []
@@ -59,13 +59,13 @@ def to_examples(rows: Sequence[Row], source: DataSource, data: Data) -> Converte
 
 
 def check_rows(rows: Sequence[Row], source: DataSource, data: Data) -> None:
-    """Raise one DataError about all columns that no row has, or else about all values that are no label."""
+    """Raise one DataError about all columns that no row has, or else about all unknown labels."""
     _check_columns(rows, source, data)
     _check_labels(rows, source, data)
 
 
 def _check_columns(rows: Sequence[Row], source: DataSource, data: Data) -> None:
-    """Columns that the first row lacks and all others too; what only some rows lack is their own fault."""
+    """Columns that no row has; a column that only some rows lack is an error of those rows."""
     needed = [*FORMATS[source.format].columns, *(column for column in source.columns)]
     missing = [
         column for column in dict.fromkeys(needed)
@@ -92,7 +92,7 @@ def _check_columns(rows: Sequence[Row], source: DataSource, data: Data) -> None:
 
 
 def _further_fault(rows: Sequence[Row], source: DataSource, data: Data) -> str:
-    """What the labels lack once the columns are mapped so, for one edit of the recipe instead of two."""
+    """The error in the labels after the columns are mapped, so that the user edits the recipe only once."""
     try:
         _check_labels(rows, source, data)
     except DataError as fault:
@@ -106,7 +106,7 @@ def _check_labels(rows: Sequence[Row], source: DataSource, data: Data) -> None:
 
 
 def _guess(column: str, rows: Sequence[Row], source: DataSource, data: Data) -> str | None:
-    """The column that may be meant: for the label the one with most known labels, for the text the longest."""
+    """The column that is probably intended: for the label the one with most known labels, for the text the longest."""
     looked_at = rows[:_LOOKED_AT]
     taken = set(source.columns.values())
     scores: dict[str, float] = {}
@@ -123,7 +123,7 @@ def _guess(column: str, rows: Sequence[Row], source: DataSource, data: Data) -> 
 
 
 def _in_yaml(name: str) -> str:
-    """A column's name as a recipe may write it between braces."""
+    """A column's name as YAML inside braces."""
     return (
         name if re.fullmatch(r"\w[\w .-]*", name) and not name[0].isdecimal() else json.dumps(name, ensure_ascii=False)
     )
@@ -138,7 +138,7 @@ def _is_label(value: object, source: DataSource, data: Data) -> bool:
 
 
 def _values(row: Row, column: str, source: DataSource) -> list[object]:
-    """The value of a column, or nothing where the row has no such column."""
+    """The value of a column, or an empty list if the row has no such column."""
     try:
         return [find_column(row.values, column_of(column, row.values, source))]
     except KeyError:

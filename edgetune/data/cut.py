@@ -1,24 +1,44 @@
-"""Cuts a text to a number of tokens and leaves the words around it whole."""
+"""Lengths that a share of the examples fits into, and texts cut to a length without cutting the prompt around them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from edgetune.data.example import Example
-from edgetune.data.lengths import resolve_length
-from edgetune.recipe.data import Length
+from edgetune.errors import DataError
+from edgetune.recipe.data import Length, Percentile
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
-"""Text -> where each of its tokens begins and ends in it, in characters; special tokens are not added."""
+"""Text -> the start and end of each token in characters, without special tokens."""
+
+
+def resolve_length(limit: Length, lengths: Sequence[int]) -> int:
+    """A limit as a number; a percentile is the smallest length that this share of `lengths` fits into.
+
+    Raises DataError for a percentile without lengths.
+    """
+    if not isinstance(limit, Percentile):
+        return limit
+    if not lengths:
+        raise DataError(f"there are no examples, so percentile {limit.percentile:g} has no length")
+    return fitting_length(lengths, limit.percentile)
+
+
+def fitting_length(lengths: Sequence[int], percentile: float) -> int:
+    """The smallest length that at least this share of `lengths`, in percent, fits into."""
+    share = Fraction(str(percentile)) / 100  # exact: in floats, 64.4 % of 250 examples are more than 161
+    return sorted(lengths)[math.ceil(len(lengths) * share) - 1]
 
 
 @dataclass(frozen=True)
 class CutExamples:
     """Examples with shorter texts, in their order.
 
-    `limit_tokens` is what they were cut to: give it to the evaluation's examples where it came from a percentile of the
-    training's. `lengths` are the tokens that each text had before.
+    `limit_tokens` is the resolved limit, also for the evaluation's examples if it was a percentile. `lengths` are the
+    tokens of each text before the cut.
     """
 
     examples: tuple[Example, ...]
@@ -27,27 +47,27 @@ class CutExamples:
 
     @property
     def cut(self) -> int:
-        """How many texts were longer."""
+        """Number of texts that were cut."""
         return sum(length > self.limit_tokens for length in self.lengths)
 
     @property
     def lost_tokens(self) -> int:
-        """How many tokens were behind the cuts."""
+        """Number of tokens that were cut off."""
         return sum(max(0, length - self.limit_tokens) for length in self.lengths)
 
 
 def cut_sources(examples: Sequence[Example], offsets: Offsets, max_source_length: Length) -> CutExamples:
-    """Cut the text that each prompt asks about; the prompt is filled anew, and stays whole. Examples must have sources.
+    """Cut the text of each prompt and fill the prompt again. Examples must have sources.
 
-    A percentile is one of these examples' texts. Raises DataError when it is of none at all.
+    A percentile refers to these examples' texts. Raises DataError for a percentile without examples.
     """
     return _cut(examples, offsets, max_source_length, _text, Example.with_text)
 
 
 def cut_targets(examples: Sequence[Example], offsets: Offsets, max_target_length: Length) -> CutExamples:
-    """Cut the answer that each example teaches; `references`, which summaries are compared with, stay whole.
+    """Cut the answer of each example, but not its `references`.
 
-    A percentile is one of these examples' answers. Raises DataError when it is of none at all.
+    A percentile refers to these examples' answers. Raises DataError for a percentile without examples.
     """
     return _cut(examples, offsets, max_target_length, lambda example: example.answer, Example.with_answer)
 
@@ -69,10 +89,10 @@ def _cut(
 
 
 def first_tokens(text: str, offsets: Offsets, count: int) -> str:
-    """As much of the beginning of `text` as `count` tokens hold.
+    """The beginning of `text` that `count` tokens hold.
 
-    A word that is cut may be tokenized otherwise than it was as a whole, into more tokens even; then less is kept. A
-    character of several tokens is kept or left out as a whole.
+    A cut word may have other tokens than the whole word, even more of them; then less is kept. A character of several
+    tokens is kept or left out as a whole.
     """
     places = offsets(text)
     while text and len(places) > count:

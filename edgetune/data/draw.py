@@ -1,6 +1,6 @@
-"""Seeded draws. Each has a name of its own, so that none of them moves another.
+"""Seeded draws. Each has its own name as a part of the seed, so the draws do not influence each other.
 
-Only `random.random` is used, which is the same on every machine and in every version of Python for the same seed.
+They use only `random.random`, which gives the same numbers on every machine and in every version of Python.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ def shuffled(count: int, seed: str) -> list[int]:
 
 
 def draw(count: int, wanted: int, seed: str) -> list[int]:
-    """`wanted` different numbers below `count`, in ascending order; all of them when there are not more."""
+    """`wanted` different numbers below `count`, in ascending order; at most all of them."""
     return sorted(shuffled(count, seed)[:wanted])
 
 
 def repeat(count: int, times: float, seed: str) -> list[int]:
-    """The numbers below `count`, each `times` times, in ascending order: 2.5 is twice, and half of them once more."""
+    """The numbers below `count`, each `times` times, in ascending order: 2.5 means twice, and half of them once
+    more."""
     share = Fraction(str(times))
     return repeat_to(count, round(count * share), seed)
 
@@ -38,9 +39,9 @@ def repeat_to(count: int, wanted: int, seed: str) -> list[int]:
 
 
 def apportion(wanted: int, sizes: Sequence[int]) -> list[int]:
-    """How many of `wanted` fall to groups of these sizes, in proportion: the largest remainders are rounded up.
+    """`wanted` divided among groups in proportion to their sizes; the largest remainders are rounded up.
 
-    `wanted` is at most the sum of the sizes; no group gives more than it has.
+    `wanted` is at most the sum of the sizes; no share exceeds its group's size.
     """
     total = sum(sizes)
     shares = [Fraction(wanted * size, total) for size in sizes]

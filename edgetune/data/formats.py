@@ -1,4 +1,4 @@
-"""Rows -> conversations, one small function per data format."""
+"""Rows -> conversations, with one function per data format."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from edgetune.recipe.data import FORMATS_OF_TASK, Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
 _AROUND = ("system", "tools", "functions")
-"""Columns that any format of conversations may have."""
+"""Optional columns of every conversation format."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A row as its format sees it: values by the format's own column names, and the `others` that a prompt asks for."""
+    """A row's values by the format's own column names, and the `others` of the prompt."""
 
     where: str
     values: dict[str, Any]
@@ -47,15 +47,15 @@ class Record:
     """Turns may end before the answer."""
 
     def text(self, column: str) -> str:
-        """The text in a column, the texts of a list below each other. Raises DataError when it holds anything else."""
+        """The text of a column; a list of texts is joined by line breaks. Raises DataError for anything else."""
         return to_text(self.values[column], column, self.where)
 
 
 @dataclass(frozen=True)
 class Format:
-    """The columns that a format reads, and what it makes of them; None where the label map leaves the row out.
+    """The columns of a format, and the function that builds an example (None if the label map leaves the row out).
 
-    `tasks` are those whose examples it makes: chat, classify or summarize.
+    `tasks` are the tasks of its examples: chat, classify or summarize.
     """
 
     columns: tuple[str, ...]
@@ -65,21 +65,19 @@ class Format:
 
     @property
     def known(self) -> tuple[str, ...]:
-        """Every column that it can read."""
+        """All columns of the format."""
         return (*self.columns, *self.optional)
 
 
 def to_example(
     row: Row, source: DataSource, data: Data, unread: Unread | None = None, *, may_be_open: bool = False
 ) -> Example | None:
-    """The conversation that a row holds, read by `source`'s format, column map and label map.
+    """The conversation of a row by `source`'s format, column map and label map; None if its label maps to null.
 
-    None where the label map says null for its label. What the row holds beside what is read is counted in `unread`.
-    With `may_be_open`, formats of turns may leave out the last answer.
-
-    Raises DataError naming the row: a missing column (lists those there are), a value that is no text, a turn of an
-    unknown role, a conversation that does not end with the assistant, an unknown label (lists the known ones), and what
-    cannot be read and would change the meaning, such as pictures.
+    Values that are not read are counted in `unread`. With `may_be_open`, formats of turns may leave out the last
+    answer. Raises DataError naming the row: a missing column (lists the existing ones), a value that is not text, an
+    unknown role, a conversation that does not end with the assistant, an unknown label (lists the known ones), and
+    content that cannot be read, such as pictures.
     """
     form = FORMATS[source.format]
     values: dict[str, Any] = {}
@@ -107,17 +105,17 @@ def to_example(
 
 
 def column_of(column: str, values: dict[str, Any], source: DataSource) -> str:
-    """What the file calls one of the format's columns: as the source maps it; without a map, in any case."""
+    """The file's name of one of the format's columns: by the source's map, or else in any case."""
     if column in source.columns:
         return locate_column(values, source.columns[column])
     return locate_column(values, column, ignore_case=True)
 
 
 def check_maps(source: DataSource, data: Data) -> None:
-    """Raise RecipeError when a source maps what nobody reads, or does not give what others give to the prompt.
+    """Raise RecipeError for an invalid column map or label map.
 
-    That is a column that neither its format nor data.prompt has, a column that the prompt takes from another source,
-    and a label that data has not.
+    Errors are a mapped column that neither the format nor data.prompt has, a column of the prompt that only other
+    sources have, and a label that data.labels does not have.
     """
     known = FORMATS[source.format].known
     for column in source.columns:
@@ -125,14 +123,14 @@ def check_maps(source: DataSource, data: Data) -> None:
             raise RecipeError(
                 f"columns maps {column}{nearest(column, known)}, but format {source.format} has {', '.join(known)}",
                 where=source.source,
-                remedy=None if data.prompt is None else f"put {{{column}}} into data.prompt if it is meant for that",
+                remedy=None if data.prompt is None else f"put {{{column}}} into data.prompt to use it there",
             )
     for other in (*data.train, *data.eval):
         for column in other.columns:
             given = column in source.columns or column in FORMATS[other.format].known
             if not given and asks_for(data.prompt, column):
                 raise RecipeError(
-                    f"data.prompt asks for {{{column}}}, and this source's columns do not say where that is",
+                    f"data.prompt contains {{{column}}}, but this source's columns do not map it",
                     where=source.source,
                     remedy=f"map it, such as columns: {{{column}: its name in the file}}",
                 )
@@ -140,15 +138,15 @@ def check_maps(source: DataSource, data: Data) -> None:
 
 
 def _from_messages(record: Record, source: DataSource, data: Data) -> Example:
-    return _from_turns(record, MESSAGES)
+    return _from_turns(record, MESSAGES, record.values[MESSAGES.column])
 
 
 def _from_sharegpt(record: Record, source: DataSource, data: Data) -> Example:
-    return _from_turns(record, SHAREGPT)
+    return _from_turns(record, SHAREGPT, record.values[SHAREGPT.column])
 
 
-def _from_turns(record: Record, form: Turns) -> Example:
-    messages = read_turns(record.values[form.column], form, record.where, record.unread)
+def _from_turns(record: Record, form: Turns, turns: Any) -> Example:
+    messages = read_turns(turns, form, record.where, record.unread)
     return _conversation(record, messages, answered=not record.may_be_open or messages[-1].role == "assistant")
 
 
@@ -161,7 +159,7 @@ def _from_alpaca(record: Record, source: DataSource, data: Data) -> Example:
 
 
 def _from_prompt_completion(record: Record, source: DataSource, data: Data) -> Example:
-    """A prompt and a completion are texts or, as TRL has them too, turns, of which the completion's are learned."""
+    """A prompt and a completion are texts or, as in TRL, turns; the completion's turns are learned."""
     if not _holds_turns(record.values["prompt"]):
         return _conversation(record, _exchange(record.text("prompt"), record.text("completion")))
     read, learned = (
@@ -176,7 +174,7 @@ def _holds_turns(value: Any) -> bool:
 
 
 def _conversation(record: Record, messages: tuple[Message, ...], *, answered: bool = True) -> Example:
-    """The conversation with what the row's other columns say about it."""
+    """The conversation with the row's system text and tools."""
     values, where = record.values, record.where
     system = record.text("system") if values.get("system") else ""
     messages = with_system(messages, system, where)
@@ -201,7 +199,7 @@ def _from_text_summary(record: Record, source: DataSource, data: Data) -> Exampl
     found = record.values["summary"]
     references = tuple(found) if isinstance(found, list) else (found,)
     if not references or not all(isinstance(reference, str) for reference in references):
-        raise DataError(f"summary must hold a text, or a list of texts, not {shown(found)}", where=record.where)
+        raise DataError(f"summary must be a text or a list of texts, not {shown(found)}", where=record.where)
     asked = _asked(record, data)
     messages = (Message("user", asked.filled), Message("assistant", references[0]))
     return Example(messages, record.where, source=asked, references=references)
@@ -223,11 +221,11 @@ def _adopt(name: str, given: object) -> Format:
     def build(record: Record, source: DataSource, data: Data) -> Example:
         columns = {column: record.values[column] for column in (*required, *optional) if column in record.values}
         try:
-            messages = given(**columns)
+            turns = given(**columns)
         except Exception as problem:
             what = f"format {name} failed on this row ({type(problem).__name__}: {problem})"
             raise DataError(what, where=record.where) from problem
-        return _conversation(record, read_turns(messages, MESSAGES, record.where, record.unread))
+        return _from_turns(record, MESSAGES, turns)
 
     return Format(required, build, optional=(*optional, *(column for column in _AROUND if column not in optional)))
 
@@ -253,13 +251,13 @@ FORMATS = Registry[Format](
 
 
 def _asked(record: Record, data: Data) -> SourceText:
-    """The text and its prompt; without one the text stands alone."""
+    """The text with its prompt, if there is one."""
     prompt = {} if data.prompt is None else {"prompt": data.prompt}
     return SourceText(record.text(TEXT), **prompt, others=tuple(record.others.items()))
 
 
 def _other(column: str, row: Row, source: DataSource) -> str:
-    """A column that only the prompt asks for; numbers are text there."""
+    """A column that only the prompt uses; numbers become text."""
     try:
         value = find_column(row.values, column_of(column, row.values, source))
     except KeyError:

@@ -1,4 +1,4 @@
-"""Training examples that are set aside to evaluate on."""
+"""Training examples that are held out for evaluation."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from edgetune.data.near_duplicates import group_near_duplicates
 from edgetune.errors import DataError, RecipeError
 
 COMPARED_CHARACTERS = 50_000_000
-"""Of texts longer than this in all, only the same ones are kept together. Finding near-duplicates among 45,516 tweets
-of 4.7 million characters took 4 s and a process of 190 MB, and both grow with the texts."""
+"""Above this total length, only equal texts are kept together, not near-duplicates. Finding near-duplicates among
+45,516 tweets of 4.7 million characters took 4 s and 190 MB; both grow with the texts."""
 
 
 def hold_out(examples: Sequence[Example], holdout: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """Examples to train on, and a share (below 1) or number of them to evaluate on; both in the order given.
+    """Examples for training, and a share (below 1) or number of them for evaluation; both in the given order.
 
-    Each label is drawn from in proportion. Rows that ask the same (`identity.key_of`) or nearly the same
-    (`near_duplicates`) never lie on both sides, so a few less may be held out than asked for. Rows are counted and
-    evaluated on once, however often weight repeats them.
+    Each label is held out in proportion. Rows that ask the same (`identity.key_of`) or nearly the same
+    (`near_duplicates`) stay on one side, so slightly fewer may be held out than requested. Rows are counted and
+    evaluated once, however often weight repeats them.
 
-    Raises RecipeError for a number that is not whole, and DataError when nothing would be left on one side.
+    Raises RecipeError for a number that is not whole, and DataError if nothing would be left on one side.
     """
     if holdout >= 1 and holdout != int(holdout):
         raise RecipeError(f"is {holdout:g}; it must be a share below 1 or a whole number", where="data.holdout")
@@ -30,14 +30,14 @@ def hold_out(examples: Sequence[Example], holdout: float, seed: int) -> tuple[li
     wanted = round(len(rows) * holdout) if holdout < 1 else int(holdout)
     if not 0 < wanted < len(rows):
         raise DataError(
-            f"holds out {wanted} of {len(rows)} examples, and both training and evaluation need some",
+            f"holds out {wanted} of {len(rows)} examples, but both training and evaluation need some",
             where="data.holdout",
-            remedy="raise it, or give more data" if wanted == 0 else "lower it, or give more data",
+            remedy="raise it, or add data" if wanted == 0 else "lower it, or add data",
         )
     held = _drawn(rows, wanted, seed)
     if not held:
         raise DataError(
-            f"cannot hold out {wanted} of {len(rows)} examples, because more of them than that ask nearly the same",
+            f"cannot hold out {wanted} of {len(rows)} examples, because more than {wanted} ask nearly the same",
             where="data.holdout",
             remedy="raise it, or remove the duplicates",
         )
@@ -48,7 +48,7 @@ def hold_out(examples: Sequence[Example], holdout: float, seed: int) -> tuple[li
 
 
 def _drawn(rows: Sequence[Example], wanted: int, seed: int) -> set[str]:
-    """`where` of the rows that are held out: whole groups of those that ask nearly the same, label by label."""
+    """`where` of the held-out rows: whole groups of near-duplicates, label by label."""
     strata: dict[str, list[list[Example]]] = {}
     for group in _groups(rows):
         strata.setdefault(group[0].label or "", []).append(group)
@@ -64,7 +64,7 @@ def _drawn(rows: Sequence[Example], wanted: int, seed: int) -> set[str]:
 
 
 def _groups(rows: Sequence[Example]) -> list[list[Example]]:
-    """The rows, those together that ask the same or, unless the texts are too many to compare, nearly the same."""
+    """The rows in groups that ask the same or, below COMPARED_CHARACTERS, nearly the same."""
     same: dict[str, list[Example]] = {}
     for row in rows:
         same.setdefault(key_of(row), []).append(row)

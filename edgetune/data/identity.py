@@ -1,4 +1,4 @@
-"""When two texts count as the same, whatever their case, punctuation and spaces."""
+"""When two texts count as the same, regardless of case, punctuation and spaces."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from functools import lru_cache
 from edgetune.data.example import Example
 
 Keyed = tuple[str, Example]
-"""A row with its key: what it asks, normalized."""
+"""A row's normalized question, and the row."""
 
 
 def keyed_rows(examples: Sequence[Example]) -> list[Keyed]:
-    """Each row once, without the copies that weight and balance make of it."""
+    """Each row once, without the copies of weight and balance."""
     rows = {example.where: example for example in examples}
     return [(key_of(row), row) for row in rows.values()]
 
 
 def key_of(example: Example) -> str:
-    """What an example asks, normalized: examples with the same key ask the same. Empty when it asks nothing."""
+    """An example's normalized question; examples with the same key ask the same. Empty if it asks nothing."""
     return normalize_text(example.content)
 
 
 def normalize_text(text: str) -> str:
-    """Unicode's compatibility form (NFKC) in lower case, punctuation as spaces, one space between words.
+    """Lower case in Unicode's compatibility form (NFKC), punctuation as spaces, one space between words.
 
-    Symbols such as emoji stay, because they carry meaning; so does punctuation where there is nothing else.
+    Symbols such as emoji stay, and so does punctuation if the text contains nothing else.
     """
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     words = folded.translate(_punctuation()).split()

@@ -1,4 +1,4 @@
-"""A file's values -> the recipe's labels, and one message about all values that are none of them."""
+"""A file's values -> the recipe's labels, and one message about all unknown values."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from edgetune.recipe.data import Data, DataSource
 from edgetune.recipe.yaml_input import nearest
 
 SHOWN = 40
-"""So many unknown values are named; a column with more of them is hardly that of the labels."""
+"""Number of unknown values that are listed; a column with more of them is probably not the label column."""
 _NEAR = 0.6
-"""How alike a value and a label must be (difflib's ratio) for the one to be proposed for the other."""
+"""Minimum similarity (difflib's ratio) of a value and the label that is proposed for it."""
 
 
 def find_label(value: Any, source: DataSource, data: Data, where: str) -> str | None:
-    """The label that a row's value stands for; None where the label map leaves the row out.
+    """The label of a row's value; None if the label map leaves the row out.
 
-    Values are compared as text, first as they stand, then without outer spaces and in Unicode's composed form, and with
+    Values are compared as text: first exactly, then without outer spaces and in Unicode's composed form, and with
     labels_ignore_case in any case. The label map comes before the labels. Raises DataError for an unknown value.
     """
     spellings = spellings_of(value)
@@ -44,9 +44,9 @@ def find_label(value: Any, source: DataSource, data: Data, where: str) -> str | 
 
 
 def check_labels(values: Iterable[tuple[str, Any]], source: DataSource, data: Data) -> None:
-    """Raise one DataError about every value, given as (where, value), that is no label and that the map has not.
+    """Raise one DataError about all unknown values among `values`, given as (where, value).
 
-    It counts each, says which label is nearest, and ends with the map that makes all of them known.
+    It counts each value, names the nearest label, and ends with a label map to paste.
     """
     places: dict[str, list[str]] = {}
     for where, value in values:
@@ -59,7 +59,7 @@ def check_labels(values: Iterable[tuple[str, Any]], source: DataSource, data: Da
 
 
 def check_label_map(source: DataSource, data: Data) -> None:
-    """Raise RecipeError for a map to labels that data has not, and for labels that cannot be told apart in any case."""
+    """Raise RecipeError for a map to unknown labels, and for labels that differ only in case if case is ignored."""
     for value, label in source.labels.items():
         if label is not None and label not in data.labels:
             raise RecipeError(
@@ -73,19 +73,19 @@ def check_label_map(source: DataSource, data: Data) -> None:
             other = alike.setdefault(normalize_name(label, ignore_case=True), label)
             if other != label:
                 raise RecipeError(
-                    f"labels_ignore_case is true, and the labels {other} and {label} differ in case only",
+                    f"labels_ignore_case is true, but the labels {other} and {label} differ only in case",
                     where=source.source,
                     remedy="set it to false, and map other spellings in the source's labels",
                 )
 
 
 def known_labels(source: DataSource, data: Data) -> dict[str, str | None]:
-    """Every value that stands for a label, the map's before the labels themselves."""
+    """Every known value -> its label, the map's before the labels themselves."""
     return {**source.labels, **{label: label for label in data.labels if label not in source.labels}}
 
 
 def spellings_of(value: Any) -> tuple[str, ...]:
-    """How a label map may write a value: 4.0 also as 4, True as true, and None as null."""
+    """The spellings of a value in a label map: 4.0 also as 4, True as true, and None as null."""
     if value is None or isinstance(value, bool):
         return str(value), "null" if value is None else str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -119,7 +119,7 @@ def _told(value: str, places: Sequence[str], label: str | None) -> str:
 
 
 def _propose(value: str, labels: Sequence[str]) -> str | None:
-    """The label that is most like a value, whatever its case."""
+    """The label most similar to a value, regardless of case."""
     names = {normalize_name(label, ignore_case=True): label for label in labels}
     match = difflib.get_close_matches(normalize_name(value, ignore_case=True), names, n=1, cutoff=_NEAR)
     return names[match[0]] if match else None
@@ -144,6 +144,6 @@ def _as_yaml(labels: Mapping[str, str | None]) -> str:
 
 
 def _line(where: str) -> tuple[int, str]:
-    """For the order of places in a file: by its line."""
+    """The sort key of a place in a file: its line."""
     digits = where.rpartition(":")[2].rpartition(" ")[2]
     return (int(digits) if digits.isdecimal() else 0), where

@@ -1,6 +1,6 @@
-"""A recipe's data sources -> examples to train and to evaluate on.
+"""A recipe's data sources -> training and evaluation examples.
 
-Every draw has data.seed and a name of its own: neither train.seed nor another source moves it.
+Every draw depends only on data.seed and its own name, not on train.seed or other sources.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from edgetune.recipe.data import Data, DataSource
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """How many rows one source had after each step: read, by label map, by cap, by weight.
+    """The number of rows of one source after each step: read, label map, cap, weight.
 
-    `left_out` are the first few rows that its label map leaves out, or whose answers all have weight 0. `unread` counts
-    how often rows or turns hold what nobody reads: a column, or a key of turns as `messages[].key`.
+    `left_out` are the first few rows that the label map leaves out, or in which all answers have weight 0. `unread`
+    counts the values of columns, and of keys of turns as `messages[].key`, that are not read.
     """
 
     source: str
@@ -40,10 +40,10 @@ class SourceCounts:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """Examples of both sides in the order of their sources, and how they came about.
+    """Examples of both sides in the order of their sources, with counts.
 
-    `train_sources` and `eval_sources` count what each source gave; then `held_out` of the training rows were set aside
-    to evaluate on, and `unbalanced` is how many were left of them before balancing (with copies made by weight).
+    `train_sources` and `eval_sources` count the rows of each source. `held_out` training rows were held out for
+    evaluation. `unbalanced` is the number of training examples before balancing (with the copies of weight).
     """
 
     train: tuple[Example, ...]
@@ -55,11 +55,11 @@ class LoadedData:
 
 
 def load_data(data: Data, task: str) -> LoadedData:
-    """Read all sources of a recipe: label maps, caps and weights, then holdout, then balance of what is trained on.
+    """Read all sources of a recipe: label maps, caps and weights, then holdout, then balance of the training examples.
 
-    Raises DataError naming file and line, also when a step leaves nothing or a label to balance has no example,
-    RecipeError when a source does not fit the task, the labels or the prompt, and MissingComponent when reading needs a
-    library that is not installed.
+    Raises DataError naming file and line, also if a step leaves nothing or a label to balance has no example,
+    RecipeError if a source does not fit the task, the labels or the prompt, and MissingComponent if a library is
+    missing.
     """
     train, train_sources = _read_all(data.train, data, task)
     evaluation, eval_sources = _read_all(data.eval, data, task) if data.eval else ([], ())
@@ -69,14 +69,6 @@ def load_data(data: Data, task: str) -> LoadedData:
         held_out = len(evaluation)
     balanced = train if data.balance == "none" else balance(train, data.labels, data.balance, data.seed)
     return LoadedData(tuple(balanced), tuple(evaluation), train_sources, eval_sources, held_out, len(train))
-
-
-def load_examples(sources: Sequence[DataSource], data: Data, task: str) -> list[Example]:
-    """The examples of these sources (`data.train` or `data.eval`) after label map, cap and weight, in their order.
-
-    Raises what `load_data` raises, also when there is no example at all.
-    """
-    return _read_all(sources, data, task)[0]
 
 
 def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[list[Example], tuple[SourceCounts, ...]]:
@@ -104,7 +96,7 @@ def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
     weighted = [capped[place] for place in repeat(len(capped), source.weight, f"{data.seed} weight {name}")]
     if not weighted:
         raise DataError(
-            f"weight {source.weight:g} takes none of {len(capped)} rows", where=source.source, remedy="raise it"
+            f"weight {source.weight:g} selects none of {len(capped)} rows", where=source.source, remedy="raise it"
         )
     counts = SourceCounts(
         source.source,
@@ -120,15 +112,15 @@ def _read(source: DataSource, data: Data) -> tuple[list[Example], SourceCounts]:
 
 def _nothing_left(rows: int, source: DataSource) -> DataError:
     if "label" in FORMATS[source.format].columns:
-        return DataError(f"labels leaves out all {rows} rows", where=source.source, remedy="map a label to keep")
+        return DataError(f"labels leaves out all {rows} rows", where=source.source, remedy="map a value to a label")
     return DataError(
         f"every answer in all {rows} rows has weight 0, so there is nothing to learn",
         where=source.source,
-        remedy="give the answers that are to be learned weight 1",
+        remedy="give weight 1 to the answers to be learned",
     )
 
 
 def _name(source: DataSource) -> str:
-    """What names a source's draws: the same wherever the file lies, and wherever the source stands in the recipe."""
+    """The name of a source's draws, independent of the file's folder and of the source's position in the recipe."""
     path = Path(source.source)
     return f"{path.name if path.is_absolute() else source.source} {source.subset} {source.split}"

@@ -1,4 +1,4 @@
-"""How long examples are as a base reads them, and what the recipe's limits take of them."""
+"""Lengths of examples in the base's tokens, and the effect of the recipe's limits."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edgetune.data.cut import CutExamples, Offsets, cut_sources, cut_targets
+from edgetune.data.cut import CutExamples, Offsets, cut_sources, cut_targets, fitting_length
 from edgetune.data.example import Example
-from edgetune.data.lengths import fitting_length
 from edgetune.data.tokenize import TokenizedData
 from edgetune.recipe.data import Data, Length, Percentile
 
 PERCENTILES = (50, 80, 90, 95, 99)
-"""Of the lengths, in percent; what the longest needs is told too."""
+"""Reported percentiles of the lengths, in addition to the maximum."""
 
 _WHOLE = Percentile(percentile=100)
 
 
 @dataclass(frozen=True)
 class Meter:
-    """How lengths are measured: in tokens as a base reads its examples, or in words where no tokenizer is at hand.
+    """The unit of lengths: the base's tokens, or words if no tokenizer is available.
 
-    `offsets` finds the tokens of a text, `tokenize` makes of examples what the model reads, cut to a length; without it
-    nothing can be said about cutting.
+    `offsets` finds the tokens of a text. `tokenize` makes the model's input from examples, cut to a length; without it
+    cuts are not reported.
     """
 
     unit: str
@@ -32,12 +31,12 @@ class Meter:
 
 
 def word_offsets(text: str) -> list[tuple[int, int]]:
-    """Where each word begins and ends, in characters."""
+    """The start and end of each word, in characters."""
     return [word.span() for word in re.finditer(r"\S+", text)]
 
 
 WORDS = Meter("words", word_offsets, None)
-"""For a base whose tokenizer is not at hand."""
+"""Used if the base's tokenizer is not available."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class CutReport:
-    """What one limit of the recipe, resolved to a number of tokens, takes away; `dropped_rows` are the first few."""
+    """The effect of one limit of the recipe, resolved to a number of tokens; `dropped_rows` are the first few."""
 
     field: str
     limit_tokens: int
@@ -63,11 +62,11 @@ class CutReport:
 
 @dataclass(frozen=True)
 class LengthReport:
-    """Percentiles of lengths by what was measured, and what each limit takes.
+    """Percentiles of lengths, and the effect of each limit.
 
-    Measured are `text` and `summary` by themselves, `example` as the model reads it after those are cut, and `answer`
-    as an encoder-decoder writes it. `limits` are the numbers that percentiles come to with these examples. `notes` tell
-    how the chat template reads conversations.
+    `lengths` has `text` and `summary` alone, `example` as the model reads it after those are cut, and `answer` as an
+    encoder-decoder writes it. `limits` are the resolved limits. `notes` describe how the chat template reads
+    conversations.
     """
 
     lengths: dict[str, dict[str, int]]
@@ -75,21 +74,18 @@ class LengthReport:
     limits: Limits
     notes: tuple[str, ...] = ()
     unended: int = 0
-    """Examples with an answer that ends in no end token; 0 where only words can be counted."""
+    """Examples with an answer without an end token; 0 if lengths are counted in words."""
 
 
 def limits_of(data: Data, meter: Meter) -> Limits:
-    """The recipe's limits; none where only words can be counted."""
+    """The recipe's limits; none if lengths are counted in words."""
     if meter.tokenize is None:
         return Limits(None, None, _WHOLE)
     return Limits(data.max_source_length, data.max_target_length, data.max_length)
 
 
 def measure_examples(examples: Sequence[Example], meter: Meter, limits: Limits) -> LengthReport:
-    """Measure examples and shorten them as training does, and as evaluation does for its loss.
-
-    Raises DataError when no example fits into the limits.
-    """
+    """Measure examples and cut them as training does. Raises DataError if no example fits into the limits."""
     lengths: dict[str, dict[str, int]] = {}
     cuts: list[CutReport] = []
     if all(example.source is not None for example in examples):

@@ -1,8 +1,8 @@
-"""Pairs of texts that are nearly the same: at least four fifths of the neighbouring words of both are in both.
+"""Pairs of texts that are nearly the same: at least four fifths of all their pairs of neighbouring words are common.
 
-The search is exact, without hashing by chance. Two sets whose Jaccard similarity is at least t share t of the larger
-one's members; so they share one of the few rarest of each, and only sets that do are compared (prefix filtering,
-https://doi.org/10.1145/1242572.1242591).
+The search is exact and uses no random hashes. Two sets with a Jaccard similarity of at least t share at least t of the
+larger set's members. So they share one of the rarest members of each, and only such sets are compared (prefix
+filtering, https://doi.org/10.1145/1242572.1242591).
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from fractions import Fraction
 from itertools import pairwise
 
 THRESHOLD = Fraction(4, 5)
-"""The Jaccard similarity from which on two texts are near-duplicates. One of 20 words may be another."""
+"""The minimum Jaccard similarity of near-duplicates. One of 20 words may differ."""
 
 _CHARACTER = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_CHARACTER}]|[^\s{_CHARACTER}]+")
-"""What stands between spaces; of scripts that write none (Chinese, Japanese), each character."""
+"""A run of non-spaces; in scripts without spaces (Chinese, Japanese), each character."""
 
 _WORDS = 2**32
-"""More words than any data has: a pair of words is one number, first · _WORDS + second."""
+"""More than the words of any data: a pair of words is one number, first · _WORDS + second."""
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Places of a text among the known ones and of one among the new, and the Jaccard similarity of their pairs."""
+    """The places of a known and a new text, and their Jaccard similarity."""
 
     known: int
     new: int
@@ -36,10 +36,10 @@ class NearDuplicate:
 
 
 def find_near_duplicates(known: Sequence[str], new: Sequence[str]) -> list[NearDuplicate]:
-    """For each new text that is nearly a known one, the first such known text; by place in `new`.
+    """For each new text that is nearly the same as a known one, the first such known text; ordered by place in `new`.
 
-    Texts are compared as they are; normalize them first. What is compared are the sets of pairs of neighbouring words,
-    or the word where a text has only one. Empty texts are near to nothing.
+    Normalize texts first. The sets of pairs of neighbouring words are compared, or the word of a text that has only
+    one. Empty texts have no near-duplicates.
     """
     index = _Index(new)
     found: dict[int, NearDuplicate] = {}
@@ -53,10 +53,9 @@ def find_near_duplicates(known: Sequence[str], new: Sequence[str]) -> list[NearD
 
 
 def group_near_duplicates(texts: Sequence[str]) -> list[int]:
-    """For each text the place of the first of its group: texts that are nearly the same, or linked by such texts.
+    """For each text, the place of the first text of its group of near-duplicates, also of those linked by others.
 
-    They are compared as in `find_near_duplicates`. Memory grows with all of them, unlike there, where it does with the
-    new ones only.
+    Texts are compared as in `find_near_duplicates`. Memory grows with all texts; there it grows only with the new ones.
     """
     index = _Index(texts)
     first = list(range(len(texts)))
@@ -75,7 +74,7 @@ def group_near_duplicates(texts: Sequence[str]) -> list[int]:
 
 
 class _Index:
-    """Finds the texts that may be near to a set of pairs of words, by their rarest pairs."""
+    """Finds the candidates for near-duplicates of a set of word pairs, by their rarest pairs."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._words: dict[str, int] = {}
@@ -94,11 +93,11 @@ class _Index:
         return frozenset((first + 1) * _WORDS + second for first, second in pairwise(words))
 
     def candidates(self, pairs: frozenset[int]) -> set[int]:
-        """Places of all texts that are near to `pairs`, and of some that are not."""
+        """Places of all near-duplicates of `pairs`, and of some other texts."""
         return {place for pair in self._rarest(pairs) for place in self._places.get(pair, ())}
 
     def _rarest(self, pairs: frozenset[int]) -> list[int]:
-        """The fewest of these pairs of which a near-duplicate among the texts must have one."""
+        """The smallest set of these pairs of which every near-duplicate has at least one."""
         known = [pair for pair in pairs if pair in self._frequency]
         needed = math.ceil(THRESHOLD * len(pairs))
         if not known or len(known) < needed:

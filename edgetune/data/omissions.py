@@ -1,4 +1,4 @@
-"""What a chat template leaves out of a conversation: refused where the answer loses its meaning, told otherwise."""
+"""Finds what a chat template leaves out of a conversation: an error if the answer loses its meaning, else a warning."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ ESCAPED = (
     "puts a backslash before each quote in the arguments of tool calls, because they are given as text; give objects"
 )
 _OTHER = "edgetune"
-"""In the place of what may be left out."""
+"""Text that replaces a part to find out whether the template writes it."""
 
 _TOOLS_REMEDY = (
-    "take a base whose template knows tools, set data.template to a Jinja file that does, or write calls and results "
+    "use a base whose template supports tools, set data.template to a Jinja file that does, or write calls and results "
     "into the contents"
 )
 
 
 def find_omissions(example: Example, template: ChatTemplate, readings: Sequence[Sequence[Segment]]) -> list[str]:
-    """What the template does to this conversation that its answers can be learned with, such as `leaves out the tools`.
+    """Omissions with which the answers can still be learned, such as `leaves out the tools`.
 
-    What is found in one of its readings is taken as read; the rest is proved by another rendering, with something else
-    in its place. Raises DataError for a call of a tool, a turn that is no system message, or an answer that is left
-    out.
+    A part that occurs in one of the readings counts as written; for the others, a second rendering with a replacement
+    decides. Raises DataError if a tool call, an answer, or a turn other than a system message is left out.
     """
     rendered = ["".join(segment.text for segment in reading) for reading in readings]
     answers = [segment.text for reading in readings for segment in reading if segment.supervised]
@@ -62,9 +61,9 @@ def find_omissions(example: Example, template: ChatTemplate, readings: Sequence[
 
 
 def explain_refusal(example: Example, template: ChatTemplate) -> None:
-    """Raise DataError where a template has refused a conversation because of how it reads the calls of tools.
+    """Raise DataError if a template has refused a conversation because of its tool calls.
 
-    Some know nothing of them and meet an answer without a text; DeepSeek's join the arguments to a text.
+    Some templates do not support calls and fail on an answer without text; DeepSeek's read the arguments as text.
     """
     calling = [turn for turn, message in enumerate(example.messages) if message.tool_calls]
     if not calling:
@@ -72,9 +71,9 @@ def explain_refusal(example: Example, template: ChatTemplate) -> None:
     as_text = replace(example, messages=tuple(map(_with_text_arguments, example.messages)))
     if not _renders(example, template) and _renders(as_text, template):
         raise DataError(
-            "the chat template reads the arguments of tool calls as text only",
+            "the chat template reads the arguments of tool calls only as text",
             where=example.where,
-            remedy='write them so: "arguments": "{\\"city\\": ...}"',
+            remedy='write them as text: "arguments": "{\\"city\\": ...}"',
         )
     written = replace(example, messages=tuple(replace(message, content_is="text") for message in example.messages))
     for turn in calling:
@@ -90,7 +89,7 @@ def _check_calls(example: Example, turn: int, template: ChatTemplate) -> None:
     nulled = replace(example, messages=(*example.messages[:turn], empty, *example.messages[turn + 1 :]))
     remedy = _TOOLS_REMEDY
     if _renders(nulled, template) and not _ignores(nulled, turn, template, {"tool_calls": others}):
-        remedy = "it reads calls only where the content is null; write it so"
+        remedy = "it reads calls only if the content is null; set it to null"
     raise _left_out(f"the call of {', '.join(map(_name, calls))} in turn {turn + 1}", example, remedy)
 
 
@@ -126,9 +125,9 @@ def _left_out(what: str, example: Example, remedy: str = _TOOLS_REMEDY) -> DataE
 
 
 def _ignores(example: Example, turn: int, template: ChatTemplate, more: dict[str, Any]) -> bool:
-    """True where the conversation reads the same with other keys of a turn or, without any, with another content.
+    """True if the rendering is the same with `more` in a turn or, if `more` is empty, with another content.
 
-    An assistant's turn is read as the last one, where templates write all of it.
+    An assistant's turn is rendered as the last one, because templates then write all of it.
     """
     message, end = example.messages[turn], len(example.messages)
     if message.role == "assistant":

@@ -1,4 +1,4 @@
-"""Evaluation rows that the model has, exactly or nearly, seen in training."""
+"""Evaluation rows that are, exactly or nearly, in the training data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgetune.data.identity import Keyed
 from edgetune.data.near_duplicates import find_near_duplicates
 
 SHOWN = 5
-"""Of each kind, so many pairs are named."""
+"""Number of pairs of each kind that are listed."""
 _EXCERPT = 80
 
 
@@ -18,7 +18,7 @@ _EXCERPT = 80
 class Leak:
     """An evaluation row and a training row that ask the same, by file and line, with the beginning of the text.
 
-    `similarity` is the Jaccard similarity of their pairs of neighbouring words; 1.0 for what is the same but for case,
+    `similarity` is the Jaccard similarity of their pairs of neighbouring words; 1.0 if they differ only in case,
     punctuation and spaces.
     """
 
@@ -30,7 +30,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many evaluation rows ask exactly or nearly what a training row asks, and the first few of each kind."""
+    """The number of evaluation rows that ask exactly or nearly the same as a training row, and the first few."""
 
     exact: int
     near: int
@@ -38,10 +38,7 @@ class Overlap:
 
 
 def find_overlap(train: Sequence[Keyed], evaluation: Sequence[Keyed]) -> Overlap:
-    """Compare what the rows ask, apart from the prompt's own words; empty ones ask nothing.
-
-    Near-duplicates have a Jaccard similarity of at least `near_duplicates.THRESHOLD`.
-    """
+    """Compare the rows' questions, without the prompt's own words; empty ones are ignored."""
     known: dict[str, Example] = {}
     for key, row in train:
         known.setdefault(key, row)

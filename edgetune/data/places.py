@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NAMED = 5
-"""So many rows are named."""
+"""Number of rows that are named."""
 
 
 def name_places(places: Sequence[str], count: int | None = None) -> str:
-    """The first few of `count` places, without their folders: `a.csv:3, a.csv:9, … and 12 more`."""
+    """The first few of `count` places, without folders: `a.csv:3, a.csv:9, … and 12 more`."""
     named = [Path(place).name for place in places[:NAMED]]
     more = (len(places) if count is None else count) - len(named)
     return ", ".join([*named, *([f"… and {more} more"] if more > 0 else [])])

@@ -1,4 +1,4 @@
-"""A prompt with the places that a row's columns fill."""
+"""Prompts with placeholders for a row's columns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping
 
 TEXT = "text"
-"""The column that every prompt asks about, {text} in it."""
+"""The column of the placeholder {text}, which every prompt has."""
 
 
 def fill_prompt(prompt: str, text: str, others: Mapping[str, str] | None = None) -> str:
-    """The prompt with `text` in the place of {text}, and each of the others in the place of its {name}.
+    """The prompt with `text` for {text}, and each of the others for its {name}.
 
-    All of them are put in at once: braces in what is filled in, and braces around any other word, are plain characters.
+    All are filled in at once: braces in the values, and braces around other words, are plain characters.
     """
     values = {**(others or {}), TEXT: text}
     names = "|".join(map(re.escape, values))
@@ -20,5 +20,5 @@ def fill_prompt(prompt: str, text: str, others: Mapping[str, str] | None = None)
 
 
 def asks_for(prompt: str | None, name: str) -> bool:
-    """True when the prompt has a place for the column `name`."""
+    """True if the prompt has a placeholder for the column `name`."""
     return prompt is not None and f"{{{name}}}" in prompt

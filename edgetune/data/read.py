@@ -1,4 +1,4 @@
-"""Data files and hub data sets -> rows that remember their file and line."""
+"""Data files and hub data sets -> rows with their file and line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from edgetune.recipe.data import SPREADSHEET_SUFFIXES, DataSource
 _INSTALL = 'pip install "edgetune[train]"'
 
 _PATIENCE_SECONDS = 10.0
-"""How long the hub may take to say that it is there."""
+"""Timeout of the request that checks whether the hub can be reached."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record: its values by column name, and where it was read (`file.jsonl:12`)."""
+    """One record: its values by column name, and its place (`file.jsonl:12`)."""
 
     where: str
     values: dict[str, Any]
@@ -33,12 +33,12 @@ class Row:
 def read_rows(source: DataSource) -> list[Row]:
     """The rows of a data file, a local folder or a hub data set, after the slice of `source.split`.
 
-    Text files are UTF-8 and their lines end at "\\n" only, because texts may hold other characters that Unicode counts
-    as line ends. A .json file is a list of objects, or one object whose values are the objects; .csv and .tsv are read
-    as `table_file` says. Folders and hub ids go through the datasets library.
+    Text files are UTF-8, and only "\\n" ends their lines, because texts may contain Unicode's other line separators. A
+    .json file is a list of objects, or one object whose values are the objects. For .csv and .tsv see `table_file`. The
+    datasets library reads folders and hub ids.
 
-    Raises DataError naming the file and line, or the hub id, MissingComponent when reading needs a library that is not
-    installed, and UsageError when a hub data set is asked for and .env cannot be read.
+    Raises DataError naming the file and line, or the hub id, MissingComponent if a library is missing, and UsageError
+    if a hub data set needs .env and it cannot be read.
     """
     path = Path(source.source)
     read = _READERS.get(path.suffix.lower())
@@ -46,9 +46,9 @@ def read_rows(source: DataSource) -> list[Row]:
         rows = slice_split(list(read(path)), source.split, where=source.source)
     elif path.suffix.lower() in SPREADSHEET_SUFFIXES:
         raise DataError(
-            f"spreadsheets ({path.suffix}) are not read",
+            f"edgetune cannot read spreadsheets ({path.suffix})",
             where=path,
-            remedy="save the sheet as CSV UTF-8 in its program (File, Save As), and give the .csv file as the source",
+            remedy="save the sheet as CSV UTF-8 in its program (File, Save As), and use the .csv file as the source",
         )
     elif path.is_file():
         kind = f"files of kind {path.suffix}" if path.suffix else "files without a suffix"
@@ -75,7 +75,7 @@ def _read_json(path: Path) -> Iterator[Row]:
         for key, item in value.items():
             yield _object_row(item, where=f"{path}: key {key}")
     else:
-        raise DataError("must hold a list of objects, or one object whose values are objects", where=path)
+        raise DataError("must contain a list of objects, or one object whose values are objects", where=path)
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
@@ -93,7 +93,7 @@ def _read_parquet(path: Path) -> Iterator[Row]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise MissingComponent("parquet files are read by pyarrow", where=path, remedy=_INSTALL) from None
+        raise MissingComponent("reading parquet files needs pyarrow", where=path, remedy=_INSTALL) from None
     check_file(path)
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
@@ -117,7 +117,7 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
         import datasets
     except ImportError:
         raise MissingComponent(
-            "is no data file here, and hub data sets are read by the datasets library",
+            "is not a data file here, and reading hub data sets needs the datasets library",
             where=source.source,
             remedy=_INSTALL,
         ) from None
@@ -131,8 +131,8 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
             f"there is no such file or folder here, and no hub data set of this name can be reached "
             f"({first_line_of(problem)})",
             where=source.source,
-            remedy=f"check the name and the network, or give a folder or a file ({_known_suffixes()}); where it is "
-            f"private or gated, {SIGN_IN}",
+            remedy=f"check the name and the network, or give a folder or a file ({_known_suffixes()}); for a "
+            f"private or gated data set, {SIGN_IN}",
         ) from None
     except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError) as problem:
         raise DataError(
@@ -143,10 +143,7 @@ def _read_data_set(source: DataSource) -> Iterator[Row]:
 
 
 def _without_fillers(values: dict[str, Any]) -> dict[str, Any]:
-    """A row of Arrow without the nulls that are nobody's.
-
-    In a list of objects Arrow gives each of them the keys of all: the arguments of one tool to the calls of another.
-    """
+    """A row of Arrow without filler nulls: in a list of objects, Arrow gives each object the keys of all others."""
     return {
         name: [_only_given(item, keep="content") for item in value] if isinstance(value, list) else value
         for name, value in values.items()
@@ -161,9 +158,9 @@ def _only_given(value: Any, keep: str | None = None) -> Any:
 
 @contextmanager
 def _without_retries(hub_id: str, token: str | None) -> Iterator[None]:
-    """Ask the hub once; while it cannot be reached, only what was downloaded before is looked for.
+    """Ask the hub once; if it cannot be reached, use only earlier downloads.
 
-    By themselves its libraries try again for half a minute, and tell the terminal each time.
+    Otherwise its libraries retry for half a minute and print each attempt.
     """
     import httpx
     from huggingface_hub import HfApi, constants
@@ -192,15 +189,13 @@ def _parse_json(text: str, path: Path, first_line: int = 1) -> Any:
             where=f"{path}:{first_line + problem.lineno - 1}",
         ) from None
     except (ValueError, RecursionError) as problem:  # a number of too many digits, objects nested too deeply
-        raise DataError(
-            f"is not JSON that can be read ({first_line_of(problem)})", where=f"{path}:{first_line}"
-        ) from None
+        raise DataError(f"is not valid JSON ({first_line_of(problem)})", where=f"{path}:{first_line}") from None
 
 
 def _object_row(value: Any, where: str) -> Row:
     if not isinstance(value, dict):
         shown = json.dumps(value, ensure_ascii=False)
-        raise DataError(f"a row must be an object with named values, not {shown[:40]}", where=where)
+        raise DataError(f"a row must be a JSON object, not {shown[:40]}", where=where)
     return Row(where, value)
 
 

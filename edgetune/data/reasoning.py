@@ -1,14 +1,14 @@
-"""What a model wrote -> what it said to itself, and its answer.
+"""A model's output -> its reasoning and its answer.
 
-Reasoning models write both into one text, and each family marks the reasoning in its own way: <think>…</think>
-(DeepSeek, Qwen, GLM, Phi), where a chat template may have written the opening tag; <seed:think> (Seed),
+Reasoning models write both into one text, and each family has its own marks: <think>…</think>
+(DeepSeek, Qwen, GLM, Phi), whose opening tag a chat template may have written; <seed:think> (Seed),
 [THINK]…[/THINK] (Mistral), <|begin_of_thought|> (OpenThinker), <|START_THINKING|> (Cohere), <|inner_prefix|> (Apertus),
 <|channel>thought…<channel|> (Gemma), ◁think▷ (Kimi), and the channels of gpt-oss
-(https://cookbook.openai.com/articles/openai-harmony). Some models write <thinking>, <thought> or <reasoning> because a
-prompt says so.
+(https://cookbook.openai.com/articles/openai-harmony). Some models write <thinking>, <thought> or <reasoning> because
+the prompt asks for it.
 
-A tag marks reasoning only where a model would put it: in front, or alone and unquoted where the opening tag was the
-template's. An answer that speaks about such tags, in code, in quotes, in a JSON string or as a pair, keeps them.
+A tag marks reasoning only before the answer, or as a single unquoted closing tag if the template wrote the opening one.
+An answer about such tags, in code, in quotes, in a JSON string or as a pair, keeps them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PAIRS = (
     (r"<\|channel>(?:thought\b)?", r"<channel\|>"),
     ("◁think▷", "◁/think▷"),
 )
-"""Opening and closing marks, without regard to case."""
+"""Opening and closing marks, in any case."""
 
 _OPENINGS = [re.compile(opening, re.IGNORECASE) for opening, _ in _PAIRS]
 _CLOSINGS = [re.compile(closing, re.IGNORECASE) for _, closing in _PAIRS]
@@ -52,7 +52,7 @@ _ANSWER_TAGS = [
         (r"<\|begin_of_box\|>", r"<\|end_of_box\|>"),
     )
 ]
-"""What some models put around the answer that follows their reasoning."""
+"""Marks that some models put around the answer after their reasoning."""
 
 _HEADER = re.compile(r"(?:<\|start\|>\s*assistant\s*)?<\|channel\|>\s*(\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
@@ -61,17 +61,17 @@ _BARE_CHANNELS = re.compile(
     r"(.*?)(?:assistantfinal(.*))?\Z",
     re.DOTALL,
 )
-"""The same channels where whoever decoded the tokens has dropped the special ones: `analysisWe …assistantfinal4`. Where
-no answer came, the first word of the reasoning must tell it from a name such as `analysisResult`."""
+"""The same channels decoded without special tokens: `analysisWe …assistantfinal4`. Without an answer, the first word of
+the reasoning distinguishes them from a name such as `analysisResult`."""
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})([^\n]*)$", re.MULTILINE)
 _TURN = re.compile(r"\s*<(?:[|｜][^<>|｜\n]{1,40}[|｜]|s|bos)>\s*(?:(?:assistant|model)\s)?\s*")
-"""What a template puts before an answer; in raw outputs it may stand there still."""
+"""The template's marks before an answer, which raw outputs may contain."""
 _MOST_TURN_MARKS = 8
 
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“"}
 _NEAR = 200
-"""Characters of a line that are looked at on each side of a tag."""
+"""Characters of a line that are read on each side of a tag."""
 
 _NAMED_BEFORE = re.compile(r"\b(?:the|an?|closing|opening|tags?|tokens?)\s\Z", re.IGNORECASE)
 _NAMED_AFTER = re.compile(r" (?:tags?|tokens?|elements?|markers?)\b|[,;:?!)]|\.(?:\s|\Z)")
@@ -83,18 +83,17 @@ REASONING_MARKS = (
     *("<|inner_prefix|>", "<|inner_suffix|>", "<|channel>", "<channel|>", "◁think▷", "◁/think▷"),
 )
 CHANNEL_MARKS = ("<|channel|>", "<|start|>", "<|message|>", "<|constrain|>", "<|end|>")
-"""Special tokens that tell reasoning from the answer: whoever decodes an answer must not drop them. The first of the
-channels' marks tells whether a vocabulary has channels at all; the others mean something else elsewhere."""
+"""Special tokens that separate reasoning from the answer and must be decoded. The first of the channels' marks shows
+that a vocabulary has channels; the others have other meanings in other vocabularies."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """One text in its two parts.
+    """The two parts of a text.
 
-    `reasoning` is None where there is none, and empty where a model was told not to reason and left its marks empty.
-    `answer` begins at `start` of the text. It has no white space around it where there was reasoning; without reasoning
-    it is the whole text, untouched. `complete` is False when the text ended inside the reasoning: then there is no
-    answer.
+    `reasoning` is None without reasoning, and empty if the marks are empty. `answer` begins at `start` of the text.
+    With reasoning it is stripped of white space; without reasoning it is the whole text, unchanged. `complete` is False
+    if the text ended inside the reasoning: then there is no answer.
     """
 
     reasoning: str | None
@@ -104,7 +103,7 @@ class Split:
 
 
 def given_reasoning(message: Mapping[str, Any]) -> str:
-    """What a message gives as reasoning apart from its text: under one of the usual names, as text or in parts."""
+    """A message's separate reasoning: under one of the usual names, as text or in parts."""
     given = next((message[key] for key in REASONING_KEYS if message.get(key)), None)
     content = message.get("content", message.get("parts"))
     if given is None and isinstance(content, list):
@@ -113,13 +112,12 @@ def given_reasoning(message: Mapping[str, Any]) -> str:
 
 
 def is_reasoning(part: Mapping[str, Any]) -> bool:
-    """Whether a part of a message holds reasoning: of type `thinking` (Mistral, Anthropic) or `reasoning`, or a
-    `thought` (Gemini)."""
+    """True for a part of type `thinking` (Mistral, Anthropic) or `reasoning`, or with `thought` (Gemini)."""
     return str(part.get("type", "")).startswith(("thinking", "reasoning")) or part.get("thought") is True
 
 
 def _flattened(value: Any) -> str:
-    """The text in a text, in a part, or in a list of either."""
+    """The text of a text, of a part, or of a list of either."""
     if isinstance(value, list):
         return "".join(map(_flattened, value))
     if isinstance(value, dict):
@@ -128,10 +126,10 @@ def _flattened(value: Any) -> str:
 
 
 def split_reasoning(text: str, given: str = "") -> Split:
-    """The reasoning and the answer in what a model wrote. Never raises.
+    """The reasoning and the answer of a model's output. Never raises.
 
-    `given` is reasoning that an endpoint gave apart from the text (`reasoning_content`); it comes first. Only what
-    stands before the answer counts as reasoning.
+    `given` is separate reasoning of an endpoint (`reasoning_content`); it comes first. Only text before the answer
+    counts as reasoning.
     """
     split = _split_channels(text) or _split_tags(text)
     if not given.strip():
@@ -141,10 +139,10 @@ def split_reasoning(text: str, given: str = "") -> Split:
 
 
 def blank_reasoning(text: str) -> str:
-    """The text with a space for every character of reasoning, also between tags in the middle of it.
+    """The text with a space for every character of reasoning, also between tags in the middle of the text.
 
-    For verdicts, which are looked for anywhere in a judge's text: no draft is left to be found, and all places stay
-    what they were. Tags inside JSON objects, code and quotes are content.
+    Used to find verdicts anywhere in a judge's text: drafts are removed, and all positions stay the same. Tags inside
+    JSON objects, code and quotes are content.
     """
     split = split_reasoning(text)
     end = split.start + len(split.answer)
@@ -168,16 +166,16 @@ def blank_reasoning(text: str) -> str:
 
 
 def opened_reasoning(prompt: str) -> str:
-    """The mark with which a rendered prompt opens reasoning for the model to go on with; empty where it opens none.
+    """The mark that opens reasoning at the end of a rendered prompt, or an empty text.
 
-    Put before what the model then writes, it makes that text whole.
+    Put it before the model's output to complete the marks.
     """
     match = _OPENED.search(prompt)
     return "" if match is None else match.group()
 
 
 def closed_reasoning(prompt: str) -> str:
-    """What makes a prompt one that the answer itself follows: it closes reasoning that the prompt has opened, or names
+    """Text to append to a prompt so that the answer follows without reasoning: it closes opened reasoning, or selects
     the channel of answers. Empty for most prompts."""
     if prompt.rstrip().endswith("<|start|>assistant"):
         return "<|channel|>final<|message|>"
@@ -192,7 +190,7 @@ def closed_reasoning(prompt: str) -> str:
 
 
 def _split_channels(text: str) -> Split | None:
-    """gpt-oss: the last message of channel final is the answer, and everything before it reasoning."""
+    """gpt-oss: the last message of channel final is the answer; everything before it is reasoning."""
     bare = _BARE_CHANNELS.match(text)
     if bare is not None:
         return _parts(text, [bare[1]], bare.start(2) if bare[2] is not None else None, len(text))
@@ -237,7 +235,7 @@ def _split_tags(text: str) -> Split:
 
 
 def _parts(text: str, reasons: list[str], start: int | None, end: int) -> Split:
-    """`start` and `end` are those of the answer, with what stands around it; None: the text ended before it."""
+    """`start` and `end` enclose the answer and the marks around it; `start` is None if the text ended before it."""
     reasoning = "\n\n".join(part.strip() for part in reasons if part.strip())
     if start is None:
         return Split(reasoning, "", complete=False, start=len(text))
@@ -254,7 +252,7 @@ def _parts(text: str, reasons: list[str], start: int | None, end: int) -> Split:
 
 
 def _leading(text: str, start: int) -> tuple[int, re.Match[str]] | None:
-    """The opening mark that comes first from here on, and its family."""
+    """The opening mark at `start`, after white space and turn marks, and its family."""
     for _ in range(_MOST_TURN_MARKS):
         while start < len(text) and text[start].isspace():
             start += 1
@@ -270,7 +268,7 @@ def _leading(text: str, start: int) -> tuple[int, re.Match[str]] | None:
 
 
 def _closing_of(text: str, family: int, start: int) -> re.Match[str] | None:
-    """The mark that closes reasoning: the first that is not quoted, else the first; else one of another family."""
+    """The closing mark: the first unquoted one, else the first one, else one of another family."""
     own = _CLOSINGS[family].finditer(text, start)
     first = next(own, None)
     if first is None:
@@ -280,7 +278,7 @@ def _closing_of(text: str, family: int, start: int) -> re.Match[str] | None:
 
 
 def _lone_closing(text: str) -> re.Match[str] | None:
-    """The closing mark of reasoning that the chat template has opened: the first that is no part of an answer."""
+    """The closing mark of reasoning that the chat template has opened: the first one outside of an answer."""
     opened: dict[str, list[re.Match[str]]] = {}
     for tag in _TAG.finditer(text):
         if _is_quoted(text, tag) or _in_fence(text, tag):
@@ -293,7 +291,7 @@ def _lone_closing(text: str) -> re.Match[str] | None:
         before = opened.get(family[1:])
         if before:
             opening = before.pop()
-            # A tag that a sentence mentions has no closing tag on a line of its own.
+            # A tag that a sentence mentions has no closing tag on its own line.
             if not alone or _begins_line(text, opening):
                 continue
         if (alone or not _is_named(text, tag)) and not _is_in_object(text, tag):
@@ -302,7 +300,7 @@ def _lone_closing(text: str) -> re.Match[str] | None:
 
 
 def _is_quoted(text: str, tag: re.Match[str]) -> bool:
-    """Whether a tag stands in inline code, or between quotation marks."""
+    """True for a tag in inline code or between quotation marks."""
     before, after = _line_before(text, tag), _line_after(text, tag)
     if before.count("`") % 2 and "`" in after:
         return True
@@ -310,7 +308,7 @@ def _is_quoted(text: str, tag: re.Match[str]) -> bool:
 
 
 def _is_named(text: str, tag: re.Match[str]) -> bool:
-    """Whether a sentence speaks about the tag: "the </think> tag", "write </think>."."""
+    """True if a sentence mentions the tag: "the </think> tag", "write </think>."."""
     return bool(_NAMED_BEFORE.search(_line_before(text, tag)) or _NAMED_AFTER.match(_line_after(text, tag)))
 
 
@@ -335,7 +333,7 @@ def _in_fence(text: str, tag: re.Match[str]) -> bool:
 
 
 def _is_in_object(text: str, tag: re.Match[str]) -> bool:
-    """Whether a tag stands inside a JSON object, where it can only be part of a string."""
+    """True for a tag inside a JSON object, where it can only be part of a string."""
     return _lies_in(object_spans(text), tag)
 
 
@@ -346,7 +344,7 @@ def _lies_in(spans: Sequence[tuple[int, int]], tag: re.Match[str]) -> bool:
 
 @lru_cache(maxsize=4)
 def _fences(text: str) -> tuple[tuple[int, int], ...]:
-    """Where the blocks of code lie that are closed (CommonMark, section 4.5), in order."""
+    """Start and end of all closed code blocks (CommonMark, section 4.5), in order."""
     found = []
     opening: re.Match[str] | None = None
     for line in _FENCE.finditer(text):

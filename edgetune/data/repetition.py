@@ -9,29 +9,29 @@ from edgetune.data.example import Example
 from edgetune.data.identity import Keyed
 
 SHOWN = 5
-"""Of what is found, so many are named."""
+"""Number of findings that are listed."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How many there are, and what the first few of them are, by file and line."""
+    """The number of findings, and the first few by file and line."""
 
     count: int
     shown: tuple[str, ...]
 
 
 def find_empty(rows: Sequence[Keyed]) -> Finding:
-    """Rows that ask nothing or whose answer is empty (a tool call is an answer)."""
+    """Rows without a question or an answer (a tool call is an answer)."""
     return _finding(row.where for _, row in rows if row.is_empty)
 
 
 def find_duplicates(rows: Sequence[Keyed]) -> Finding:
-    """Rows that ask the same as an earlier one, empty ones left out."""
+    """Rows that ask the same as an earlier one, without empty rows."""
     return _finding(f"{row.where} is {group[0].where}{_label(row)}" for group in _same(rows) for row in group[1:])
 
 
 def find_conflicts(rows: Sequence[Keyed]) -> Finding:
-    """Texts that have one label in one row and another in another."""
+    """Texts with different labels in different rows."""
     groups = [_first_of_each_label(group) for group in _same(rows)]
     return _finding(", ".join(f"{row.where}{_label(row)}" for row in group) for group in groups if len(group) > 1)
 

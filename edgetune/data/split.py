@@ -1,4 +1,4 @@
-"""The slice in a split's name, such as "train[:1000]", applied to what was read from a file."""
+"""The slice in a split's name, such as "train[:1000]", applied to the rows of a file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _SPLIT = re.compile(r"[^\[\]()+]*(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 def slice_split(items: Sequence[Item], split: str, *, where: str) -> list[Item]:
     """The items that `split` selects: all for "train", the first thousand for "train[:1000]" or "[:1000]".
 
-    A file is one split, so the name before the bracket selects nothing. Bounds follow `datasets.ReadInstruction`: a
-    percent sign at one bound holds for both, percentages are rounded to the nearest item, and negative bounds count
-    from the end. Raises DataError, naming `where` the items were read, when `split` is not of this form.
+    A file is one split, so the name before the bracket has no effect. Bounds follow `datasets.ReadInstruction`: a
+    percent sign at one bound applies to both, percentages are rounded to the nearest item, and negative bounds count
+    from the end. Raises DataError, naming `where`, for another form.
     """
     match = _SPLIT.fullmatch(split)
     if match is None:
         raise DataError(
-            f"split {split!r} is not understood",
+            f"invalid split {split!r}",
             where=where,
             remedy='write it as "train", "train[:1000]" or "train[10%:20%]"',
         )

@@ -1,4 +1,4 @@
-"""Tables as text: .csv with quoting, .tsv without, unless only quoting makes sense of it."""
+"""Tables as text: .csv with quoting, .tsv without, unless the file can only be read with quoting."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgetune.errors import DataError
 
 _MAX_FIELD_CHARACTERS = 2**31 - 1
 _NAMED = 5
-"""So many rows with another number of fields are named."""
+"""Number of rows with a wrong number of fields that are named."""
 
 NumberedFields = tuple[int, list[str]]
-"""The line that a record begins on, and its fields."""
+"""A record's first line and its fields."""
 
 NumberedRecord = tuple[int, dict[str, str]]
-"""The line that a record begins on, and its fields by the header's names."""
+"""A record's first line and its fields by the header's names."""
 
 
 class _BadQuotesError(ValueError):
-    """Quotes that cannot be read, with the line that their record begins on."""
+    """Invalid quotes, with the first line of their record."""
 
     def __init__(self, problem: str, line: int) -> None:
         super().__init__(problem)
@@ -34,9 +34,9 @@ class _BadQuotesError(ValueError):
 def read_csv(path: Path) -> Iterator[NumberedRecord]:
     """The records of a comma-separated file with a header, as in RFC 4180.
 
-    Quoted fields may hold commas, quotes and line ends. Where the header has more semicolons or tabs than commas, these
-    separate the fields, as spreadsheets write files in many countries; Excel's first line `sep=;` is obeyed too.
-    Raises DataError naming the line: a quote that nothing closes, rows with fewer or more fields than the header.
+    Quoted fields may contain commas, quotes and line ends. If the header has more semicolons or tabs than commas, these
+    separate the fields, as spreadsheets write files in many countries. Excel's first line `sep=;` is supported.
+    Raises DataError naming the line: an unclosed quote, rows with fewer or more fields than the header.
     """
     return _named(path, _split_quoted(path))
 
@@ -44,18 +44,18 @@ def read_csv(path: Path) -> Iterator[NumberedRecord]:
 def read_tsv(path: Path) -> Iterator[NumberedRecord]:
     """The records of a tab-separated file with a header, literally, as IANA registers text/tab-separated-values.
 
-    A record is a line, a field ends at a tab, and a quote is a character like any other: texts begin with quotes that
-    nothing closes, and a reader that honours quotes swallows the lines up to the next one. Quotes are read as in .csv
-    where the file leaves no other reading: lines break records (or there is one column, and quotes reach over lines)
-    and quoted fields mend all of them; or each field that has a quote is quoted from end to end, some with doubled
-    quotes inside. Raises DataError naming the line of rows with fewer or more fields than the header.
+    A record is a line, a field ends at a tab, and a quote is an ordinary character: texts often begin with an unclosed
+    quote, and a reader with quoting would join all lines up to the next one. Quotes are read as in .csv in two cases:
+    lines do not match the header (or there is one column, with quotes over several lines) and quoting makes all of them
+    match; or each field with a quote is quoted from end to end, some with doubled quotes inside. Raises DataError
+    naming the line of rows with fewer or more fields than the header.
     """
     literal = list(_split_at_tabs(path))
     return _named(path, iter(_quoted_instead(path, literal) or literal))
 
 
 def _quoted_instead(path: Path, literal: list[NumberedFields]) -> list[NumberedFields] | None:
-    """The records with quotes read as in .csv; None where they are to be taken literally."""
+    """The records with quotes read as in .csv; None if quotes are ordinary characters."""
     text = read_text(path)
     if '"' not in text:
         return None
@@ -74,7 +74,7 @@ def _quoted_instead(path: Path, literal: list[NumberedFields]) -> list[NumberedF
 
 
 def _is_even(records: list[NumberedFields]) -> bool:
-    """True where every record has the fields of the first, and nothing behind them."""
+    """True if every record has the first one's number of fields; more fields must be empty."""
     count = len(records[0][1]) if records else 0
     return all(len(fields) >= count and not any(fields[count:]) for _, fields in records)
 
@@ -106,7 +106,7 @@ def _read_quoted(text: str, delimiter: str, line: int = 1) -> Iterator[NumberedF
 
 
 def _delimiter(text: str) -> str:
-    """Comma, semicolon or tab: the commonest in the header outside of quotes, the first of them in doubt."""
+    """Comma, semicolon or tab: the most frequent in the header outside of quotes; in case of a tie, the first."""
     first = text.lstrip("\r\n").partition("\n")[0]
     header = re.sub(r'"[^"]*"', "", first)
     return max(",;\t", key=header.count)
@@ -141,7 +141,7 @@ def _uneven(path: Path, header: list[str], uneven: list[NumberedFields]) -> Data
     more = f", and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
     also = f" ({len(others)} more such rows: line{'s' if len(others) > 1 else ''} {lines}{more})" if others else ""
     return DataError(
-        f"this row has {len(fields)} fields, and the header has {len(header)} ({', '.join(header)}){also}",
+        f"this row has {len(fields)} fields, but the header has {len(header)} ({', '.join(header)}){also}",
         where=f"{path}:{line}",
-        remedy="put texts that hold the separator or a line end in quotes, as spreadsheets do",
+        remedy="put texts with the separator or a line end in quotes, as spreadsheets do",
     )

@@ -1,7 +1,7 @@
-"""The one place where a chat template is rendered, for training and for the runtime alike.
+"""Renders chat templates, for training and for the runtime.
 
-Rendering is Transformers' `apply_chat_template`: the same sandbox, tags, filters and functions
-(https://huggingface.co/docs/transformers/chat_templating), so a model sees in llama.cpp what it was trained on.
+Rendering equals Transformers' `apply_chat_template`: the same sandbox, tags, filters and functions
+(https://huggingface.co/docs/transformers/chat_templating), so a model gets the same text in llama.cpp as in training.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OTHER_TEMPLATE = "set data.template to alpaca or to a Jinja file"
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a rendered conversation; `supervised` when the model is to learn to write it."""
+    """A part of a rendered conversation; the model learns to write it if it is `supervised`."""
 
     text: str
     supervised: bool
@@ -39,7 +39,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A Jinja chat template and the texts of the special tokens that it may use (empty where the model has none)."""
+    """A Jinja chat template and the texts of the special tokens that it may use (empty if the model has none)."""
 
     source: str
     bos_token: str
@@ -52,11 +52,11 @@ class ChatTemplate:
         tools: Sequence[dict[str, Any]] = (),
         add_generation_prompt: bool = False,
     ) -> str:
-        """The conversation as the one text that the model reads, special tokens written out.
+        """The conversation as one text with special tokens written out.
 
-        `tools` are JSON schemas of functions. With `add_generation_prompt` it ends where the assistant's next answer
-        begins. Raises DataError when the template refuses these messages or fails on them, and RecipeError when it is
-        no valid Jinja.
+        `tools` are JSON schemas of functions. With `add_generation_prompt` the text ends where the assistant's next
+        answer begins. Raises DataError if the template refuses these messages or fails, and RecipeError if it is not
+        valid Jinja.
         """
         template = _compile(self.source)
         in_parts = any(message.parts for message in messages) and _reads_parts(self.source)
@@ -69,17 +69,16 @@ class ChatTemplate:
                 bos_token=self.bos_token,
                 eos_token=self.eos_token,
             )
-        except Exception as problem:  # a template is a program: any expression in it may fail in its own way
+        except Exception as problem:  # a template is a program, so any exception is possible
             reason = " ".join(str(problem).split())
             raise DataError(f"the chat template refuses this conversation ({reason})") from problem
 
     def segments(self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()) -> tuple[Segment, ...]:
-        """The rendering cut into stretches that are supervised and stretches that are not, in order.
+        """The rendering as supervised and unsupervised parts, in order; joined they equal `render(messages)`.
 
-        Joined they are `render(messages)`. Every assistant turn is supervised, from the end of its generation prompt to
-        the end of its end-of-turn markup, but those of weight 0 and those that the template writes otherwise when later
-        turns follow (without their reasoning, for instance). Raises DataError when not even the last one begins with
-        the prompt that inference would send.
+        Every assistant turn is supervised, from the end of its generation prompt to the end of its end-of-turn markup,
+        except those of weight 0 and those that the template writes differently when later turns follow (without their
+        reasoning, for instance). Raises DataError if the last answer does not begin with the prompt of inference.
         """
         turns = _answers(messages)
         whole = self.render(messages, tools=tools)
@@ -91,12 +90,11 @@ class ChatTemplate:
     def readings(
         self, messages: Sequence[Message], *, tools: Sequence[dict[str, Any]] = ()
     ) -> tuple[tuple[Segment, ...], ...]:
-        """Every supervised answer in exactly one rendering, as inference would see it and as segments.
+        """Segments of one or more renderings that contain every supervised answer exactly once, as inference writes it.
 
-        The first is that of the whole conversation. Answers that the template writes otherwise when later turns follow
-        (Qwen3 drops their reasoning) are supervised in renderings that end with them; there are none for most
-        templates. Raises DataError when the prompt that the template gives for an answer is not how the same
-        conversation with the answer begins.
+        The first rendering is the whole conversation. Answers that the template writes differently when later turns
+        follow (Qwen3 drops their reasoning) are supervised in renderings that end with them; most templates have none.
+        Raises DataError if the conversation with an answer does not begin with the prompt of that answer.
         """
         left = _answers(messages)
         if not left:
@@ -115,16 +113,18 @@ class ChatTemplate:
             end = left[-1] + 1 if left else 0
         return tuple(readings)
 
-    def split_answer(self, messages: Sequence[Message], answer: str) -> tuple[tuple[str, ...], str]:
+    def split_answer(
+        self, messages: Sequence[Message], answer: str, *, tools: Sequence[dict[str, Any]] = ()
+    ) -> tuple[tuple[str, ...], str]:
         """An assistant's answer to these messages: the texts before it, and that of it with its end-of-turn markup."""
-        segments = self.segments([*messages, Message("assistant", answer)])
+        segments = self.segments([*messages, Message("assistant", answer)], tools=tools)
         last = max(index for index, segment in enumerate(segments) if segment.supervised)
         return tuple(segment.text for segment in segments[:last]), segments[last].text
 
     def _answer_spans(
         self, messages: Sequence[Message], whole: str, turns: Sequence[int], tools: Sequence[dict[str, Any]]
     ) -> dict[int, tuple[int, int]]:
-        """Where in `whole` the answers of these turns lie, as far as the turn's prompt leads up to it there."""
+        """Start and end in `whole` of those turns whose prompt and answer occur there unchanged."""
         spans: dict[int, tuple[int, int]] = {}
         done = 0
         for turn in turns:
@@ -137,9 +137,9 @@ class ChatTemplate:
 
 
 def load_template(name: str, *, tokenizer_template: str | None, bos_token: str, eos_token: str) -> ChatTemplate:
-    """The template that a recipe's `data.template` names: chat (the tokenizer's own), alpaca, or a Jinja file.
+    """The template of a recipe's `data.template`: chat (the tokenizer's own), alpaca, or a Jinja file.
 
-    Raises RecipeError when the base has no chat template, the file cannot be read, or its text is no valid Jinja.
+    Raises RecipeError if the base has no chat template, the file cannot be read, or it is not valid Jinja.
     """
     if name == "chat":
         if tokenizer_template is None:
@@ -166,14 +166,14 @@ def _read_template(path: Path) -> str:
 
 
 def _answers(messages: Sequence[Message]) -> list[int]:
-    """The numbers of the turns that are to be learned."""
+    """The numbers of the supervised turns."""
     return [number for number, message in enumerate(messages) if message.role == "assistant" and message.supervised]
 
 
 def _no_place_for_the_answer() -> DataError:
     return DataError(
-        "the chat template cannot be used for training: the prompt that it gives for an answer is not how the "
-        "same conversation with the answer begins",
+        "the chat template cannot be used for training: the conversation with an answer does not begin with the "
+        "prompt of that answer",
         remedy=_OTHER_TEMPLATE,
     )
 
@@ -200,7 +200,7 @@ def _compile(source: str, where: str = "the chat template") -> jinja2.Template:
 
 @lru_cache(maxsize=32)
 def _reads_parts(source: str) -> bool:
-    """True for a template that takes contents in parts, and does not write down the list itself."""
+    """True for a template that supports contents in parts and does not print the list itself."""
     parts = [{"type": "text", "text": "edgetune"}]
     try:
         rendered = _compile(source).render(
@@ -223,9 +223,9 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}…{% endgeneration %}`, which marks what the assistant writes.
+    """`{% generation %}…{% endgeneration %}`, which marks the assistant's text.
 
-    The marks are not needed here, but the body must render in a scope of its own, as it does in Transformers.
+    The marks are not used, but the body must render in its own scope, as in Transformers.
     """
 
     tags = {"generation"}  # noqa: RUF012 - jinja2's own declaration
@@ -246,7 +246,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as the models were trained on it: Jinja's own filter would escape HTML and non-ASCII letters."""
+    """JSON as in the models' training: Jinja's own filter would escape HTML and non-ASCII letters."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

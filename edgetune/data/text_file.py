@@ -1,4 +1,4 @@
-"""Data files as text, with errors that name the file and line."""
+"""Reads data files as text; errors name the file and line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _NO_TEXT = {
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
     b"\x1f\x8b": "a gzip file",
 }
-"""How files begin that are sometimes given the name of a text."""
+"""First bytes of files that sometimes have the name of a text file."""
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _BEGINNING_BYTES = 1000
-"""So much of a file tells UTF-16, whose ordinary letters have a zero byte each."""
+"""Bytes that are searched for zeros, which UTF-16 has in every ordinary letter."""
 
 
 def check_file(path: Path) -> None:
-    """Raise DataError when `path` is missing, cannot be read, or is empty."""
+    """Raise DataError if `path` is missing, cannot be read, or is empty."""
     try:
         with path.open("rb") as file:
             empty = not file.read(1)
@@ -27,7 +27,7 @@ def check_file(path: Path) -> None:
         raise DataError(
             "there is no such data file",
             where=path,
-            remedy="a recipe's paths are relative to its folder, those of -s to the folder that the command runs in",
+            remedy="paths in a recipe are relative to its folder, paths in -s to the working folder",
         ) from None
     except OSError as problem:
         raise DataError(f"cannot be read ({problem.strerror})", where=path) from None
@@ -42,7 +42,7 @@ def read_text(path: Path) -> str:
     for beginning, kind in _NO_TEXT.items():
         if content.startswith(beginning):
             raise DataError(
-                f"is no text but {kind}",
+                f"is not text but {kind}",
                 where=path,
                 remedy="unpack it, or save the sheet as CSV UTF-8 in its program (File, Save As)",
             )
@@ -57,7 +57,7 @@ def read_text(path: Path) -> str:
 
 
 def _guess(content: bytes) -> tuple[str, str]:
-    """What an old 8-bit file most likely is, in words and as iconv calls it."""
+    """The probable encoding of an 8-bit file, in words and by iconv's name."""
     try:
         content.decode("cp1252")
     except UnicodeDecodeError:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from edgetune.data.cut import resolve_length
 from edgetune.data.example import Example
-from edgetune.data.lengths import resolve_length
 from edgetune.data.omissions import explain_refusal, find_omissions
 from edgetune.data.places import NAMED
 from edgetune.data.template import ChatTemplate, Segment
@@ -24,64 +24,64 @@ Encode = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class TokenizedExample:
-    """What a model reads, and what it must answer.
+    """A model's input ids and labels.
 
-    `labels` are, for a decoder, as long as `input_ids`: the same ids where they are supervised, -100 where they are
-    not; for an encoder-decoder the ids that the decoder must write; with a classification head the label's number.
+    `labels` of a decoder are as long as `input_ids`: the supervised ids, and -100 elsewhere. For an encoder-decoder
+    they are the ids of the answer, with a classification head the label's number.
     """
 
     input_ids: tuple[int, ...]
     labels: tuple[int, ...]
     weight: float = 1.0
-    """What its loss counts, beside 1.0 of an ordinary example (class weights)."""
+    """The weight of its loss (class weights)."""
 
 
 @dataclass(frozen=True)
 class TokenizedData:
-    """Examples ready for training, and what became of the others."""
+    """Tokenized examples, with counts of those that were cut or left out."""
 
     examples: tuple[TokenizedExample, ...]
     max_length_tokens: int
     truncated: int
-    """Examples that are kept but were cut at the end."""
+    """Kept examples that were cut at the end."""
     dropped: int
-    """Examples that are left out, because nothing supervised was left before the cut."""
+    """Examples that are left out, because no supervised token remained."""
     lengths: tuple[int, ...] = ()
-    """Tokens that each example had before the cut, those left out included."""
+    """Tokens of each example before the cut, including those left out."""
     target_lengths: tuple[int, ...] = ()
-    """The same of what an encoder-decoder must write; empty for other models, whose examples hold the answer."""
+    """The same for the answers of an encoder-decoder; empty for other models."""
     max_target_length_tokens: int | None = None
-    """What those were cut to."""
+    """The limit of the answers."""
     dropped_rows: tuple[str, ...] = ()
-    """Where the first few of the examples that are left out were read."""
+    """The places of the first few examples that are left out."""
     omitted: dict[str, int] = field(default_factory=dict)
-    """What the chat template does, such as `leaves out the tools` -> with how many conversations."""
+    """Omission of the chat template, such as `leaves out the tools` -> number of conversations."""
     reread: int = 0
-    """Examples beside those of whole conversations: earlier answers that the template writes otherwise there."""
+    """Additional examples, for earlier answers that the template writes differently in the whole conversation."""
     unended: int = 0
-    """Examples with an answer that ends in no end token, cut or not: a model that learns from it does not stop."""
+    """Examples with an answer without an end token, before any cut: a model trained on them does not learn to stop."""
 
     @property
     def lost_tokens(self) -> int:
-        """Tokens behind the cuts, and those of the examples that are left out."""
+        """Tokens that were cut off or belong to examples that are left out."""
         return sum(self.lengths) - sum(len(example.input_ids) for example in self.examples)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What of the conversations the model does not learn, or not as it should."""
+        """Omissions of the chat template, as messages."""
         return tuple(
             f"the chat template {what} ({_counted(count, 'conversation')})" for what, count in self.omitted.items()
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What else a user should know of how the chat template reads the conversations."""
+        """Further information on the chat template, as messages."""
         if not self.reread:
             return ()
         answers = _counted(self.reread, "earlier answer")
         return (
             f"{answers} {'is' if self.reread == 1 else 'are'} learned in a copy of the conversation that ends there, "
-            "because the chat template writes it otherwise when later turns follow",
+            "because the chat template writes it differently when later turns follow",
         )
 
 
@@ -94,13 +94,13 @@ def tokenize_examples(
 ) -> TokenizedData:
     """Render, tokenize and cut examples to `max_length` tokens, or to the length that a share of them fits into.
 
-    A conversation is one tokenized example, and one more for each answer that the template writes otherwise when later
-    turns follow. Each segment of a rendering is tokenized on its own and the ids are joined: the ids of a prompt are
-    then exactly those that inference sends, whatever the answer begins with. `ends` are the tokens that may end an
-    answer (see `marks_in`); without them, `unended` counts nothing.
+    A conversation is one tokenized example, and one more for each answer that the template writes differently when
+    later turns follow. Each segment of a rendering is tokenized alone and the ids are joined, so that the ids of a
+    prompt are exactly those of inference. `ends` are the tokens that may end an answer (see `marks_in`); without them
+    `unended` is 0.
 
-    Raises DataError naming the row when the template refuses it or leaves out what its answers need, when there are no
-    examples, and when none has a supervised token within `max_length`.
+    Raises DataError naming the row if the template refuses it or leaves out a part that its answers need, and if no
+    example has a supervised token within `max_length`.
     """
     if not examples:
         raise DataError("there are no examples to tokenize")
@@ -159,7 +159,7 @@ def _read(example: Example, template: ChatTemplate, omitted: Counter[str]) -> tu
 def _tokenize(
     segments: Sequence[Segment], encode: Encode, weight: float, is_ended: Callable[[str, Sequence[int]], bool]
 ) -> tuple[TokenizedExample, bool]:
-    """The example, and whether each of its answers ends in an end token."""
+    """The example, and whether each of its answers has an end token."""
     input_ids: list[int] = []
     labels: list[int] = []
     ended = True
@@ -172,7 +172,7 @@ def _tokenize(
 
 
 def _end_check(encode: Encode, ends: Collection[int] | None) -> Callable[[str, Sequence[int]], bool]:
-    """Tells by an answer's text and ids whether it ends in one of `ends`, white space behind it not counted."""
+    """Returns a check of an answer's text and ids: does it end in one of `ends`, without regard to white space?"""
     if ends is None:
         return lambda _text, _ids: True
     count_tokens = cache(lambda text: len(encode(text)))

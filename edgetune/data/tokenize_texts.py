@@ -1,27 +1,49 @@
-"""Texts with a label, and texts with what is to be written about them -> token ids, in the tokenizer's own frame."""
+"""Labelled texts, and texts with answers of an encoder-decoder -> token ids in the tokenizer's own frame."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from edgetune.data.cut import resolve_length
 from edgetune.data.example import Example
-from edgetune.data.frame import frame_of
-from edgetune.data.lengths import resolve_length
 from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedData, TokenizedExample
 from edgetune.errors import DataError
 from edgetune.recipe.data import Length
 
 
+@dataclass(frozen=True)
+class Frame:
+    """Ids before and after a text: [CLS] and [SEP], nothing and </s>, <s> and nothing."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def cut(self, ids: Sequence[int], limit: int) -> tuple[int, ...]:
+        """A framed text cut to `limit` ids; the frame is kept. A limit below the frame's length cuts the frame."""
+        if len(ids) <= limit:
+            return tuple(ids)
+        text = limit - len(self.after)
+        return (*ids[:text], *self.after) if text >= len(self.before) else (*self.before, *self.after)[:limit]
+
+
+def frame_of(encode_whole: Encode) -> Frame:
+    """The frame that a tokenizer adds, found by encoding an empty text and a letter."""
+    around = encode_whole("")
+    letter = encode_whole("a")
+    front = 0
+    while front < len(around) and letter[front] == around[front]:
+        front += 1
+    return Frame(tuple(around[:front]), tuple(around[front:]))
+
+
 def tokenize_texts(
     examples: Sequence[Example], labels: Sequence[str], encode_whole: Encode, max_length: Length
 ) -> TokenizedData:
-    """What a classification head reads: the filled prompt, or the text alone, and the number of its label in `labels`.
+    """Inputs of a classification head: the filled prompt or the text alone, and the number of its label in `labels`.
 
-    `encode_whole` adds the tokenizer's special tokens, such as [CLS] and [SEP]; they count in `max_length`, and stay
-    when a text is cut. Every example is kept, in order.
-
-    Raises DataError naming the row when it has no token at all or a label that is not in `labels`, and when there are
-    no examples.
+    `encode_whole` adds the tokenizer's special tokens, such as [CLS] and [SEP]; they count in `max_length` and are
+    never cut. Every example is kept, in order. Raises DataError naming a row without tokens or with an unknown label.
     """
     whole = [_tokens(example, encode_whole) for example in _some(examples)]
     lengths = tuple(map(len, whole))
@@ -38,13 +60,11 @@ def tokenize_texts(
 def tokenize_pairs(
     examples: Sequence[Example], encode_whole: Encode, max_length: Length, max_target_length: Length | None = None
 ) -> TokenizedData:
-    """What an encoder-decoder reads, and as labels what its decoder must write: the prompt and the answer.
+    """Inputs of an encoder-decoder: the prompt, and as labels the answer.
 
-    `encode_whole` adds the tokenizer's special tokens, such as the </s> behind both; they count in `max_length` (of the
-    prompt) and `max_target_length` (of the answer; None does not cut it), and stay when a text is cut. Every example is
-    kept, in order.
-
-    Raises DataError naming the row when it has no token at all, and when there are no examples.
+    `encode_whole` adds the tokenizer's special tokens, such as </s> after both; they count in `max_length` (of the
+    prompt) and `max_target_length` (of the answer; None does not cut it) and are never cut. Every example is kept, in
+    order. Raises DataError naming a row without tokens.
     """
     sources = [_tokens(example, encode_whole) for example in _some(examples)]
     targets = [encode_whole(example.answer) for example in examples]
@@ -69,11 +89,11 @@ def _some(examples: Sequence[Example]) -> Sequence[Example]:
 
 
 def _tokens(example: Example, encode_whole: Encode) -> list[int]:
-    """What is in front of the answer, as one text."""
+    """The ids of all messages before the answer, as one text."""
     ids = encode_whole("\n\n".join(message.content for message in example.question))
     if not ids:
         raise DataError(
-            "the text is empty, and this base puts no special token around it, so that there is nothing to read",
+            "the text is empty, and this base adds no special tokens, so there are no tokens to read",
             where=example.where,
             remedy="remove this row, or set data.prompt",
         )

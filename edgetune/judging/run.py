@@ -1,4 +1,4 @@
-"""The judge from end to end: what `edgetune judge` does, for Python."""
+"""A judgement from start to end: what `edgetune judge` does, for Python."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from edgetune.judging.results.unanswered import unanswered_notes, unanswered_rem
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.suite import Suite
+from edgetune.metrics.registry import METRICS
 from edgetune.outputs import check_target
 
 Judgement._repr_html_ = judgement_html
@@ -44,9 +45,9 @@ def judge_model(
     """Measure `model` on the suite and, with a baseline, decide whether it may replace it.
 
     Both are what `open_subject` opens; `baseline` may also be the report.json of an earlier run that judged it on the
-    same suite. With `out` the report is written there, complete or not at all. What can be refused is refused before
-    any model is asked: raises RecipeError, DataError, ModelError, UsageError or OutputError. What was answered and
-    judged is remembered, also when the run is interrupted.
+    same suite. With `out` the report is written there, complete or not at all. Bad input is refused before any model is
+    asked: raises RecipeError, DataError, ModelError, UsageError or OutputError. Answers and verdicts are cached, also
+    when the run is interrupted.
     """
     if out is not None:
         check_target(out, force=force)
@@ -65,7 +66,7 @@ def judge_model(
 
 
 def _judge(prepared: PreparedSuite, sides: Sides, settings: Settings, cache: AnswerCache | None) -> Judgement:
-    """The judgement, once everything that can be refused is known to be right."""
+    """The judgement, once all input is checked."""
     old = None if sides.stored is None else recompute_metrics(prepared, sides.stored)
     if sides.baseline is not None:
         old = _evaluate(prepared, sides.baseline, cache)
@@ -160,21 +161,24 @@ def _evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | No
 
 
 def _details(prepared: PreparedSuite) -> dict[str, object]:
-    """What a reader needs to get the same numbers: settings of the metrics."""
+    """Settings of the metrics, which a reader needs to get the same numbers."""
     references = [item.references for item in prepared.items]
     computed = [(name, prepared.compared[name].task_metric) for name in prepared.metrics]
     details = {name: metric.all_details(references) for name, metric in computed if metric is not None}
+    for name, values in details.items():
+        if plugin := METRICS.plugin_of(name):
+            values["plugin"] = plugin
     return {name: values for name, values in details.items() if values}
 
 
 def _endings(prepared: PreparedSuite, new: Evaluation, old: Evaluation | None) -> list[str]:
-    """What is to be said of answers that were cut off or empty, and of reasoning."""
+    """Notes on answers that were cut off or empty, and on reasoning."""
     sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
     return [note for role, side in sides for note in tell_endings(role, side, prepared.suite)]
 
 
 def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
-    """A word on two sides that look like one model without a proof of it."""
+    """A note on two sides that may be one model, without a proof of it."""
     if old is None or new.fingerprint != old.fingerprint or new.is_same_model(old):
         return []
     seen = {
@@ -186,7 +190,7 @@ def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
 
 
 def _uncertified(prepared: PreparedSuite) -> list[str]:
-    """A word on every judge that nobody has measured."""
+    """A note on every judge without a certificate."""
     return [
         f"{judge.name} has no certificate of its agreement with people; `edgetune judge calibrate` measures it."
         for judge in prepared.judges
@@ -195,7 +199,7 @@ def _uncertified(prepared: PreparedSuite) -> list[str]:
 
 
 def _check_certificates(prepared: PreparedSuite) -> None:
-    """Raise where the gate demands a certificate of a judge that has none, or one of something else."""
+    """Raise where the gate requires a certificate that a judge does not have."""
     if prepared.rubric is not None and prepared.suite.gate.certificate:
         for judge in prepared.judges:
             check_certificate(judge, prepared.rubric, prepared.suite.grading)

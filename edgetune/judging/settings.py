@@ -1,4 +1,4 @@
-"""How judges and models are asked, beside what is asked."""
+"""Settings of a judgement beside its suite and models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DEFAULTS = Settings()
 
 @contextmanager
 def opened_cache(settings: Settings) -> Iterator[AnswerCache | None]:
-    """What was answered before; None where the user wants everything anew."""
+    """The cache of answers; None with `use_cache` off."""
     if not settings.use_cache:
         yield None
         return

@@ -1,4 +1,4 @@
-"""What two models write on the same questions, next to each other."""
+"""Two models' answers to the same questions, side by side."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SideBySide:
 
     @property
     def texts(self) -> tuple[str, str]:
-        """What is shown of the two: the text that was written, or the label, or the likelihood per token."""
+        """The two answers as they are shown: the text, the label, or the likelihood per token."""
         return _shown(self.first), _shown(self.second)
 
 

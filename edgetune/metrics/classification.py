@@ -1,4 +1,4 @@
-"""How well labels were predicted. A prediction of None is one that could not be read: wrong, and counted on its own."""
+"""How well labels were predicted. A prediction of None could not be read: it is wrong, and counted by itself."""
 
 from __future__ import annotations
 
@@ -51,23 +51,13 @@ class ClassificationMetrics:
     per_label: tuple[LabelMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
 
-    @property
-    def macro_precision(self) -> float:
-        """Plain mean of the labels' precisions."""
-        return sum(label.precision for label in self.per_label) / len(self.per_label)
-
-    @property
-    def macro_recall(self) -> float:
-        """Plain mean of the labels' recalls."""
-        return sum(label.recall for label in self.per_label) / len(self.per_label)
-
 
 def classification_metrics(
     gold: Sequence[str], predicted: Sequence[str | None], labels: Sequence[str]
 ) -> ClassificationMetrics:
     """The figures and the confusion matrix of predicted labels.
 
-    Macro averages are plain means over `labels`; a label that neither gold nor prediction ever names counts as 0. The
+    Macro averages are plain means over `labels`; a label that never occurs counts as 0. The
     weighted F1 weighs each label with its support.
     Raises ValueError without items, when the lists differ in length, or for a label outside `labels`.
     """
@@ -113,11 +103,8 @@ def _of_labels(name: str, title: str, formula: Formula, labels: str) -> Metric:
     return Metric(
         name,
         title,
+        formula,
         kind="aggregate",
-        unit="share",
-        higher_is_better=True,
-        default_margin=0.02,
-        formula=formula,
         needs=("gold",),
         tasks=("classify",),
         details={"labels": labels},
@@ -127,11 +114,8 @@ def _of_labels(name: str, title: str, formula: Formula, labels: str) -> Metric:
 ACCURACY = Metric(
     "accuracy",
     "Accuracy",
+    by_item(lambda sample: sample.predicted == sample.gold),
     kind="accuracy",
-    unit="share",
-    higher_is_better=True,
-    default_margin=0.02,
-    formula=by_item(lambda sample: float(sample.predicted == sample.gold)),
     needs=("gold",),
     tasks=("classify",),
     details={"unparsed": "an answer that names no label, or several, is wrong"},
@@ -141,7 +125,7 @@ MACRO_F1 = _of_labels(
     "macro_f1",
     "Macro-F1",
     _over_labels(partial(f1_over_labels, weighted=False)),
-    "plain mean over all labels of the suite; one that nobody names counts as 0",
+    "plain mean over all labels of the suite; a label that never occurs counts as 0",
 )
 
 WEIGHTED_F1 = _of_labels(
@@ -155,12 +139,12 @@ MACRO_PRECISION = _of_labels(
     "macro_precision",
     "Macro precision",
     _over_labels(precision_over_labels),
-    "plain mean over all labels of the suite; one that no answer names counts as 0",
+    "plain mean over all labels of the suite; a label that no answer names counts as 0",
 )
 
 MACRO_RECALL = _of_labels(
     "macro_recall",
     "Macro recall",
     _over_labels(recall_over_labels),
-    "plain mean over all labels of the suite; one that no item has counts as 0",
+    "plain mean over all labels of the suite; a label that no item has counts as 0",
 )

@@ -22,11 +22,8 @@ def exact_match(prediction: str, references: Sequence[str]) -> bool:
 EXACT_MATCH = Metric(
     "exact_match",
     "Exact match",
+    by_item(against_references(exact_match)),
     kind="accuracy",
-    unit="share",
-    higher_is_better=True,
-    default_margin=0.02,
-    formula=by_item(against_references(exact_match)),
     needs=("text", "references"),
     details={"normalization": NORMALIZATION, "references": "the best of several"},
 )

@@ -12,28 +12,22 @@ from edgetune.metrics.samples import Samples
 
 def _fits_schema(samples: Samples) -> MetricResult:
     fits = schema_check(samples.json_schema or {})
-    return mean_of([float(fits(sample.text or "")) for sample in samples])
+    return mean_of([fits(sample.text or "") for sample in samples])
 
 
 JSON_VALID = Metric(
     "json_valid",
     "JSON validity",
+    by_item(lambda sample: is_json(sample.text or "")),
     kind="accuracy",
-    unit="share",
-    higher_is_better=True,
-    default_margin=0.02,
-    formula=by_item(lambda sample: float(is_json(sample.text or ""))),
     details={"reading": READING},
 )
 
 JSON_SCHEMA = Metric(
     "json_schema",
     "JSON schema match",
+    _fits_schema,
     kind="accuracy",
-    unit="share",
-    higher_is_better=True,
-    default_margin=0.02,
-    formula=_fits_schema,
     needs=("text", "json_schema"),
     details={"reading": READING, "library": f"jsonschema {version('jsonschema')}", "format": "not asserted"},
 )

@@ -13,10 +13,10 @@ _DEEP = 50
 
 
 def schema_check(schema: dict[str, Any]) -> Callable[[str], bool]:
-    """What tells whether an answer is JSON (as `json_text.parse_json` reads it) that fits the schema.
+    """A function that says whether an answer is JSON (as `json_text.parse_json` reads it) that fits the schema.
 
     The schema is of the draft that its $schema names, 2020-12 otherwise; `format` refuses nothing, as that draft has
-    it. References lead into the schema itself: nothing is fetched. Raises RecipeError for what is no schema, for a
+    it. References lead into the schema itself: nothing is fetched. Raises RecipeError for an invalid schema, for a
     reference that leads nowhere and for one that never ends; the check raises it too, for references that only some
     answers reach.
     """
@@ -26,13 +26,13 @@ def schema_check(schema: dict[str, Any]) -> Callable[[str], bool]:
     from referencing.exceptions import Unresolvable
 
     if not isinstance(schema.get("$schema", ""), str):
-        raise RecipeError("json_schema.$schema must be the address of a draft")
+        raise RecipeError("json_schema.$schema must be the address of a draft, as text")
     kind = validator_for(schema, default=Draft202012Validator)
     try:
         kind.check_schema(schema)
     except SchemaError as problem:
         place = "".join(f".{step}" for step in problem.absolute_path)
-        raise RecipeError(f"json_schema{place} is no JSON schema ({_first_line(problem.message)})") from None
+        raise RecipeError(f"json_schema{place} is not a JSON schema ({_first_line(problem.message)})") from None
     validator = kind(schema, registry=Registry())
 
     def fits(value: Any) -> bool:
@@ -40,8 +40,8 @@ def schema_check(schema: dict[str, Any]) -> Callable[[str], bool]:
             return bool(validator.is_valid(value))
         except Unresolvable as problem:
             raise RecipeError(
-                f"json_schema refers to what it does not hold ({_first_line(str(problem))})",
-                remedy="put that part into its $defs",
+                f"json_schema has a reference that leads nowhere ({_first_line(str(problem))})",
+                remedy="put the missing part into its $defs",
             ) from None
 
     def check(text: str) -> bool:

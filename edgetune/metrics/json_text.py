@@ -1,4 +1,4 @@
-"""JSON in answers: is an answer JSON, as the program that gets it would read it, and where do objects stand in it."""
+"""JSON in answers: whether an answer is JSON for the program that reads it, and where its objects are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import Any, NoReturn
 
-READING = "the whole answer must be JSON (RFC 8259); a fenced block, or words around it, are none"
+READING = "the whole answer must be JSON (RFC 8259), without a code fence or words around it"
 
 _LONGEST_INTEGER = 4000
 """Digits. Python refuses to read longer ones, which are JSON all the same."""
@@ -17,7 +17,7 @@ def parse_json(text: str) -> Any:
     """The value that an answer holds. Raises ValueError when the whole of it is not JSON.
 
     Strict as RFC 8259: any value may stand at the top, white space around it is allowed, NaN and Infinity are not. A
-    fenced code block is no JSON either: a program that calls json.loads on the answer of llama.cpp or of an OpenAI
+    fenced code block is not JSON either: a program that calls json.loads on the answer of llama.cpp or of an OpenAI
     endpoint fails on it, and a model that begins to write fences has got worse for that program.
     """
     try:
@@ -64,7 +64,7 @@ def object_spans(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _integer(digits: str) -> int | float:

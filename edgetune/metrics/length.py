@@ -22,11 +22,10 @@ def _length(what: str, count: Callable[[Sample], int | None], meaning: str, need
     return Metric(
         f"length_{what}",
         f"Length in {what}",
-        kind="score",
+        by_item(count),
         unit="number",
         higher_is_better=None,
         default_margin=None,
-        formula=by_item(count),
         needs=(needs,),
         details={what: meaning},
     )

@@ -36,13 +36,13 @@ class Metric:
 
     name: str
     title: str
-    kind: ValueKind
-    unit: Unit
-    higher_is_better: bool | None
-    """None: neither is better (length), so a gate cannot use it."""
-    default_margin: float | None
-    """The smallest loss that matters, unless a suite says otherwise; None for a metric that no gate compares."""
     formula: Formula
+    kind: ValueKind = "score"
+    unit: Unit = "share"
+    higher_is_better: bool | None = True
+    """None: neither is better (length), so a gate cannot use it."""
+    default_margin: float | None = 0.02
+    """The smallest loss that matters, unless a suite says otherwise; None for a metric that no gate compares."""
     needs: tuple[str, ...] = ("text",)
     """Fields of Sample that must be there; `json_schema` where the formula needs one."""
     tasks: tuple[str, ...] = ("generate", "summarize")
@@ -89,7 +89,7 @@ def by_item(score: Callable[[Sample], float | None]) -> Formula:
 
 def mean_of(values: Sequence[float | None]) -> MetricResult:
     """The mean over the items that have a value; nan where none has."""
-    given = np.array([0.0 if value is None else value for value in values], dtype=np.float64)
-    present = np.array([value is not None for value in values], dtype=np.float64)
-    aggregate = ratio(given, present)
-    return MetricResult(value_of(aggregate, len(values)), tuple(values), aggregate)
+    floats = tuple(None if value is None else float(value) for value in values)
+    present = np.array([value is not None for value in floats], dtype=np.float64)
+    aggregate = ratio(np.array([value or 0.0 for value in floats], dtype=np.float64), present)
+    return MetricResult(value_of(aggregate, len(floats)), floats, aggregate)

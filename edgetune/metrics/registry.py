@@ -40,7 +40,7 @@ def _adopt(name: str, given: object) -> Metric:
     if isinstance(given, Metric):
         metric = given
     elif callable(given):
-        metric = Metric(name, name.replace("_", " ").capitalize(), "score", "share", True, 0.02, by_item(given))
+        metric = Metric(name, name.replace("_", " ").capitalize(), by_item(given))
     else:
         raise TypeError(f"{given!r} is neither a Metric nor a function of a Sample")
     strangers = set(metric.needs) - set(NEEDS)

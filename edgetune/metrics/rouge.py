@@ -22,10 +22,10 @@ _MOST_FOREIGN = 0.01
 German, Spanish and French texts about 2 to 4 %."""
 
 _MOSTLY = 0.5
-"""A text of a larger share of such letters is not English, whatever the references are."""
+"""A text with a larger share of such letters is not English, whatever the references are."""
 
 _MOST_UNREAD = 0.5
-"""A larger share of items whose references hold nothing that ROUGE reads: it would find any two models equal."""
+"""If ROUGE reads nothing in the references of a larger share of items, it finds any two models equal."""
 
 
 def score_rouge(
@@ -96,7 +96,7 @@ class _Words:
 
 
 _kept = lru_cache(maxsize=16)(score_rouge)
-"""Two metrics of one evaluation, or one with and without the items that have no value, read the same texts."""
+"""An evaluation computes a metric twice if some items have no value."""
 
 
 def _rouge(name: RougeName, title: str) -> Metric:
@@ -109,11 +109,9 @@ def _rouge(name: RougeName, title: str) -> Metric:
     return Metric(
         name,
         title,
-        kind="score",
+        formula,
         unit="points",
-        higher_is_better=True,
         default_margin=1.0,
-        formula=formula,
         needs=("text", "references"),
         details_of_references=rouge_settings,
         check_items=_check_references,
@@ -128,7 +126,7 @@ def _check_references(samples: Samples) -> None:
         raise DataError(
             f"ROUGE compares words, and the references of {unread} of {len(compared)} items have neither letters nor "
             "digits",
-            remedy="measure exact_match, or let a judge grade",
+            remedy="use the metric exact_match, or let a judge grade the answers",
         )
 
 

@@ -56,11 +56,7 @@ def _f1(predicted: list[str], right: list[str]) -> float:
 TOKEN_F1 = Metric(
     "token_f1",
     "Token F1",
-    kind="score",
-    unit="share",
-    higher_is_better=True,
-    default_margin=0.02,
-    formula=by_item(against_references(token_f1)),
+    by_item(against_references(token_f1)),
     needs=("text", "references"),
     details={"words": WORDS, "references": "the best of several"},
 )

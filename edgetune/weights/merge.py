@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from edgetune import events
-from edgetune.measure import peak_resident_bytes
 from edgetune.models.ends import record_answer_end
 from edgetune.models.load import load_config, quiet_libraries
 from edgetune.models.locate import ModelFiles
 from edgetune.outputs import WrittenModel, check_target, staged_folder
+from edgetune.usage import peak_resident_bytes
 from edgetune.weights.base import TensorInfo
 from edgetune.weights.classifier import ends_in_head
 from edgetune.weights.source import ModelSource

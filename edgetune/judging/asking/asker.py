@@ -1,4 +1,4 @@
-"""One judge as a function from questions to replies, which counts what they take."""
+"""One judge as a function from requests to replies, which counts their costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgetune.judging.suites.judge_file import Judge
 
 @dataclass
 class Allowance:
-    """Counts the unscored of all `verdicts` that a judge is to give, of which a share of `max_unscored` may be."""
+    """Counts a judge's `unscored` verdicts, of which a share of `max_unscored` of all its `verdicts` is allowed."""
 
     verdicts: int
     max_unscored: float
@@ -24,21 +24,21 @@ class Allowance:
 
     @property
     def is_spent(self) -> bool:
-        """True once even scored verdicts alone from here on would leave too many unscored."""
+        """True once too many are unscored even if all further verdicts are scored."""
         return self.verdicts > 0 and self.unscored / self.verdicts > self.max_unscored
 
 
 @dataclass
 class Stop:
-    """Shared by the judges of a panel: `judge` names the one whose allowance is spent, which invalidates all."""
+    """Shared by the judges of a panel: `judge` is the one whose allowance is spent, which makes the panel invalid."""
 
     judge: str | None = None
 
 
 class Asker:
-    """Asks a judge. `costs` and `notes` grow with what is asked; a budget may be shared with other judges.
+    """Asks a judge. `costs` and `notes` grow with the requests; several judges may share a budget.
 
-    With an `allowance`, it stops asking once that is spent, and tells the other judges by `stop`.
+    With an `allowance`, it stops once that is spent, and `stop` stops the other judges.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Asker:
         return replies
 
     def _is_enough(self, request: JudgeRequest, reply: Reply | Failed, verdicts: int) -> bool:
-        """Count an answer, and say whether the judge is invalid however it would go on."""
+        """Count an answer, and return whether the judge is certain to be invalid."""
         if self._allowance is None:
             return False
         if isinstance(reply, Failed) or parse_verdict(reply.text, request.form).values is None:

@@ -1,6 +1,6 @@
-"""What was answered before, in one SQLite file: a question that was paid for once is never paid for again.
+"""The cache of answers, in one SQLite file: the same question is paid for only once.
 
-Every answer is committed as soon as it is there, so a process that is killed loses at most what was under way. Several
+Every answer is committed as soon as it arrives, so a killed process loses only the requests in progress. Several
 processes may use the file at once. It holds answers under hashes: no question, no key, no address.
 """
 
@@ -25,21 +25,22 @@ from edgetune.judging.suites.identity import hash_value, versions_of
 from edgetune.judging.suites.judge_file import Judge, LocalJudge, judge_hash
 
 BUSY_SECONDS = 30.0
-"""How long another process may hold the file before this one goes on without it."""
+"""How long another process may lock the file before this one continues without it."""
 
 _APPLICATION_ID = 0x65647475
-"""SQLite's mark of whose file this is: "edtu"."""
+"""SQLite's application id of this file: "edtu"."""
 _LAYOUT = 1
 
 REPLY_FORMAT = "edgetune reply 3"
-"""Part of every key: whoever changes what is kept of a verdict, or how its probabilities are read, counts on."""
+"""Part of every key: increase it when a change affects what is stored of a verdict, or how its probabilities
+are read."""
 
 
 class AnswerCache:
-    """Answers by key. `file` is made when it is not there; by default it lies in edgetune's cache folder.
+    """Answers by key. `file` is created where it is missing; by default it lies in edgetune's cache folder.
 
     Raises DataError when the file is damaged or another program's. Where it cannot be written (a read-only folder, a
-    full disk), one warning tells so and the work goes on without it.
+    full disk), there is one warning, and the work continues without it.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -63,7 +64,7 @@ class AnswerCache:
             raise self._damaged(problem) from None
 
     def get(self, key: str) -> Any | None:
-        """The answer under this key, or None; None too for a row that cannot be read, whose question is asked again."""
+        """The answer under this key; None where there is none, or none that can be read."""
         row = self._run("SELECT value FROM answers WHERE key = ?", (key,))
         try:
             return None if row is None else json.loads(row[0])
@@ -71,9 +72,9 @@ class AnswerCache:
             return None
 
     def of_last_run(self, keys: Iterable[str], pause_seconds: float) -> set[str]:
-        """Of these keys, those whose answers one run has kept that ended at most `pause_seconds` before this one began.
+        """Of these keys, those whose answers come from a run that ended at most `pause_seconds` before this one began.
 
-        A longer pause between two answers parts two runs. What was kept since this cache was opened does not count.
+        A longer pause between two answers separates two runs. Answers stored since this cache was opened do not count.
         """
         found = ((key, self._run("SELECT stored FROM answers WHERE key = ?", (key,))) for key in keys)
         newest_first = sorted(((row[0], key) for key, row in found if row is not None), reverse=True)
@@ -88,13 +89,13 @@ class AnswerCache:
         return taken
 
     def put(self, key: str, value: Any) -> None:
-        """Keep an answer, a plain value. It is on disk when this returns."""
+        """Store an answer, a plain value. It is on disk when this returns."""
         if self._writable:
             row = (key, json.dumps(value, ensure_ascii=True), time.time())
             self._run("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Keep these answers no longer."""
+        """Delete these answers."""
         for key in keys:
             if self._writable:
                 self._run("DELETE FROM answers WHERE key = ?", (key,))
@@ -112,7 +113,7 @@ class AnswerCache:
             raise self._damaged(problem) from None
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -125,11 +126,11 @@ class AnswerCache:
 
     @property
     def keeps(self) -> bool:
-        """Whether what is put in will be found again."""
+        """Whether stored answers will be found again."""
         return self._connection is not None and self._writable
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN")  # one look, while another process may be making the file
+        connection.execute("BEGIN")  # one consistent view, while another process may be creating the file
         (owner,) = connection.execute("PRAGMA application_id").fetchone()
         (layout,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -178,7 +179,7 @@ def request_keys(judge: Judge, requests: Sequence[JudgeRequest]) -> list[str]:
 
 
 def find_reply(cache: AnswerCache | None, key: str, form: VerdictForm) -> Reply | None:
-    """The verdict that the cache knows; None where it has none, or one that cannot be read: that is asked for again."""
+    """The verdict in the cache; None where there is none, or none that can be read: it is requested again."""
     value = None if cache is None else cache.get(key)
     try:
         kept = _KEPT.validate_python(value)
@@ -188,12 +189,12 @@ def find_reply(cache: AnswerCache | None, key: str, form: VerdictForm) -> Reply 
 
 
 def keep_reply(cache: AnswerCache, key: str, reply: Reply) -> None:
-    """Remember a verdict, which can be read (`is_readable`)."""
+    """Store a verdict that can be read (`is_readable`)."""
     cache.put(key, asdict(_Kept(reply.text, reply.probabilities)))
 
 
 def is_readable(text: str, form: VerdictForm) -> bool:
-    """Whether a judge's text holds a verdict. One that does not may be a gateway's page of today, and is not kept."""
+    """Whether a judge's text holds a verdict. A text without one may be a gateway's error page, and is not stored."""
     return parse_verdict(text, form).values is not None
 
 
@@ -205,7 +206,7 @@ def _runtime_of(judge: Judge) -> dict[str, str] | None:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What is remembered of a reply."""
+    """The stored part of a reply."""
 
     text: str
     probabilities: dict[str, dict[str, float]]

@@ -1,7 +1,7 @@
-"""One OpenAI-compatible endpoint: a request body goes in, a completion comes out, whatever it takes in between.
+"""One OpenAI-compatible endpoint: from a request body to a completion.
 
-Retries, the server's wishes about waiting, the rate limit and the budget are kept here. What a request asks for, and
-what is made of its answer, is the caller's.
+This module handles retries, the waits that a server asks for, the rate limit and the budget. Callers build the request
+and read the answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edgetune.data.example import Message
@@ -37,48 +37,49 @@ if TYPE_CHECKING:
     from openai._types import RequestOptions
 
 ATTEMPTS_TO_REACH = 3
-"""Tries before an endpoint that was never reached is given up."""
+"""Attempts before an endpoint that was never reached counts as unreachable."""
 LEAST_FAILURES_IN_ROW = 16
-"""So many requests, or two per connection, may fail one after the other before the endpoint is given up."""
+"""After this many failures in a row, or two per connection, the run stops."""
 
 
+@dataclass(eq=False)
 class Unanswered(Exception):
-    """A request without an answer. The text says why, for people, and holds no key.
+    """A request without an answer. `reason` is for people, and holds no key.
 
-    `for_good` tells that this prompt is refused however often it is asked; otherwise all attempts failed, and another
-    time may do better.
+    `for_good` says that this prompt is refused however often it is sent; otherwise all attempts failed, and a later
+    one may succeed.
     """
 
-    def __init__(self, reason: str, *, for_good: bool = False) -> None:
-        super().__init__(reason)
-        self.for_good = for_good
+    reason: str
+    for_good: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def to_json(messages: Iterable[Message]) -> list[dict[str, str]]:
-    """A conversation as endpoints take it. Half a surrogate pair, which no UTF-8 can hold, becomes a question mark."""
+    """A conversation as endpoints take it. An unpaired surrogate, which UTF-8 cannot hold, becomes a question mark."""
     return [
         {"role": message.role, "content": message.content.encode(errors="replace").decode()} for message in messages
     ]
 
 
+@dataclass(eq=False)
 class _Trouble(Exception):
     """One attempt that failed and may be repeated.
 
-    `wait_seconds` is what the server asks for; `crowded` tells that it takes no more from anyone now; `connected` is
-    False when nobody answered at the address; a `billed` attempt may have to be paid for.
+    `wait_seconds` is what the server asks for. A `crowded` server takes no more requests now. `connected` is False when
+    the address gave no response. A `billed` attempt may cost money.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        wait_seconds: float | None = None,
-        crowded: bool = False,
-        connected: bool = True,
-        billed: bool = False,
-    ) -> None:
-        super().__init__(reason)
-        self.wait_seconds, self.crowded, self.connected, self.billed = wait_seconds, crowded, connected, billed
+    reason: str
+    wait_seconds: float | None = None
+    crowded: bool = False
+    connected: bool = True
+    billed: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class ChatEndpoint:
@@ -118,9 +119,9 @@ class ChatEndpoint:
     async def complete(self, body: dict[str, Any], max_tokens: int, *, understood: bool = False) -> Completion:
         """The completion of a request to chat/completions, which writes at most `max_tokens`.
 
-        `understood` tells that the endpoint has taken a request of this form before, so that a failure of the server is
-        none of the form. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong
-        key, no such model, an empty account, nobody at the address).
+        `understood` says that the endpoint has accepted a request of this form before, so the form is not the cause of
+        a failure. Raises Unanswered, Refused, CapReached; and EdgetuneError when no request can succeed (a wrong key,
+        no such model, an account without credit, no server at the address).
         """
         input_tokens = estimate_prompt_tokens([message["content"] for message in body["messages"]])
         # Twice the estimate: a prompt of rare words or digits has more tokens than its length tells.
@@ -146,7 +147,7 @@ class ChatEndpoint:
     async def _attempt(
         self, body: dict[str, Any], input_tokens: int, worst_usd: float, *, understood: bool
     ) -> Completion:
-        """One try, with its worst case reserved while it lasts and what it took settled at its end."""
+        """One attempt: its worst case is reserved while it lasts, and its cost is settled at its end."""
         await self._budget.reserve(worst_usd)
         spent_usd = worst_usd  # of an attempt whose end is not seen, for it may be billed
         try:
@@ -167,7 +168,7 @@ class ChatEndpoint:
             self._budget.settle(worst_usd, spent_usd)
 
     def _read(self, content: bytes, input_tokens: int, *, understood: bool) -> Completion:
-        """The completion in a good response, which may hold an error all the same."""
+        """The completion in a successful response, which may still hold an error."""
         try:
             return read_completion(content, input_tokens, self._key)
         except Unreadable as problem:
@@ -178,7 +179,7 @@ class ChatEndpoint:
             raise _Trouble(str(problem), billed=True) from None
 
     async def _post(self, body: dict[str, Any], *, understood: bool) -> bytes:
-        """The body of a good response. Raises Refused, EdgetuneError or _Trouble."""
+        """The body of a successful response. Raises Refused, EdgetuneError or _Trouble."""
         import httpx2
         import openai
 
@@ -199,7 +200,7 @@ class ChatEndpoint:
         return response.content
 
     def _sort(self, status: int, headers: Mapping[str, str], content: bytes, *, understood: bool) -> Exception:
-        """What an error's status and body mean: hopeless for all requests, for this one, or only for now."""
+        """What an error's status and body mean: no request can succeed, this one cannot, or it may later."""
         message, parameter, code = explain_error(content, self._key)
         reason = f"HTTP {status}: {message}" if message else f"HTTP {status}"
         said = f"{parameter} {code} {message}"
@@ -229,7 +230,7 @@ class ChatEndpoint:
     def _explain_hopeless(
         self, status: int, headers: Mapping[str, str], code: str, reason: str
     ) -> EdgetuneError | None:
-        """The error of a status that no other request would get past; None for all others."""
+        """The error of a status that every other request would get too; None for all others."""
         judge = self._judge
         if 300 <= status < 400:
             where = f" to {hide_secrets(headers['location'])}" if headers.get("location") else ""
@@ -251,7 +252,7 @@ class ChatEndpoint:
         return self.hopeless(f"the endpoint does not permit this with the key ({reason})", remedy)
 
     async def _wait_after(self, trouble: _Trouble, attempt: int) -> None:
-        """Wait before the next attempt; where the server takes no more from anyone, all requests wait."""
+        """Wait before the next attempt. Where the server is overloaded, all requests wait."""
         asked = trouble.wait_seconds
         if asked is not None and asked > LONGEST_WAIT_SECONDS and not self._told_of_long_wait:
             self._told_of_long_wait = True

@@ -1,4 +1,4 @@
-"""What an endpoint sends back: a completion out of a body, a reason out of an error, and never a key in either."""
+"""What an endpoint sends back: completions and errors. Texts taken from them never hold a key."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edgetune.judging.asking.cost import count_tokens
 MOST_CHARACTERS_OF_A_REASON = 500
 
 _FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "blocklist", "recitation")
-"""Why an answer ended that a filter held back: OpenAI's word first, then those that gateways hand on of others."""
+"""Finish reasons of blocked answers: OpenAI's, then those that gateways pass on from other services."""
 
 _OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
 _ENDED = ("end_turn", "stop_sequence", "eos")
 
 
 class Unreadable(Exception):
-    """A body that is no chat completion. The text says what it is instead."""
+    """A body that is not a chat completion. The text says what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Completion:
 
     @property
     def filtered(self) -> bool:
-        """Whether a content filter held the answer back, or the rest of it."""
+        """Whether a content filter blocked the answer or a part of it."""
         return self.finish.casefold() in _FILTERS
 
 
 def finish_of(reason: str) -> str:
-    """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
+    """One word for each finish reason, which services spell in several ways: "MAX_TOKENS" is "length", "" is "stop"."""
     said = reason.strip().lower()
     return "length" if said in _OUT_OF_TOKENS else "stop" if said in _ENDED else said or "stop"
 
@@ -92,7 +92,7 @@ def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Comp
 
 
 def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
-    """An error's message for people, the parameter that it names, and its code; the last two may be empty.
+    """An error's message, the parameter that it names, and its code; the last two may be empty.
 
     The key is hidden in all three. Understands OpenAI's and Azure's {"error": {...}}, FastAPI's {"detail": ...} and
     plain text.
@@ -113,7 +113,7 @@ def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
 
 
 def error_status(content: bytes) -> int | None:
-    """The HTTP status that an error inside a good response names; 400 for an error that names none."""
+    """The HTTP status that an error inside a successful response names; 400 for an error that names none."""
     try:
         body = json.loads(content)
     except ValueError:

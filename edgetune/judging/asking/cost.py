@@ -1,4 +1,4 @@
-"""What judging costs: an estimate before the first call, and a cap that holds while calls are under way."""
+"""What judging costs: an estimate before the first call, and a cap that also holds for calls in progress."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 TOKENS_AROUND_A_MESSAGE = 4
 SHORTEST_VERDICT_TOKENS = 20
-"""A verdict with hardly any reason; the low end of an estimate."""
+"""A verdict with a very short reason; the low end of an estimate."""
 
 
 class CapReached(Exception):
-    """The next call could cost more than is left, and no call is under way whose end could change that."""
+    """The next call could cost more than is left, and no call in progress could free enough."""
 
 
 class Budget:
-    """What may be spent in US dollars, over all calls of a command; None is no limit.
+    """The spending limit in US dollars over all calls of a command; None is no limit.
 
-    Before a call its worst case is reserved, afterwards what it took is settled, so that the cap holds however many are
-    under way. `spent_usd` counts a call that ended without an answer (a timeout, a broken connection) as its worst
+    A call reserves its worst case and settles its real cost afterwards, so the cap holds for any number of calls in
+    progress. `spent_usd` counts a call that ended without an answer (a timeout, a broken connection) as its worst
     case, for the endpoint may bill it.
     """
 
@@ -41,7 +41,7 @@ class Budget:
         self._waiting: list[asyncio.Future[None]] = []
 
     async def reserve(self, usd: float) -> None:
-        """Set aside a call's worst case; waits while calls under way may free enough. Raises CapReached."""
+        """Set aside a call's worst case; waits while calls in progress may free enough. Raises CapReached."""
         while self.max_usd is not None and self.spent_usd + math.fsum(self._reserved) + usd > self.max_usd:
             if not self._reserved:
                 raise CapReached
@@ -51,7 +51,7 @@ class Budget:
         self._reserved.append(usd)
 
     def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """Replace a reservation by what the call took."""
+        """Replace a reservation by the call's cost."""
         self._reserved.remove(reserved_usd)
         self.spent_usd += spent_usd
         waiting, self._waiting = self._waiting, []
@@ -62,7 +62,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the judges took: verdicts asked for, taken from the cache, and what was paid (None: no price is known)."""
+    """The judges' costs: verdicts asked for, verdicts from the cache, and US dollars (None: no price is known)."""
 
     asked: int = 0
     cached: int = 0
@@ -72,7 +72,7 @@ class Costs:
     seconds: float = 0.0
 
     def __add__(self, other: Costs) -> Costs:
-        """What both took; without a price of one there is none of both."""
+        """The sum; without a price of one there is no price of both."""
         usd = None if self.usd is None or other.usd is None else self.usd + other.usd
         return Costs(
             self.asked + other.asked,
@@ -86,10 +86,10 @@ class Costs:
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What asking would take. Tokens are about characters / 4; `output_tokens` is at most so many.
+    """An estimate for one judge. Tokens are about characters / 4; `output_tokens` is an upper limit.
 
-    `calls` are those that would be made: not the `cached` ones, nor `repeated` ones that equal another of the list.
-    `low_usd` and `high_usd` are None where no price is known; retries of failed calls are not in them.
+    `calls` leaves out the `cached` requests, and the `repeated` ones that equal another request of the list. `low_usd`
+    and `high_usd` are None where no price is known; they do not include retries of failed calls.
     """
 
     judge: str
@@ -113,7 +113,7 @@ class CostEstimate:
 
 
 def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None = None) -> CostEstimate:
-    """What asking a judge would take, without asking it anything."""
+    """An estimate of asking a judge, without asking it."""
     from edgetune.judging.asking.cache import find_reply, request_keys
 
     keys = request_keys(judge, requests)
@@ -141,7 +141,7 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
 
 
 def price_of(judge: Judge) -> Price | None:
-    """A judge's price; one on this machine costs nothing, and an endpoint's may be unknown (None)."""
+    """A judge's price: 0 on this machine; an endpoint's may be unknown (None)."""
     return judge.price if isinstance(judge, EndpointJudge) else Price(input=0, output=0)
 
 
@@ -166,6 +166,6 @@ def estimate_prompt_tokens(contents: Iterable[str]) -> int:
 
 
 def count_tokens(text: str) -> int:
-    """About how many tokens a text has: ASCII characters / 4, and every other character by itself."""
+    """About how many tokens a text has: ASCII characters / 4, and one for every other character."""
     ascii_characters = len(text.encode("ascii", "ignore"))
     return math.ceil(ascii_characters / 4) + len(text) - ascii_characters

@@ -1,4 +1,4 @@
-"""The key of an endpoint: from the variable that the judge's file names, and nowhere else."""
+"""The key of an endpoint, which comes only from the variable that the judge's file names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many waits at once: jobs begun in order, so many at a time, their results in order."""
+"""Concurrent jobs: started in order, a limited number at a time, with their results in order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ Result = TypeVar("Result")
 async def work_through(
     questions: Sequence[Asked], work: Callable[[Asked], Awaitable[Result]], at_once: int
 ) -> AsyncGenerator[Result, None]:
-    """The results in the order of the questions, each as soon as it and all before it are there.
+    """The results in the order of the questions, each as soon as it and all before it are done.
 
-    The first exception of any job ends all: it is raised, and jobs under way are cancelled; so they are when the
-    iteration is left.
+    The first exception of any job is raised, and cancels the other jobs; leaving the iteration cancels them too.
     """
     results = [asyncio.get_running_loop().create_future() for _ in questions]
     failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -29,7 +28,7 @@ async def work_through(
             except Exception as problem:
                 if not failed.done():
                     failed.set_exception(problem)
-                for other in workers:  # at once: whoever waits for a lock that this job held must not go on
+                for other in workers:  # now: a job that waits for a lock of this one must not continue
                     if other is not asyncio.current_task():
                         other.cancel()
                 return

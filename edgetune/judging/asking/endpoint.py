@@ -19,8 +19,8 @@ from edgetune.judging.suites.judge_file import EndpointJudge
 class EndpointClient:
     """Asks one judge, for one event loop: `async with EndpointClient(judge, budget, on_note) as client`.
 
-    `on_note` hears once what the endpoint does not give, such as token probabilities. Raises UsageError when the
-    judge's key is not in the environment.
+    `on_note` is called once for each thing that the endpoint does not support, such as token probabilities. Raises
+    UsageError when the judge's key is not in the environment.
     """
 
     def __init__(self, judge: EndpointJudge, budget: Budget, on_note: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""Coroutines run from ordinary code, also where an event loop is running already, as in a notebook."""
+"""Running coroutines from ordinary code, even where an event loop is already running, as in a notebook."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 class EventLoop:
-    """One event loop of its own for the `with` block; what one `run` begins may go on in the next."""
+    """An event loop for the `with` block; tasks that one `run` starts may continue in the next."""
 
     def __enter__(self) -> EventLoop:
         self._runner = asyncio.Runner()

@@ -1,4 +1,4 @@
-"""How fast requests may begin: evenly spread over a minute, and all of them held back when the server asks for it."""
+"""How fast requests may start: evenly spread over a minute, and paused when the server asks for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 
 class RequestPace:
-    """Lets requests of one event loop begin, one `wait` each."""
+    """The pace of one event loop's requests, which call `wait` before they start."""
 
     def __init__(self, requests_per_minute: float | None) -> None:
         self._interval_seconds = 0.0 if requests_per_minute is None else 60.0 / requests_per_minute
@@ -16,12 +16,12 @@ class RequestPace:
         self._paused_until = 0.0
 
     async def wait(self) -> None:
-        """Return when the next request may begin."""
+        """Return when the next request may start."""
         while True:
             now = time.monotonic()
             paused_seconds = self._paused_until - now
             if paused_seconds > 0:
-                # Spread the restart, so that a server that was overrun is not overrun again.
+                # Spread the restart, so that an overloaded server is not overloaded again.
                 await asyncio.sleep(paused_seconds + random.uniform(0, min(1.0, 0.1 * paused_seconds)))
                 continue
             if not self._interval_seconds:
@@ -34,5 +34,5 @@ class RequestPace:
                 return
 
     def pause(self, seconds: float) -> None:
-        """Let no request begin for so long."""
+        """Start no request for this time."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)

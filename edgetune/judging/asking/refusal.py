@@ -1,22 +1,23 @@
-"""What a refused request means: the way of asking, the prompt itself, or neither.
+"""What a refused request means: the form is wrong, the prompt is, or neither.
 
-Endpoints of one protocol refuse the same thing with different statuses and words. A parameter that is not allowed may
-come as 400, 403, 404, 422, 500 or 501; a prompt that a filter stops as 400 or 403.
+Endpoints refuse the same thing with different statuses and words. A parameter that is not allowed may cause 400, 403,
+404, 422, 500 or 501; a prompt that a filter blocks 400 or 403.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal
 
 from edgetune.errors import EdgetuneError
 
 Feature = Literal["form", "alternatives", "limit", "sampling"]
-"""What a dialect may leave out or say otherwise: the form of the answer, token probabilities, the name of the token
-limit, and what is said about sampling."""
+"""What dialects differ in: the form of the answer, token probabilities, the name of the token limit, and the sampling
+parameters."""
 
 Cause = Literal["filter", "length", "form"]
-"""Why other prompts would be taken: a content filter stops this one, it is too long, or its answer missed the form."""
+"""Why other prompts would be accepted: a filter blocks this one, it is too long, or its answer missed the form."""
 
 _NAMES: dict[Feature, re.Pattern[str]] = {
     "alternatives": re.compile(r"log[ _-]?prob"),
@@ -44,33 +45,31 @@ ADVICE: dict[Cause, str] = {
     "length": "lower max_tokens, shorten the items, or serve the model with a longer context",
     "form": "write structured: text into the judge's file",
 }
-"""The way out where every prompt is refused for this cause."""
+"""What to do where every prompt is refused for this cause."""
 
 
+@dataclass(eq=False)
 class Refused(Exception):
-    """The endpoint does not take the request as it is.
+    """The endpoint does not accept the request in this form.
 
-    `named` are the features that the refusal names. `cause` is set where other prompts would be taken. `last` is what
-    is wrong where no other way of asking helps. `for_good` is False where a server failed, which may pass.
+    `named` are the features that the refusal names. `cause` is set where other prompts would be accepted. `last` is the
+    error to raise where no other form helps. `for_good` is False where a server failed, which may pass.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        named: tuple[Feature, ...] = (),
-        *,
-        cause: Cause | None = None,
-        last: EdgetuneError | None = None,
-        for_good: bool = True,
-    ) -> None:
-        super().__init__(reason)
-        self.named, self.cause, self.last, self.for_good = named, cause, last, for_good
+    reason: str
+    named: tuple[Feature, ...] = ()
+    cause: Cause | None = None
+    last: EdgetuneError | None = None
+    for_good: bool = True
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def named_features(said: str, status: int) -> tuple[Feature, ...]:
     """The features that an error's words name, in the order in which they may be weakened.
 
-    A gateway that is busy or fails (502 and up) says little of them; only the words that nothing else has count there.
+    A busy or failing gateway (502 and up) says little about them; only unmistakable words count there.
     """
     said = said.casefold()
     known = [feature for feature, name in _NAMES.items() if name.search(said)]
@@ -85,7 +84,7 @@ def names_parameters(said: str) -> bool:
 
 
 def find_cause(said: str, status: int) -> Cause | None:
-    """Why this prompt is refused where others would be taken; None where the words do not tell."""
+    """Why this prompt is refused where others would be accepted; None where the words do not say."""
     if status == 413:
         return "length"
     said = said.casefold()

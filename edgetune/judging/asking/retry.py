@@ -1,4 +1,4 @@
-"""When a request is tried again, and how long to wait before: as the server asks, and never less than own backoff."""
+"""When a request is repeated, and how long to wait before: as the server asks, and at least the own backoff."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_WAIT_SECONDS = 120.0
-"""What a server may ask for; more is cut to this."""
+"""The longest wait that a server may ask for; longer ones are cut to this."""
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 30.0
 
@@ -18,7 +18,7 @@ _TEMPORARY = {408, 409, 425, 429}
 
 
 def is_temporary(status: int) -> bool:
-    """True when the same request may succeed later: the server is busy, or failed. 501 says that it never will."""
+    """True when the same request may succeed later: the server is busy, or failed. 501 means that it never will."""
     return status in _TEMPORARY or (status >= 500 and status != 501)
 
 
@@ -32,10 +32,10 @@ def wait_seconds(asked_seconds: float | None, attempt: int) -> float:
 
 
 def asked_wait_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """What a server asks for, in seconds from 0 up; None where it asks for nothing that can be read.
+    """The wait that a server asks for, in seconds from 0 up; None where it asks for none that can be read.
 
-    The first that is there: `retry-after-ms` (Azure), Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3), and
-    `x-ratelimit-reset-requests` or `-tokens` (OpenAI) of a limit of which nothing remains. `headers` must find names in
+    The first of these: `retry-after-ms` (Azure), Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3), and
+    `x-ratelimit-reset-requests` or `-tokens` (OpenAI) of an exhausted limit. `headers` must find names in
     lower case. A date that has passed is 0.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
@@ -65,7 +65,7 @@ def _seconds_until(text: str, now: datetime) -> float | None:
 
 
 def _seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """The longest time, such as 1s, 6m0s or 20ms, until a limit that is used up is full again."""
+    """The longest time, such as 1s, 6m0s or 20ms, until an exhausted limit is reset."""
     times = [
         _read_duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
         for limit in ("requests", "tokens")
@@ -85,9 +85,9 @@ _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def backoff_seconds(attempt: int) -> float:
-    """How long to wait on one's own account: doubled with each attempt, half of it by chance.
+    """The own wait: doubled with each attempt, half of it random.
 
-    The chance keeps requests that failed together from coming back together.
+    The random part keeps requests that failed together from returning together.
     """
     longest = min(FIRST_BACKOFF_SECONDS * 2**attempt, LONGEST_BACKOFF_SECONDS)
     return longest * random.uniform(0.5, 1)

@@ -35,7 +35,7 @@ def open_http_client(judge: EndpointJudge) -> AsyncClient:
 
 
 def explain_failure(problem: BaseException, timeout_seconds: float) -> tuple[str, bool]:
-    """Why a request came to no response, and whether anyone was reached at all."""
+    """Why a request has no response, and whether a server was reached."""
     import httpx2
 
     causes = list(_causes(problem))
@@ -59,5 +59,5 @@ def _causes(problem: BaseException | None) -> Iterator[BaseException]:
 
 
 def _say(causes: list[BaseException]) -> str:
-    """The first with words of those below openai's own error, which has none of its own."""
+    """The text of the first error below openai's own that has one."""
     return next((str(cause) for cause in causes[1:] if str(cause)), type(causes[-1]).__name__)

@@ -1,6 +1,6 @@
 """A judge's text -> its verdict, or the reason why there is none. What cannot be read is unscored, never a low score.
 
-What the judge says to itself is left out first (`data.reasoning`): a draft is no verdict. Then, in this order: the
+The judge's reasoning is left out first (`data.reasoning`): a draft is no verdict. Then, in this order: the
 whole text as one JSON object; the last complete JSON object in it that names a field of the form (after prose, in code
 fences, inside another object); the last line `field: choice` of every field, where the judge wrote no JSON at all.
 """
@@ -17,7 +17,7 @@ from edgetune.judging.asking.request import VerdictForm
 from edgetune.metrics.json_text import LENIENT, OBJECT_OPENING, object_spans
 
 MOST_CHARACTERS = 32_000
-"""Only the end of a longer text is read: verdicts come last, and a judge in a loop must not hold up a run."""
+"""Only the end of a longer text is read: verdicts come last, and a judge in a loop must not delay a run."""
 
 Value = int | str
 
@@ -74,7 +74,7 @@ class _Member(NamedTuple):
 
 
 def _objects(text: str) -> Iterator[list[_Member]]:
-    """All complete JSON objects in the order of the text, those inside others before the ones that hold them."""
+    """All complete JSON objects in the order of the text; inner objects come before the outer ones."""
     for start, _ in object_spans(text):
         found: list[list[_Member]] = []
         try:
@@ -140,7 +140,7 @@ def _from_object(text: str, members: list[_Member], form: VerdictForm) -> Parsed
 
 
 def _start_of(text: str, place: int) -> int:
-    """Where a value's own text begins, behind what stands around it."""
+    """Where a value's own text begins, after quotation marks and spaces."""
     while place < len(text) - 1 and text[place] in _AROUND:
         place += 1
     return place

@@ -1,4 +1,4 @@
-"""Measures a judge against people: the same prompt, both orders and the same rules as in a judgement."""
+"""Measuring a judge against people, with the prompt, the orders and the rules of a judgement."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Grading = Literal["pointwise", "pairwise"]
 
 @dataclass(frozen=True)
 class Calibration:
-    """A judge measured against people, and whether it may judge; `failures` say, in sentences, why it may not."""
+    """A judge measured against people. It failed where there are `failures`, which say why in sentences."""
 
     judge: str
     judge_hash: str
@@ -114,7 +114,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Judged:
-    """What a judge made of some items, and its verdicts one by one."""
+    """A judge's results on some items, and its verdicts."""
 
     items: tuple[JudgedItem, ...]
     by_rule: int
@@ -171,7 +171,7 @@ def _judge_set(judge: Judge, gold: GoldSet, rubric: Rubric, ask: Ask, grading: G
 def _asked(
     items: Sequence[GoldItem], by_rule: Set[str], verdicts: Mapping[str, float], positions: Mapping[str, float]
 ) -> tuple[JudgedItem, ...]:
-    """The items that the judge was asked about: what is decided by rule is neither its merit nor its fault."""
+    """The items that the judge was asked about, without those that rules decide."""
     return tuple(
         JudgedItem(each, verdicts.get(each.item.id), positions.get(each.item.id))
         for each in items

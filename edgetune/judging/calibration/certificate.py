@@ -1,4 +1,4 @@
-"""The certificate of a calibration: what a gate may demand before it listens to a judge."""
+"""The certificate of a calibration, which a gate may require of a judge."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CERTIFICATE_FORMAT = "edgetune judge certificate 2"
 _OLDER_FORMATS = {
     "edgetune judge certificate 1": "its measure of length accused noise, and passed judges that like short answers"
 }
-"""What was wrong with certificates that are taken no longer."""
+"""What is wrong with certificates of older formats."""
 
 
 def certificate_document(calibration: Calibration) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def certificate_document(calibration: Calibration) -> dict[str, Any]:
 
 
 def write_certificate(calibration: Calibration, file: Path, *, force: bool = False) -> None:
-    """Write the certificate, of a failed calibration too: it says why. Raises OutputError."""
+    """Write the certificate; that of a failed calibration says why it failed. Raises OutputError."""
     text = json.dumps(certificate_document(calibration), indent=2, ensure_ascii=False, allow_nan=False)
     write_text(file, text + "\n", force=force)
 
@@ -60,7 +60,7 @@ def read_certificate(file: Path) -> Calibration:
 
 
 def check_certificate(judge: Judge, rubric: Rubric, grading: Literal["pointwise", "pairwise"]) -> None:
-    """Make sure that a judge has passed a calibration, as it is asked here: same judge, rubric, prompt and grading.
+    """Check that a judge has passed a calibration with the same rubric, prompt and grading.
 
     Raises UsageError when it names no certificate or the calibration was of something else or failed, and DataError
     when the certificate cannot be read.

@@ -1,4 +1,4 @@
-"""How a judge's verdicts compare with people's: agreement, and what it prefers that people do not."""
+"""How a judge's verdicts compare with people's: agreement, and preferences that people do not have."""
 
 from __future__ import annotations
 

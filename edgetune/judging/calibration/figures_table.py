@@ -1,4 +1,4 @@
-"""A calibration for the terminal: every figure with its interval, and whether the judge may judge."""
+"""A calibration for the terminal: every figure with its interval, and whether the judge passed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OF_EACH_SET = ("accuracy", "kappa", "weighted_kappa", "consistency")
 
 
 def render_calibration(calibration: Calibration) -> RenderableType:
-    """All figures over all sets, the main ones of each set, then whether the judge may judge."""
+    """All figures over all sets, the main ones of each set, then whether the judge passed."""
     parts: list[RenderableType] = [_all_figures(calibration)]
     if len(calibration.sets) > 1:
         parts.append(_by_set(calibration))

@@ -30,7 +30,7 @@ class GoldFormat:
 
 
 def find_format(row: Row) -> GoldFormat:
-    """The format whose columns a row has. Raises DataError that lists what was seen and what would do."""
+    """The format whose columns a row has. Raises DataError that lists the columns and the known forms."""
     for known in FORMATS:
         if all(column in row.values for column in known.columns):
             return known
@@ -41,28 +41,35 @@ def find_format(row: Row) -> GoldFormat:
     )
 
 
-def _read_llmbar(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
-    for number, row in enumerate(rows, start=1):
-        yield _pair(row, f"{name}:{number}", _asked(row, "input"), ("output_1", "output_2"), [_vote(row, "label")])
+def _by_row(read: Callable[[Row, str], GoldItem]) -> Callable[[Sequence[Row], str], Iterator[GoldItem]]:
+    """The reader of a data set in which each row is an item; the item's name is the file's and the row's number."""
+
+    def read_all(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
+        return (read(row, f"{name}:{number}") for number, row in enumerate(rows, start=1))
+
+    return read_all
 
 
-def _read_pandalm(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
-    for number, row in enumerate(rows, start=1):
-        votes = [_vote(row, column) for column in sorted(row.values) if column.startswith("annotator")]
-        parts = [_text(row, "instruction"), to_text(row.values.get("input") or "", "input", row.where)]
-        asked = (Message("user", "\n\n".join(part for part in parts if part.strip())),)
-        yield _pair(row, f"{name}:{number}", asked, ("response1", "response2"), votes)
+def _read_llmbar(row: Row, name: str) -> GoldItem:
+    return _pair(row, name, _asked(row, "input"), ("output_1", "output_2"), [_vote(row, "label")])
 
 
-def _read_chosen(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
+def _read_pandalm(row: Row, name: str) -> GoldItem:
+    votes = [_vote(row, column) for column in sorted(row.values) if column.startswith("annotator")]
+    parts = [_text(row, "instruction"), to_text(row.values.get("input") or "", "input", row.where)]
+    asked = (Message("user", "\n\n".join(part for part in parts if part.strip())),)
+    return _pair(row, name, asked, ("response1", "response2"), votes)
+
+
+def _read_chosen(row: Row, name: str) -> GoldItem:
     """The better answer has its own column, so which comes first is drawn from the row itself: were it always the
-    first, agreement beyond chance could not be told."""
-    for number, row in enumerate(rows, start=1):
-        asked = _asked(row, "prompt")
-        chosen, rejected = _last_turn(row, "chosen"), _last_turn(row, "rejected")
-        chosen_first = hashlib.sha256(f"{number}\n{chosen}\n{rejected}".encode("utf-8", "replace")).digest()[0] % 2 == 0
-        answers = (chosen, rejected) if chosen_first else (rejected, chosen)
-        yield GoldItem(_item(row, f"{name}:{number}", asked), answers, (1.0 if chosen_first else -1.0,))
+    first, agreement beyond chance could not be measured."""
+    asked = _asked(row, "prompt")
+    chosen, rejected = _last_turn(row, "chosen"), _last_turn(row, "rejected")
+    number = name.rpartition(":")[2]
+    chosen_first = hashlib.sha256(f"{number}\n{chosen}\n{rejected}".encode("utf-8", "replace")).digest()[0] % 2 == 0
+    answers = (chosen, rejected) if chosen_first else (rejected, chosen)
+    return GoldItem(_item(row, name, asked), answers, (1.0 if chosen_first else -1.0,))
 
 
 def _read_votes(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
@@ -80,27 +87,25 @@ def _read_votes(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
         yield GoldItem(item, (first, second), tuple(vote for _, vote in votes))
 
 
-def _read_plain_pairs(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
-    for number, row in enumerate(rows, start=1):
-        yield _pair(row, f"{name}:{number}", _asked(row, "prompt"), ("a", "b"), [_vote(row, "label")])
+def _read_plain_pairs(row: Row, name: str) -> GoldItem:
+    return _pair(row, name, _asked(row, "prompt"), ("a", "b"), [_vote(row, "label")])
 
 
-def _read_grades(rows: Sequence[Row], name: str) -> Iterator[GoldItem]:
-    for number, row in enumerate(rows, start=1):
-        columns = [column for column in row.values if column == "score" or column.startswith("score_")]
-        votes = tuple(_grade(row, column) for column in columns if row.values[column] not in (None, ""))
-        if not votes:
-            raise DataError("no score is given", where=row.where)
-        yield GoldItem(_item(row, f"{name}:{number}", _asked(row, "prompt")), (_text(row, "answer"),), votes)
+def _read_grades(row: Row, name: str) -> GoldItem:
+    columns = [column for column in row.values if column == "score" or column.startswith("score_")]
+    votes = tuple(_grade(row, column) for column in columns if row.values[column] not in (None, ""))
+    if not votes:
+        raise DataError("no score is given", where=row.where)
+    return GoldItem(_item(row, name, _asked(row, "prompt")), (_text(row, "answer"),), votes)
 
 
 FORMATS = (
     GoldFormat("MT-bench", ("conversation_a", "conversation_b", "winner"), _read_votes),
-    GoldFormat("LLMBar", ("input", "output_1", "output_2", "label"), _read_llmbar),
-    GoldFormat("PandaLM", ("instruction", "response1", "response2", "annotator1"), _read_pandalm),
-    GoldFormat("RewardBench", ("prompt", "chosen", "rejected"), _read_chosen),
-    GoldFormat("pairs", ("prompt", "a", "b", "label"), _read_plain_pairs),
-    GoldFormat("grades", ("prompt", "answer", "score"), _read_grades),
+    GoldFormat("LLMBar", ("input", "output_1", "output_2", "label"), _by_row(_read_llmbar)),
+    GoldFormat("PandaLM", ("instruction", "response1", "response2", "annotator1"), _by_row(_read_pandalm)),
+    GoldFormat("RewardBench", ("prompt", "chosen", "rejected"), _by_row(_read_chosen)),
+    GoldFormat("pairs", ("prompt", "a", "b", "label"), _by_row(_read_plain_pairs)),
+    GoldFormat("grades", ("prompt", "answer", "score"), _by_row(_read_grades)),
 )
 """In the order in which they are tried."""
 

@@ -1,6 +1,6 @@
-"""Can these verdicts be trusted? What is found here makes a judgement JUDGE INVALID, whatever the verdicts say.
+"""Whether verdicts can be trusted. A problem found here makes a judgement JUDGE INVALID, whatever the verdicts say.
 
-Every judge of a panel is checked by itself: a panel hides a judge that fails, but does not outvote its bias.
+Every judge of a panel is checked by itself: a panel hides a failing judge, but does not outvote its bias.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from edgetune.judging.suites.suite import Gate
 _Verdict = TypeVar("_Verdict", Grade, Preference)
 
 CONTROL_ALPHA = 0.01
-"""A control fails at this level only: it is one of several checks, and a good judge must not fail by bad luck."""
+"""The significance level of controls. It is low because a good judge must not fail one of several checks by chance."""
 
 DRIFT_GRADES = 0.2
 """A smaller mean change of grades is no drift worth stopping for, where the suite gives no margin."""
 
 FEWEST_PAIRS = 5
-"""Of fewer pairs, order consistency says too little to stop for it."""
+"""With fewer pairs, low order consistency is a note and no problem."""
 
 VARIETY = 20
 """When so many answers or more differ by less than the margin, or all pairs are ties, there is a note: a judge that
@@ -97,7 +97,7 @@ def check_pairwise(
         found += _check_consistency(judge, ours, gate)
         found += _check_position(judge, again)
         if len(values) >= VARIETY and all(each.winner == "tie" for each in ours if each.degenerate is None):
-            found += Validity(notes=(f"{judge}: all {len(values):,} pairs of different answers are ties. {_BLUNT}",))
+            found += Validity.note(f"{judge}: all {len(values):,} pairs of different answers are ties. {_BLUNT}")
         found += check_length(judge, candidate, baseline, values)
     return found
 
@@ -114,9 +114,7 @@ def _check_degenerate(grades: Sequence[Grade], side: str) -> Validity:
     found = {grade.item: grade.degenerate for grade in grades if grade.degenerate is not None}
     if not found:
         return Validity()
-    return Validity(
-        notes=(f"{_answers(len(found))} of the {side} graded 1 without asking: {commonest(found.values())}.",)
-    )
+    return Validity.note(f"{_answers(len(found))} of the {side} graded 1 without asking: {commonest(found.values())}.")
 
 
 def _check_decided(preferences: Sequence[Preference]) -> Validity:
@@ -124,7 +122,7 @@ def _check_decided(preferences: Sequence[Preference]) -> Validity:
     if not found:
         return Validity()
     pairs = "1 pair was" if len(found) == 1 else f"{len(found):,} pairs were"
-    return Validity(notes=(f"{pairs} decided without asking: {commonest(found.values())}.",))
+    return Validity.note(f"{pairs} decided without asking: {commonest(found.values())}.")
 
 
 def _check_unscored(judge: str, verdicts: Sequence[Grade] | Sequence[Preference], gate: Gate) -> Validity:
@@ -137,17 +135,15 @@ def _check_unscored(judge: str, verdicts: Sequence[Grade] | Sequence[Preference]
     if len(told) < len(problems):
         spared = len(problems) - len(told)
         if len(told) / unscored.of <= gate.max_unscored:
-            return Validity(notes=(f"{judge}: {spared} of {unscored.of} verdicts were {commonest(problems)}.",))
-        return Validity(
-            (
-                f"{judge}: {len(told)} of the first {unscored.of - spared} verdicts are unscored: {reasons}. At most "
-                f"{gate.max_unscored:.1%} of {unscored.of} may be, so the judge was not asked for the other {spared}.",
-            )
+            return Validity.note(f"{judge}: {spared} of {unscored.of} verdicts were {commonest(problems)}.")
+        return Validity.problem(
+            f"{judge}: {len(told)} of the first {unscored.of - spared} verdicts are unscored: {reasons}. At most "
+            f"{gate.max_unscored:.1%} of {unscored.of} may be, so the judge was not asked for the other {spared}."
         )
     text = f"{judge}: {unscored.count} of {unscored.of} verdicts are unscored ({unscored.share:.1%}): {reasons}."
     if unscored.share <= gate.max_unscored:
-        return Validity(notes=(text,))
-    return Validity((f"{text} At most {gate.max_unscored:.1%} may be.",))
+        return Validity.note(text)
+    return Validity.problem(f"{text} At most {gate.max_unscored:.1%} may be.")
 
 
 def _check_consistency(judge: str, preferences: Sequence[Preference], gate: Gate) -> Validity:
@@ -161,7 +157,7 @@ def _check_consistency(judge: str, preferences: Sequence[Preference], gate: Gate
         f"least {gate.min_consistency:.0%} should); it named the first answer {first:,} times and the second "
         f"{len(asked) - first:,} times."
     )
-    return Validity(notes=(text,)) if consistent.of < FEWEST_PAIRS else Validity((text,))
+    return Validity.note(text) if consistent.of < FEWEST_PAIRS else Validity.problem(text)
 
 
 def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
@@ -169,7 +165,7 @@ def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
     if len(scores) < VARIETY:
         return Validity()
     spreads = {name: pstdev([each[name] for each in scores]) for name in scores[0]}
-    if any(spread >= _margin(name, gate) for name, spread in spreads.items()):
+    if any(spread >= gate.margin_of(name, DRIFT_GRADES) for name, spread in spreads.items()):
         return Validity()
     return Validity(
         notes=(
@@ -179,18 +175,13 @@ def _check_variety(judge: str, grades: Sequence[Grade], gate: Gate) -> Validity:
     )
 
 
-def _margin(criterion: str, gate: Gate) -> float:
-    margin = gate.margin_of(criterion)
-    return DRIFT_GRADES if margin is None else margin
-
-
 def _check_drift(judge: str, before: Sequence[Grade], again: Sequence[Grade], gate: Gate) -> Validity:
     """The A/A control of grades: the sign-flip test by criterion, with Bonferroni's correction over the criteria."""
     changes = _changes(before, again)
     problems = []
     for name, values in changes.items():
         change, p_value = fmean(values), sign_flip_p(np.array(values)) * len(changes)
-        if p_value < CONTROL_ALPHA and abs(change) >= _margin(name, gate):
+        if p_value < CONTROL_ALPHA and abs(change) >= gate.margin_of(name, DRIFT_GRADES):
             problems.append(
                 f"{judge}: A/A control failed. The same {len(values):,} answers were graded again, and {name} changed "
                 f"by {change:+.2f} (p = {p_value:.2g}): the judge has changed since it graded the baseline."
@@ -218,11 +209,9 @@ def _check_position(judge: str, control: Sequence[Preference]) -> Validity:
     second_wins = sum(balance < 0 for balance in by_item.values())
     if not first_wins + second_wins or binomtest(first_wins, first_wins + second_wins).pvalue >= CONTROL_ALPHA:
         return Validity()
-    return Validity(
-        (
-            f"{judge}: A/A control failed. Asked to compare answers with themselves, it preferred the first place on "
-            f"{first_wins} items and the second on {second_wins}.",
-        )
+    return Validity.problem(
+        f"{judge}: A/A control failed. Asked to compare answers with themselves, it preferred the first place on "
+        f"{first_wins} items and the second on {second_wins}."
     )
 
 

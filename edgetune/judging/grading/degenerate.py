@@ -1,4 +1,4 @@
-"""Answers that are none: found by rule before a judge is asked, because judges are known to fall for them.
+"""Degenerate answers: found by rule before a judge is asked, because judges are known to grade them well.
 
 A lone ":" or "Solution", an opener such as "Thought process:", and the like make judges of all sizes say "right" (Zhao
 et al. 2025, "One token to fool LLM-as-a-judge", arXiv:2507.08794); one constant text that answers nothing can win most
@@ -57,7 +57,7 @@ _OPENER_OR_HEADING = _phrases([*_OPENERS, *_HEADINGS])
 
 
 def find_degenerate(items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, str]:
-    """What is wrong, for people, by the ids of the items whose answers are degenerate; answers in the items' order.
+    """The ids of the items whose answers are degenerate, each with the reason; answers in the items' order.
 
     Raises ValueError when an answer is not the one to its item.
     """
@@ -72,7 +72,7 @@ def find_degenerate(items: Sequence[Item], answers: Sequence[Answer]) -> dict[st
 
 
 def find_degenerate_answer(item: Item, text: str) -> str | None:
-    """What makes this text no answer to this item, as far as one answer shows it; None for all others."""
+    """Why this text is no answer to this item, as far as one answer shows it; None where it may be one."""
     if _is_reference(item, text):
         return None
     words = _words(text)
@@ -87,7 +87,7 @@ def find_degenerate_answer(item: Item, text: str) -> str | None:
 
 
 def text_of(answer: Answer) -> str:
-    """What is judged of an answer: its text, or the label where it has only that."""
+    """The judged text of an answer: its text, or the label where it has only that."""
     return answer.text if answer.text is not None else answer.predicted or ""
 
 
@@ -147,7 +147,7 @@ def _repeats_question(item: Item, text: str, words: Sequence[str]) -> bool:
 
 
 def _constant(items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, str]:
-    """Items that were given one and the same text, which therefore answers none of them."""
+    """Items with one and the same answer, which therefore answers none of them."""
     groups: dict[str, list[Item]] = defaultdict(list)
     for item, answer in zip(items, answers, strict=True):
         text = text_of(answer)

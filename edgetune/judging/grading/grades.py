@@ -1,4 +1,4 @@
-"""What judges made of answers: grades of single answers, preferences between two."""
+"""The verdicts of judges: grades of single answers, preferences between two."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Order = Literal["candidate first", "baseline first"]
 Winner = Literal["candidate", "baseline", "tie"]
 
 EQUAL_ANSWERS = "both answers are the same"
-"""Why a pair was no question for a judge although nothing is wrong with its answers."""
+"""Why a judge was not asked about a pair although nothing is wrong with its answers."""
 
 Ask = Callable[[Sequence[JudgeRequest]], Sequence[Reply | Failed]]
 """How one judge is asked: what it replied to each request, in their order."""

@@ -1,8 +1,8 @@
-"""Do verdicts follow the length of the answers? The best known bias of judges, and one that any model can play to.
+"""Whether verdicts follow the length of the answers: the best known bias of judges, which any model can exploit.
 
-Verdicts that are ties or noise follow no length, and are not accused. A judge that prefers what is shorter is noted but
-not accused: small models ramble, and of two answers the one that does not is then the shorter and the better one on
-both sides. Only votes of people tell the two apart (calibration/length_preference.py).
+Verdicts that are ties or noise follow no length, and are no problem. A preference for shorter answers is only noted:
+small models ramble, and the answer that does not ramble is both shorter and better. Only votes of people can show the
+difference (calibration/length_preference.py).
 
 Zheng et al. (2023), "Judging LLM-as-a-judge with MT-bench and Chatbot Arena", arXiv:2306.05685, section 3.3; Dubois et
 al. (2024), "Length-controlled AlpacaEval", arXiv:2404.04475.
@@ -48,11 +48,9 @@ def check_length(
     ours = [value > 0 for longer, value in pairs if longer > 0]
     theirs = [value < 0 for longer, value in pairs if longer < 0]
     if min(len(ours), len(theirs)) >= LENGTH_PAIRS and min(fmean(ours), fmean(theirs)) >= LENGTH_SHARE:
-        return Validity(
-            (
-                f"{judge}: its verdicts follow length. The longer answer won {sum(ours)} of the {len(ours)} pairs "
-                f"where it was the candidate's, and {sum(theirs)} of the {len(theirs)} where it was the baseline's.",
-            )
+        return Validity.problem(
+            f"{judge}: its verdicts follow length. The longer answer won {sum(ours)} of the {len(ours)} pairs "
+            f"where it was the candidate's, and {sum(theirs)} of the {len(theirs)} where it was the baseline's."
         )
     if len(pairs) < LENGTH_NOTE_PAIRS or len({value for _, value in pairs}) < 2 or len({size for size, _ in pairs}) < 2:
         return Validity()
@@ -60,9 +58,7 @@ def check_length(
     if abs(correlation) < LENGTH_CORRELATION or p_value >= LENGTH_ALPHA:
         return Validity()
     liked = "longer" if correlation > 0 else "shorter"
-    return Validity(
-        notes=(
-            f"{judge}: {liked} answers do better (rank correlation with length {correlation:.2f} over {len(pairs)} "
-            "items). The cause may be quality, or a judge that prefers a length; a calibration shows which.",
-        )
+    return Validity.note(
+        f"{judge}: {liked} answers do better (rank correlation with length {correlation:.2f} over {len(pairs)} "
+        "items). The cause may be quality, or a judge that prefers a length; a calibration shows which."
     )

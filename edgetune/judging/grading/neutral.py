@@ -1,8 +1,7 @@
-"""Takes the sting out of text that is to be judged: words that could pass for a verdict or for a chat's own markup.
+"""Neutralizes text that is to be judged: words that could be taken for a verdict or for a chat's own markup.
 
-A visible mark is put inside each such word and nothing else is touched, so that people and judges still read the text,
-`restore` gives it back unchanged, and a verdict that an answer brings along is none to the parser, even where a judge
-repeats it word for word.
+A visible mark inside each such word is the only change, so people and judges can still read the text, `restore` returns
+it unchanged, and the parser does not read a verdict that an answer contains, even where a judge repeats it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a judge is told: the rubric and the rules first, then everything that is judged as data, then the form.
+"""The prompt of a judge: the rubric and the rules, then everything that is judged as data, then the form.
 
-What is judged was written by a model that may try to grade itself. It is put in as JSON strings between two lines that
-hold a mark drawn anew for every call, with whatever looks like a verdict or like a chat's markup neutralized, and the
-judge is told, before and after, that all of it is data. The system message is the same for all answers, so that
-endpoints and llama.cpp can reuse what they have computed for it.
+A judged text may try to grade itself. So it is given as JSON strings between two lines with a mark that is random for
+every call; everything in it that looks like a verdict or like a chat's markup is neutralized; and the prompt says
+before and after it that all of it is data. The system message is the same for all answers, so that endpoints and
+llama.cpp can reuse what they have computed for it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.rubric import SCALE, Rubric
 
 PROMPT_VERSION = "edgetune judge prompt 1"
-"""Part of every request's identity and of certificates: any change of wording or limits here is a new version."""
+"""Part of every request's identity and of certificates: any change of wording or limits here needs a new version."""
 
 WINNERS = ("first", "second", "tie")
 
 MOST_ANSWER_CHARACTERS = 12_000
 MOST_QUESTION_CHARACTERS = 32_000
 MOST_REFERENCE_CHARACTERS = 8_000
-"""Longer texts lose their middle: a verdict on head and tail, which the judge is told of, is better than none."""
+"""Longer texts lose their middle, and the judge is told so: a verdict on head and tail is better than none."""
 
 
 def grade_form(rubric: Rubric) -> VerdictForm:
@@ -119,12 +119,12 @@ def _question(item: Item, fields: Sequence[str]) -> dict[str, Any]:
 
 
 def references_of(item: Item) -> tuple[str, ...]:
-    """What a right answer says: the references, or the right label."""
+    """The right answers: the references, or the right label."""
     return item.references or (() if item.gold is None else (item.gold,))
 
 
 def _data(text: str, fields: Sequence[str], most_characters: int) -> str:
-    whole = text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be sent
+    whole = text.encode("utf-8", "replace").decode()  # an unpaired surrogate cannot be sent
     return neutralize(shorten(whole, most_characters), fields)
 
 

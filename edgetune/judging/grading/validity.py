@@ -12,5 +12,15 @@ class Validity:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @classmethod
+    def problem(cls, text: str) -> Validity:
+        """One problem, and no note."""
+        return cls(problems=(text,))
+
+    @classmethod
+    def note(cls, text: str) -> Validity:
+        """One note, and no problem."""
+        return cls(notes=(text,))
+
     def __add__(self, other: Validity) -> Validity:
         return Validity(self.problems + other.problems, self.notes + other.notes)

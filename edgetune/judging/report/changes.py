@@ -1,4 +1,4 @@
-"""What became of every item: better, worse or the same, so that the worst regressions can be shown first."""
+"""How every item changed: better, worse or the same, so that the worst regressions can be shown first."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def find_changes(judgement: Judgement) -> tuple[Change, ...]:
 
 
 def preference_text(preferences: Sequence[Preference]) -> str:
-    """What the verdicts on one pair of answers come to, in words."""
+    """The verdicts on one pair of answers, summarized in words."""
     means = list(mean_preferences(preferences).values())
     if not means:
         return "unscored"
@@ -119,5 +119,5 @@ def _flaws(judgement: Judgement) -> dict[str, tuple[bool, bool]]:
 
 
 def _is_degenerate(verdict: Grade | Preference) -> bool:
-    """A pair of equal answers is spared the judge, too, but neither is degenerate for that."""
+    """A judge is not asked about a pair of equal answers either, but they are not degenerate."""
     return verdict.degenerate is not None and verdict.degenerate != EQUAL_ANSWERS

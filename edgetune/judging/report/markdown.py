@@ -1,4 +1,4 @@
-"""report.md: a judgement as a comment under a pull request, within GitHub's limit and with nothing in it that acts.
+"""report.md: a judgement as a comment on a pull request, within GitHub's limit and without active content.
 
 What was judged stands in tables with its markup escaped, or in fenced blocks. No text can mention a person, close an
 issue or load a picture.
@@ -85,7 +85,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _within_limit(text: str) -> str:
-    """Matrices of a hundred labels do not fit; the end is cut then, for the verdict stands first."""
+    """Matrices of a hundred labels do not fit. Then the end is cut, because the verdict comes first."""
     if len(text) < LARGEST_CHARACTERS:
         return text
     note = "\n\n…\n\nThe rest is in report.html and report.json.\n"
@@ -210,7 +210,7 @@ def _block(judgement: Judgement, place: int) -> str:
 
 
 def _heading(role: str, answer: Answer) -> str:
-    """Whose answer follows, and what is not seen of it."""
+    """Whose answer follows, and facts about it that the text does not show."""
     facts = [f"after {len(answer.reasoning):,} characters of reasoning"] if answer.reasoning else []
     facts += ["cut off"] if answer.is_cut_off else []
     told = f" ({', '.join(facts)})" if facts else ""
@@ -218,7 +218,7 @@ def _heading(role: str, answer: Answer) -> str:
 
 
 def _said(verdict: Grade | Preference) -> str:
-    """What a judge made of it, as a line of a list."""
+    """A judge's verdict as a line of a list."""
     if isinstance(verdict, Grade):
         given = ", ".join(f"{name} {score:.3g}" for name, score in (verdict.scores or {}).items())
         order = ""
@@ -245,7 +245,7 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _fenced(text: str) -> str:
-    """Text in a block that no run of backticks inside can end."""
+    """Text in a fenced block whose fence is longer than any run of backticks inside."""
     shown = shortened(visible(text), _BLOCK_CHARACTERS)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -253,7 +253,7 @@ def _fenced(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text on one line, cut to a readable length, in which Markdown sees no table, markup or HTML."""
+    """Text on one line, cut to a readable length, with tables, markup and HTML escaped."""
     return _escaped(shortened(" ".join(visible(text).split()), _CELL_CHARACTERS))
 
 
@@ -269,6 +269,5 @@ def _escaped(line: str) -> str:
 
 
 def _silenced(line: str) -> str:
-    """Line in which GitHub finds no person to tell, no issue to close and no address to link: an empty character breaks
-    the words that it looks for."""
+    """The line without mentions, references to issues and links: an invisible character breaks them."""
     return re.sub(r"([@#]|://|www\.)(?=\S)", "\\1\u2060", line)

@@ -57,7 +57,7 @@ def page_items(judgement: Judgement) -> dict[str, Any]:
 
 
 def _totals(changes: Sequence[Change]) -> dict[str, int]:
-    """How many of all items each filter of the page would find."""
+    """How many items each filter of the page finds."""
     totals = Counter[str](change.status for change in changes)
     flaws = {name: sum(getattr(change, name) for change in changes) for name in ("unscored", "degenerate")}
     return {**totals, **flaws}
@@ -173,7 +173,7 @@ def _by(verdict: Grade | Preference) -> str:
 
 
 def _reason(verdict: Grade | Preference) -> str:
-    """What the judge wrote; where none was asked, `spared` says it all."""
+    """The judge's reason; empty where no judge was asked, which `spared` explains."""
     return "" if verdict.degenerate is not None else _cut(verdict.reason)
 
 
@@ -189,5 +189,5 @@ def _cut(text: str, most: int = SHOWN_CHARACTERS) -> str:
 
 
 def _filled(**values: Any) -> dict[str, Any]:
-    """What is not empty: an item without a cluster says nothing of one. The number 0 is something."""
+    """The values that are not empty. The number 0 counts as a value."""
     return {key: value for key, value in values.items() if value or (value == 0 and value is not False)}

@@ -1,4 +1,4 @@
-"""What tells whether the judges can be trusted here, and what they cost, as figures for people."""
+"""Figures on the judges: whether they can be trusted here, and what they cost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Figure:
 
 
 def was_judged(judgement: Judgement) -> bool:
-    """True where a judge had a part in the result."""
+    """True where the result includes verdicts of a judge."""
     return bool(judgement.judges or judgement.preferences or all_grades(judgement))
 
 
@@ -63,7 +63,7 @@ def judge_figures(judgement: Judgement) -> list[Figure]:
 
 
 def cost_text(costs: Costs) -> str:
-    """What the judges took, in one line."""
+    """What the judges cost, in one line."""
     return (
         f"{costs.asked:,} verdicts asked for, {costs.cached:,} from the cache; {costs.input_tokens:,} tokens read, "
         f"{costs.output_tokens:,} written; {costs.seconds:,.1f} s; {_money(costs)}"

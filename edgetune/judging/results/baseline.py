@@ -1,4 +1,4 @@
-"""Baselines that were measured before: the candidate of an earlier report, on the same suite and items."""
+"""Baselines from earlier reports: the candidate that was judged there, on the same suite and items."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgetune.judging.results.prepared import LABEL_READING_PART, PreparedSuite
 from edgetune.judging.subjects.written import separated
 
 REPORT_FORMAT = "edgetune judge report 3"
-"""The mark that report.json carries, so that no other JSON file is taken for one."""
+"""The format that report.json names, so that no other JSON file is taken for one."""
 
 _EARLIER_FORMAT = "edgetune judge report 2"
 """Fingerprints of folders and runs covered their weights alone, and verdicts were read by other rules."""
@@ -26,7 +26,7 @@ _REMEDY = "give a report.json that `edgetune judge --out` wrote, or the baseline
 
 
 def is_report(reference: str) -> bool:
-    """True for a .json file that is a report, or is called like one."""
+    """True for a .json file that is a report, or has a report's name."""
     path = Path(reference)
     if path.name == "report.json" or path.suffix != ".json" or not path.is_file():
         return path.name == "report.json"
@@ -37,8 +37,8 @@ def is_report(reference: str) -> bool:
 def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
     """The evaluation of the model that `report` judged, its labels read from its answers as they are read today.
 
-    Of a report of the format before, the answers count: it comes without grades, which the judges give anew. Raises
-    DataError when the file is no report of `edgetune judge`, or naming what differs when it answered another question.
+    Of a report in the earlier format only the answers are used; the judges grade them again. Raises DataError when the
+    file is no report of `edgetune judge`, or naming what differs when it answered another question.
     """
     try:
         document: Any = json.loads(report.read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def read_baseline(report: Path, prepared: PreparedSuite) -> Evaluation:
 
 
 def _from_earlier(evaluation: Evaluation, report: Path) -> Evaluation:
-    """What still holds of a report of the earlier format, with a word on what does not."""
+    """What is still valid of a report in the earlier format, with a note on the rest."""
     lost = []
     if evaluation.kind in ("run", "folder"):
         lost.append("its fingerprint covers the weights only, so it cannot prove that two models are the same")

@@ -1,4 +1,4 @@
-"""How a model's answers ended: whole, cut off or empty, and after how much reasoning. None of it passes silently."""
+"""How a model's answers ended: complete, cut off or empty, and with how much reasoning; each has a note."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgetune.judging.suites.suite import Suite
 
 @dataclass(frozen=True)
 class Endings:
-    """Counts of one model's written `answers` (what is no text, or was left unanswered, is told elsewhere).
+    """Counts of one model's written `answers`; unanswered items are not among them.
 
     `cut_off` ended at max_tokens, at the context's end or inside their reasoning; `empty` hold nothing but white space;
     `cut_off_and_empty` are both. `with_reasoning` had reasoning, which was told apart from them.
@@ -38,7 +38,7 @@ def count_endings(answers: Sequence[Answer]) -> Endings:
 
 
 def tell_endings(role: str, evaluation: Evaluation, suite: Suite) -> tuple[str, ...]:
-    """What a reader should know of it, as sentences about the candidate or the baseline (`role`)."""
+    """The counts as notes about the candidate or the baseline (`role`)."""
     found = count_endings(evaluation.answers)
     notes = []
     if found.cut_off:
@@ -62,9 +62,9 @@ def tell_endings(role: str, evaluation: Evaluation, suite: Suite) -> tuple[str, 
 
 
 def find_silence(candidate: Evaluation, baseline: Evaluation, suite: Suite) -> tuple[str, ...]:
-    """Why a comparison says nothing: on most items both models were cut off before they answered.
+    """Why a comparison is void: on most items both models were cut off before they answered.
 
-    Two models that never come to an answer are equal on every item, and that must not pass.
+    Two models that never answer are equal on every item, and that must not pass.
     """
     pairs = list(zip(candidate.answers, baseline.answers, strict=True))
     silent = sum(all(answer.is_cut_off and answer.is_empty for answer in pair) for pair in pairs)

@@ -1,4 +1,4 @@
-"""One model asked all items of a suite, and measured. What it answered before is remembered."""
+"""Asking one model all items of a suite, and measuring its answers. Earlier answers come from the cache."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache
 
 ANSWER_FORMAT = "edgetune answer 3"
-"""Part of every key: whoever changes what an Answer holds, or how it is read from what a model wrote, counts on."""
+"""Part of every key: increase it when a change affects what an Answer holds, or how it is read from a model's text."""
 
 OWN_ENDS = (None, "stop", "length", "context", IN_REASONING)
-"""Why an answer ended that is the model's own. A filter, an error or an interrupt is somebody else's doing."""
+"""Finish reasons of the model itself. A filter, an error or an interrupt is not its own."""
 
 RESUMED_SECONDS = 3600.0
-"""So long after an interrupt an endpoint's answers are taken over: later, other weights may be behind its address."""
+"""How long after an interrupt an endpoint's answers are reused: later, other weights may be behind its address."""
 
 _ANSWER = TypeAdapter(Answer)
 
@@ -44,8 +44,8 @@ _ANSWER = TypeAdapter(Answer)
 def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | None) -> Evaluation:
     """Ask a model every item, with progress on stderr, and measure its answers.
 
-    Answers that the cache knows are not asked for again; each new one is remembered as soon as it is there, so that an
-    interrupted evaluation goes on where it stopped. Raises ModelError, NumericalError and what a kind of model raises.
+    Answers in the cache are not requested again; each new one is stored as soon as it is there, so that an interrupted
+    evaluation continues where it stopped. Raises ModelError, NumericalError and what a kind of model raises.
     """
     suite, items = prepared.suite, prepared.items
     fingerprint = subject.fingerprint  # before its files are opened: they may be changed while it answers
@@ -66,7 +66,7 @@ def evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | Non
 
 
 def recompute_metrics(prepared: PreparedSuite, stored: Evaluation) -> Evaluation:
-    """An evaluation of the past with the metrics of the present suite, which may be other ones."""
+    """An earlier evaluation with the metrics of the present suite, which may be other ones."""
     metrics, classification = compute_metrics(prepared, stored.answers)
     return with_grades(prepared, replace(stored, metrics=metrics, classification=classification), stored.grades)
 
@@ -86,7 +86,7 @@ def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[G
 
 @dataclass(frozen=True)
 class AnswersAhead:
-    """What asking a model comes to: answers that are `known`, by the items' ids, and the `missing` items."""
+    """The plan for asking a model: answers that are `known`, by the items' ids, and the `missing` items."""
 
     known: dict[str, Answer]
     missing: tuple[Item, ...]
@@ -138,7 +138,7 @@ def ask_subject(suite: Suite, items: Sequence[Item], subject: Subject, cache: An
 
 
 def read_again(answer: Answer, suite: Suite) -> Answer:
-    """An answer of the past, its reasoning apart, with the label that it names by the present rules."""
+    """An earlier answer, its reasoning separated, with the label that it names by the present rules."""
     answer = separated(answer)
     if suite.task != "classify" or answer.text is None or answer.log_probabilities is not None:
         return answer
@@ -146,10 +146,10 @@ def read_again(answer: Answer, suite: Suite) -> Answer:
 
 
 def forget_answers(prepared: PreparedSuite, evaluation: Evaluation, cache: AnswerCache | None) -> None:
-    """Forget what an endpoint answered, once the judgement is done.
+    """Delete an endpoint's answers from the cache once the judgement is done.
 
-    Until then its answers are kept for the case of an interrupt; but nobody knows whether the same weights are behind
-    its address tomorrow, and old answers would hide a regression.
+    Until then they are kept in case of an interrupt. Later, other weights may be behind the same address, and old
+    answers would hide a regression.
     """
     if cache is not None and evaluation.kind == "endpoint":
         suite, fingerprint = prepared.suite, evaluation.fingerprint
@@ -159,8 +159,7 @@ def forget_answers(prepared: PreparedSuite, evaluation: Evaluation, cache: Answe
 def answer_key(suite: Suite, item: Item, kind: str, fingerprint: str, runtime: Mapping[str, str]) -> str:
     """SHA-256 of everything that shapes an answer: the model, what runs it, the item and how it is asked.
 
-    The kind of processor is no part of it: its rounding makes another answer of the same model now and then, never one
-    of another model.
+    The kind of processor is not part of it: its rounding can change an answer, but the model is the same.
     """
     return hash_value(
         {
@@ -181,7 +180,7 @@ def _key(suite: Suite, item: Item, subject: Subject) -> str:
 
 
 def _read_answer(value: Any, name: str, kind: str) -> Answer | None:
-    """A remembered answer; None where it is none that this version would have kept."""
+    """A stored answer; None where this version would not have stored it."""
     if not isinstance(value, dict):
         return None
     try:
@@ -192,7 +191,7 @@ def _read_answer(value: Any, name: str, kind: str) -> Answer | None:
 
 
 def _is_its_own(answer: Answer, kind: str) -> bool:
-    """Whether this is what the model itself made of an item. An endpoint's empty answer may be its gateway's."""
+    """Whether this is the model's own answer. An endpoint's empty answer may come from its gateway."""
     if answer.finish not in OWN_ENDS:
         return False
     if kind == "endpoint":
@@ -218,5 +217,5 @@ def compute_metrics(
 
 
 def short_name(subject: Subject) -> str:
-    """What progress calls a model."""
+    """A model's name in progress bars."""
     return subject.reference if subject.kind == "endpoint" else PurePath(subject.reference).name

@@ -1,4 +1,4 @@
-"""All that one run of the judge found: what the terminal shows and the report keeps."""
+"""The results of one run of `edgetune judge`, as the terminal and the report show them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Evaluation:
 
     @property
     def name(self) -> str:
-        """The model's file name, or what stands for it."""
+        """The model's file name, or an endpoint's address and model."""
         return self.model if self.kind == "endpoint" else PurePath(self.model).name
 
     def is_same_model(self, other: Evaluation) -> bool:

@@ -1,4 +1,4 @@
-"""A suite made ready: items, metrics, rubric and judges; what cannot be is refused before any model is asked."""
+"""A suite made ready: items, metrics, rubric and judges; mistakes are refused before any model is asked."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class PreparedSuite:
 
 
 def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) -> PreparedSuite:
-    """Read the data, find the metrics, and load rubric and judges; `judges` stand in for the suite's own.
+    """Read the data, find the metrics, and load rubric and judges; `judges` replace the suite's own.
 
-    Where models are `compared`, the gate needs a metric, and only then.
+    The gate needs a metric only if models are `compared`.
 
-    Raises RecipeError, DataError, UsageError or ModelError naming what cannot be.
+    Raises RecipeError, DataError, UsageError or ModelError, naming what cannot be used.
     """
     items = read_items(suite)
     named = tuple(judges) or suite.judges
@@ -100,29 +100,32 @@ def prepare(suite: Suite, judges: Sequence[str] = (), *, compared: bool = True) 
     metrics += tuple(name for name in gated if name not in judged and name not in metrics)
     speed = () if suite.metrics else (name for name in _SPEED if suite.task in METRICS[name].tasks)
     of_task = find_metrics([*metrics, *(name for name in speed if name not in metrics)], suite)
-    known = {metric.name: compared_metric(metric, suite.gate) for metric in of_task} | judged
-    return PreparedSuite(suite, items, metrics, gated, known, rubric, loaded)
+    known = {metric.name: compared_metric(metric, suite.gate) for metric in of_task}
+    for name in known.keys() & judged.keys():
+        raise RecipeError(
+            f"{name} is both a metric of the suite and a criterion of its rubric",
+            where=f"suite {suite.name}",
+            remedy="rename the criterion, or leave the metric out with metrics:",
+        )
+    return PreparedSuite(suite, items, metrics, gated, known | judged, rubric, loaded)
 
 
 def compared_metric(metric: Metric, gate: Gate) -> ComparedMetric:
     """A metric of the task as it is compared."""
-    given = None if metric.default_margin is None else gate.margin_of(metric.name)
-    margin = metric.default_margin if given is None else given
+    margin = None if metric.default_margin is None else gate.margin_of(metric.name, metric.default_margin)
     facts = (metric.name, metric.title, metric.kind, metric.unit, metric.higher_is_better)
     return ComparedMetric(*facts, margin, task_metric=metric)
 
 
 def criterion_metric(name: str, gate: Gate) -> ComparedMetric:
     """A criterion of a rubric as it is compared."""
-    margin = gate.margin_of(name)
     title = name.replace("_", " ").capitalize()
-    return ComparedMetric(name, title, "score", "grade", True, GRADE_MARGIN if margin is None else margin)
+    return ComparedMetric(name, title, "score", "grade", True, gate.margin_of(name, GRADE_MARGIN))
 
 
 def preference_metric(gate: Gate) -> ComparedMetric:
     """The preference of judges as it is compared."""
-    margin = gate.margin_of(PREFERENCE)
-    margin = PREFERENCE_MARGIN if margin is None else margin
+    margin = gate.margin_of(PREFERENCE, PREFERENCE_MARGIN)
     return ComparedMetric(PREFERENCE, "Pairs won − lost", "score", "share", True, margin, of_pairs=True)
 
 

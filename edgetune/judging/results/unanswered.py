@@ -1,8 +1,8 @@
-"""Items that a model's endpoint refuses for good: a content filter stops them, or they are too long for it.
+"""Items that a model's endpoint refuses for good: a content filter blocks them, or they are too long for it.
 
-Nobody gets an answer there, so such an item counts as an empty answer: wrong, or the lowest that a metric or a judge
-gives. But what the old model refused must not make the new one look better: the gate leaves out the items that the
-baseline left unanswered. Both are told, with the reasons.
+Such an item counts as an empty answer: wrong, or the lowest value of a metric or a judge. But what the old model
+refused must not make the new one look better: the gate leaves out the items that the baseline left unanswered. Notes
+say so, with the reasons.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def unanswered_items(evaluation: Evaluation) -> frozenset[str]:
 
 
 def unanswered_remarks(candidate: Evaluation, baseline: Evaluation | None) -> tuple[str, ...]:
-    """A sentence on each side that left items unanswered, for everybody who reads the verdict."""
+    """A sentence on each side that left items unanswered, for the verdict."""
     return tuple(f"{text}." for text, _ in _told(candidate, baseline))
 
 

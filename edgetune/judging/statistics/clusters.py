@@ -1,4 +1,4 @@
-"""Items that belong together (one document, one user): the cluster, not the item, is then the independent unit."""
+"""Clusters of items that belong together (one document, one user) and are the independent units."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def drop_rounding(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def independent_units(items: int, clusters: Sequence[str] | None) -> int:
-    """How many things a comparison rests on: clusters where there are some, items otherwise."""
+    """The number of independent units: clusters where there are some, items otherwise."""
     return items if clusters is None else len(set(clusters))

@@ -1,4 +1,4 @@
-"""What a model made of one item: its text, its label, its likelihoods, and what that took."""
+"""A model's answer to one item: its text, its label, its likelihoods, and the time it took."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ class Answer:
 
     @property
     def written(self) -> str | None:
-        """What people are shown of the text: why there is none, of an unanswered item."""
+        """The text as it is shown; of an unanswered item, the reason."""
         return self.text if self.unanswered is None else f"(unanswered: {self.unanswered})"

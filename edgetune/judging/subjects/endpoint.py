@@ -41,7 +41,7 @@ def open_endpoint(reference: str) -> EndpointSubject:
 
 
 class EndpointSubject:
-    """Answers that an endpoint writes, several at a time. Nobody knows its weights: it is told apart by its address."""
+    """Answers that an endpoint writes, several at a time. Its weights are unknown, so its address identifies it."""
 
     kind = "endpoint"
     size_bytes = None
@@ -82,7 +82,7 @@ class EndpointSubject:
                 loop.run(stream.aclose())
 
     def close(self) -> None:
-        """Nothing is held open between calls of `answers`."""
+        """Nothing is open between calls of `answers`."""
 
     async def _stream(self, items: Sequence[Item], suite: Suite) -> AsyncGenerator[Answer, None]:
         async with ChatEndpoint(self._address, Budget(), events.note) as chat:
@@ -126,7 +126,7 @@ class EndpointSubject:
 
 
 def _say(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
-    """The request in a dialect. What changes nothing is not said: some endpoints refuse the mere name."""
+    """The request in a dialect. Parameters without effect are left out: some endpoints refuse their names."""
     said = {"model": body["model"], "messages": body["messages"], dialect.limit: body["max_tokens"]}
     if dialect.sampling != "own":
         said["temperature"] = body["temperature"]

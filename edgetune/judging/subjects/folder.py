@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edgetune.judging.subjects.torch_model import TorchModel
 
 ITEMS_AT_ONCE = 32
-"""So many items are answered before their answers are handed on (and remembered)."""
+"""How many items are answered before their answers are returned (and stored)."""
 
 _BASE = Base.model_fields
 
@@ -108,7 +108,7 @@ class FolderSubject:
             yield from (replace(answer, seconds=seconds) for answer in answers)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Free the model."""
         self._model = None
 
     @property
@@ -130,7 +130,7 @@ class FolderSubject:
         return recorded if isinstance(recorded, dict) else {}
 
     def _special_settings(self) -> dict[str, Any]:
-        """What the recipe says about answering beyond the defaults. Which base it is, its files say."""
+        """The settings of the recipe that shape answers and are not defaults. The base is identified by its files."""
         special = {
             name: value
             for name, value in self._base_settings.items()

@@ -1,8 +1,8 @@
-"""Which files of a model's or adapter's folder shape its answers: all but those that are known not to.
+"""Which files of a model's or adapter's folder shape its answers: all except those that are known not to.
 
 Weights, configurations, tokenizers, chat templates, code: what is read depends on the family, on the versions of the
-libraries and on what the configuration says. So the list is one of what nobody reads. A file that is on no list counts;
-then answers are asked for again without need, and none is taken that another model gave.
+libraries and on the configuration. So the lists name files that are never read. A file on no list counts: at worst
+answers are requested again without need, and no answer of another model is used.
 """
 
 from __future__ import annotations

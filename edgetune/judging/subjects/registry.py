@@ -1,4 +1,4 @@
-"""Models under test: one file per kind, and the list below tells them apart."""
+"""Models under test: one file per kind, and the list of kinds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every model under test can do, whatever it is."""
+"""The interface of every model under test."""
 
 from __future__ import annotations
 
@@ -40,4 +40,4 @@ class Subject(Protocol):
         """The answers in the order of the items, each as soon as it is there."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free its resources."""

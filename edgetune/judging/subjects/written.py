@@ -1,4 +1,4 @@
-"""What a model wrote -> its answer, for every kind of model under test: the reasoning apart, and the label."""
+"""From what a model wrote to its answer, for every kind of model: the reasoning separated, and the label read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgetune.runtime.labels.reading import parse_label
 def written_answer(
     item: str, text: str, suite: Suite, *, reasoning: str = "", finish: str | None = None, **measured: Any
 ) -> Answer:
-    """The answer to the item with this id. Metrics and judges see what stands behind the reasoning, and it alone.
+    """The answer to the item with this id. Metrics and judges see only what follows the reasoning.
 
     `text` is all that the model wrote, `reasoning` what an endpoint gave apart from it, `finish` why the text ended and
     `measured` what it took, as fields of Answer. An answer whose text ended inside its reasoning is empty.
@@ -33,7 +33,7 @@ def written_answer(
 
 
 def separated(answer: Answer) -> Answer:
-    """An answer that was stored before reasoning was told apart, without it; any other as it is."""
+    """An answer that was stored with its reasoning in the text, without it; any other as it is."""
     if answer.text is None or answer.reasoning is not None:
         return answer
     split = split_reasoning(answer.text)

@@ -1,8 +1,8 @@
-"""Where an endpoint is: one spelling of its URL, the address that questions go to, and the header that takes the key.
+"""Addresses of endpoints: one spelling of a URL, the address of its completions, and the header with the key.
 
-Azure OpenAI differs from all others in the last two. It wants an `api-version` in the query of
-.../openai/deployments/DEPLOYMENT, and its keys in the header `api-key`; a token of Microsoft Entra ID goes where
-others take the key. This is what AzureOpenAI of the openai package sends, too.
+Azure OpenAI differs from all others in the last two. It needs an `api-version` in the query of
+.../openai/deployments/DEPLOYMENT, and keys in the header `api-key`; a token of Microsoft Entra ID goes into the header
+that others use for keys. The openai package's AzureOpenAI does the same.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def hide_secrets(reference: str) -> str:
 
 
 def completions_url(url: str) -> str:
-    """The address of chat completions below a base URL: its path goes on, and its query stays behind it."""
+    """The address of chat completions below a base URL: its path is extended, and its query stays at the end."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path + COMPLETIONS))
 
@@ -67,7 +67,7 @@ def base_of(url: str) -> str:
 
 
 def is_azure(url: str) -> bool:
-    """Whether an endpoint takes its key in Azure's way: by its host, its path, or an `api-version` in its query."""
+    """Whether an endpoint takes its key as Azure does, by its host, its path, or an `api-version` in its query."""
     parts = urlsplit(url)
     host = (parts.hostname or "").casefold()
     versioned = any(name.casefold() == "api-version" for name, _ in parse_qsl(parts.query, True))
@@ -81,7 +81,7 @@ def lacks_api_version(url: str) -> bool:
 
 
 def key_headers(url: str, key: str | None) -> dict[str, str]:
-    """The header that brings the key to the endpoint; empty without a key."""
+    """The header with the key; empty without a key."""
     if key is None:
         return {}
     if is_azure(url) and not _is_token(key):

@@ -1,4 +1,4 @@
-"""Hashes by which a model, a question or a judgement is known to be the same as an earlier one."""
+"""Hashes that identify a model, a question or a judgement."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def hash_value(value: Any) -> str:
 def hash_file(file: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal. Raises ModelError when it cannot be read.
 
-    A process hashes a file once: two adapters on one base do not read it twice. The same file is known by its place on
-    the disk, its size, and the times of its last changes, of which nobody can set the second (ctime).
+    A process hashes a file once: two adapters on one base do not read it twice. A file is identified by its place on
+    the disk, its size, and the times of its last changes, the second of which (ctime) cannot be set.
     """
     try:
         with file.open("rb") as stream:

@@ -99,9 +99,10 @@ class Gate(Section):
         """The metrics that are named here; empty for the default."""
         return () if self.metric is None else (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
-    def margin_of(self, metric: str) -> float | None:
-        """The margin that is given for a metric; None for the metric's own default."""
-        return self.margin.get(metric) if isinstance(self.margin, dict) else self.margin
+    def margin_of(self, metric: str, default: float) -> float:
+        """The margin that is given for a metric, or its `default`."""
+        given = self.margin.get(metric) if isinstance(self.margin, dict) else self.margin
+        return default if given is None else given
 
 
 class Suite(Section):

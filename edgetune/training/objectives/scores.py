@@ -48,7 +48,8 @@ def score(task: str, samples: Samples, further: Sequence[str] = ()) -> Scores:
         except DataError as problem:
             if name not in further:
                 raise
-            events.warn(f"{problem}; this evaluation goes without it")  # rather than without the training's result
+            # A training must not lose its result by it.
+            events.warn(f"{problem}; this evaluation continues without it")
     details: dict[str, Any] = {"items": len(samples)} | {names[key]: value for key, value in values.items()}
     if task == "classify":
         found = classification_metrics(samples.column("gold"), samples.column("predicted"), samples.labels)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgetune.measure import forget_peak_resident, peak_resident_bytes
+from edgetune.usage import forget_peak_resident, peak_resident_bytes
 
 
 def test_the_peak_of_a_child_is_not_that_of_the_program_that_started_it(run_python: Callable[[str], str]):
     ballast = bytearray(b"x") * 400_000_000
-    peak = int(run_python("from edgetune.measure import peak_resident_bytes\nprint(peak_resident_bytes())"))
+    peak = int(run_python("from edgetune.usage import peak_resident_bytes\nprint(peak_resident_bytes())"))
     del ballast
     assert 5_000_000 < peak < 100_000_000
 
