@@ -218,7 +218,6 @@ def _heading(role: str, answer: Answer) -> str:
 
 
 def _said(verdict: Grade | Preference) -> str:
-    """A judge's verdict as a line of a list."""
     if isinstance(verdict, Grade):
         given = ", ".join(f"{name} {score:.3g}" for name, score in (verdict.scores or {}).items())
         order = ""

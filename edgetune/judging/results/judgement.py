@@ -57,6 +57,11 @@ class Evaluation:
         """The model's file name, or an endpoint's address and model."""
         return self.model if self.kind == "endpoint" else PurePath(self.model).name
 
+    @property
+    def unanswered(self) -> dict[str, str]:
+        """The items that the model left unanswered, with the reasons."""
+        return {answer.id: answer.unanswered for answer in self.answers if answer.unanswered is not None}
+
     def is_same_model(self, other: Evaluation) -> bool:
         """Whether both are proven to be one model: by the files that each was made of.
 
