@@ -98,7 +98,7 @@ class Judgement:
     inconclusive: Inconclusive = "fail"
 
     _repr_html_: ClassVar[Callable[[Judgement], str]]
-    """How a notebook shows it; set where the report is known, which lies above the results."""
+    """HTML for notebooks. `judging/run.py` sets it, because results do not import the report."""
 
     def __repr__(self) -> str:
         return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"
