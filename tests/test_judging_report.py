@@ -31,7 +31,8 @@ from support.sample_judgement import (
 from edgetune.errors import OutputError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.gate.comparison import Outcome
-from edgetune.judging.gate.gate import Verdict, explain
+from edgetune.judging.gate.explanation import explain
+from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.pairwise import ComparingTask
 from edgetune.judging.metrics.estimate import MetricValue
 from edgetune.judging.report import (

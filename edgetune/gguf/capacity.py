@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from edgetune.errors import InputError, OutputError
 from edgetune.gguf.streaming import BLOCK_VALUES
 from edgetune.gguf.tensor_plan import TensorPlan
 from edgetune.gguf.tensor_types import tensor_bytes
+from edgetune.usage import available_memory_bytes
 
 _BLOCK_COPIES = 4
 """Arrays of one block that a thread holds at once: as stored, as float32, rounded, and what folding adds."""
@@ -41,17 +41,3 @@ def check_capacity(plan: TensorPlan, out: Path, *, threads: int) -> None:
 
 def _amount(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
-def available_memory_bytes() -> int | None:
-    """What programs can still have without swapping; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        return int(kilobytes) * 1024
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (ValueError, OSError):
-        return None
