@@ -176,7 +176,7 @@ def test_a_file_that_would_write_on_is_not_kept(
 ) -> None:
     folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END))
     monkeypatch.setattr(write, "with_ends", lambda vocabulary, *_: vocabulary)
-    with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*not kept.*template end"):
+    with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*not kept.*end answers"):
         export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="f32")
     assert not (tmp_path / "model.gguf").exists()
 
