@@ -161,7 +161,7 @@ def test_a_form_follows_reasoning_that_the_template_has_opened(
     assert model.session.vocabulary.detokenize(prompts[0]).endswith("assistant\n<think>\n\n</think>\n\n")
 
 
-def test_a_text_is_gone_on_with_as_it_stands(model: Model) -> None:
+def test_a_text_is_continued_without_a_template(model: Model) -> None:
     answer = model.generate("one two three four one two three", temperature=0, max_tokens=3)
     ids = model.session.vocabulary.tokenize("one two three four one two three")
     assert answer.text == "".join(model.session.generate(ids, sampling=GREEDY, max_tokens=3))

@@ -104,5 +104,5 @@ class Session:
         self.close()
 
     def generate(self, ids: Sequence[int], **writing: Unpack[Writing]) -> Generation:
-        """Read `ids` and write on."""
+        """Read `ids` and continue them."""
         return Generation(self.vocabulary, self.context, ids, **writing)
