@@ -1,7 +1,8 @@
-"""What a piece of work took: seconds by phase, and memory."""
+"""What a piece of work took, seconds by phase and memory, and what memory there is."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -49,3 +50,17 @@ def forget_peak_resident() -> bool:
     except OSError:
         return False
     return True
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that is available without swapping; None if the system does not report it."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(kilobytes) * 1024
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

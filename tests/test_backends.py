@@ -61,13 +61,13 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("installed", "with_gpu")
 def test_auto_takes_unsloth_on_a_gpu_and_says_so(base: Path, capsys: pytest.CaptureFixture[str]):
-    assert choose_backend(recipe(base), "decoder", "llama").name == "unsloth"
-    assert capsys.readouterr().err.startswith("backend: unsloth, because")
+    assert choose_backend(recipe(base), "llama").name == "unsloth"
+    assert capsys.readouterr().err.startswith("backend: unsloth, which is installed")
 
 
 @pytest.mark.usefixtures("installed")
 def test_auto_takes_transformers_without_a_gpu_and_says_why(base: Path, capsys: pytest.CaptureFixture[str]):
-    assert choose_backend(recipe(base), "decoder", "llama").name == "transformers"
+    assert choose_backend(recipe(base), "llama").name == "transformers"
     said = capsys.readouterr().err
     assert said.startswith("backend: transformers; not unsloth: without a GPU")
     assert said.count("\n") == 1
@@ -75,7 +75,7 @@ def test_auto_takes_transformers_without_a_gpu_and_says_why(base: Path, capsys: 
 
 @pytest.mark.usefixtures("missing", "with_gpu")
 def test_auto_takes_transformers_where_unsloth_is_not_installed(base: Path, capsys: pytest.CaptureFixture[str]):
-    assert choose_backend(recipe(base), "decoder", "llama").name == "transformers"
+    assert choose_backend(recipe(base), "llama").name == "transformers"
     assert "not unsloth: it is not installed" in capsys.readouterr().err
 
 
@@ -96,39 +96,39 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("broken", "with_gpu")
 def test_auto_takes_transformers_where_unsloth_cannot_be_imported(base: Path, capsys: pytest.CaptureFixture[str]):
-    assert choose_backend(recipe(base), "decoder", "llama").name == "transformers"
+    assert choose_backend(recipe(base), "llama").name == "transformers"
     assert "not unsloth: it cannot be imported (Triton is too old)" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("broken")
 def test_asking_for_an_unsloth_that_cannot_be_imported_says_why(base: Path):
     with pytest.raises(MissingComponent, match=r"it cannot be imported \(Triton is too old\); run: pip install"):
-        choose_backend(recipe(base, backend="unsloth"), "decoder", "llama")
+        choose_backend(recipe(base, backend="unsloth"), "llama")
 
 
 @pytest.mark.usefixtures("installed", "with_gpu")
 def test_auto_takes_transformers_for_what_unsloth_cannot_do(base: Path, capsys: pytest.CaptureFixture[str]):
     asked = recipe(base, method={"type": "ia3"})
-    assert choose_backend(asked, "decoder", "llama").name == "transformers"
+    assert choose_backend(asked, "llama").name == "transformers"
     assert "not unsloth: method.type is ia3" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("installed", "with_gpu")
 def test_transformers_is_taken_when_asked_for_without_a_word(base: Path, capsys: pytest.CaptureFixture[str]):
-    assert choose_backend(recipe(base, backend="transformers"), "decoder", "llama").name == "transformers"
+    assert choose_backend(recipe(base, backend="transformers"), "llama").name == "transformers"
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("missing")
 def test_asking_for_unsloth_where_it_is_missing_gives_the_command_that_installs_it(base: Path):
     with pytest.raises(MissingComponent, match="it is not installed; run: pip install --no-deps unsloth==") as caught:
-        choose_backend(recipe(base, backend="unsloth"), "decoder", "llama")
+        choose_backend(recipe(base, backend="unsloth"), "llama")
     assert caught.value.exit_code == 5
 
 
 @pytest.mark.usefixtures("installed")
 def test_asking_for_unsloth_is_obeyed_without_a_gpu_too(base: Path):
-    assert choose_backend(recipe(base, backend="unsloth"), "decoder", "llama").name == "unsloth"
+    assert choose_backend(recipe(base, backend="unsloth"), "llama").name == "unsloth"
 
 
 CANNOT: dict[str, dict[str, Any]] = {
@@ -153,28 +153,28 @@ CANNOT: dict[str, dict[str, Any]] = {
 def test_asking_for_unsloth_refuses_what_it_cannot_do_naming_the_field(base: Path, reason: str):
     asked = recipe(base, backend="unsloth", **CANNOT[reason])
     with pytest.raises(RecipeError, match="tiny: train.backend is unsloth, which cannot do this: " + reason):
-        choose_backend(asked, "decoder", "llama")
+        choose_backend(asked, "llama")
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize(("kind", "family"), [("encoder-decoder", "t5"), ("decoder", "gpt2"), ("decoder", "granite")])
-def test_asking_for_unsloth_refuses_families_that_it_has_no_layers_for(base: Path, kind: Any, family: str):
+@pytest.mark.parametrize("family", ["t5", "gpt2", "granite"])
+def test_asking_for_unsloth_refuses_families_that_it_has_no_layers_for(base: Path, family: str):
     with pytest.raises(RecipeError, match=f"base.model is of the family {family}; it has layers for gemma"):
-        choose_backend(recipe(base, backend="unsloth"), kind, family)
+        choose_backend(recipe(base, backend="unsloth"), family)
 
 
 @pytest.mark.usefixtures("installed")
 def test_asking_for_unsloth_refuses_a_gguf(tmp_path: Path):
     (tmp_path / "base.gguf").touch()
     with pytest.raises(RecipeError, match=r"base\.model is a GGUF; it reads safetensors"):
-        choose_backend(recipe(tmp_path / "base.gguf", backend="unsloth"), "decoder", "llama")
+        choose_backend(recipe(tmp_path / "base.gguf", backend="unsloth"), "llama")
 
 
 @pytest.mark.usefixtures("installed")
 def test_asking_for_unsloth_refuses_several_processes(base: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RecipeError, match="--processes asks for several"):
-        choose_backend(recipe(base, backend="unsloth"), "decoder", "llama")
+    with pytest.raises(RecipeError, match="--processes is above 1"):
+        choose_backend(recipe(base, backend="unsloth"), "llama")
 
 
 def test_the_command_names_the_field_and_leaves_no_run_behind(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgetune.training.batches import PackedBatches, fill_rows
+from edgetune.training.batches import Batches, fill_rows
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=80)
 
@@ -45,7 +45,8 @@ def test_each_example_goes_into_the_first_row_that_has_room(lengths: list[int], 
 def test_processes_share_the_rows_of_an_epoch(processes: int):
     lengths = [7, 3, 9, 2, 5, 8, 1, 4, 6, 9, 2]
     parts = [
-        PackedBatches(lengths, 10, 2, rank=rank, processes=processes, shuffle=True, seed=4) for rank in range(processes)
+        Batches(lengths, 2, rank=rank, processes=processes, shuffle=True, seed=4, row_tokens=10)
+        for rank in range(processes)
     ]
     seen = [place for part in parts for batch in part for place in batch if place < len(lengths)]
     assert sorted(seen) == list(range(len(lengths)))

@@ -149,8 +149,8 @@ for path in (run.path, run.path / "missing"):
     done = run(program=program)
     told = done.stdout.replace(str(tmp_path), "RUN").splitlines()
     assert told[0] == "3 transformers [{'step': 1, 'loss': 0.5}] old", done.stderr
-    assert told[1].startswith("OutputError RUN/summary.json: is no summary of a run (21 validation errors")
-    assert told[2] == "OutputError RUN/missing: holds no summary of a finished run; train with --out RUN/missing first"
+    assert told[1].startswith("DataError RUN/summary.json: cannot be read as a summary (at name)")
+    assert told[2].startswith("DataError RUN/missing: this run is not finished: it has no summary.json; ")
 
 
 def test_an_adapter_alone_is_exported(run: Run, adapter: Path) -> None:

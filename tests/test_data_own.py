@@ -257,8 +257,8 @@ def test_training_tells_what_is_left_out_not_read_or_empty(capsys: pytest.Captur
     prepare._tell_of_rows(load_data(recipe.data, recipe.task), recipe)
     assert capsys.readouterr().err.splitlines() == [
         "a.csv: 2 of 5 rows are left out by the label map (a.csv:4, a.csv:6)",
-        "warning: 1 training row has an empty text or answer, which is learned so (a.csv:3); remove what is not meant "
-        "from the file",
+        "warning: 1 training row has an empty text or answer, and the model learns it (a.csv:3); remove such rows "
+        "unless you want them",
     ]
 
 

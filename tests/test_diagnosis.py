@@ -170,7 +170,7 @@ def test_an_evaluation_that_rises_while_training_falls_is_over_fitting():
     assert "was best at step 40" in sign.finding
     assert "epoch 2 of 5" in sign.finding
     assert sign.remedy == (
-        "set train.max_steps to 40, or take more data, or raise method.dropout (now 0) or lower method.rank (now 16)"
+        "set train.max_steps to 40, or use more data, or raise method.dropout (now 0) or lower method.rank (now 16)"
     )
     (sign,) = diagnose(draw(0), make_recipe(method={"type": "full"}), choices=VOCABULARY)
     assert sign.remedy.endswith("or train an adapter (method lora) instead of every weight")
@@ -190,7 +190,7 @@ def test_a_training_loss_of_nothing_without_an_evaluation_may_be_memory():
     (sign,) = diagnose(rows, make_recipe(), choices=VOCABULARY)
     assert (sign.name, sign.remedy) == (
         "memorized",
-        "give data.eval rows that are not trained on, and train.eval_every",
+        "give data.eval rows that are not in data.train, and set train.eval_every",
     )
 
 

@@ -205,7 +205,7 @@ def test_a_finished_run_has_nothing_to_resume(folder: Path):
 def test_two_trainings_do_not_share_a_folder(tmp_path: Path):
     run = RunDirectory(tmp_path / "runs" / "one")
     with run.locked():
-        with pytest.raises(OutputError, match=r"another training is at work here \(process \d+\); wait"), run.locked():
+        with pytest.raises(OutputError, match=r"another training is running here \(process \d+\); wait"), run.locked():
             pass
         with RunDirectory(tmp_path / "runs" / "two").locked():
             pass

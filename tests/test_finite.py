@@ -53,7 +53,7 @@ def test_after_some_updates_the_learning_rate_is_the_likely_cause():
 
 def test_before_any_update_it_cannot_be_the_learning_rate():
     with pytest.raises(
-        NumericalError, match=r"the weights of base.model are damaged, or overflow in bfloat16"
+        NumericalError, match=r"the weights of base.model are damaged or overflow in bfloat16"
     ) as caught:
         check(make_guard(torch.bfloat16), math.nan, trained=False)
     assert "train.learning_rate" not in str(caught.value)

@@ -387,7 +387,7 @@ def test_checkpointing_and_processes_change_nothing_about_bfloat16(write_recipe,
 def test_bfloat16_is_refused_where_a_gpu_trains_or_no_layer_could_have_it(write_recipe, tiny_llama: Path):
     recipe = write_recipe("train.frozen_products=bfloat16")
     model = load_tiny(tiny_llama)
-    with pytest.raises(RecipeError, match="for a CPU, and this training runs on a GPU"):
+    with pytest.raises(RecipeError, match="are for CPUs, and this training runs on a GPU"):
         frozen_linear.check_products(model, recipe, on_gpu=True)
     with pytest.raises(RecipeError, match="no frozen linear layer"):
         frozen_linear.check_products(model, recipe, on_gpu=False)
@@ -430,5 +430,5 @@ def test_a_plan_counts_rounded_weights_and_what_loading_takes_before(write_recip
     assert narrow.memory.loading <= 2 * rounded
     assert narrow.memory.total <= plain.memory.total
     assert any("bfloat16" in each for each in narrow.assumes)
-    with pytest.raises(RecipeError, match="for a CPU"):
+    with pytest.raises(RecipeError, match="are for CPUs"):
         plan_training(write_recipe("train.frozen_products=bfloat16"), device_memory="8GB", flops="t4")

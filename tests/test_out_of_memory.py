@@ -82,8 +82,8 @@ def test_the_most_harmless_change_comes_first(tmp_path: Path):
         "set train.batch_size to 1 and train.accumulate to 8 (the same updates); "
         "set train.gradient_checkpointing to true; "
         "lower data.max_length (now 1024); "
-        "set base.quantize to nf4; set base.dtype to bfloat16; take a smaller base.model; "
-        "edgetune plan shows what each part takes"
+        "set base.quantize to nf4; set base.dtype to bfloat16; use a smaller base.model; "
+        "edgetune plan shows the memory of each part"
     )
 
 
@@ -109,4 +109,4 @@ def test_the_last_checkpoint_is_kept_and_named(tmp_path: Path):
     checkpoint.mkdir(parents=True)
     (checkpoint / COMPLETE).write_text("0", encoding="utf-8")
     said = failure(make_recipe(), tmp_path)
-    assert f"{checkpoint} is kept, from which --resume goes on after step 40 where there is more memory" in said
+    assert f"{checkpoint} is saved, and --resume continues after step 40 on a machine with more memory" in said

@@ -21,7 +21,7 @@ from edgetune.planning.base import find_base
 from edgetune.planning.duration import GPUS, parse_flops
 from edgetune.planning.live import LiveBytes
 from edgetune.planning.machine import parse_size
-from edgetune.planning.optimizer import optimizer_bytes
+from edgetune.planning.memory import optimizer_bytes
 from edgetune.planning.planning import plan_training
 from edgetune.planning.shipped import shipped_configurations
 from edgetune.planning.skeleton import build_skeleton

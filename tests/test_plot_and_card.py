@@ -157,7 +157,7 @@ def test_every_figure_of_the_card_is_the_summarys():
         "| down | 20 | 80 |",
     ):
         assert line in page.splitlines(), line
-    assert "PEFT the `adapter/` in it" in page
+    assert "PEFT loads the `adapter/` in it" in page
     assert dump_recipe(recipe) in page
 
 
@@ -172,7 +172,7 @@ def test_a_model_of_which_every_weight_was_trained_is_no_adapter():
     header, page = read_card(model_card(make_recipe(method={"type": "full"}), SUMMARY))
     assert header["library_name"] == "transformers"
     assert "someone/base, every weight trained." in page
-    assert "Transformers the `model/` in it" in page
+    assert "Transformers loads the `model/` in it" in page
     assert "PEFT" not in page
 
 

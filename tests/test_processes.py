@@ -20,7 +20,7 @@ from support.children import free_port, rows, train_in_children
 from edgetune.errors import OutputError, UsageError
 from edgetune.recipe.load import load_recipe
 from edgetune.training import processes
-from edgetune.training.batches import JointBatches
+from edgetune.training.batches import Batches
 from edgetune.training.run import train
 from edgetune.training.run_directory import RunDirectory
 
@@ -132,7 +132,7 @@ def test_grouping_by_length_gives_two_processes_the_same_steps_too(write_recipe,
 def test_every_example_is_seen_once_and_in_the_same_step(examples: int, count: int, batch_size: int):
     def parts(count: int, batch_size: int) -> list[list[list[int]]]:
         shards = [
-            JointBatches([5] * examples, batch_size, rank=rank, processes=count, shuffle=True, seed=3)
+            Batches([5] * examples, batch_size, rank=rank, processes=count, shuffle=True, seed=3)
             for rank in range(count)
         ]
         for shard in shards:
@@ -153,7 +153,7 @@ def test_every_example_is_seen_once_and_in_the_same_step(examples: int, count: i
 
 
 def test_the_order_is_new_in_every_epoch_and_the_same_after_a_resume():
-    batches = JointBatches([5] * 20, 4, rank=0, processes=1, shuffle=True, seed=0)
+    batches = Batches([5] * 20, 4, rank=0, processes=1, shuffle=True, seed=0)
     first = list(batches)
     batches.set_epoch(1)
     second = list(batches)
@@ -183,7 +183,7 @@ def test_ctrl_c_ends_all_processes_after_a_checkpoint_and_resume_goes_on(write_r
     assert command.returncode == 130, said
     *_, last = said.strip().splitlines()
     assert re.fullmatch(
-        rf"error: {run}: interrupted after step \d+ of 40; a checkpoint is saved; go on with: edgetune train "
+        rf"error: {run}: interrupted after step \d+ of 40; a checkpoint is saved; continue with: edgetune train "
         rf"{run}/recipe.yaml --out {run} --resume --processes 2",
         last,
     )

@@ -282,11 +282,11 @@ def test_evaluation_rows_that_were_trained_on_are_told(edgetune_command, write_r
     evaluation = f"data.eval=[{{source: {source}, format: text-label, split: 'train[:3]'}}]"
     seen = edgetune_command("train", file, "--out", tmp_path / "run", "-s", evaluation, "-s", "train.max_steps=1")
     assert seen.exit_code == 0
-    assert "warning: 3 of 3 evaluation rows are in the training data too" in seen.stderr
+    assert "warning: 3 of 3 evaluation rows are also in the training data" in seen.stderr
     held_out = edgetune_command(
         "train", file, "--out", tmp_path / "apart", "-s", "data.holdout=2", "-s", "train.max_steps=1"
     )
-    assert "evaluation rows are in the training data" not in held_out.stderr
+    assert "evaluation rows are also in the training data" not in held_out.stderr
 
 
 def test_the_next_step_is_one_that_the_run_can_take(edgetune_command, write_recipe, tmp_path: Path):

@@ -57,18 +57,7 @@ class Run:
     @cached_property
     def summary(self) -> Summary:
         """What summary.json says. Raises DataError while the run is not finished, or where the file is damaged."""
-        from pydantic import ValidationError
-
-        from edgetune.training.summary import Summary
-
-        file = self._files.summary
-        try:
-            return Summary.model_validate_json(file.read_bytes())
-        except FileNotFoundError:
-            raise DataError("this run is not finished: it has no summary.json", where=self.path) from None
-        except ValidationError as problem:
-            field = ".".join(map(str, problem.errors()[0]["loc"]))
-            raise DataError(f"cannot be read as a summary (at {field or 'its beginning'})", where=file) from None
+        return self._files.read_summary()
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, oldest first; also while the training goes on."""

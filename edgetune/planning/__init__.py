@@ -1,1 +1,1 @@
-"""What a training would need, told from the configuration of the base alone: parameters, memory, disk, time."""
+"""Estimates what a training needs from the base's configuration: parameters, memory, disk, time."""

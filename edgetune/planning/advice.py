@@ -1,60 +1,32 @@
-"""What to change in a recipe that does not fit, each change planned anew, so that it says what it would need then."""
+"""Suggests changes to a recipe that does not fit. Each suggestion is planned, so its need is known."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
 from edgetune.errors import EdgetuneError
-from edgetune.planning.planning import Plan, estimate, needed_bytes
+from edgetune.planning.planning import Plan, Suggestion, estimate
 from edgetune.recipe.methods import Full, PrefixTuning
 from edgetune.recipe.schema import Recipe
 
 SHORTEST_TOKENS = 256
-"""Shorter examples are not suggested."""
-
-
-@dataclass(frozen=True)
-class Suggestion:
-    """Values to set (by their dotted names), why not to mind, and the memory that is needed then."""
-
-    changes: Mapping[str, Any]
-    effect: str
-    needed_bytes: int
-    fits: bool
-
-    def document(self) -> dict[str, Any]:
-        """In JSON's types."""
-        return {
-            "set": dict(self.changes),
-            "effect": self.effect,
-            "needed_bytes": self.needed_bytes,
-            "fits": self.fits,
-        }
+"""No suggestion cuts examples below this."""
 
 
 def suggest(plan: Plan) -> tuple[Suggestion, ...]:
-    """Single changes that need less than the plan, the most harmless first; then all up to one, until it fits.
-
-    Each is planned as the recipe itself was.
-    """
+    """Single changes that need less than the plan, least effect first; then combinations until one fits."""
     single = [found for changes, effect in _options(plan.recipe) if (found := _planned(plan, changes, effect))]
     helpful = [each for each in single if each.needed_bytes < plan.needed_bytes]
-    together: dict[str, Any] = {}
     joint: list[Suggestion] = []
-    if not any(each.fits for each in helpful):
-        for number, each in enumerate(helpful):
-            together |= each.changes
-            if number == 0:
-                continue
-            found = _planned(plan, dict(together), "together")
-            if found is not None and found.fits:
-                joint = [found]
-                break
-            joint = [found] if found is not None else joint
+    for number in range(2, len(helpful) + 1):
+        if any(each.fits for each in (*helpful, *joint)):
+            break
+        together = {name: value for each in helpful[:number] for name, value in each.changes.items()}
+        found = _planned(plan, together, "together")
+        joint = [found] if found is not None else joint
     return (*helpful, *joint)
 
 
@@ -81,14 +53,13 @@ def _options(recipe: Recipe) -> list[tuple[dict[str, Any], str]]:
 
 
 def _planned(plan: Plan, changes: Mapping[str, Any], effect: str) -> Suggestion | None:
-    """The recipe with these changes, planned; None where they cannot be made together."""
+    """The suggestion of these changes; None where they are impossible together."""
     assert plan.machine.memory_bytes is not None
     try:
         recipe = _changed(plan.recipe, changes)
-        memory = estimate(recipe, plan.base, plan.machine, plan.processes).memory
+        needed = estimate(recipe, plan.base, plan.machine, plan.processes).needed_bytes
     except (ValidationError, EdgetuneError):
         return None
-    needed = needed_bytes(memory, plan.machine, plan.processes)
     return Suggestion(changes, effect, needed, needed <= plan.machine.memory_bytes)
 
 

@@ -1,4 +1,4 @@
-"""A recipe's base -> its configuration, from wherever it is at hand. Weights are never opened or downloaded."""
+"""Finds the configuration of a recipe's base. Weights are never read or downloaded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Origin = Literal["files", "cache", "shipped", "hub"]
 
 @dataclass(frozen=True)
 class PlannedBase:
-    """A base as far as its configuration tells.
+    """The configuration of a base, and its files where they are here.
 
-    `stored` holds the names of the weights where the files are at hand; `files` is None for a model that is not here.
+    `stored` holds the names of the weights in the files; `files` is None for a model that is not here.
     """
 
     reference: str
@@ -35,20 +35,13 @@ class PlannedBase:
     @property
     def has_weights(self) -> bool:
         """True when weights and tokenizer are here, so that training needs no download of the base."""
-        return bool(self.weights_bytes_on_disk)
-
-    @property
-    def weights_bytes_on_disk(self) -> int | None:
-        """Size of the weight files that are here."""
         if self.files is None:
-            return None
-        if self.files.gguf is not None:
-            return self.files.gguf.stat().st_size
-        return sum(file.stat().st_size for file in weight_files(self.files.folder))
+            return False
+        return self.files.gguf is not None or bool(weight_files(self.files.folder))
 
 
 def find_base(base: Base) -> PlannedBase:
-    """The configuration of a recipe's base: its own files, the hub's cache, one that ships, or config.json downloaded.
+    """The configuration of a recipe's base: from its files, the hub's cache, edgetune, or a downloaded config.json.
 
     Raises ModelError when none of them has it.
     """
@@ -93,15 +86,15 @@ def _downloaded(base: Base) -> Path:
     except ModelError as problem:
         known = {hub_id: shape.name for shape in shipped_configurations() for hub_id in shape.hub_ids}
         raise ModelError(
-            f"its configuration is not at hand: {problem.what}{nearest(base.model, known)}",
+            f"its configuration was not found: {problem.what}{nearest(base.model, known)}",
             where=base.model,
-            remedy="give the path of a model folder, or plan with one of the families whose configurations ship: "
+            remedy="give the path of a model folder, or plan with a configuration that ships with edgetune: "
             + ", ".join(sorted(set(known.values()))),
         ) from problem
 
 
 def _stored_names(files: ModelFiles) -> frozenset[str]:
-    """Names of the weights in a folder's safetensors files; a GGUF's configuration says already what is tied."""
+    """Names of the weights in a folder's safetensors files. A GGUF's configuration already says what is tied."""
     from edgetune.models.safetensors_file import SafetensorsFile
 
     if files.gguf is not None:

@@ -1,4 +1,4 @@
-"""What a training puts on the disk."""
+"""The disk space of a training."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from edgetune.planning.base import PlannedBase
-from edgetune.planning.optimizer import optimizer_bytes
+from edgetune.planning.memory import optimizer_bytes
 from edgetune.planning.skeleton import Skeleton
 from edgetune.recipe.methods import Full
 from edgetune.recipe.schema import Recipe
 
 CHECKPOINTS = 3
-"""The last two are kept while the next one is written."""
+"""Two are kept while the next one is written."""
 
 EXPORT_BITS = 5.0
 """Bits a weight of a Q4_K_M file: 0.67 GB for 1.07 billion weights of a Llama with a vocabulary of 128,256."""
@@ -21,7 +21,7 @@ EXPORT_BITS = 5.0
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes. `download` is 0 where the weights are here; `export` a Q4_K_M GGUF, None for a base that becomes none."""
+    """Bytes. `download` is 0 where the weights are here; `export` is a Q4_K_M GGUF, None for bases without one."""
 
     download: int
     result: int
@@ -35,7 +35,7 @@ class Disk:
 
 
 def disk_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton) -> Disk:
-    """The hub's copy of the base, what training saves (tokenizers not counted), its checkpoints, and an export."""
+    """The download of the base, the result of training (without tokenizers), its checkpoints, and an export."""
     base_parameters = skeleton.total_parameters
     if not isinstance(recipe.method, Full):
         base_parameters -= skeleton.trainable_parameters

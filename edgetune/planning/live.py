@@ -1,9 +1,8 @@
-"""Counts what a piece of PyTorch computation holds at once, and how much it multiplies, without doing it.
+"""Counts the memory and the multiplications of a PyTorch computation without running it.
 
-Tensors on the meta device have shapes, types and storages, but no memory. While `LiveBytes` is open, every storage that
-an operation makes is counted from then until nothing refers to it any more, which is when real memory would be freed.
-The saved tensors of autograd, gradients and passing results are all among them; what a kernel allocates for itself and
-frees before it returns is not.
+Tensors on the meta device have shapes, types and storages, but no memory. While `LiveBytes` is open, every new storage
+counts until nothing refers to it any more, which is when real memory would be freed. Autograd's saved tensors,
+gradients and temporary results all count; memory that a kernel allocates and frees before it returns does not.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 SCRATCH = "scratch"
-"""The kind of what a kernel takes while it works."""
+"""The kind of the memory that a kernel uses while it runs."""
 
 PartOf = Callable[[Tensor], str]
 """Which part of a plan a new tensor belongs to."""
@@ -29,11 +28,11 @@ _aten = torch.ops.aten
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is open: bytes that are held now and at most, by kind, and floating-point operations.
+    """While it is open, counts live and peak bytes by kind, and floating-point operations.
 
-    Tensors that exist before are not counted. Tensors on the CPU (indices, masks, lengths) are computed for real, and
-    become meta tensors where they meet some. A meta tensor that is asked for its value says `answer`: Transformers asks
-    masks whether all of them is true. With `onednn`, products are those of a CPU.
+    Older tensors are not counted. Tensors on the CPU (indices, masks, lengths) are computed, and become meta tensors in
+    operations with meta tensors. The value of a meta tensor is `answer`: Transformers asks whether masks are all true.
+    With `onednn`, products are those of a CPU.
     """
 
     def __init__(self, kind: PartOf = lambda tensor: "", *, answer: bool = True, onednn: bool = False) -> None:
@@ -44,7 +43,7 @@ class LiveBytes(TorchDispatchMode):
         self._now: Counter[str] = Counter()
         self.now_bytes = self.peak_bytes = 0
         self.at_peak: Mapping[str, int] = {}
-        """Bytes by kind when most was held."""
+        """Bytes by kind at the peak."""
         self.flops = 0
 
     def __torch_dispatch__(
@@ -80,7 +79,7 @@ class LiveBytes(TorchDispatchMode):
             self.peak_bytes, self.at_peak = self.now_bytes + scratch, {**self._now, SCRATCH: scratch}
 
     def begin_phase(self) -> None:
-        """Let the peak begin anew at what is held now."""
+        """Reset the peak to the bytes that are live now."""
         self.peak_bytes, self.at_peak = self.now_bytes, dict(self._now)
 
     def _release(self, key: int) -> None:
@@ -95,11 +94,11 @@ _PRODUCTS = frozenset({_aten.mm.default, _aten.addmm.default})
 _VALUES_MATTER = frozenset(
     {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.default, _aten._to_copy.default, _aten.copy_.default}
 )
-"""A real index stays real, because the size of what it picks depends on its values."""
+"""A real index stays real, because the size of the result depends on its values."""
 
 
 def _on_one_device(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments with real tensors turned into meta ones, if there are meta ones among them."""
+    """The arguments; if some are meta tensors, the real ones become meta tensors too."""
     if func in _VALUES_MATTER or len({tensor.is_meta for tensor in _tensors((*args, *kwargs.values()))}) < 2:
         return args, kwargs
     return tuple(map(_to_meta, args)), {name: _to_meta(value) for name, value in kwargs.items()}
@@ -112,7 +111,7 @@ def _to_meta(value: Any) -> Any:
 
 
 def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
-    """The tensors among values, and in the lists and tuples among them."""
+    """The tensors in values, and in lists and tuples in them."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
@@ -123,9 +122,9 @@ def _tensors(values: tuple[Any, ...]) -> list[Tensor]:
 
 
 def _scratch_bytes(func: Any, args: tuple[Any, ...], *, onednn: bool) -> int:
-    """What a kernel takes beside its result.
+    """The memory that a kernel uses beside its result.
 
-    bitsandbytes unpacks the whole weight for a product of many rows, and oneDNN lays it out anew.
+    bitsandbytes unpacks the whole weight for a product of many rows, and oneDNN copies it into its own layout.
     """
     if onednn and func in _PRODUCTS:
         return int(args[-1].untyped_storage().nbytes())
@@ -135,7 +134,7 @@ def _scratch_bytes(func: Any, args: tuple[Any, ...], *, onednn: bool) -> int:
 
 
 def _flops(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
-    """Floating-point operations of products; what is done element by element counts for nothing."""
+    """Floating-point operations of products; elementwise operations are ignored."""
     if func is _aten._scaled_dot_product_flash_attention_for_cpu.default:
         return sdpa_flop_count(args[0].shape, args[1].shape, args[2].shape)
     if func is _aten._scaled_dot_product_flash_attention_for_cpu_backward.default:

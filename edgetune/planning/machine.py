@@ -1,9 +1,7 @@
-"""The machine that a plan is for: its memory, what a training process takes before it has a model, and its speed."""
+"""The machine of a plan: its memory, its speed, and the memory of a training process without a model."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import subprocess
 import sys
@@ -15,15 +13,15 @@ from typing import Literal
 
 import torch
 
-from edgetune.cache import cache_folder
 from edgetune.errors import UsageError
-from edgetune.training.frozen_linear import Product, onednn_is_quicker
+from edgetune.training.frozen_linear import Product, onednn_is_quicker, remembered
 from edgetune.training.products import bfloat16_product, onednn_product
+from edgetune.usage import available_memory_bytes
 
 DeviceKind = Literal["cpu", "gpu"]
 
 MATMUL_SECONDS = 0.5
-"""How long the speed of products is measured."""
+"""The duration of a speed measurement."""
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -42,12 +40,12 @@ torch.optim.AdamW(layer.parameters(), fused=True).step()
 with open("/proc/self/statm") as file:
     print(int(file.read().split()[1]) * 4096)
 """
-"""What a training process is before it loads a model: libraries, threads, and the first kernels."""
+"""A training process before it loads a model: libraries, threads, and the first kernels."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A CPU or a GPU, what memory it has for training, and how that is known."""
+    """A CPU or a GPU, its memory for training, and the source of that number."""
 
     kind: DeviceKind
     memory_bytes: int | None
@@ -55,9 +53,9 @@ class Machine:
 
 
 def find_machine(device_memory: str | None, device: DeviceKind | None) -> Machine:
-    """The GPU or memory at hand; with `device_memory` ("16GB") a device of that size, a GPU unless `device` says cpu.
+    """This machine's GPU or CPU; with `device_memory` ("16GB") a device of that size, a GPU unless `device` is cpu.
 
-    Raises UsageError for a size that is none.
+    Raises UsageError for an invalid size.
     """
     if device_memory is not None:
         return Machine(device or "gpu", parse_size(device_memory), "--device-memory")
@@ -75,7 +73,7 @@ def parse_size(text: str) -> int:
     """Bytes of a size such as 16GB, 24GiB or 8000000000; G is 10⁹ and Gi is 2³⁰. Raises UsageError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     if match is None or match[2] not in _UNITS or float(match[1]) == 0:
-        raise UsageError(f"{text} is no size", where="--device-memory", remedy="write it as 16GB or 24GiB")
+        raise UsageError(f"{text} is not a size", where="--device-memory", remedy="write it as 16GB or 24GiB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -85,22 +83,18 @@ def empty_process_bytes(*, quantized: bool) -> int:
     Measured in a process of its own, once for the installed versions, and remembered.
     """
     versions = {name: metadata.version(name) for name in _PACKAGES}
-    key = hashlib.sha256(json.dumps([versions, sys.version, quantized, _EMPTY_PROCESS]).encode()).hexdigest()[:16]
-    remembered = cache_folder() / "plan" / f"empty-process-{key}"
-    if remembered.is_file():
-        return int(remembered.read_text(encoding="utf-8"))
     command = [sys.executable, "-c", _EMPTY_PROCESS, *(["quantized"] if quantized else [])]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    measured = int(done.stdout.split()[-1])
-    remembered.parent.mkdir(parents=True, exist_ok=True)
-    remembered.write_text(str(measured), encoding="utf-8")
-    return measured
+
+    def measure() -> int:
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+    return int(remembered("empty-process", (versions, sys.version, quantized, _EMPTY_PROCESS), measure))
 
 
 def matmul_flops_per_second(rows: int, inputs: int, outputs: int, dtype: torch.dtype, *, bfloat16: bool) -> float:
-    """How quickly this CPU multiplies (rows, inputs) by a layer's weight, as training does it here.
+    """The speed of this CPU for (rows, inputs) times a layer's weight, with the products that training uses here.
 
-    `bfloat16` says that frozen layers multiply in it although the rest is in float32.
+    With `bfloat16`, frozen layers multiply in it although the rest is float32.
     """
     x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
     product: Product = torch.nn.functional.linear
@@ -117,15 +111,10 @@ def matmul_flops_per_second(rows: int, inputs: int, outputs: int, dtype: torch.d
 
 
 def _available_bytes() -> int | None:
-    """Memory that new work may take here: what is free or can be freed, within the container's limit."""
-    try:
-        (available,) = re.findall(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), flags=re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    free = int(available) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = Path("/sys/fs/cgroup/memory.current").read_text().strip()
-        return free if limit == "max" else min(free, int(limit) - int(used))
+    """Memory that is free here or can be freed, within the container's limit; None where the system does not say."""
+    free = available_memory_bytes()
+    try:  # a limit of "max" is no number
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
     except (OSError, ValueError):
         return free
+    return limit - used if free is None else min(free, limit - used)

@@ -1,10 +1,14 @@
-"""The memory of a training, part by part, at the moment when most is held."""
+"""The memory of a training by part, at its peak, with the state that optimizers keep beside the trained weights."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from edgetune.planning.optimizer import optimizer_bytes, update_bytes
+import torch
+from torch import nn
+
 from edgetune.planning.skeleton import Skeleton
 from edgetune.planning.step import Step
 from edgetune.recipe.methods import Full
@@ -13,10 +17,10 @@ from edgetune.recipe.schema import Recipe
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of each part on one device. Together they are the peak.
+    """Bytes of each part on one device; their sum is the peak.
 
-    `activations` is what a step needs beyond the gradients and the logits; `allocator` what the C library's heap cannot
-    use again between them; `runtime` the process without a model.
+    `activations` is the need of a step beyond gradients and logits; `allocator` is what the C library's heap cannot
+    reuse; `runtime` is the process without a model.
     """
 
     weights: int
@@ -37,15 +41,16 @@ class Memory:
 
 
 HEAP_WASTE = 0.3
-"""Resident memory that a step takes on a CPU beyond what it holds, as a share of that (benchmarks/plan_memory.py).
+"""Resident memory of a step on a CPU beyond its live tensors, as a share of these (benchmarks/plan_memory.py).
 
-A kernel's scratch is left out: blocks of its size are given back to the system at once."""
+A kernel's scratch memory is excluded: blocks of its size return to the system at once."""
 
 
 def memory_of(recipe: Recipe, skeleton: Skeleton, step: Step, *, on_heap: bool, runtime: int, processes: int) -> Memory:
-    """Parts of one process, whose tensors are `on_heap` where it trains on a CPU.
+    """The parts of one process, whose tensors are `on_heap` where it trains on a CPU.
 
-    DDP holds all of the model in each, and its gradients twice; FSDP divides it up."""
+    With DDP each process holds the whole model, and its gradients twice; FSDP divides both.
+    """
     full = isinstance(recipe.method, Full)
     weights, adapter = skeleton.frozen_bytes, skeleton.trained_bytes
     if full:
@@ -53,7 +58,7 @@ def memory_of(recipe: Recipe, skeleton: Skeleton, step: Step, *, on_heap: bool, 
     gradients = skeleton.trained_bytes
     state = optimizer_bytes(recipe, skeleton.trained)
     peak, logits = step.largest.peak_bytes, step.largest.logits_bytes
-    # What a step holds at most is known as one number, with the gradients that exist by then.
+    # The peak of a step is one number that includes its gradients.
     beyond = max(max(peak, gradients + update_bytes(recipe, skeleton.trained)) - gradients, 0)
     logits = min(logits, beyond)
     allocator = round(HEAP_WASTE * max(beyond + gradients - step.largest.scratch_bytes, 0)) if on_heap else 0
@@ -68,3 +73,38 @@ def memory_of(recipe: Recipe, skeleton: Skeleton, step: Step, *, on_heap: bool, 
     if skeleton.loaded_bytes is None:
         return training
     return replace(training, loading=max(skeleton.loaded_bytes + skeleton.trained_bytes + runtime - training.total, 0))
+
+
+_SMALLEST_IN_8_BITS = 4096
+"""bitsandbytes keeps the state of smaller parameters in 32 bits."""
+
+_BLOCK_OF_8_BITS = 256
+"""Numbers of 8 bits that share one 32-bit scale."""
+
+
+def optimizer_bytes(recipe: Recipe, trained: Iterable[nn.Parameter]) -> int:
+    """Bytes of the state that the recipe's optimizer keeps between updates."""
+    return sum(_state_bytes(recipe.train.optimizer, parameter) for parameter in trained)
+
+
+def update_bytes(recipe: Recipe, trained: Iterable[nn.Parameter]) -> int:
+    """Bytes that an update allocates and frees: with AdamW on 16-bit weights, 32-bit gradients and denominators."""
+    if recipe.train.optimizer != "adamw":
+        return 0
+    return sum(2 * 4 * parameter.numel() for parameter in trained if parameter.dtype == torch.bfloat16)
+
+
+def _state_bytes(optimizer: str, parameter: nn.Parameter) -> int:
+    count = parameter.numel()
+    if optimizer == "sgd":
+        return 0
+    if optimizer == "adamw":  # PreciseAdamW keeps a 32-bit copy of 16-bit weights
+        return 12 * count if parameter.dtype == torch.bfloat16 else 2 * parameter.element_size() * count
+    if optimizer == "adafactor":
+        if parameter.dim() < 2:
+            return 4 * count
+        *others, rows, columns = parameter.shape
+        return 4 * math.prod(others) * (rows + columns)
+    if optimizer.endswith("8bit") and count >= _SMALLEST_IN_8_BITS:
+        return 2 * (count + 4 * math.ceil(count / _BLOCK_OF_8_BITS))
+    return 8 * count

@@ -1,4 +1,4 @@
-"""bitsandbytes' quantized weights on the meta device: the shapes and types that a loaded model has, without its bytes.
+"""bitsandbytes' quantized weights on the meta device: the shapes and types of a loaded model, without its bytes.
 
 NF4: two weights a byte in blocks of 64, one scale a block; with double quantization the scales are 8-bit numbers in
 blocks of 256 with a 32-bit scale each (QLoRA, https://arxiv.org/abs/2305.14314, section 3). int8: one byte a weight and
@@ -20,7 +20,7 @@ _BLOCK, _BLOCK_OF_SCALES = 64, 256
 
 
 def quantize_on_meta(model: PreTrainedModel, settings: BitsAndBytesConfig) -> None:
-    """Replace the linear layers of a meta model by those that Transformers would load with these settings."""
+    """Replace the linear layers of a meta model as Transformers does with these settings."""
     import bitsandbytes as bnb
     from transformers.quantizers import AutoHfQuantizer
 
@@ -35,7 +35,7 @@ def quantize_on_meta(model: PreTrainedModel, settings: BitsAndBytesConfig) -> No
 
 
 def quantization_constants_bytes(model: nn.Module) -> int:
-    """Bytes of the scales that lie beside quantized weights and are no parameters of the model."""
+    """Bytes of the scales of quantized weights, which are not parameters of the model."""
     return sum(_nbytes(tensor) for module in model.modules() for tensor in _constants(module))
 
 

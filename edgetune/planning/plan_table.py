@@ -1,4 +1,4 @@
-"""A plan as people read it."""
+"""A plan as tables and text for a terminal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgetune.planning.advice import Suggestion
-from edgetune.planning.planning import Plan
+from edgetune.planning.planning import Plan, Suggestion
 
 _PARTS = {
     "weights": "weights",
@@ -26,7 +25,7 @@ _PARTS = {
 
 
 def render(plan: Plan) -> RenderableType:
-    """Parameters, a table of memory, whether it fits and what to change, disk, time, and what was assumed."""
+    """Parameters, a table of memory, whether it fits, suggestions, disk, time, and assumptions."""
     recipe = plan.recipe
     head = Text.assemble(
         (recipe.name, "bold"),
@@ -85,7 +84,7 @@ def _rest(plan: Plan) -> str:
         + ("" if disk.export is None else f", about {_size(disk.export)} exported as q4_k_m")
     ]
     if duration.seconds_per_update is None:
-        lines.append(f"time: not known; {duration.rests_on}")
+        lines.append(f"time: unknown; {duration.rests_on}")
     else:
         quick, slow = duration.seconds_per_update
         span = f"{_time(quick)} to {_time(slow)} per update of {plan.recipe.train.accumulate} steps"

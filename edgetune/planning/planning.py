@@ -1,9 +1,10 @@
-"""A recipe -> what its training needs. Nothing but configurations, and data that lie here, is read."""
+"""Plans a training from a recipe. Only configurations and local data are read."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -20,32 +21,49 @@ from edgetune.planning.workload import Workload, find_workload
 from edgetune.recipe.schema import Recipe
 from edgetune.training.frozen_linear import check_products, takes_bfloat16
 
-if TYPE_CHECKING:
-    from edgetune.planning.advice import Suggestion
-
 UNKNOWN_STEPS = 1_000_000
-"""What AdaLoRA's schedule is told where nobody knows; it changes no shape."""
+"""The length of AdaLoRA's schedule where it is unknown; it affects no shape."""
 
 TOKENIZER_BYTES_PER_WORD = 1_000
-"""Of a tokenizer in memory, as measured with SmolLM2's 49,152 words."""
+"""Memory of a tokenizer, measured with SmolLM2's 49,152 words."""
 
 
 @dataclass(frozen=True)
 class RecipeEstimate:
-    """What one recipe needs, before it is compared with a device."""
+    """The need of one recipe."""
 
     skeleton: Skeleton
     workload: Workload
     step: Step
     memory: Memory
+    needed_bytes: int
+    """Memory of the device: each process has its own GPU, and all share a CPU's memory."""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Values to set (by their dotted names), their effect on training, and the memory that is needed then."""
+
+    changes: Mapping[str, Any]
+    effect: str
+    needed_bytes: int
+    fits: bool
+
+    def document(self) -> dict[str, Any]:
+        """In JSON's types."""
+        return {
+            "set": dict(self.changes),
+            "effect": self.effect,
+            "needed_bytes": self.needed_bytes,
+            "fits": self.fits,
+        }
 
 
 @dataclass(frozen=True, repr=False)
 class Plan:
-    """Everything that `edgetune plan` tells. Bytes are those of one process unless they say otherwise.
-
-    `fits` is None where the device's memory is not known. `needed_bytes` is the peak of all processes that share the
-    memory; `suggestions` say what to change where it does not fit.
+    """The result of `edgetune plan`. Bytes are those of one process, but `needed_bytes` is the peak of all processes
+    that share the memory. `fits` is None where the device's memory is unknown. `suggestions` are changes for a recipe
+    that does not fit.
     """
 
     recipe: Recipe
@@ -118,9 +136,9 @@ def plan_training(
     processes: int = 1,
     flops: str | None = None,
 ) -> Plan:
-    """Plan `recipe` for the device at hand, or one with `device_memory` ("16GB"); `flops` is its speed ("312T").
+    """Plan `recipe` for this machine, or for a device with `device_memory` ("16GB") and the speed `flops` ("312T").
 
-    Raises UsageError for an option that cannot be, and what loading the recipe's data and configuration raises.
+    Raises UsageError for an invalid option, and the errors of loading the recipe's data and configuration.
     """
     if processes < 1:
         raise UsageError(f"{processes} processes cannot train", where="--processes", remedy="give 1 or more")
@@ -128,10 +146,8 @@ def plan_training(
     base = find_base(recipe.base)
     found = estimate(recipe, base, machine, processes)
     skeleton, workload, step = found.skeleton, found.workload, found.step
-    needed = needed_bytes(found.memory, machine, processes)
-    config = base.config.get_text_config()
-    width = config.hidden_size
-    updates = workload.steps
+    width = base.config.get_text_config().hidden_size
+    narrow = skeleton.loaded_bytes is not None
     return Plan(
         recipe=recipe,
         base=base,
@@ -140,29 +156,29 @@ def plan_training(
         total_parameters=skeleton.total_parameters,
         processes=processes,
         memory=found.memory,
-        needed_bytes=needed,
+        needed_bytes=found.needed_bytes,
         machine=machine,
-        fits=None if machine.memory_bytes is None else needed <= machine.memory_bytes,
+        fits=None if machine.memory_bytes is None else found.needed_bytes <= machine.memory_bytes,
         disk=disk_of(recipe, base, skeleton),
         duration=estimate_duration(
             flops_per_token=step.flops / step.tokens,
             tokens_per_update=_tokens_per_update(recipe, workload, step),
-            updates=updates,
+            updates=workload.steps,
             machine=machine,
             flops=flops,
             shape=(min(step.tokens, 512), width, 4 * width),
             dtype=skeleton.dtype,
-            bfloat16=skeleton.loaded_bytes is not None,
+            bfloat16=narrow,
         ),
         examples=workload.examples,
-        updates=updates,
+        updates=workload.steps,
         batch_tokens=step.tokens,
-        assumes=(*workload.assumes, *_rounding(skeleton)),
+        assumes=(*workload.assumes, *narrow * ("frozen layers multiply in bfloat16 (train.frozen_products)",)),
     )
 
 
 def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int) -> RecipeEstimate:
-    """Parameters and memory of one process."""
+    """Estimate parameters and memory of `recipe` on a machine."""
     workload = find_workload(recipe, base, kind_of(base.config.model_type), processes=processes)
     dtype = planned_dtype(recipe, machine)
     skeleton = build_skeleton(recipe, base, dtype=dtype, total_steps=workload.steps or UNKNOWN_STEPS)
@@ -176,28 +192,19 @@ def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int
         words = base.config.get_text_config().vocab_size
         runtime = empty_process_bytes(quantized=recipe.base.quantize != "none") + words * TOKENIZER_BYTES_PER_WORD
     memory = memory_of(recipe, skeleton, step, on_heap=on_cpu, runtime=runtime, processes=processes)
-    return RecipeEstimate(skeleton, workload, step, memory)
+    return RecipeEstimate(skeleton, workload, step, memory, memory.total * (processes if on_cpu else 1))
 
 
 def planned_dtype(recipe: Recipe, machine: Machine) -> torch.dtype:
-    """The recipe's type; auto is what training takes on such a device."""
+    """The recipe's dtype; auto is resolved as training does on such a device."""
     if recipe.base.dtype == "auto":
         return torch.bfloat16 if machine.kind == "gpu" else torch.float32
     dtype: torch.dtype = getattr(torch, recipe.base.dtype)
     return dtype
 
 
-def needed_bytes(memory: Memory, machine: Machine, processes: int) -> int:
-    """Of the device: each process has a GPU of its own, and all share a machine's memory."""
-    return memory.total * (processes if machine.kind == "cpu" else 1)
-
-
-def _rounding(skeleton: Skeleton) -> tuple[str, ...]:
-    return () if skeleton.loaded_bytes is None else ("frozen layers in bfloat16, as train.frozen_products has it",)
-
-
 def _tokens_per_update(recipe: Recipe, workload: Workload, step: Step) -> float:
-    """On average, of one process."""
+    """Tokens that one process computes per update, on average."""
     train = recipe.train
     if workload.tokens_per_epoch is None or workload.examples is None:
         return step.tokens * train.accumulate

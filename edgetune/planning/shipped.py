@@ -1,7 +1,6 @@
 """Configurations of common models that ship with edgetune, so that a plan needs neither network nor weights.
 
-The facts are those of the models' public config.json files; `parameters` is the number that their pages publish, which
-a test holds the configuration to.
+They come from the models' public config.json files; `parameters` is the number on their pages, which a test compares.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _FOLDER = Path(__file__).resolve().parent / "configs"
 
 @dataclass(frozen=True)
 class ShippedConfiguration:
-    """One shape of a family, and the hub ids that have it."""
+    """One configuration, and the hub ids that use it."""
 
     name: str
     hub_ids: tuple[str, ...]
@@ -28,7 +27,7 @@ class ShippedConfiguration:
 
 @cache
 def shipped_configurations() -> tuple[ShippedConfiguration, ...]:
-    """All that ship, by name."""
+    """All shipped configurations, by name."""
     found = []
     for file in sorted(_FOLDER.glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -39,7 +38,7 @@ def shipped_configurations() -> tuple[ShippedConfiguration, ...]:
 
 
 def find_shipped(hub_id: str) -> ShippedConfiguration | None:
-    """The configuration of a hub id, which the hub itself takes in any letter case; None where none ships."""
+    """The configuration of a hub id in any letter case, as on the hub; None where none ships."""
     wanted = hub_id.casefold()
     for configuration in shipped_configurations():
         if wanted in (known.casefold() for known in configuration.hub_ids):

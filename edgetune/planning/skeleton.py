@@ -1,4 +1,4 @@
-"""A recipe's model with its adapter on the meta device: every module, shape and type of training, and no weights."""
+"""A recipe's model with its adapter on the meta device: the modules, shapes and types of training, without weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The model as it is trained, on the meta device, and what it counts."""
+    """The trainable model on the meta device, and its parameter counts."""
 
     model: PeftModel | PreTrainedModel
     kind: ModelKind
@@ -34,7 +34,7 @@ class Skeleton:
     trainable_parameters: int
     total_parameters: int
     loaded_bytes: int | None = None
-    """Of what is not trained while it is loaded, where frozen layers are rounded to bfloat16 afterwards."""
+    """Bytes of the frozen weights as they are loaded, where frozen layers are rounded to bfloat16 afterwards."""
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -43,31 +43,31 @@ class Skeleton:
 
     @property
     def trained_bytes(self) -> int:
-        """Of the trained parameters; a gradient has as many."""
+        """Bytes of the trained parameters, and of their gradients."""
         return sum(_nbytes(parameter) for parameter in self.trained)
 
     @property
     def frozen_bytes(self) -> int:
-        """Of everything that is not trained, buffers included; each shared tensor once."""
+        """Bytes of everything that is not trained, buffers included; each shared tensor once."""
         held = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
         return sum(_nbytes(tensor) for tensor in held.values() if not tensor.requires_grad)
 
     @property
     def largest_block_bytes(self) -> int:
-        """Of the largest layer, which FSDP gathers whole from all devices to compute it."""
+        """Bytes of the largest layer, which FSDP gathers from all devices to compute it."""
         layers = [layer for stack in self.model.modules() if isinstance(stack, nn.ModuleList) for layer in stack]
         return max((sum(_nbytes(weight) for weight in layer.parameters()) for layer in layers), default=0)
 
     @property
     def constants_bytes(self) -> int:
-        """Of the scales beside quantized weights."""
+        """Bytes of the scales of quantized weights."""
         return quantization_constants_bytes(self.model)
 
 
 def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, total_steps: int | None) -> Skeleton:
-    """What `train` would train, without its values. `total_steps` spans AdaLoRA's schedule.
+    """The model that training would use, without values. `total_steps` is the length of AdaLoRA's schedule.
 
-    Raises RecipeError where the method does not go with the base.
+    Raises RecipeError where the method does not suit the base.
     """
     from edgetune.training.precision import set_trained_dtype
     from edgetune.training.saving import count_parameters
@@ -86,7 +86,7 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
 
 
 def in_bfloat16(skeleton: Skeleton) -> Skeleton:
-    """`skeleton`, whose frozen layers multiply in bfloat16 from now on."""
+    """`skeleton` with frozen layers in bfloat16. Its model is changed in place."""
     from edgetune.training.frozen_layers import Products, use_products
 
     loaded = skeleton.frozen_bytes
@@ -107,7 +107,7 @@ def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) ->
 
 
 def _base(recipe: Recipe, base: PlannedBase, kind: ModelKind, dtype: torch.dtype) -> PreTrainedModel:
-    """The frozen base as it is before the adapter comes."""
+    """The frozen base, before the adapter is added."""
     classifies = recipe.base.head == "classification"
     with torch.device("meta"):
         return ready_for_adapter(_loaded(recipe, base, kind, dtype, classifies=classifies), recipe)
@@ -137,8 +137,8 @@ def _loaded(
 def _has_own_output(base: PlannedBase) -> bool:
     """True where the output layer is not the input embedding although the configuration ties them.
 
-    Transformers keeps apart what a checkpoint holds apart. Its T5 configuration ties always, and reads a config.json
-    that says otherwise, as FLAN-T5's does, as `scale_decoder_outputs` being false.
+    Transformers keeps them apart when a checkpoint does. Its T5 configuration always ties them; where config.json says
+    otherwise, as FLAN-T5's does, it sets `scale_decoder_outputs` to false.
     """
     if base.files is not None and base.stored:
         return {"lm_head.weight", "shared.weight"} <= base.stored
@@ -146,7 +146,7 @@ def _has_own_output(base: PlannedBase) -> bool:
 
 
 def _keep_in_float32(model: PreTrainedModel) -> None:
-    """What Transformers loads in 32 bits where float16 overflows, such as T5's second feed-forward layer."""
+    """Keep in 32 bits what Transformers does because float16 overflows, such as T5's second feed-forward layer."""
     kept = tuple(model._keep_in_fp32_modules or ())
     for path, module in model.named_modules():
         if path.rsplit(".", 1)[-1] in kept and isinstance(module, nn.Linear) and module.weight.is_floating_point():

@@ -1,4 +1,4 @@
-"""One training step on meta tensors: what it holds at most beside the model, and how much it computes."""
+"""Simulates one training step on meta tensors: its peak memory beside the model, and its operations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from edgetune.errors import RecipeError
-from edgetune.planning.attention import FusedAttention, use_planned_attention
+from edgetune.planning.attention import FusedAttention
 from edgetune.planning.base import PlannedBase
 from edgetune.planning.live import SCRATCH, LiveBytes
 from edgetune.planning.skeleton import Skeleton, build_skeleton, in_bfloat16
@@ -19,7 +19,7 @@ from edgetune.planning.workload import Workload
 from edgetune.recipe.methods import HiRA, SHiRA
 from edgetune.recipe.schema import Recipe
 from edgetune.training.objectives.adapted import base_model
-from edgetune.training.objectives.packing import ATTENTION
+from edgetune.training.objectives.packing import groups_of
 
 _CHECKPOINTING = {
     "use_reentrant": False,
@@ -29,14 +29,14 @@ _CHECKPOINTING = {
 
 
 DEPTHS = (2, 3)
-"""Deeper models are simulated with so many layers, and the rest is a straight line: layers are all alike."""
+"""Deeper models are simulated with so many layers and extrapolated linearly: all layers are alike."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What the forward or the backward pass holds at most.
+    """The peak of the forward or the backward pass.
 
-    `logits_bytes` of it are as wide as the vocabulary, and `scratch_bytes` are a kernel's own while it works.
+    `logits_bytes` of it belong to tensors as wide as the vocabulary, `scratch_bytes` to a running kernel.
     """
 
     peak_bytes: int
@@ -46,7 +46,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch takes: everything that is made on the way, gradients included. `tokens` are those computed."""
+    """The need of one batch, gradients included. `tokens` counts the computed tokens."""
 
     forward: Phase
     backward: Phase
@@ -55,12 +55,12 @@ class Step:
 
     @property
     def largest(self) -> Phase:
-        """The phase that holds most."""
+        """The phase with the higher peak."""
         return max(self.forward, self.backward, key=lambda phase: phase.peak_bytes)
 
 
 def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Workload, *, on_cpu: bool = False) -> Step:
-    """One step of the whole model, by simulating two shallow ones where it is deep. The skeleton is left as it is."""
+    """One step of the whole model; a deep one is extrapolated from two shallow ones. The skeleton is not changed."""
     recipe = _with_dense_update(recipe)
     depth = base.config.get_text_config().num_hidden_layers
     if depth <= DEPTHS[-1] + 1:
@@ -86,7 +86,7 @@ def step_of(recipe: Recipe, base: PlannedBase, skeleton: Skeleton, workload: Wor
 
 
 def _with_dense_update(recipe: Recipe) -> Recipe:
-    """SHiRA's sparse products have no meta kernels; HiRA makes the same dense weights and gradients on the way."""
+    """HiRA in place of SHiRA, whose sparse products have no meta kernels: both make the same dense tensors."""
     method = recipe.method
     if not isinstance(method, SHiRA):
         return recipe
@@ -99,7 +99,7 @@ def _build(recipe: Recipe, base: PlannedBase, skeleton: Skeleton) -> Skeleton:
 
 
 def with_depth(base: PlannedBase, layers: int) -> PlannedBase:
-    """The same base with fewer layers, of each stack where it has two."""
+    """The same base with fewer layers in each of its stacks."""
     config = deepcopy(base.config)
     text = config.get_text_config()
     text.num_hidden_layers = layers
@@ -113,14 +113,12 @@ def with_depth(base: PlannedBase, layers: int) -> PlannedBase:
 def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload, *, on_cpu: bool = False) -> Step:
     """Run the training's own objective on the largest batch, on the skeleton's meta tensors.
 
-    `on_cpu` counts what products take there for themselves.
+    `on_cpu` also counts the scratch memory of products on a CPU.
     """
     model, objective = skeleton.model, workload.objective
     model.train()
     objective.attach(model)
     base = base_model(model)
-    if base.config._attn_implementation == ATTENTION:
-        use_planned_attention(base)
     if recipe.train.gradient_checkpointing:
         model.gradient_checkpointing_enable(_CHECKPOINTING)
         base.config.use_cache = False
@@ -135,6 +133,7 @@ def simulate_step(recipe: Recipe, skeleton: Skeleton, workload: Workload, *, on_
     def kind(tensor: Tensor) -> str:
         return "logits" if tensor.dim() > 1 and tensor.shape[-1] == vocabulary else "activations"
 
+    groups_of.cache_clear()
     with LiveBytes(kind, answer=not padded, onednn=on_cpu) as live, FusedAttention():
         loss = objective.loss(model, batch)
         forward = _phase(live, kept)

@@ -1,8 +1,11 @@
-"""What a recipe's training reads: its largest batch, how many examples, tokens and updates, from the data where it is
-at hand, and otherwise from what the recipe allows at most."""
+"""The workload of a training: its largest batch, and its numbers of examples, tokens and updates.
+
+They come from the data where it is local, and otherwise from the limits in the recipe.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from itertools import islice
@@ -20,10 +23,10 @@ if TYPE_CHECKING:
     from edgetune.training.objectives.objective import Objective
 
 ASSUMED_TOKENS = 1024
-"""Length of an example where the recipe says a percentile of data that is not at hand."""
+"""Length of an example where the recipe has a percentile and the data is not local."""
 
 ASSUMED_LABEL_TOKENS = 8
-"""Of a label with its end-of-turn markup; the recipes' labels have 2 to 5."""
+"""Length of a label with its end-of-turn markup; the recipes' labels have 2 to 5 tokens."""
 
 _SLICE = re.compile(r"\[(?P<start>\d*):(?P<stop>\d+)\]$")
 _CANDIDATES = 8
@@ -31,9 +34,9 @@ _CANDIDATES = 8
 
 @dataclass(frozen=True)
 class Workload:
-    """The examples of the largest batch, and the whole run; None stands for what cannot be told without the data.
+    """The examples of the largest batch, and the numbers of the whole run; None where only the data would tell.
 
-    `tokens_per_epoch` counts what the model computes, padding included.
+    `tokens_per_epoch` counts computed tokens, padding included.
     """
 
     objective: Objective
@@ -45,20 +48,20 @@ class Workload:
 
 
 def find_workload(recipe: Recipe, base: PlannedBase, kind: ModelKind, *, processes: int) -> Workload:
-    """Read the data where that needs no network. Raises DataError and RecipeError as training would."""
+    """Read local data, or assume the recipe's limits. Raises DataError and RecipeError as training does."""
     if not all(map(_is_local, (*recipe.data.train, *recipe.data.eval))):
-        return _assumed(recipe, kind, _told_count(recipe), processes, "the data is not at hand")
+        return _assumed(recipe, kind, _told_count(recipe), processes, "the data is not on this machine")
     if base.has_weights:
         return _from_data(recipe, processes)
     from edgetune.data.load import load_data
 
     count = len(load_data(recipe.data, recipe.task).train)
-    return _assumed(recipe, kind, count, processes, "the base's tokenizer is not at hand")
+    return _assumed(recipe, kind, count, processes, "the base's tokenizer is not on this machine")
 
 
 def _from_data(recipe: Recipe, processes: int) -> Workload:
-    """The batches of the first epoch as training makes them."""
-    from edgetune.training.batches import JointBatches, PackedBatches
+    """The workload of the training batches of the first epoch."""
+    from edgetune.training.batches import training_batches
     from edgetune.training.prepare import prepare
     from edgetune.training.settings import total_steps
 
@@ -66,16 +69,9 @@ def _from_data(recipe: Recipe, processes: int) -> Workload:
     examples = prepared.train.examples
     lengths = [len(example.input_ids) for example in examples]
     batches: list[list[int]] = []
-    rows = len(examples)
     seen = None if train.max_steps is None else train.max_steps * train.accumulate
     for rank in range(processes):
-        share: dict[str, Any] = {"rank": rank, "processes": processes, "shuffle": True, "seed": train.seed}
-        if train.packing:
-            sampler: Any = PackedBatches(lengths, prepared.train.max_length_tokens, train.batch_size, **share)
-            rows = len(sampler) * train.batch_size * processes
-        else:
-            grouped = train.group_by_length
-            sampler = JointBatches(lengths, train.batch_size, **share, group_by_length=grouped, window=train.accumulate)
+        sampler = training_batches(recipe, prepared.train, rank=rank, processes=processes)
         batches += [[place for place in batch if place < len(examples)] for batch in islice(sampler, seen)]
     filled = [batch for batch in batches if batch]
     largest = sorted(filled, key=lambda batch: -sum(lengths[place] for place in batch))[:_CANDIDATES]
@@ -85,19 +81,19 @@ def _from_data(recipe: Recipe, processes: int) -> Workload:
         prepared.objective,
         max(candidates, key=lambda batch: _weight(prepared.objective.collate(batch))),
         len(examples),
-        total_steps(recipe, rows=rows, processes=processes),
+        total_steps(recipe, len(sampler)),
         sum(lengths),
         (),
     )
 
 
 def _weight(batch: Any) -> int:
-    """What makes a batch large: computed tokens, and supervised ones, each of which has a row of logits beside."""
+    """The size of a batch: its computed tokens, and more for supervised ones, each of which has a row of logits."""
     return int(batch["input_ids"].numel() + 8 * batch["supervised"])
 
 
 def _assumed(recipe: Recipe, kind: ModelKind, count: int | None, processes: int, why: str) -> Workload:
-    """Every example as long as the recipe allows, and none sharing its beginning with another."""
+    """The workload where every example has the recipe's maximum length, and no two share their beginning."""
     from edgetune.training.objectives import objective_for
     from edgetune.training.settings import total_steps
 
@@ -107,11 +103,11 @@ def _assumed(recipe: Recipe, kind: ModelKind, count: int | None, processes: int,
     batch = tuple(_longest(recipe, kind, first) for first in range(train.batch_size))
     steps = train.max_steps
     if steps is None and count is not None:
-        steps = total_steps(recipe, rows=count, processes=processes)
+        steps = total_steps(recipe, math.ceil(count / (train.batch_size * processes)))
     tokens = len(batch[0].input_ids)
-    assumes = [f"{why}, so every example is taken to have {tokens:,} tokens, the most that the recipe allows"]
+    assumes = [f"{why}, so every example is assumed to have {tokens:,} tokens, the recipe's limit"]
     if count is None and train.max_steps is None:
-        assumes.append("how many examples there are is not known without the data, and so is the number of steps")
+        assumes.append("the numbers of examples and steps are unknown without the data")
     return Workload(objective, batch, count, steps, None if count is None else count * tokens, tuple(assumes))
 
 
@@ -134,7 +130,7 @@ def _tokens(length: Length | None, otherwise: int) -> int:
 
 
 def _told_count(recipe: Recipe) -> int | None:
-    """How many examples there are by the recipe's slices and caps; None where it leaves that to the data."""
+    """The number of examples by the recipe's slices and caps; None where only the data tells."""
     if recipe.data.balance != "none":
         return None
     counts = [_told_rows(source) for source in recipe.data.train]

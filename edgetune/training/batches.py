@@ -1,42 +1,34 @@
-"""Which examples each process sees at each step.
+"""The examples of each process at each step.
 
-N processes with batches of b are to train as one process with batches of N·b would, to the last example of the last
-epoch. So every process draws the same order, cuts it into joint batches, and takes its part of each. The last joint
-batch of an epoch is divided evenly, and a process for which nothing is left gets a filler, an example that counts for
-nothing: gradients are exchanged at every step, so every process needs one. (The sampler that Accelerate wraps around a
-loader starts again from the first examples instead, which then count twice.)
+N processes with batches of b train exactly like one process with batches of N·b. Every process draws the same order,
+cuts it into joint batches, and takes its part of each. The last joint batch of an epoch is divided evenly. A process
+that gets nothing takes a filler, an example of weight 0, because gradients are exchanged at every step. (Accelerate's
+sampler starts again from the first examples instead, which then count twice.)
 
-The order depends on seed and epoch alone, not on a random number generator that other things draw from too. So a run
-that resumes in the middle of an epoch finds the same order again.
+The order depends only on seed and epoch, not on a shared random number generator, so a run that resumes in the middle
+of an epoch has the same order.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-
-class Batches(Protocol):
-    """What both samplers here are: places in the data, batch by batch, in an order of its own in every epoch."""
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order: a run that resumes begins with the epoch that it was stopped in."""
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[list[int]]: ...
+from edgetune.data.tokenize import TokenizedData
+from edgetune.recipe.schema import Recipe
 
 
-class JointBatches(Sampler[list[int]]):
-    """One process's part of each joint batch, as places in the data; the place behind the last one is the filler's.
+class Batches(Sampler[list[int]]):
+    """One process's part of each joint batch, as places in the data; the place after the last one is the filler's.
 
-    `lengths` are those of the examples, in tokens. The order is random and new in each epoch, `shuffle` permitting;
-    with `group_by_length`, examples of about the same length come together, among `window` joint batches.
+    `lengths` are in tokens, one per example. With `row_tokens`, whole examples are packed into rows of so many tokens,
+    and `batch_size` counts rows; the rows are the same in every epoch, so that each has as many steps. With `shuffle`
+    the order is random and new in each epoch. With `group_by_length`, a batch holds examples of about the same length,
+    chosen among `window` joint batches.
     """
 
     def __init__(
@@ -50,28 +42,30 @@ class JointBatches(Sampler[list[int]]):
         seed: int = 0,
         group_by_length: bool = False,
         window: int = 1,
+        row_tokens: int | None = None,
     ) -> None:
+        self._rows = [[n] for n in range(len(lengths))] if row_tokens is None else fill_rows(lengths, row_tokens)
         self._lengths, self._joint = list(lengths), batch_size * processes
         self._rank, self._processes = rank, processes
         self._shuffle, self._seed, self._group_by_length, self._window = shuffle, seed, group_by_length, window
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order: a run that resumes begins with the epoch that it was stopped in."""
+        """Choose the order of `epoch`."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self._lengths) / self._joint)
+        return math.ceil(len(self._rows) / self._joint)
 
     def __iter__(self) -> Iterator[list[int]]:
         order = self._order()
         for start in range(0, len(order), self._joint):
             batch = order[start : start + self._joint]
             first, end = (len(batch) * rank // self._processes for rank in (self._rank, self._rank + 1))
-            yield batch[first:end] or [len(order)]
+            yield [place for row in batch[first:end] for place in self._rows[row]] or [len(self._lengths)]
 
     def _order(self) -> list[int]:
-        count = len(self._lengths)
+        count = len(self._rows)
         if not self._shuffle:
             return sorted(range(count), key=lambda n: -self._lengths[n]) if self._group_by_length else [*range(count)]
         generator = torch.Generator().manual_seed(self._seed + self._epoch)
@@ -84,49 +78,29 @@ class JointBatches(Sampler[list[int]]):
         return order
 
 
-class PackedBatches(Sampler[list[int]]):
-    """The same of rows that are filled with whole examples up to `row_tokens`; `batch_size` counts rows.
-
-    Which examples share a row is decided once, so that every epoch has as many steps; the rows' order is new in each.
-    """
-
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        row_tokens: int,
-        batch_size: int,
-        *,
-        rank: int,
-        processes: int,
-        shuffle: bool,
-        seed: int = 0,
-    ) -> None:
-        self._filler = len(lengths)
-        self._rows = fill_rows(lengths, row_tokens)
-        self._batches = JointBatches(
-            [1] * len(self._rows), batch_size, rank=rank, processes=processes, shuffle=shuffle, seed=seed
-        )
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order."""
-        self._batches.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        rows = [*self._rows, [self._filler]]
-        for batch in self._batches:
-            yield [place for row in batch for place in rows[row]]
+def training_batches(recipe: Recipe, data: TokenizedData, *, rank: int, processes: int) -> Batches:
+    """The batches on which process `rank` of `processes` trains."""
+    train = recipe.train
+    return Batches(
+        [len(example.input_ids) for example in data.examples],
+        train.batch_size,
+        rank=rank,
+        processes=processes,
+        shuffle=True,
+        seed=train.seed,
+        group_by_length=train.group_by_length,
+        window=train.accumulate,
+        row_tokens=data.max_length_tokens if train.packing else None,
+    )
 
 
 def fill_rows(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
-    """Places in `lengths`, in rows of `row_tokens` at most, by first-fit decreasing; a longer one has its own row.
+    """Places in `lengths`, in rows of at most `row_tokens`, by first-fit decreasing; a longer example has its own row.
 
-    At most 11/9 of the fewest rows possible and one more (Johnson 1973).
+    At most 11/9 of the fewest possible rows, plus one (Johnson 1973).
     """
     rows: list[list[int]] = []
-    # A tree over the rows' room, whose root says whether any is left: the first row that fits is found in log n.
+    # A tree with the largest free room of each range of rows: it finds the first row that fits in log n.
     size = 1 << max(len(lengths) - 1, 0).bit_length()
     room = [row_tokens] * (2 * size)
     for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):

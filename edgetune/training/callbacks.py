@@ -1,4 +1,4 @@
-"""What watches the training loop: progress and telemetry, and the signals that ask it to stop."""
+"""Callbacks of the training loop: progress, telemetry, and the signals that stop it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edgetune.events import ProgressHandle
 from edgetune.training.telemetry import Telemetry
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""Ctrl-C, and what a cluster sends before it takes the machine away."""
+"""Ctrl-C, and what a cluster sends before it reclaims the machine."""
 
 SAME_KEYSTROKE_SECONDS = 0.5
-"""Two interrupts that are closer to each other are one that came twice."""
+"""Two interrupts within this time count as one that was delivered twice."""
 
 
 class Reporter(TrainerCallback):
-    """Passes what the trainer logs on to the telemetry, and what it has done to the progress bar."""
+    """Passes the trainer's logs to the telemetry, and its steps to the progress bar."""
 
     def __init__(self, telemetry: Telemetry, progress: ProgressHandle) -> None:
         self._telemetry, self._progress = telemetry, progress
@@ -52,11 +52,10 @@ class Reporter(TrainerCallback):
 
 
 class StopAtStepEnd(TrainerCallback):
-    """While it is open, Ctrl-C or SIGTERM finishes the step at hand, saves a checkpoint and stops.
+    """While it is open, Ctrl-C or SIGTERM finishes the current step, saves a checkpoint and stops.
 
-    A second Ctrl-C stops at once; a second SIGTERM, which nobody sends out of impatience, changes nothing.
-
-    Of several processes all must stop after the same step, so there the step ends after they have agreed on it.
+    A second Ctrl-C stops at once; a second SIGTERM is ignored. Several processes must all stop after the same step, so
+    they agree on it first.
     """
 
     def __init__(self, processes: int) -> None:
@@ -76,7 +75,7 @@ class StopAtStepEnd(TrainerCallback):
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        # torchrun passes on what the terminal has sent already.
+        # torchrun forwards what the terminal has sent already.
         if signum == signal.SIGINT and now - self._requested_at > SAME_KEYSTROKE_SECONDS:
             raise KeyboardInterrupt
         self._requested_at = min(self._requested_at, now)
@@ -97,5 +96,5 @@ class StopAtStepEnd(TrainerCallback):
 
 
 def _log_what_is_saved(control: TrainerControl) -> None:
-    """Every checkpoint comes with a row of metrics: a resumed run goes on with its counts and begins a new mean."""
+    """Log a row with every checkpoint: a resumed run continues its counts and begins a new mean of the loss."""
     control.should_log = control.should_log or control.should_save

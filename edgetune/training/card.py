@@ -1,4 +1,4 @@
-"""The model card of a run: README.md in the hub's format, in which every figure comes from the summary."""
+"""The model card of a run: README.md in the hub's format. Every figure comes from the summary."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from edgetune.training.summary import Summary
 
 
 def model_card(recipe: Recipe, summary: Summary, *, plotted: bool = True) -> str:
-    """The whole page, Markdown behind the hub's YAML header. `plotted` says that plots/loss.png is there to show."""
+    """The page: the hub's YAML header, then Markdown. `plotted` says that plots/loss.png exists."""
     whole = isinstance(recipe.method, Full)
     about = f"{recipe.base.model}, every weight trained." if whole else f"An adapter for {recipe.base.model}."
     sections = [
         f"# {recipe.name}",
         recipe.description or about,
         _table(["", ""], _facts(recipe, summary).items()),
-        *_warnings(summary),
+        *(["## Warnings", "\n".join(f"- {warning}." for warning in summary.warnings)] if summary.warnings else []),
         *_evaluation(summary.evaluation),
         "## Training",
         *(["![Loss and what else was logged](plots/loss.png)"] if plotted else []),
@@ -36,14 +36,14 @@ tags: [edgetune, {summary.method}, {summary.task}]
 
 
 def _use(recipe: Recipe) -> str:
-    """Who can read a run of this kind."""
+    """The tools that can read a run of this kind."""
     if recipe.method.type in ADDS_TO_THE_INPUT:
-        return "PEFT takes the `adapter/` in this folder; it changes no weights, so it cannot be merged or exported."
+        return "PEFT loads the `adapter/` in this folder. It changes no weights, so it cannot be merged or exported."
     if isinstance(recipe.method, Full):
-        return "`edgetune export` takes this folder, and Transformers the `model/` in it."
+        return "`edgetune export` takes this folder, and Transformers loads the `model/` in it."
     if recipe.base.head == "classification":
-        return "`edgetune merge` takes this folder, and PEFT the `adapter/` in it, where the new head lies too."
-    return "`edgetune merge` and `edgetune export` take this folder, and PEFT the `adapter/` in it."
+        return "`edgetune merge` takes this folder, and PEFT loads the `adapter/` in it, which contains the new head."
+    return "`edgetune merge` and `edgetune export` take this folder, and PEFT loads the `adapter/` in it."
 
 
 def _facts(recipe: Recipe, summary: Summary) -> dict[str, Any]:
@@ -70,14 +70,8 @@ def _facts(recipe: Recipe, summary: Summary) -> dict[str, Any]:
     return facts
 
 
-def _warnings(summary: Summary) -> list[str]:
-    if not summary.warnings:
-        return []
-    return ["## Warnings", "\n".join(f"- {warning}." for warning in summary.warnings)]
-
-
 def _evaluation(evaluation: dict[str, Any] | None) -> list[str]:
-    """Single figures in one table, then those of each label, then the confusion matrix."""
+    """A table of single figures, a table of labels, and the confusion matrix."""
     if not evaluation:
         return []
     parts = ["## Evaluation"]
@@ -91,7 +85,7 @@ def _evaluation(evaluation: dict[str, Any] | None) -> list[str]:
         parts.append(_table(["label", *names], rows))
     confusion, labels = evaluation.get("confusion"), evaluation.get("labels")
     if confusion and labels:
-        parts.append("Confusion matrix: a row is what the label is, a column what the model said.")
+        parts.append("Confusion matrix: rows are the right labels, columns the model's answers.")
         counts = [[label, *row] for label, row in zip(labels, confusion, strict=True)]
         parts.append(_table(["", *labels], counts))
     return parts

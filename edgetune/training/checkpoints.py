@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or absent, from which a run goes on exactly, and what else happens once in a run."""
+"""Checkpoints that are complete or absent, and from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgetune.training.run_directory import RunDirectory
 
 
 class DurableTrainer(Trainer):
-    """Transformers' Trainer, whose checkpoints go into a run directory. The first process alone writes them."""
+    """Transformers' Trainer with checkpoints in a run directory, which only the first process writes."""
 
     _saved_step = -1
     _staging: Path | None = None
@@ -69,7 +69,7 @@ class DurableTrainer(Trainer):
                 (Path(output_dir) / f"rng_state_{number}.pth").write_bytes(state)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Put the saved weights into the model as they are: PEFT's own loading makes 32-bit ones of those of 16."""
+        """Load the saved weights as they are: PEFT's own loading turns 16-bit adapters into 32-bit ones."""
         model = model or self.model
         if not hasattr(model, "peft_config") or self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -78,7 +78,7 @@ class DurableTrainer(Trainer):
         set_peft_model_state_dict(model, weights, adapter_name=model.active_adapter)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As in Transformers, which on several CPUs asks torch for a place cpu:1 that torch does not know."""
+        """As in Transformers, which on several CPUs asks torch for a device cpu:1 that does not exist."""
         if checkpoint is None or self.args.device.type != "cpu":
             super()._load_optimizer_and_scheduler(checkpoint)
             return
@@ -86,8 +86,8 @@ class DurableTrainer(Trainer):
             target.load_state_dict(torch.load(Path(checkpoint) / file, map_location="cpu", weights_only=True))
 
     def _evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        """An evaluation on the way: once after a step that ends an epoch, and never after the last step, where the run
-        evaluates itself, resumed or not."""
+        """An evaluation during training: once after a step that ends an epoch, and not after the last step, because the
+        run evaluates at its end anyway."""
         self.control.should_evaluate = False
         if self.state.global_step >= self.state.max_steps:
             return {}
@@ -95,6 +95,6 @@ class DurableTrainer(Trainer):
         return metrics
 
     def _run_epoch(self, *, epoch: int, **rest: Any) -> None:
-        # Transformers asks after a step whether it was the last, so a run stopped there would be given one more.
+        # Transformers checks for the last step after a step, so a run that was stopped there would train one more.
         if self.state.global_step < self.state.max_steps:
             super()._run_epoch(epoch=epoch, **rest)

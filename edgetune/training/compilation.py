@@ -1,4 +1,4 @@
-"""torch.compile for training: layer by layer, because a model repeats one layer many times and it compiles once."""
+"""torch.compile for training, layer by layer: a model repeats one layer many times, which is compiled once."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compile the model's repeated layers, for batches of any size, when they first run.
+    """Compile the model's repeated layers when they first run, for batches of any size.
 
-    Raises MissingComponent where a CPU has no C++ compiler, which torch.compile needs there.
+    Raises MissingComponent where torch.compile needs a C++ compiler (on a CPU) and there is none.
     """
     if not torch.cuda.is_available() and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise MissingComponent(
-            "train.compile needs a C++ compiler on a CPU, and there is none",
-            remedy="install one (Debian: apt install g++), or leave train.compile out",
+            "train.compile needs a C++ compiler on a CPU, and none is installed",
+            remedy="install one (Debian: apt install g++), or remove train.compile",
         )
     for layer in repeated_layers(base_model(model)):
         layer.compile(dynamic=True)
 
 
 def repeated_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The layers of which the model is a stack, as Transformers names them for its own sharding."""
+    """The repeated layers of the model, which Transformers names for its own sharding."""
     names = set(model._no_split_modules or ())
     return [module for module in model.modules() if type(module).__name__ in names]

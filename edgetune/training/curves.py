@@ -1,4 +1,4 @@
-"""The rows of metrics.jsonl as number sequences, and what can be told from such noisy ones."""
+"""The rows of metrics.jsonl as sequences of numbers, and statistical tests for noisy ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Curves:
 
     @staticmethod
     def of(rows: Sequence[dict[str, Any]]) -> Curves:
-        """Sort out `rows`; of two evaluations after the same step the later one counts."""
+        """The curves in `rows`; of two evaluations after the same step the later one counts."""
         train = [(row["step"], row["loss"]) for row in rows if _is_finite(row.get("loss"))]
         evaluations = {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
         finite = {step: loss for step, loss in evaluations.items() if _is_finite(loss)}
@@ -74,7 +74,7 @@ def chance_of_rise(low: list[float], high: list[float]) -> float:
 
 
 def trend(steps: list[int], losses: list[float]) -> tuple[float, float]:
-    """What a straight line through the logarithms of the losses changes by, and the chance of that without a trend."""
+    """The change along a straight line through the logarithms of the losses, and its chance without a trend."""
     import numpy as np
     from scipy.stats import linregress, t
 
@@ -88,7 +88,7 @@ def trend(steps: list[int], losses: list[float]) -> tuple[float, float]:
 
 
 def deviations_above(loss: float, losses: list[float]) -> float:
-    """By how many of their own standard deviations `losses` typically lie above a single `loss`, in logarithms."""
+    """How many of their own standard deviations `losses` are above a single `loss` on average, in logarithms."""
     logs = _logarithms(losses)
     return float((logs.mean() - _logarithms([loss])[0]) / _spread(_without_trend(logs)))
 
@@ -98,26 +98,26 @@ def _is_finite(value: object) -> bool:
 
 
 def _logarithms(losses: list[float]) -> NDArray[np.float64]:
-    """In logarithms the noise is about as large at every height of the curve, and a single large loss weighs little."""
+    """In logarithms the noise is about the same everywhere on the curve, and single large losses weigh little."""
     import numpy as np
 
     return np.log(np.maximum(losses, 1e-9))
 
 
 def _without_trend(logs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What is left beside a straight line: a climb is no noise."""
+    """The residuals of a straight line: a trend is not noise."""
     from scipy.signal import detrend
 
     return detrend(logs)
 
 
 def _spread(errors: NDArray[np.float64]) -> float:
-    """Their standard deviation; a curve without any noise has a little, so that it can be divided by."""
+    """Their standard deviation, at least 0.001, so that it can be a divisor."""
     return max(float(errors.std(ddof=1)), 1e-3)
 
 
 def _independent(errors: list[NDArray[np.float64]]) -> float:
-    """How many independent values each of these sequences of noise is worth, on average: neighbours may err alike.
+    """The effective number of independent values in each sequence of noise, on average: neighbours may correlate.
 
     Santer et al. 2000, https://doi.org/10.1029/1999JD901105, equation 6.
     """

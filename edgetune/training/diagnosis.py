@@ -1,7 +1,6 @@
-"""Signs that a training went wrong, read off its rows of metrics.jsonl, each with what to change.
+"""Signs of a training that went wrong, found in its rows of metrics.jsonl, each with what to change.
 
-Losses of single updates are noisy, so every sign must stand out of the noise by a statistical test and be large
-enough to matter. Where the rows cannot tell, nothing is said.
+Losses of single updates are noisy, so a sign must pass a statistical test and be large enough to matter.
 """
 
 from __future__ import annotations
@@ -18,17 +17,17 @@ from edgetune.recipe.schema import Recipe
 from edgetune.training.curves import Curves, chance_of_rise, deviations_above, trend
 
 ENOUGH_ROWS = 16
-"""Fewer losses than this are not judged: four in each quarter."""
+"""With fewer losses there is no diagnosis: four in each quarter."""
 
 STEEP = 0.4
-"""The loss still falls steeply when it falls at this share of its average speed over the run, or quicker. A loss that
+"""The loss still falls steeply when it falls at this share of its average speed over the run, or faster. A loss that
 levels out exponentially passes it after 2.7 of its time constants."""
 
 WORTH_NATS = 0.02
-"""Smaller changes of the loss are not worth a word."""
+"""Smaller changes of the loss are ignored."""
 
 FEW_EPOCHS = 3
-"""After more passes a falling training loss without an evaluation may as well be memory as progress."""
+"""After more epochs without an evaluation, a falling training loss may come from memorizing."""
 
 
 class Diagnosis(BaseModel):
@@ -44,8 +43,12 @@ class Diagnosis(BaseModel):
         return f"{self.finding}; {self.remedy}"
 
 
+Sign = Callable[[Curves, Recipe, int], tuple[str, str] | None]
+"""Curves, recipe, choices -> the finding and the remedy of a sign that shows."""
+
+
 def diagnose_recipe(recipe: Recipe, *, processes: int = 1) -> list[Diagnosis]:
-    """What can be told before any step is taken."""
+    """The signs that a recipe shows before any step is taken."""
     train = recipe.train
     if recipe.base.quantize != "nf4" or train.packing or train.batch_size * train.accumulate * processes > 1:
         return []
@@ -60,30 +63,31 @@ def diagnose_recipe(recipe: Recipe, *, processes: int = 1) -> list[Diagnosis]:
 
 
 def diagnose(rows: Sequence[dict[str, Any]], recipe: Recipe, *, choices: int) -> list[Diagnosis]:
-    """What the rows of metrics.jsonl show, worst first.
+    """The signs that the rows of metrics.jsonl show, worst first.
 
-    `choices` is what one prediction chooses from: the vocabulary's size, or the number of labels of a classification
-    head. A model that knows nothing has a loss of ln(choices).
+    `choices` is the number of possible predictions: the vocabulary's size, or the labels of a classification head. A
+    model that knows nothing has a loss of ln(choices).
     """
     curves = Curves.of(rows)
-    found = [sign(curves, recipe, choices) for sign in SIGNS]
-    signs = [diagnosis for diagnosis in found if diagnosis is not None]
-    names = {diagnosis.name for diagnosis in signs}
-    return [diagnosis for diagnosis in signs if not EXPLAINED_BY.get(diagnosis.name, set()) & names]
+    shown = {name: found for name, sign in SIGNS.items() if (found := sign(curves, recipe, choices)) is not None}
+    return [
+        Diagnosis(name=name, finding=finding, remedy=remedy)
+        for name, (finding, remedy) in shown.items()
+        if not EXPLAINED_BY.get(name, set()) & shown.keys()
+    ]
 
 
-def _evaluation_not_finite(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
+def _evaluation_not_finite(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
     if curves.eval_broken_at is None:
         return None
-    return Diagnosis(
-        name="evaluation_not_finite",
-        finding=f"the evaluation loss after step {curves.eval_broken_at} is not a finite number",
-        remedy="set base.dtype to bfloat16 or float32 if it is float16, or lower train.learning_rate "
+    return (
+        f"the evaluation loss after step {curves.eval_broken_at} is not a finite number",
+        "set base.dtype to bfloat16 or float32 if it is float16, or lower train.learning_rate "
         f"(now {recipe.train.learning_rate:g})",
     )
 
 
-def _rising(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
+def _rising(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
     """The last quarter lies above an earlier one, or above the loss before the first update, and beyond chance."""
     if len(curves.losses) < ENOUGH_ROWS:
         return None
@@ -93,43 +97,31 @@ def _rising(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
         low = curves.losses[0]
         if curves.steps[0] > 1 or high < 1.5 * low or deviations_above(low, last) < 3:
             return None
-    return Diagnosis(
-        name="loss_rising",
-        finding=f"the training loss rose from {low:.3g} to {high:.3g}",
-        remedy=_gentler(recipe),
-    )
+    return f"the training loss rose from {low:.3g} to {high:.3g}", _gentler(recipe)
 
 
-def _worse_than_guessing(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
+def _worse_than_guessing(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
     """For several updates the loss was twice that of a uniform guess, wherever it ended."""
     guess = math.log(choices)
     if len(curves.losses) < ENOUGH_ROWS or curves.peak < 2 * guess:
         return None
-    return Diagnosis(
-        name="worse_than_guessing",
-        finding=f"the training loss went up to {curves.peak:.3g}, and a mere guess gives {guess:.3g}",
-        remedy=_gentler(recipe),
-    )
+    return f"the training loss went up to {curves.peak:.3g}, and a uniform guess has {guess:.3g}", _gentler(recipe)
 
 
-def _exploding(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
-    """Gradients grew tenfold and are clipped: medians, because single updates spike in healthy runs too."""
+def _exploding(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
+    """Gradients grew tenfold and are clipped. Medians, because single updates spike in healthy runs too."""
     norms = curves.grad_norms
     if len(norms) < ENOUGH_ROWS:
         return None
     early, late = median(norms[: len(norms) // 4]), median(norms[-(len(norms) // 4) :])
     if late < 10 * early or late < recipe.train.max_grad_norm:
         return None
-    return Diagnosis(
-        name="gradients_exploding",
-        finding=f"the gradient norm grew from {early:.3g} to {late:.3g}, and updates are clipped to "
-        f"train.max_grad_norm {recipe.train.max_grad_norm:g}",
-        remedy=_gentler(recipe),
-    )
+    finding = f"the gradient norm grew from {early:.3g} to {late:.3g}, and updates are clipped to train.max_grad_norm "
+    return finding + f"{recipe.train.max_grad_norm:g}", _gentler(recipe)
 
 
-def _nothing_learned(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
-    """The last quarter is no better than a uniform guess, by the margin that the number of choices allows."""
+def _nothing_learned(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
+    """The last quarter is no better than a uniform guess, by a margin that depends on the number of choices."""
     if len(curves.losses) < ENOUGH_ROWS:
         return None
     guess, reached = math.log(choices), fmean(curves.quarter(3))
@@ -137,16 +129,15 @@ def _nothing_learned(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis 
     of_what, margin = ("labels", 0.98) if recipe.base.head == "classification" else ("tokens", 0.9)
     if reached < margin * guess:
         return None
-    return Diagnosis(
-        name="nothing_learned",
-        finding=f"the training loss ends at {reached:.3g}, and guessing among {choices:,} {of_what} gives {guess:.3g}: "
-        "nothing was learned",
-        remedy=f"{_gentler(recipe)} if the loss jumps about, raise it if the loss does not move; and look at what the "
-        "model is shown",
+    return (
+        f"the training loss ends at {reached:.3g}, and guessing among {choices:,} {of_what} gives {guess:.3g}: nothing "
+        "was learned",
+        f"{_gentler(recipe)} if the loss jumps, or raise train.learning_rate if the loss does not change; and check "
+        "the training examples",
     )
 
 
-def _over_fitted(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
+def _over_fitted(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
     """Evaluation got worse after its best step, in two evaluations or by a tenth, while training got better."""
     steps, losses = curves.eval_steps, curves.eval_losses
     if len(losses) < 3:
@@ -158,31 +149,28 @@ def _over_fitted(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | No
     if not (lasting or (later and rise > 0.1)) or not curves.fell_after(steps[best]):
         return None
     share = steps[best] / max(steps[-1], *curves.steps, 1)
-    return Diagnosis(
-        name="over_fitted",
-        finding=f"the evaluation loss was best at step {steps[best]} ({losses[best]:.3g}, epoch "
-        f"{share * curves.epochs:.2g} of {curves.epochs:.2g}) and rose to {losses[-1]:.3g} while the training loss "
-        "went on falling: over-fitted",
-        remedy=f"set train.max_steps to {steps[best]}, or take more data{_less_capacity(recipe)}",
+    return (
+        f"the evaluation loss was best at step {steps[best]} ({losses[best]:.3g}, epoch {share * curves.epochs:.2g} of "
+        f"{curves.epochs:.2g}) and rose to {losses[-1]:.3g} while the training loss kept falling: over-fitted",
+        f"set train.max_steps to {steps[best]}, or use more data{_less_capacity(recipe)}",
     )
 
 
-def _memorized(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
-    """Practically no training loss is left after more than one pass, and there is no evaluation to tell why."""
+def _memorized(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
+    """Practically no training loss is left after more than one epoch, and there is no evaluation to tell why."""
     if len(curves.losses) < ENOUGH_ROWS or curves.eval_losses or curves.epochs <= 1:
         return None
     reached = fmean(curves.quarter(3))
     if reached > 0.01 or reached > 0.02 * fmean(curves.losses[:4]):
         return None
-    return Diagnosis(
-        name="memorized",
-        finding=f"the training loss ends at {reached:.2g} after {curves.epochs:.2g} epochs, and without an evaluation "
-        "nobody can tell learning from memorizing",
-        remedy="give data.eval rows that are not trained on, and train.eval_every",
+    return (
+        f"the training loss ends at {reached:.2g} after {curves.epochs:.2g} epochs, which may be memorizing: there is "
+        "no evaluation",
+        "give data.eval rows that are not in data.train, and set train.eval_every",
     )
 
 
-def _under_trained(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | None:
+def _under_trained(curves: Curves, recipe: Recipe, choices: int) -> tuple[str, str] | None:
     """The second half falls beyond chance, and steeply by the run's average speed."""
     steps, losses = curves.steps, curves.losses
     if len(losses) < ENOUGH_ROWS or (not curves.eval_losses and curves.epochs > FEW_EPOCHS):
@@ -196,24 +184,23 @@ def _under_trained(curves: Curves, recipe: Recipe, choices: int) -> Diagnosis | 
     average_speed = (fmean(losses[:few]) - fmean(losses[-few:])) / (steps[-1] - steps[0])
     if chance > 0.01 or fall < max(STEEP * average_speed * length, 0.02 * fmean(losses[half:]), WORTH_NATS):
         return None
-    return Diagnosis(
-        name="under_trained",
-        finding=f"the training loss was still falling steeply at the end (by {fall:.2g} to {fmean(losses[-few:]):.3g} "
-        f"over the last {length} steps), after {curves.epochs:.2g} epochs: under-trained",
-        remedy=_longer(recipe),
+    return (
+        f"the training loss was still falling steeply at the end (by {fall:.2g} to {fmean(losses[-few:]):.3g} over the "
+        f"last {length} steps), after {curves.epochs:.2g} epochs: under-trained",
+        _longer(recipe),
     )
 
 
-SIGNS: tuple[Callable[[Curves, Recipe, int], Diagnosis | None], ...] = (
-    _evaluation_not_finite,
-    _rising,
-    _worse_than_guessing,
-    _exploding,
-    _nothing_learned,
-    _over_fitted,
-    _memorized,
-    _under_trained,
-)
+SIGNS: dict[str, Sign] = {
+    "evaluation_not_finite": _evaluation_not_finite,
+    "loss_rising": _rising,
+    "worse_than_guessing": _worse_than_guessing,
+    "gradients_exploding": _exploding,
+    "nothing_learned": _nothing_learned,
+    "over_fitted": _over_fitted,
+    "memorized": _memorized,
+    "under_trained": _under_trained,
+}
 
 EXPLAINED_BY = {
     "worse_than_guessing": {"loss_rising"},

@@ -1,4 +1,4 @@
-"""A training stops at the first update whose loss or gradient is not finite, before that update spoils the weights."""
+"""Stops a training at the first update whose loss or gradient is not finite, before it damages the weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from edgetune.errors import NumericalError
 
 OVERFLOWS_ENDURED = 20
-"""Gradients of float16 are scaled by 65,536 at first and by half after each overflow, so that the first updates may
-overflow in a healthy run. After this many in a row no scale is left that could help."""
+"""Gradients of float16 are scaled by 65,536 at first and by half after each overflow, so the first updates of a healthy
+run may overflow. After this many in a row no smaller scale is left."""
 
 
 class FiniteGuard:
-    """Looks at every update, whether it is logged or not."""
+    """Checks every update, whether it is logged or not."""
 
     def __init__(self, model: nn.Module, *, learning_rate: float, scales_gradients: bool) -> None:
         self._model, self._learning_rate, self._scales_gradients = model, learning_rate, scales_gradients
@@ -23,11 +23,11 @@ class FiniteGuard:
         self._overflows = 0
 
     def note(self, loss: Tensor) -> None:
-        """Remember the loss of one batch of the update at hand. It stays where it is until the update is checked."""
+        """Remember the loss of one batch of the current update. It stays on its device until the update is checked."""
         self._losses.append(loss.detach())
 
     def check(self, grad_norm: Tensor | float, *, step: int, trained: bool) -> None:
-        """Raise NumericalError when `step`, which would be taken next, is to be made of what is not finite.
+        """Raise NumericalError when the loss or gradient of the next step, `step`, is not finite.
 
         `trained` says whether any step was taken before it.
         """
@@ -39,7 +39,7 @@ class FiniteGuard:
             return
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {norm}"
         raise NumericalError(
-            f"the {what} at step {step}; training stopped before that step, earlier checkpoints stay",
+            f"the {what} at step {step}; training stopped before that step, and earlier checkpoints are kept",
             remedy=self._remedy(trained=trained),
         )
 
@@ -53,6 +53,6 @@ class FiniteGuard:
             return gentler
         types = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         return (
-            "nothing was trained yet, so the learning rate is not the cause: the weights of base.model are damaged, or "
-            f"overflow in {types}; get them anew, or set base.dtype to float32"
+            "no step was taken yet, so the learning rate is not the cause: the weights of base.model are damaged or "
+            f"overflow in {types}; download them again, or set base.dtype to float32"
         )

@@ -1,4 +1,4 @@
-"""Which frozen layers of a model can multiply otherwise than PyTorch lets them on a CPU, and making them do so."""
+"""Replaces the matrix products of a model's frozen layers on a CPU, and decides which layers allow it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Products:
-    """How frozen layers multiply: in bfloat16 where that is safe, and what is left by oneDNN or as PyTorch does it."""
+    """How frozen layers multiply: in bfloat16 where that is safe; the others by oneDNN, or by PyTorch's default."""
 
     onednn: bool = False
     bfloat16: bool = False
@@ -36,9 +36,9 @@ class Products:
 
 
 def use_products(model: PeftModel | PreTrainedModel, products: Products) -> str | None:
-    """Let the frozen layers of `model` multiply by `products`; tells what they do now, None where there are none.
+    """Use `products` in the frozen layers of `model`. Returns them in words, None where there are no frozen layers.
 
-    For bfloat16, each weight is replaced by its rounded form, one after the other, so that there are never two models.
+    For bfloat16, the weights are rounded one after the other, so that there are never two models in memory.
     """
     layers = frozen_layers(model)
     narrow = bfloat16_layers(model) if products.bfloat16 else []
@@ -48,7 +48,7 @@ def use_products(model: PeftModel | PreTrainedModel, products: Products) -> str 
         layer.forward = _bfloat16_forward(layer)
     if products.onednn:
         for layer in set(layers).difference(narrow):
-            if not _trains_bias(layer):
+            if layer.bias is None or not layer.bias.requires_grad:
                 layer.forward = _onednn_forward(layer)
     return str(products) if layers else None
 
@@ -66,10 +66,10 @@ def frozen_layers(model: nn.Module) -> list[nn.Linear]:
 
 
 def bfloat16_layers(model: PeftModel | PreTrainedModel) -> list[nn.Linear]:
-    """Those of the base's frozen layers whose weights may be rounded.
+    """The base's frozen layers whose weights may be rounded.
 
-    Others stay as they are: the output layer, which the loss rests on; layers that Transformers keeps in float32
-    whatever the type of the rest; weights that two modules share; and those that the model's code reads by itself.
+    Not rounded are the output layer, which the loss depends on; layers that Transformers always keeps in float32;
+    weights that two modules share; and weights that the model's code reads directly.
     """
     base = base_model(model)
     output = base.get_output_embeddings()
@@ -96,7 +96,7 @@ def _is_read_at(base: nn.Module, path: str) -> bool:
 
 @cache
 def _weights_read_by(kind: type[nn.Module]) -> frozenset[str] | None:
-    """Names of the parts of such a module whose weights its code names; None where its code is not at hand."""
+    """Names of the submodules whose weights the code of such a module reads; None where its code is not available."""
     try:
         return frozenset(re.findall(r"\.(\w+)\.weight\b", inspect.getsource(kind)))
     except (OSError, TypeError):
@@ -104,12 +104,8 @@ def _weights_read_by(kind: type[nn.Module]) -> frozenset[str] | None:
 
 
 def _storage(tensor: Tensor) -> int:
-    """The same for tensors that share their memory, also on the meta device."""
+    """An identity that tensors with shared memory have in common, also on the meta device."""
     return int(tensor.untyped_storage()._cdata)
-
-
-def _trains_bias(layer: nn.Linear) -> bool:
-    return layer.bias is not None and layer.bias.requires_grad
 
 
 def _round(layer: nn.Linear, spans: list[Span]) -> None:

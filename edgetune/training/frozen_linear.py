@@ -1,11 +1,11 @@
-"""Quicker matrix products for frozen layers on a CPU, where the machine has them.
+"""Chooses the fastest matrix products for frozen layers on a CPU.
 
-PyTorch sends float32 products to MKL, whose kernels run at about half of what AMD processors can do; oneDNN, which
-every CPU build of PyTorch carries too, has no such preference. Both compute in float32; only the order of additions
-differs. Processors with AMX or AVX512-BF16 multiply in bfloat16 many times faster. There the weights of frozen layers
-are kept in bfloat16 instead, in half the memory; adapters, norms, the output layer and the loss stay in float32.
+PyTorch uses MKL for float32 products, whose kernels reach about half of what AMD processors can do; oneDNN, which is in
+every CPU build of PyTorch, is faster there. Both compute in float32; only the order of additions differs. Processors
+with AMX or AVX512-BF16 multiply in bfloat16 many times faster. There the weights of frozen layers are kept in bfloat16,
+in half the memory; adapters, norms, the output layer and the loss stay in float32.
 
-Which of the three is quickest is measured here, in some milliseconds, on the machine and the shapes at hand.
+The fastest of the three is measured in some milliseconds, on this machine and with the model's shapes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WORTH = 1.15
-"""How much quicker a way must be to be taken."""
+"""A product must be faster by this factor to be chosen."""
 
 MEASURED_ROWS = 256
 
@@ -48,10 +48,7 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 
 def agree_on_products(model: PeftModel | PreTrainedModel, recipe: Recipe, record: Path, *, resumed: bool) -> Products:
-    """What all processes use: what is quickest in the first of them, and in a `resumed` run what it began with.
-
-    `record` is the file that remembers it.
-    """
+    """The products that all processes use: the fastest in the first process; in a `resumed` run, those in `record`."""
     products = None
     if processes.is_first():
         if resumed and record.is_file():
@@ -63,7 +60,7 @@ def agree_on_products(model: PeftModel | PreTrainedModel, recipe: Recipe, record
 
 
 def choose_products(model: PeftModel | PreTrainedModel, recipe: Recipe) -> Products:
-    """What is quickest for the frozen layers of `model` on this CPU, among what `recipe` allows."""
+    """The fastest products for the frozen layers of `model` on this CPU that `recipe` allows."""
     layers = frozen_layers(model)
     if not layers:
         return Products()
@@ -71,7 +68,7 @@ def choose_products(model: PeftModel | PreTrainedModel, recipe: Recipe) -> Produ
 
 
 def takes_bfloat16(model: PeftModel | PreTrainedModel, recipe: Recipe) -> bool:
-    """True where frozen layers are to multiply in bfloat16: the recipe says so, or it allows it and that is quicker.
+    """True where frozen layers multiply in bfloat16: the recipe asks for it, or allows it and it is faster.
 
     The model may be on the meta device.
     """
@@ -79,30 +76,30 @@ def takes_bfloat16(model: PeftModel | PreTrainedModel, recipe: Recipe) -> bool:
     layers = bfloat16_layers(model)
     if wanted != "auto" or not layers:
         return wanted == "bfloat16" and bool(layers)
-    # Who writes float32 means it; auto leaves the type to the machine.
+    # An explicit float32 is kept; only auto leaves the type to the machine.
     allowed = recipe.base.dtype == "auto" and why_not_in_bfloat16(recipe) is None
     return allowed and bfloat16_is_quicker(_largest(layers))
 
 
 def check_products(model: PeftModel | PreTrainedModel, recipe: Recipe, *, on_gpu: bool) -> None:
-    """Raise RecipeError where the recipe wants bfloat16 products that a training of `model` could not have."""
+    """Raise RecipeError where the recipe asks for bfloat16 products that are impossible with `model`."""
     if recipe.train.frozen_products != "bfloat16":
         return
     where = "train.frozen_products"
     if on_gpu:
         raise RecipeError(
-            "bfloat16 products beside float32 are for a CPU, and this training runs on a GPU",
+            "bfloat16 products in a float32 model are for CPUs, and this training runs on a GPU",
             where=where,
-            remedy="leave it out, or set base.dtype to bfloat16 instead",
+            remedy="remove it, or set base.dtype to bfloat16",
         )
     if not bfloat16_layers(model):
         raise RecipeError(
-            "the base has no frozen linear layer that could multiply in bfloat16", where=where, remedy="leave it out"
+            "the base has no frozen linear layer that can multiply in bfloat16", where=where, remedy="remove it"
         )
 
 
 def onednn_is_quicker(weight: Tensor) -> bool:
-    """True where frozen float32 layers with a weight of this shape (out, in) go through oneDNN on this CPU."""
+    """True where oneDNN is faster on this CPU for float32 weights of this shape (out, in)."""
     try:
         return _remembered_gain(weight) >= WORTH
     except (AttributeError, RuntimeError) as problem:
@@ -111,7 +108,7 @@ def onednn_is_quicker(weight: Tensor) -> bool:
 
 
 def bfloat16_is_quicker(weight: Tensor) -> bool:
-    """True where frozen layers with a weight of this shape (out, in) are quicker in bfloat16 on this CPU."""
+    """True where bfloat16 is faster on this CPU for weights of this shape (out, in)."""
     return HAS_BFLOAT16 and _remembered_bfloat16_gain(weight) >= WORTH
 
 
@@ -120,28 +117,29 @@ def _largest(layers: Sequence[nn.Linear]) -> Tensor:
 
 
 def _remembered_gain(weight: Tensor) -> float:
-    """How much quicker oneDNN is, as it was first measured for this shape on this processor."""
-    return _remembered("frozen-linear", _processor(weight), lambda: _gain(_real(weight)))
+    """The speed-up by oneDNN, as first measured for this shape on this processor."""
+    return remembered("frozen-linear", _processor(weight), lambda: _gain(_real(weight)))
 
 
 def _remembered_bfloat16_gain(weight: Tensor) -> float:
-    """The same of bfloat16, over the quicker of the two ways in float32."""
+    """The speed-up by bfloat16 over the faster float32 product."""
     features = tuple(getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512_bf16", "amx_tile"))
     float32 = onednn_product if onednn_is_quicker(weight) else nn.functional.linear
     what = (*_processor(weight), *features)
-    return _remembered("frozen-linear-bfloat16", what, lambda: _bfloat16_gain(_real(weight), float32))
+    return remembered("frozen-linear-bfloat16", what, lambda: _bfloat16_gain(_real(weight), float32))
 
 
 def _processor(weight: Tensor) -> tuple[object, ...]:
-    """What a measurement depends on."""
+    """Everything that a measurement depends on."""
     what = (platform.processor(), platform.machine(), torch.__version__, torch.get_num_threads(), *weight.shape)
     return what, torch.backends.cpu.get_cpu_capability()
 
 
-def _remembered(folder: str, what: tuple[object, ...], measure: Callable[[], float]) -> float:
-    """What was first measured: runs that are to be compared must not choose differently.
+def remembered(folder: str, what: tuple[object, ...], measure: Callable[[], float]) -> float:
+    """The number that was first measured for `what`, kept in the cache's `folder`.
 
-    Each choice adds in another order, so a run that changes it in between is not bit for bit one that does not.
+    Runs that are compared must not choose differently: each choice adds in another order, so a run that changes it in
+    between is not bit for bit one that does not.
     """
     record = cache_folder() / folder / hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     try:
@@ -154,14 +152,14 @@ def _remembered(folder: str, what: tuple[object, ...], measure: Callable[[], flo
 
 
 def _real(weight: Tensor) -> Tensor:
-    """The rows that are measured; values of their own for a weight that has none."""
+    """The rows that are measured; random values for a weight on the meta device."""
     rows = weight[:4096]
     return torch.randn(rows.shape) if rows.is_meta else rows
 
 
 @torch.no_grad()
 def _gain(weight: Tensor) -> float:
-    """How many times quicker oneDNN multiplies with `weight` (out, in) here."""
+    """The speed-up by oneDNN for `weight` (out, in)."""
     x = torch.randn(MEASURED_ROWS, weight.shape[1])
     default, onednn = _quickest(
         lambda: nn.functional.linear(x, weight),
@@ -172,7 +170,7 @@ def _gain(weight: Tensor) -> float:
 
 @torch.no_grad()
 def _bfloat16_gain(weight: Tensor, float32: Product) -> float:
-    """How many times quicker than `float32` bfloat16 is here, forward and backward, with all rounding of a step."""
+    """The speed-up by bfloat16 over `float32`, forward and backward, with the rounding of a step."""
     x, gradient = torch.randn(MEASURED_ROWS, weight.shape[1]), torch.randn(MEASURED_ROWS, weight.shape[0])
     narrow = weight.to(torch.bfloat16)
     wide_seconds, narrow_seconds = _quickest(
@@ -183,9 +181,9 @@ def _bfloat16_gain(weight: Tensor, float32: Product) -> float:
 
 
 def _quickest(*ways: Callable[[], object], rounds: int = 15) -> list[float]:
-    """Seconds of each way at its quickest; rounds are interleaved.
+    """Seconds of each way's fastest round; rounds are interleaved.
 
-    The quickest, because it is remembered, and another busy program must not decide it.
+    The fastest, because the result is kept, and other busy programs must not affect it.
     """
 
     def seconds(work: Callable[[], object]) -> float:

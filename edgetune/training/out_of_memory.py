@@ -1,4 +1,4 @@
-"""A failed allocation, in whatever words torch, NumPy or the system report it, becomes one error with a way out."""
+"""Turns failed allocations of torch, NumPy and the system into one error with remedies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WORDS = (
 def explain_out_of_memory(recipe: Recipe, run: RunDirectory, *, loading: bool) -> Iterator[None]:
     """Raise OutOfMemory for an allocation that fails inside, while `loading` the model or while training it.
 
-    What the system's out-of-memory killer ends cannot be explained: it kills without a word (exit code 137).
+    The system's out-of-memory killer cannot be caught: it ends the process with exit code 137.
     """
     try:
         yield
@@ -39,7 +39,7 @@ def explain_out_of_memory(recipe: Recipe, run: RunDirectory, *, loading: bool) -
             f"memory ran out while {'loading' if loading else 'training'} {recipe.base.model}"
             f"{'' if loading else _what_is_kept(run)}",
             where=recipe.name,
-            remedy=f"{'; '.join(_savings(recipe, loading=loading))}; edgetune plan shows what each part takes",
+            remedy=f"{'; '.join(_savings(recipe, loading=loading))}; edgetune plan shows the memory of each part",
         ) from problem
 
 
@@ -55,13 +55,13 @@ def _what_is_kept(run: RunDirectory) -> str:
     if checkpoint is None:
         return ", before the first checkpoint"
     return (
-        f"; {checkpoint} is kept, from which --resume goes on after step {checkpoint_step(checkpoint)} where there is "
-        "more memory (only with this recipe: a changed one begins anew)"
+        f"; {checkpoint} is saved, and --resume continues after step {checkpoint_step(checkpoint)} on a machine with "
+        "more memory (with this recipe only: a changed recipe starts again)"
     )
 
 
 def _savings(recipe: Recipe, *, loading: bool) -> list[str]:
-    """What of the recipe can be changed to need less memory, the most harmless first."""
+    """Changes of the recipe that need less memory, those with the least effect on the result first."""
     train, base, savings = recipe.train, recipe.base, []
     if not loading:
         if train.batch_size > 1:
@@ -81,5 +81,5 @@ def _savings(recipe: Recipe, *, loading: bool) -> list[str]:
         savings.append("set base.quantize to nf4")
     if base.dtype == "float32":
         savings.append("set base.dtype to bfloat16")
-    savings.append("take a smaller base.model")
+    savings.append("use a smaller base.model")
     return savings

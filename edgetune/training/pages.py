@@ -1,4 +1,4 @@
-"""Giving memory that a model no longer needs back to the system at once, on Linux; elsewhere nothing is done."""
+"""Returns memory that a model no longer needs to the system at once. Only on Linux; elsewhere this does nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MADV_DONTNEED = 4
 
 
 def mapped_spans() -> list[Span]:
-    """Where files lie in this process's address space, as safetensors of the type that a model is loaded in do."""
+    """The address ranges of mapped files, such as safetensors that have the type of the loaded model."""
     spans = []
     with suppress(OSError):
         for line in Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -29,9 +29,9 @@ def mapped_spans() -> list[Span]:
 
 
 def forget_mapped(tensor: Tensor, spans: list[Span]) -> None:
-    """Let go of the whole pages of `tensor`, which nobody reads any more, where it lies in a file (`spans`).
+    """Release the whole pages of `tensor`, which is not read any more, where it is part of a mapped file (`spans`).
 
-    They would count as this process's memory for as long as another tensor lies in the same file.
+    They would count as this process's memory until the last tensor of that file is released.
     """
     size = mmap.PAGESIZE
     begin = -(-tensor.data_ptr() // size) * size
@@ -42,7 +42,7 @@ def forget_mapped(tensor: Tensor, spans: list[Span]) -> None:
 
 
 def trim_heap() -> None:
-    """Give what was freed back to the system, from the heaps of all threads, where the C library (glibc) can."""
+    """Return freed heap memory of all threads to the system, where the C library (glibc) can."""
     if os.name == "posix":
         with suppress(AttributeError, OSError):
             ctypes.CDLL(None).malloc_trim(0)

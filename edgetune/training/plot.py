@@ -1,4 +1,4 @@
-"""What a run logged, as one picture: losses, the evaluation's own metrics, gradient norm and learning rate."""
+"""Plots what a run logged: losses, the evaluation's metrics, gradient norm and learning rate."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ if TYPE_CHECKING:
 
 RAW, SMOOTH, EVALUATION = "#a9bfd6", "#1f5a91", "#d1792b"
 FEW = 25
-"""Up to so many values each has a dot, and they are smoothed over so large a part of theirs."""
+"""Up to so many values are drawn as dots; more are smoothed over a 25th of them."""
 
 METRIC_COLORS = ("#2f7d5b", "#8a5fa8", "#c04d4d", "#7a6a3a", "#3d7f94", "#9a6b8f")
 
 
 def plot_training(rows: list[dict[str, Any]], target: Path, *, title: str) -> None:
-    """Draw the rows of metrics.jsonl into a PNG: a panel for the losses, and one for each other kind of value there."""
+    """Draw the rows of metrics.jsonl into a PNG: a panel for the losses, and one for each other kind of value."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    metrics = sorted({key for row in rows for key in row if key.startswith("eval_") and key != "eval_loss"})
     panels = [(_draw_losses, 3.0)]
-    if metrics:
+    if _metrics(rows):
         panels.append((_draw_metrics, 1.8))
     if any("grad_norm" in row for row in rows):
         panels.append((_draw_optimizer, 1.5))
@@ -59,7 +58,7 @@ def smooth(values: Sequence[float]) -> list[float]:
 
 
 def _series(rows: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Steps and values, one value per step: the later one where a step has two."""
+    """Steps and values; of two values of one step the later one."""
     found = {row["step"]: row[key] for row in rows if row.get(key) is not None}
     return list(found), list(found.values())
 
@@ -90,7 +89,7 @@ def _draw_losses(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 
 def _draw_noisy(axes: Axes, steps: list[int], values: list[float], *, label: str = "") -> None:
-    """Values that jump about from row to row, and their smoothed course where there are enough of them."""
+    """Noisy values, and their smoothed curve where there are enough of them."""
     few = len(values) <= FEW
     axes.plot(steps, values, "o-" if few else "-", color=SMOOTH if few else RAW, markersize=3, linewidth=1, label=label)
     if not few:
@@ -98,7 +97,7 @@ def _draw_noisy(axes: Axes, steps: list[int], values: list[float], *, label: str
 
 
 def _ceiling(values: list[float]) -> float:
-    """Where an axis from 0 ends: above the curve, but a single spike must not press the rest of it flat."""
+    """The upper end of an axis from 0: above the curve, but a single spike must not flatten the rest."""
     if len(values) <= FEW:
         return 1.08 * max([*values, 1e-9])
     usual = sorted(values)[len(values) * 98 // 100 - 1]
@@ -106,9 +105,12 @@ def _ceiling(values: list[float]) -> float:
     return 1.08 * max(values[0], usual, *courses, 1e-9)
 
 
+def _metrics(rows: list[dict[str, Any]]) -> list[str]:
+    return sorted({key for row in rows for key in row if key.startswith("eval_") and key != "eval_loss"})
+
+
 def _draw_metrics(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    names = sorted({key for row in rows for key in row if key.startswith("eval_") and key != "eval_loss"})
-    for number, name in enumerate(names):
+    for number, name in enumerate(_metrics(rows)):
         steps, values = _series(rows, name)
         color = METRIC_COLORS[number % len(METRIC_COLORS)]
         axes.plot(steps, values, "o-", color=color, markersize=4, label=name.removeprefix("eval_").replace("_", " "))

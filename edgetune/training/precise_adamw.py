@@ -1,8 +1,7 @@
 """AdamW for weights of 16 bits, which keeps a copy of them and its own state in 32.
 
-An update is often smaller than half of the last place of a bfloat16 weight, so that adding it would change nothing.
-Here it is added to a copy in float32, and the weight is that copy rounded (Micikevicius et al. 2018, section 3.1,
-https://arxiv.org/abs/1710.03740).
+An update is often too small to change a bfloat16 weight. Here it is added to a copy in float32, and the weight is that
+copy, rounded (Micikevicius et al. 2018, section 3.1, https://arxiv.org/abs/1710.03740).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class PreciseAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:
-        """One update. A closure, which would compute the loss again, is not taken."""
+        """One update. A closure, which would compute the loss again, is not supported."""
         assert closure is None
         for group in self.param_groups:
             trained = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -54,7 +53,7 @@ class PreciseAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state. torch would round it to the parameters' 16 bits."""
+        """Load a saved state as it is. torch would round it to the parameters' 16 bits."""
         super().load_state_dict(state_dict)
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             for parameter, number in zip(group["params"], saved["params"], strict=True):

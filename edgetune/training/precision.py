@@ -1,4 +1,4 @@
-"""In which type the trained weights are kept."""
+"""The type of the trained weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def trained_dtype(recipe: Recipe, dtype: torch.dtype) -> torch.dtype:
     """The type of the trained weights on a base that computes in `dtype`.
 
-    auto is bfloat16 where the base computes in it and AdamW, which then keeps its copies in 32 bits, trains an adapter;
-    float32 elsewhere. float16 is never taken: updates of gradients that are scaled would overflow in it.
+    auto is bfloat16 where the base computes in it and AdamW trains an adapter, with its state in 32 bits; float32
+    elsewhere. float16 is never chosen: scaled gradients would overflow in it.
     """
     wanted = recipe.train.adapter_dtype
     if wanted != "auto":
@@ -29,7 +29,7 @@ def trained_dtype(recipe: Recipe, dtype: torch.dtype) -> torch.dtype:
 
 
 def set_trained_dtype(model: PeftModel | PreTrainedModel, recipe: Recipe, dtype: torch.dtype) -> None:
-    """Cast what is trained. Where every weight is, all have one type, which the base loaded in already has."""
+    """Cast the trained weights. With method full they have the type of the base already."""
     if isinstance(recipe.method, Full):
         return
     wanted = trained_dtype(recipe, dtype)

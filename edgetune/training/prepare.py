@@ -1,4 +1,4 @@
-"""Data and tokenizer -> everything that training needs apart from the weights."""
+"""Reads and checks everything that training needs apart from the weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that training needs apart from the weights, checked before they are loaded."""
+    """Everything that training needs apart from the weights."""
 
     files: ModelFiles
     config: ModelConfig
@@ -41,7 +41,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Read the data, and tokenize it as this base reads it.
+    """Read the data and tokenize it for the recipe's base.
 
     Raises RecipeError when the base cannot do the recipe's task, DataError and ModelError.
     """
@@ -61,20 +61,19 @@ def prepare(recipe: Recipe) -> Prepared:
     train, limits = reading.read_training(data.train, recipe)
     questions = reading.questions(data.evaluation, limits)
     evaluation = reading.read_evaluation(questions, limits) if questions else None
-    tokenize = reading.tokenizer_for(limits)
     objective = objective_for(
         recipe,
         kind,
         tokenizer,
         reading.template,
-        lambda examples: tokenize(examples).examples,
+        lambda examples: reading.tokenize(examples, limits.length).examples,
         max_new_tokens=limits.target or limits.length,
     )
     return Prepared(files, config, kind, tokenizer, objective, train, evaluation, questions)
 
 
 def _tell_of_rows(data: LoadedData, recipe: Recipe) -> None:
-    """Tell what of the files is left out, is not read or is empty; `edgetune data check` tells more."""
+    """Note rows that are left out, keys that are not read, and empty texts; `edgetune data check` shows more."""
     others = [source for source in data.eval_sources if source not in data.train_sources]
     for source in (*data.train_sources, *others):
         name = Path(source.source).name
@@ -86,18 +85,18 @@ def _tell_of_rows(data: LoadedData, recipe: Recipe) -> None:
         if recipe.task == "chat" and source.unread:
             tell = events.warn if any("[]." in key for key in source.unread) else events.note
             found = ", ".join(f"{key} ({count})" for key, count in source.unread.items())
-            tell(f"{name}: these are not read (how often they hold something): {found}")
+            tell(f"{name}: keys that are not read (and how many rows have them): {found}")
     empty = [where for where, row in {row.where: row for row in data.train}.items() if row.is_empty]
     if empty:
         rows = "row has" if len(empty) == 1 else "rows have"
         events.warn(
-            f"{len(empty)} training {rows} an empty text or answer, which is learned so ({name_places(empty)}); "
-            "remove what is not meant from the file"
+            f"{len(empty)} training {rows} an empty text or answer, and the model learns it ({name_places(empty)}); "
+            "remove such rows unless you want them"
         )
 
 
 def _warn_of_leaks(data: LoadedData) -> None:
-    """Tell of evaluation rows that the training data has too; `edgetune data check` also finds those that are near."""
+    """Warn of evaluation rows that are in the training data; `edgetune data check` also finds near duplicates."""
     if not data.evaluation:
         return
     known = {key for key, _ in keyed_rows(data.train)} - {""}
@@ -105,22 +104,22 @@ def _warn_of_leaks(data: LoadedData) -> None:
     leaked = sum(key in known for key in asked)
     if leaked:
         events.warn(
-            f"{leaked} of {len(asked)} evaluation rows are in the training data too, and the evaluation looks better "
-            "for it; `edgetune data check` names them"
+            f"{leaked} of {len(asked)} evaluation rows are also in the training data, which makes the evaluation look "
+            "better than it is; `edgetune data check` lists them"
         )
 
 
 def check_task(recipe: Recipe, kind: ModelKind, family: str) -> None:
-    """Raise RecipeError where this kind of model cannot do what the recipe wants of it."""
+    """Raise RecipeError where this kind of model cannot do the recipe's task."""
     if recipe.base.head == "lm" and kind == "encoder":
         raise RecipeError(
             f"{recipe.base.model} is an encoder ({family}), which cannot write text",
             where="base.head",
-            remedy="set it to classification (with task classify), or take a decoder or an encoder-decoder",
+            remedy="set it to classification (with task classify), or use a decoder or an encoder-decoder",
         )
     if recipe.task == "chat" and kind == "encoder-decoder":
         raise RecipeError(
-            f"{recipe.base.model} is an encoder-decoder ({family}), which holds no conversations",
+            f"{recipe.base.model} is an encoder-decoder ({family}), which cannot have conversations",
             where="task",
-            remedy="set it to summarize or classify, or take a decoder",
+            remedy="set it to summarize or classify, or use a decoder",
         )

@@ -1,9 +1,9 @@
-"""One training in several processes: which of them this one is, starting them, and ending together.
+"""Training in several processes: their ranks, their start, and their common end.
 
-Processes find each other through the variables that torchrun and `accelerate launch` set too (RANK, WORLD_SIZE,
-LOCAL_RANK, MASTER_ADDR, MASTER_PORT), so a training joins in whoever started it. `launch` starts them on one machine
-itself, because it has to end them otherwise than torchrun does: Ctrl-C reaches every process once and none is killed
-before its checkpoint is saved, and a failure is one line whichever process it came from.
+Processes find each other through the variables of torchrun and `accelerate launch` (RANK, WORLD_SIZE, LOCAL_RANK,
+MASTER_ADDR, MASTER_PORT), so all three can start a training. `launch` does not use torchrun, which ends processes
+differently: here Ctrl-C reaches every process once, none is killed before its checkpoint is saved, and a failure is one
+line whichever process it came from.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ from edgetune.errors import EdgetuneError, Interrupted, ProcessFailed, UsageErro
 T = TypeVar("T")
 
 GRACE_SECONDS = 5.0
-"""How long the others may go on by themselves after one process has failed: most notice it when they next meet."""
+"""How long the other processes may run after one has failed: most notice it at their next exchange of gradients."""
 
 _FAILURES = "EDGETUNE_FAILURES"
-"""Names the folder in which a process that `launch` started leaves what ended it."""
+"""The environment variable with the folder for records of failures."""
 
 _LAUNCHER = "EDGETUNE_LAUNCHER"
-"""Holds the launcher's process id."""
+"""The environment variable with the launcher's process id."""
 
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 def world_size() -> int:
-    """How many processes train together, on all machines."""
+    """The number of processes that train together, on all machines."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """The number of this process among them, from 0. Process 0 alone prints and writes files."""
+    """The number of this process among them, from 0. Only process 0 prints and writes files."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_first() -> bool:
-    """True in the process that prints and writes files; it is the only one where nothing was launched."""
+    """True in the process that prints and writes files."""
     return rank() == 0
 
 
 def local_world_size() -> int:
-    """How many of the processes are on this machine."""
+    """The number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
@@ -68,9 +68,9 @@ def was_launched() -> bool:
 
 
 def must_launch(count: int) -> bool:
-    """True when `--processes COUNT` asks for processes that have not been started yet.
+    """True when `--processes COUNT` asks for processes that are not started yet.
 
-    Raises UsageError for a number that cannot be, or that differs from what torchrun has started already.
+    Raises UsageError for an invalid number, or one that differs from the number that torchrun has started.
     """
     if count < 1:
         raise UsageError(f"{count} processes cannot train", where="--processes", remedy="give 1 or more")
@@ -87,18 +87,18 @@ def must_launch(count: int) -> bool:
         raise UsageError(
             f"this command is one of {local_world_size()} processes that were started already",
             where="--processes",
-            remedy="under torchrun or accelerate launch, leave it out",
+            remedy="under torchrun or accelerate launch, remove it",
         )
     return False
 
 
 def threads_per_process(count: int) -> int:
-    """Threads for each of `count` processes on this machine: together one per physical core."""
+    """Threads for each of `count` processes on this machine, so that together they use one per physical core."""
     return max(1, physical_cores() // count)
 
 
 def join() -> None:
-    """Take this process's share of the machine: a GPU where there are some, and of the cores as many as it should use.
+    """Take this process's share of the machine: its GPU and its cores.
 
     Raises UsageError when there are fewer GPUs than processes.
     """
@@ -119,7 +119,7 @@ def join() -> None:
 
 
 def from_first(value: T | None) -> T:
-    """What the first process gives here, in all of them. All must call this, and the first with a value."""
+    """The first process's `value`, in all processes. All must call this."""
     if world_size() > 1:
         from torch import distributed
 
@@ -131,14 +131,14 @@ def from_first(value: T | None) -> T:
 
 
 def lost_launcher() -> bool:
-    """True once the launcher of this process is gone without having ended it."""
+    """True once the launcher of this process has died without ending it."""
     launcher = os.environ.get(_LAUNCHER)
     return launcher is not None and os.getppid() != int(launcher)
 
 
 @contextmanager
 def failures_reported() -> Iterator[None]:
-    """In a process that `launch` started: leave what ends the work inside to the launcher, which tells the user."""
+    """In a process that `launch` started: record what ends the work inside, for the launcher to report."""
     folder = os.environ.get(_FAILURES)
     if folder is None:
         yield
@@ -180,7 +180,7 @@ def launch(count: int, arguments: Sequence[str]) -> None:
 def _start(
     number: int, arguments: Sequence[str], environment: dict[str, str], failures: Path
 ) -> subprocess.Popen[bytes]:
-    """Process `number`. A session of its own keeps the terminal's Ctrl-C away: the launcher passes it on, once."""
+    """Start process `number` in its own session, so that Ctrl-C reaches it only once, through the launcher."""
     environment = {**environment, "RANK": str(number), "LOCAL_RANK": str(number)}
     command = [sys.executable, "-m", "edgetune", *arguments]
     if number == 0:
@@ -194,7 +194,7 @@ def _start(
 
 @contextmanager
 def _signals_forwarded(started: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """While this is open, what would end this process is passed on to those it has started instead."""
+    """While this is open, signals that would end this process go to the processes that it has started instead."""
 
     def forward(signum: int, frame: FrameType | None) -> None:
         for process in started:
@@ -209,9 +209,9 @@ def _signals_forwarded(started: list[subprocess.Popen[bytes]]) -> Iterator[None]
 
 
 def _wait(started: list[subprocess.Popen[bytes]]) -> dict[int, int]:
-    """The exit codes of those that ended by themselves.
+    """The exit codes of the processes that ended by themselves.
 
-    Once one has failed, those that do not notice it within GRACE_SECONDS are ended.
+    Once one has failed, those that still run after GRACE_SECONDS are killed.
     """
     ended: dict[int, int] = {}
     deadline = math.inf
@@ -230,7 +230,7 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> dict[int, int]:
 
 
 def _record(problem: BaseException) -> dict[str, Any]:
-    """What ended this process, in JSON's types; `foreseen` where it says by itself what the user is to know."""
+    """What ended this process, in JSON's types; `foreseen` where its message is meant for the user."""
     if isinstance(problem, KeyboardInterrupt):
         problem = Interrupted("interrupted; no unfinished output is left behind")
     record: dict[str, Any] = {"rank": rank(), "kind": type(problem).__name__, "foreseen": True}
@@ -246,10 +246,10 @@ def _record(problem: BaseException) -> dict[str, Any]:
 
 
 def _raise_failure(folder: Path, count: int, codes: dict[int, int]) -> NoReturn:
-    """Raise what ended the first process that failed, by `codes`, the exit codes of those that ended by themselves.
+    """Raise what ended the first process that failed. `codes` are the exit codes of those that ended by themselves.
 
-    What the processes recorded comes in order of time: the first is the cause, and lost connections are its effect.
-    But a process that was killed could record nothing, and then all records are effects.
+    The earliest record is the cause, and lost connections are its effect. A process that was killed has no record; then
+    all records are effects.
     """
     records = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
     spoke = {record["rank"] for record in records}
@@ -260,11 +260,11 @@ def _raise_failure(folder: Path, count: int, codes: dict[int, int]) -> NoReturn:
         raise ProcessFailed(
             f"process {number} of {count} "
             + (f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"),
-            remedy="if it ran out of memory, lower train.batch_size; --resume goes on from the last checkpoint",
+            remedy="if it ran out of memory, lower train.batch_size; --resume continues from the last checkpoint",
         )
     first = records[0]
     if first["kind"] == SystemExit.__name__:
-        raise SystemExit(first["exit_code"])  # nobody reads stdout any more
+        raise SystemExit(first["exit_code"])  # the reader of stdout is gone
     if first["kind"] == ModuleNotFoundError.__name__:
         raise ModuleNotFoundError(first["what"], name=first["module"])
     if first["foreseen"]:
@@ -274,7 +274,7 @@ def _raise_failure(folder: Path, count: int, codes: dict[int, int]) -> NoReturn:
 
 
 def _show_log(file: Path) -> None:
-    """The last that a process without a terminal has written, where there is something."""
+    """Show the end of the output of a process without a terminal, if there is any."""
     text = file.read_text(encoding="utf-8", errors="replace").rstrip() if file.exists() else ""
     if text:
         events.note(text[-2000:])

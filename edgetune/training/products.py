@@ -31,8 +31,8 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Ten
 def bfloat16_product(x: Tensor, weight: Tensor) -> Tensor:
     """x·Wᵀ in float32 for a W of bfloat16: x and the result are rounded to bfloat16, sums are float32.
 
-    A CPU without such products multiplies the same rounded numbers in float32, because PyTorch's own bfloat16 loops are
-    many times slower there. So the numbers are the same on every machine, but for the order of additions.
+    A CPU without bfloat16 products multiplies the same rounded numbers in float32, because PyTorch's own bfloat16 loops
+    are many times slower there. The results are the same on every machine, except for the order of additions.
     """
     narrow = x.to(torch.bfloat16)
     if HAS_BFLOAT16:
@@ -55,7 +55,7 @@ class OneDnnLinear(torch.autograd.Function):
 
 
 class Bfloat16Linear(torch.autograd.Function):
-    """y = x·Wᵀ in float32 for a W of bfloat16. Of W only the narrow form lives until the backward pass."""
+    """y = x·Wᵀ in float32 for a W of bfloat16. Only the bfloat16 form of W is kept until the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:

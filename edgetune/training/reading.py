@@ -1,9 +1,10 @@
-"""How a base reads examples: as conversations, as texts with a label, or as texts with what is to be written."""
+"""Tokenizes examples for a base: as conversations, as texts with a label, or as texts with a target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgetune import events
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CutLengths:
-    """What training cut to, in tokens: whole examples, texts, answers. Evaluation is cut to the same."""
+    """The limits of training in tokens, for whole examples, texts and answers. Evaluation has the same."""
 
     length: int
     source: int | None
@@ -36,7 +37,7 @@ class CutLengths:
 
 @dataclass(frozen=True)
 class ExampleReader:
-    """Examples -> what the model reads. `template` is a decoder's that answers in words."""
+    """Tokenizes examples for one kind of model. `template` is that of a decoder that answers in words."""
 
     kind: ModelKind
     template: ChatTemplate | None
@@ -45,7 +46,7 @@ class ExampleReader:
     _positions: int | None
 
     def read_training(self, examples: Sequence[Example], recipe: Recipe) -> tuple[TokenizedData, CutLengths]:
-        """Cut, weigh and tokenize the training examples as the recipe says. Percentiles are resolved here."""
+        """Cut, weight and tokenize the training examples by the recipe. Percentiles are resolved here."""
         data = recipe.data
         source = target = None
         if data.max_source_length is not None:
@@ -56,9 +57,9 @@ class ExampleReader:
             examples, target = cut.examples, cut.limit_tokens
         if recipe.train.class_weights == "balanced":
             examples = weigh(examples, class_weights(examples, data.labels))
-        read = self._tokenize(examples, data.max_length)
+        read = self.tokenize(examples, data.max_length)
         if self._positions is not None and read.max_length_tokens > self._positions:
-            read = self._tokenize(examples, self._positions)
+            read = self.tokenize(examples, self._positions)
         _note_losses(read, "training")
         if read.unended:
             events.warn(f"{read.unended} of {len(read.lengths)} training {NEVER_ENDS}")
@@ -68,7 +69,7 @@ class ExampleReader:
         """Tokenize the evaluation's examples, whose texts are cut already, for the loss."""
         if limits.target is not None:
             questions = cut_targets(questions, self._offsets, limits.target).examples
-        read = self._tokenize(questions, limits.length)
+        read = self.tokenize(questions, limits.length)
         _note_losses(read, "evaluation")
         return read
 
@@ -78,32 +79,21 @@ class ExampleReader:
             return tuple(examples)
         return cut_sources(examples, self._offsets, limits.source).examples
 
-    def tokenizer_for(self, limits: CutLengths) -> Callable[[Sequence[Example]], TokenizedData]:
-        """What makes of questions what the model reads."""
-        return lambda examples: self._tokenize(examples, limits.length)
-
-    def _tokenize(self, examples: Sequence[Example], max_length: Length) -> TokenizedData:
+    def tokenize(self, examples: Sequence[Example], max_length: Length) -> TokenizedData:
         if self.template is not None:
             ends = marks_in(self._tokenizer.added_tokens_decoder)
-            return tokenize_examples(examples, self.template, self._encode, max_length, ends)
+            encode = partial(self._tokenizer.encode, add_special_tokens=False)
+            return tokenize_examples(examples, self.template, encode, max_length, ends)
         if self.labels:
-            return tokenize_texts(examples, self.labels, self._encode_whole, max_length)
-        return tokenize_pairs(examples, self._encode_whole, max_length)
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
-    def _encode_whole(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text)
-        return ids
+            return tokenize_texts(examples, self.labels, self._tokenizer.encode, max_length)
+        return tokenize_pairs(examples, self._tokenizer.encode, max_length)
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
         if not self._tokenizer.is_fast:
             raise RecipeError(
-                "this base's tokenizer does not say where its tokens lie in a text",
+                "this base's tokenizer does not report the positions of its tokens in a text",
                 where="data.max_source_length",
-                remedy="leave it and data.max_target_length out, or save the tokenizer as tokenizer.json",
+                remedy="remove it and data.max_target_length, or save the tokenizer as tokenizer.json",
             )
         found = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets: list[tuple[int, int]] = found["offset_mapping"]
@@ -113,7 +103,7 @@ class ExampleReader:
 def reading_for(
     recipe: Recipe, kind: ModelKind, config: ModelConfig, tokenizer: PreTrainedTokenizerBase
 ) -> ExampleReader:
-    """How a base of this kind reads the recipe's examples. Raises RecipeError where it lacks a chat template."""
+    """The reader for a base of this kind. Raises RecipeError where the base has no chat template."""
     classifies = recipe.base.head == "classification"
     template = None
     if kind == "decoder" and not classifies:
@@ -129,12 +119,12 @@ def reading_for(
 
 
 def _default(template: str | dict[str, str] | None) -> str | None:
-    """A tokenizer's template, or the one of its templates that Transformers uses where none is named."""
+    """A tokenizer's template; of several, the one that Transformers uses by default."""
     return template.get("default") if isinstance(template, dict) else template
 
 
 def _positions(kind: ModelKind, config: ModelConfig) -> int | None:
-    """How many tokens an encoder has embeddings for; other kinds count positions without end."""
+    """How many tokens an encoder has embeddings for; None for other kinds, whose positions have no limit."""
     if kind != "encoder" or config.get("max_position_embeddings") is None:
         return None
     unused = 1 + int(config.get("pad_token_id", 1)) if find_family(config.model_type).positions_after_padding else 0
@@ -149,5 +139,7 @@ def _note_losses(read: TokenizedData, name: str) -> None:
     if not (read.truncated or read.dropped):
         return
     where = name_places(read.dropped_rows, read.dropped)
-    dropped = f", {read.dropped} left out because nothing supervised was left of them ({where})" if read.dropped else ""
+    dropped = (
+        f", {read.dropped} left out because the cut removed all supervised tokens ({where})" if read.dropped else ""
+    )
     events.note(f"{name} data: {read.truncated} examples cut to {read.max_length_tokens} tokens{dropped}")

@@ -1,4 +1,4 @@
-"""A recipe becomes a run directory. The only place where data, model, adapter and trainer meet."""
+"""Trains a recipe into a run directory. Only this module knows data, model, adapter and trainer together."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 
 def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = False) -> Summary:
-    """Train by `recipe` into the run directory `out`, and return what is in its summary.json.
+    """Train `recipe` into the run directory `out`, and return the content of its summary.json.
 
-    Ctrl-C saves a checkpoint and raises Interrupted; `resume` goes on from the newest one as if nothing had happened.
+    Ctrl-C saves a checkpoint and raises Interrupted; `resume` continues from the newest checkpoint, with the result of
+    an uninterrupted run.
     Raises OutputError, RecipeError, DataError, ModelError, MissingComponent before anything is written, OutOfMemory,
     and NumericalError when the loss is not finite.
 
-    Where several processes were started to train together, all of them call this, and all return the same.
+    Each of several processes that train together calls this, and all return the same.
     """
     processes.join()
     check_trackers(recipe)
@@ -47,15 +48,19 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
         for warning in diagnose_recipe(recipe, processes=processes.world_size()):
             events.warn(str(warning))
         if recipe.train.parallel == "fsdp" and processes.world_size() == 1:
-            events.note("train.parallel fsdp changes nothing with one process; --processes 2 spreads the base")
+            events.note("train.parallel: fsdp has no effect with one process; --processes 2 shards the base")
         prepared = prepare(recipe)
-        steps = _count_steps(recipe, prepared)
         import torch
 
         from edgetune.training.backends import choose_backend
+        from edgetune.training.batches import training_batches
         from edgetune.training.frozen_linear import check_products
+        from edgetune.training.settings import total_steps
 
-        backend = choose_backend(recipe, prepared.kind, prepared.config.model_type)
+        batches = training_batches(recipe, prepared.train, rank=0, processes=processes.world_size())
+        steps = total_steps(recipe, len(batches))
+
+        backend = choose_backend(recipe, prepared.config.model_type)
 
         with explain_out_of_memory(recipe, run, loading=True):
             model = backend.load(recipe, prepared, total_steps=steps)
@@ -70,18 +75,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
             return _fit(recipe, run, prepared, model, steps, checkpoint, backend.name)
 
 
-def _count_steps(recipe: Recipe, prepared: Prepared) -> int:
-    from edgetune.training.settings import total_steps
-
-    lengths = [len(example.input_ids) for example in prepared.train.examples]
-    rows = len(lengths)
-    if recipe.train.packing:
-        from edgetune.training.batches import fill_rows
-
-        rows = len(fill_rows(lengths, prepared.train.max_length_tokens))
-    return total_steps(recipe, rows=rows, processes=processes.world_size())
-
-
 def _fit(
     recipe: Recipe,
     run: RunDirectory,
@@ -92,6 +85,8 @@ def _fit(
     backend: str,
 ) -> Summary:
     from edgetune.models.load import resolve_dtype
+    from edgetune.training.frozen_layers import use_products
+    from edgetune.training.frozen_linear import agree_on_products
     from edgetune.training.saving import count_parameters, save_result, summarize
     from edgetune.training.settings import trainer_settings
     from edgetune.training.telemetry import Telemetry
@@ -103,7 +98,9 @@ def _fit(
     settings = trainer_settings(recipe, run, kind=prepared.kind, evaluates=evaluates, dtype=dtype)
     frozen_products = None
     if settings.device.type == "cpu":
-        frozen_products = _set_frozen_products(recipe, run, model, resumed=checkpoint is not None)
+        with explain_refused_writes(run.path):
+            agreed = agree_on_products(model, recipe, run.frozen_products, resumed=checkpoint is not None)
+        frozen_products = use_products(model, agreed)
     with explain_refused_writes(run.path), Telemetry(run, recipe, writes=processes.is_first()) as telemetry:
         with events.progress(f"training {recipe.name}", steps, "steps") as progress:
             if checkpoint is not None:
@@ -140,24 +137,13 @@ def _fit(
         return processes.from_first(summary)
 
 
-def _set_frozen_products(
-    recipe: Recipe, run: RunDirectory, model: PeftModel | PreTrainedModel, *, resumed: bool
-) -> str | None:
-    """How the frozen layers of `model` multiply from now on, where a CPU trains it in float32."""
-    from edgetune.training.frozen_layers import use_products
-    from edgetune.training.frozen_linear import agree_on_products
-
-    with explain_refused_writes(run.path):
-        return use_products(model, agree_on_products(model, recipe, run.frozen_products, resumed=resumed))
-
-
 def _run_loop(trainer: ObjectiveTrainer, run: RunDirectory, checkpoint: Path | None) -> None:
     try:
         with trainer.interrupt:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:
         kept = run.last_checkpoint()
-        done = f"up to step {checkpoint_step(kept)} is kept" if kept else "nothing was finished yet"
+        done = f"step {checkpoint_step(kept)} is saved" if kept else "no checkpoint was saved yet"
         raise Interrupted(f"interrupted; {done}", where=run.path, remedy=_resume_hint(run, kept)) from None
     if trainer.interrupt.stopped and trainer.state.global_step < trainer.state.max_steps:
         raise Interrupted(
@@ -168,8 +154,8 @@ def _run_loop(trainer: ObjectiveTrainer, run: RunDirectory, checkpoint: Path | N
 
 
 def _resume_hint(run: RunDirectory, checkpoint: Path | None) -> str:
-    """A command that goes on whatever recipe and overrides the run began with."""
+    """A command that continues with the recipe and overrides that the run began with."""
     if checkpoint is None:
         return "start it again with --force"
     together = f" --processes {processes.world_size()}" if processes.world_size() > 1 else ""
-    return f"go on with: edgetune train {run.recipe} --out {run.path} --resume{together}"
+    return f"continue with: edgetune train {run.recipe} --out {run.path} --resume{together}"

@@ -1,4 +1,4 @@
-"""The run directory: which file is where, and what a resumed run may go on from. Its contract is in docs/runs.md."""
+"""The files of a run directory, and the checks before a run starts or resumes. Its contract is in docs/runs.md."""
 
 from __future__ import annotations
 
@@ -9,18 +9,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from edgetune import outputs
-from edgetune.errors import OutputError, RecipeError, UsageError, first_line_of
+from edgetune.errors import DataError, OutputError, RecipeError, UsageError
 from edgetune.recipe.load import dump_recipe, load_recipe
 from edgetune.recipe.schema import Recipe
 from edgetune.recipe.section import Section
 from edgetune.training.summary import Summary
 
 COMPLETE = "complete"
-"""A checkpoint folder holds this file once everything else in it is on the disk; in it stands how many bytes long
-metrics.jsonl was then."""
+"""Marks a checkpoint folder whose other files are all on the disk. It holds the size of metrics.jsonl at that time, in
+bytes."""
+
+
+class _Place:
+    """A file or folder of a run directory, by its name below `path`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, run: RunDirectory, _: type) -> Path:
+        return run.path / self._name
 
 
 @dataclass(frozen=True)
@@ -29,65 +42,42 @@ class RunDirectory:
 
     path: Path
 
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.yaml"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def model(self) -> Path:
-        """The whole model where every weight was trained; such a run has no adapter."""
-        return self.path / "model"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        return self.path / "summary.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def frozen_products(self) -> Path:
-        """How the frozen layers multiply, which a resumed run goes on with."""
-        return self.checkpoints / "frozen_products.json"
-
-    @property
-    def card(self) -> Path:
-        return self.path / "README.md"
-
-    @property
-    def loss_plot(self) -> Path:
-        return self.path / "plots" / "loss.png"
+    recipe = _Place("recipe.yaml")
+    metrics = _Place("metrics.jsonl")
+    summary = _Place("summary.json")
+    card = _Place("README.md")
+    loss_plot = _Place("plots/loss.png")
+    adapter = _Place("adapter")
+    model = _Place("model")
+    """The whole model where every weight was trained; such a run has no adapter."""
+    checkpoints = _Place("checkpoints")
+    frozen_products = _Place("checkpoints/frozen_products.json")
+    """How the frozen layers multiply, which a resumed run keeps."""
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The logged rows so far, oldest first. A last line without its end was cut off while it was written."""
+        """The logged rows so far, oldest first. An unfinished last line is ignored."""
         if not self.metrics.is_file():
             return []
         *lines, _ = self.metrics.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines]
 
     def read_summary(self) -> Summary:
-        """What the run reports. Raises OutputError where it is not finished, or where no such file can be read."""
+        """The content of summary.json. Raises DataError while the run is not finished, or where the file is damaged."""
         try:
-            return Summary.model_validate_json(self.summary.read_text(encoding="utf-8"))
+            return Summary.model_validate_json(self.summary.read_bytes())
         except FileNotFoundError:
-            raise OutputError(
-                "holds no summary of a finished run", where=self.path, remedy=f"train with --out {self.path} first"
+            raise DataError(
+                "this run is not finished: it has no summary.json",
+                where=self.path,
+                remedy=f"train it to its end: edgetune train {self.recipe} --out {self.path} --resume",
             ) from None
-        except ValueError as problem:
-            raise OutputError(
-                f"is no summary of a run ({first_line_of(problem)})",
+        except ValidationError as problem:
+            field = ".".join(map(str, problem.errors()[0]["loc"]))
+            raise DataError(
+                f"cannot be read as a summary (at {field or 'its beginning'})",
                 where=self.summary,
                 remedy="train again with --force",
-            ) from problem
+            ) from None
 
     def last_checkpoint(self) -> Path | None:
         """The newest complete checkpoint."""
@@ -106,7 +96,7 @@ class RunDirectory:
             raise OutputError(
                 "holds an interrupted run" if unfinished else "exists already",
                 where=self.path,
-                remedy=f"{'pass --resume to go on with it, ' if unfinished else ''}choose another --out, or pass "
+                remedy=f"{'pass --resume to continue it, ' if unfinished else ''}choose another --out, or pass "
                 "--force to replace it",
             )
         if not self.recipe.exists():
@@ -115,13 +105,13 @@ class RunDirectory:
             )
 
     def check_resumable(self, recipe: Recipe, *, processes: int) -> Path:
-        """The checkpoint to go on from with `processes` processes.
+        """The checkpoint from which `processes` processes can resume.
 
         Raises OutputError when there is none, RecipeError when the recipe changed, UsageError when the number of
-        processes did: with it, other examples would be in a step.
+        processes changed: each step would then see other examples.
         """
         if not self.recipe.is_file():
-            raise OutputError("there is no run to resume here", where=self.path, remedy="leave --resume out")
+            raise OutputError("there is no run to resume here", where=self.path, remedy="remove --resume")
         changed = _differences(load_recipe(str(self.recipe)), recipe)
         if changed:
             raise RecipeError(
@@ -137,7 +127,7 @@ class RunDirectory:
             raise OutputError(
                 "this run has no complete checkpoint to resume from",
                 where=self.path,
-                remedy="pass --force to start anew",
+                remedy="pass --force to start again",
             )
         before = len([*checkpoint.glob("rng_state*.pth")])
         if before != processes:
@@ -149,44 +139,50 @@ class RunDirectory:
         return checkpoint
 
     def seal(self, checkpoint: Path) -> None:
-        """Mark a checkpoint that is otherwise written as complete."""
+        """Mark a checkpoint as complete, after everything else in it is written."""
         outputs.flush_to_disk(self.metrics)
         (checkpoint / COMPLETE).write_text(str(self.metrics.stat().st_size), encoding="utf-8")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other trainings out of this folder. Raises OutputError when one is at work in it.
+        """Keep other trainings out of this folder. Raises OutputError when one is running in it.
 
-        The system lets go of the lock when its holder ends, however that happens. The file that is locked lies beside
-        the folder, which may be replaced.
+        The system releases the lock when its process ends, however that happens. The locked file lies beside the
+        folder, which may be replaced.
         """
         outputs.check_target(self.path, force=True)
         place = self.path.absolute()
         lock = place.with_name(f".{place.name}.lock")
-        with _open_locked(lock) as file:
-            if file is None:
-                raise OutputError(
-                    f"another training is at work here (process {lock.read_text(encoding='utf-8') or 'unknown'})",
-                    where=self.path,
-                    remedy="wait for it, or choose another --out",
-                )
-            with outputs.explain_refused_writes(self.path):
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
+        held = FileLock(lock)
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()
+            held.acquire(timeout=0)
+        except Timeout:
+            raise OutputError(
+                f"another training is running here (process {lock.read_text(encoding='utf-8') or 'unknown'})",
+                where=self.path,
+                remedy="wait for it, or choose another --out",
+            ) from None
+        except OSError as problem:
+            what = f"nothing can be written here ({problem.strerror})"
+            raise OutputError(what, where=lock.parent, remedy="choose another --out") from None
+        with outputs.explain_refused_writes(self.path):
+            lock.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            held.release()
 
     def start(self, recipe: Recipe) -> None:
-        """Make the folder anew with the resolved recipe in it."""
+        """Replace the folder by one that holds only the resolved recipe."""
         if self.path.exists():
             shutil.rmtree(self.path)
         outputs.write_text(self.recipe, dump_recipe(recipe))
 
     def rewind(self, checkpoint: Path) -> None:
-        """Drop what was logged or half-saved after `checkpoint`, so that the resumed run continues without a seam."""
+        """Remove what was logged or saved after `checkpoint`, so that the resumed run continues exactly there."""
         step = checkpoint_step(checkpoint)
         length = (checkpoint / COMPLETE).read_text(encoding="utf-8")
         if length:
@@ -204,43 +200,8 @@ def checkpoint_step(folder: Path) -> int:
     return int(folder.name.rsplit("-", 1)[1])
 
 
-@contextmanager
-def _open_locked(lock: Path) -> Iterator[TextIO | None]:
-    """The file, locked; None when it is locked already."""
-    import fcntl  # POSIX has it; reading a run needs no lock
-
-    while True:
-        with _open(lock) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            if _is_at(file, lock):
-                yield file
-                return
-
-
-def _open(lock: Path) -> TextIO:
-    try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        return lock.open("a", encoding="utf-8")
-    except OSError as problem:
-        raise OutputError(
-            f"nothing can be written here ({problem.strerror})", where=lock.parent, remedy="choose another --out"
-        ) from None
-
-
-def _is_at(file: TextIO, path: Path) -> bool:
-    """False where the lock's last holder removed the file after we had opened it and before we had locked it."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _differences(old: Section, new: Section, prefix: str = "") -> list[str]:
-    """`train.epochs was 3 and is 5`, for every value that differs, and where the new one is a default."""
+    """`train.epochs was 3 and is 5` for every value that differs; marks new values that are defaults."""
     if type(old) is not type(new):
         return [f"{prefix.rstrip('.')} was {old.model_dump()} and is {new.model_dump()}"]
     changed = []

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def save_result(run: RunDirectory, model: PeftModel | PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """What a finished run is for, in RUN/adapter or RUN/model, with the tokenizer and template that training used."""
+    """Save the result in RUN/adapter or RUN/model, with the tokenizer and template that training used."""
     whole = not hasattr(model, "peft_config")
     with staged_folder(run.model if whole else run.adapter, force=True) as folder:
         if whole:
@@ -47,7 +47,7 @@ def save_result(run: RunDirectory, model: PeftModel | PreTrainedModel, tokenizer
 
 
 def save_weights(model: PeftModel | PreTrainedModel, folder: Path) -> None:
-    """The trained weights as they are, which a checkpoint holds."""
+    """Save the trained weights for a checkpoint."""
     if hasattr(model, "peft_config"):
         # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
         model.save_pretrained(folder, save_embedding_layers=False)
@@ -72,10 +72,10 @@ def summarize(
 ) -> Summary:
     """Write plots/loss.png (where matplotlib is installed), README.md and summary.json into the run directory.
 
-    `parameters` are those that are trained and all, counted before the model was spread over processes.
-    `frozen_products` says how frozen layers multiplied, where a CPU trained in float32. `evaluation` is
-    what the last evaluation tells beside its loss, in JSON's types: a confusion matrix with its labels and the figures
-    of each, or ROUGE values. summary.json comes last, because it says that the run is finished.
+    `parameters` are the trainable and all parameters, counted before the model was sharded. `frozen_products` says how
+    frozen layers multiplied, where a CPU trained in float32. `evaluation` is the last evaluation beside its loss, in
+    JSON's types: per-label figures and a confusion matrix, or ROUGE values. summary.json comes last, because it marks
+    the run as finished.
     """
     trainable, total = parameters
     epochs = state.epoch or 0.0
@@ -130,7 +130,7 @@ def count_parameters(model: PeftModel | PreTrainedModel) -> tuple[int, int]:
 
 
 def _choices(recipe: Recipe, model: PeftModel | PreTrainedModel) -> int:
-    """What one prediction of the model chooses from: labels, or tokens."""
+    """The number of possible predictions: labels, or tokens."""
     if recipe.base.head == "classification":
         return len(recipe.data.labels)
     vocabulary: int = model.config.get_text_config().vocab_size

@@ -24,13 +24,13 @@ _OPTIMIZERS = {
 }
 
 _UNPAGED = {"paged_adamw": "adamw", "paged_adamw_8bit": "adamw_8bit"}
-"""Paging moves an optimizer's state out of a GPU's memory; without a GPU the update is the same and nothing moves."""
+"""Without a GPU there is no memory to page out of; the updates are the same."""
 
 
 def trainer_settings(
     recipe: Recipe, run: RunDirectory, *, kind: ModelKind, evaluates: bool, dtype: torch.dtype
 ) -> TrainingArguments:
-    """A recipe's `train` section in the words of Transformers, or of TRL for a decoder that writes text."""
+    """Settings for Transformers' trainer, or for TRL's where a decoder learns to write text."""
     train = recipe.train
     on_gpu = torch.cuda.is_available()
     optimizer = train.optimizer if on_gpu else _UNPAGED.get(train.optimizer, train.optimizer)
@@ -79,14 +79,9 @@ def trainer_settings(
     return TrainingArguments(**settings)
 
 
-def total_steps(recipe: Recipe, *, rows: int, processes: int) -> int:
-    """Optimizer updates of a whole run, as Transformers counts them (the last, smaller batch of an epoch included).
-
-    `rows` are the training examples, or with train.packing the rows that they fill.
-    """
+def total_steps(recipe: Recipe, batches_per_epoch: int) -> int:
+    """Optimizer updates of a whole run, as Transformers counts them (the last, smaller batch of an epoch included)."""
     train = recipe.train
     if train.max_steps is not None:
         return train.max_steps
-    batches = math.ceil(rows / (train.batch_size * processes))
-    updates_per_epoch = max(math.ceil(batches / train.accumulate), 1)
-    return math.ceil(train.epochs * updates_per_epoch)
+    return math.ceil(train.epochs * max(math.ceil(batches_per_epoch / train.accumulate), 1))

@@ -1,9 +1,8 @@
-"""One base spread over all devices: each keeps its part of the frozen weights, and gets the others layer by layer.
+"""Shards the frozen base over all devices: each keeps a part of the weights and gathers the others layer by layer.
 
-PyTorch's fully_shard (FSDP2, https://arxiv.org/abs/2304.11277) does it for the repeated layers, nearly all of a model.
-What is trained is small, stays whole on every device, and DDP averages its gradients. So optimizer, clipping and
-checkpoints are those of an ordinary training, and it goes for NF4 bases too: their packed bytes are spread like any
-other weight.
+PyTorch's fully_shard (FSDP2, https://arxiv.org/abs/2304.11277) shards the repeated layers, nearly all of a model. The
+trained weights are small and stay whole on every device; DDP averages their gradients. Optimizer, clipping and
+checkpoints are therefore those of an ordinary training. The packed bytes of NF4 bases are sharded like other weights.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def shard_frozen_layers(model: PeftModel, device: torch.device) -> None:
-    """Spread the frozen weights of `model`, which is in main memory, over the processes; the rest moves to `device`."""
+    """Shard the frozen weights of `model`, which is in main memory, over the processes; move the rest to `device`."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
@@ -38,13 +37,13 @@ def shard_frozen_layers(model: PeftModel, device: torch.device) -> None:
     trained = {parameter for parameter in inside if parameter.requires_grad}
     for layer in layers:
         fully_shard(layer, mesh=mesh, ignored_params=trained)
-    # What is around the layers stays whole. The call makes the layers know of each other: who is next, and who is last.
+    # The rest of the base stays whole. This call tells the layers their order.
     fully_shard(base, mesh=mesh, ignored_params=trained | (set(base.parameters()) - inside))
     model.to(device)
 
 
 def average_gradients(model: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """`model` in DDP, which looks at what is trained and not at what is spread."""
+    """`model` in DDP, which ignores the sharded weights."""
     spread = [name for name, parameter in model.named_parameters() if isinstance(parameter, DTensor)]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, spread)
     place = [device] if device.type == "cuda" else None
@@ -52,7 +51,7 @@ def average_gradients(model: nn.Module, device: torch.device) -> DistributedData
 
 
 def _as_plain_bytes(module: Any, device: torch.device) -> None:
-    """bitsandbytes' parameter class is lost when it is spread; its layer finds the constants in the module then."""
+    """Sharding loses bitsandbytes' parameter class, so its layer must find the constants in the module."""
     module.quant_state = module.weight.quant_state
     module.quant_state.to(device)
     module.weight = nn.Parameter(module.weight.data, requires_grad=False)

@@ -1,4 +1,4 @@
-"""What a run measures while it trains: one row of metrics.jsonl per logged step, and totals for summary.json."""
+"""Measures a run while it trains: one row of metrics.jsonl per logged step, and totals for summary.json."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from edgetune.usage import forget_peak_resident, peak_resident_bytes
 
 
 class Telemetry:
-    """Counts tokens, seconds, memory and energy of a run, going on from `run`'s last logged row when it is resumed.
+    """Counts tokens, seconds, memory and energy of a run. A resumed run continues from its last logged row.
 
-    Use as a context manager: it holds metrics.jsonl and the recipe's trackers open and writes each row at once. Of
-    several processes that train together one `writes`.
+    Use as a context manager: it keeps metrics.jsonl and the recipe's trackers open and writes each row at once. Of
+    several processes that train together, one `writes`.
     """
 
     def __init__(self, run: RunDirectory, recipe: Recipe, *, writes: bool = True) -> None:
@@ -64,7 +64,7 @@ class Telemetry:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is no training: its seconds are not counted."""
+        """The seconds inside do not count as training."""
         self._seconds, self._running_since = self._seconds_here, math.inf
         try:
             yield
@@ -77,7 +77,7 @@ class Telemetry:
 
     @property
     def train_seconds(self) -> float:
-        """Seconds in the training loop so far, over all parts of a resumed run, evaluations not included."""
+        """Seconds in the training loop so far, over all parts of a resumed run, without evaluations."""
         return self._seconds_before + self._seconds_here
 
     @property
@@ -87,12 +87,12 @@ class Telemetry:
 
     @property
     def peak_memory_bytes(self) -> int:
-        """The largest use while training, of the CUDA allocator on a GPU, of the process's resident set elsewhere."""
+        """The peak while training: of the CUDA allocator on a GPU, of the process's resident set elsewhere."""
         now: int = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_resident_bytes()
         return max(self._peak_before, now)
 
     def measure_energy(self) -> EnergyMeter | None:
-        """The meter with all that was used up to now; None where the recipe asks for none."""
+        """The meter, brought up to date; None where the recipe does not ask for it."""
         if self._energy is not None:
             self._energy.measure()
         return self._energy
@@ -103,11 +103,12 @@ class Telemetry:
         self.supervised_tokens += supervised
 
     def log(self, *, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Append one row to metrics.jsonl, and send it to the trackers; a value that is not finite is null there."""
+        """Append one row to metrics.jsonl and send it to the trackers; a value that is not finite becomes null."""
         if not self._writes:
             return
         row: dict[str, Any] = {"step": step, "epoch": round(epoch, 4)}
-        row |= {key: _finite(value) for key, value in values.items() if _is_logged(key, value)}
+        logged = {key: value for key, value in values.items() if _is_logged(key, value)}
+        row |= {key: value if math.isfinite(value) else None for key, value in logged.items()}
         seconds = self.train_seconds
         row |= {"tokens": self.train_tokens, "supervised_tokens": self.supervised_tokens, "seconds": round(seconds, 3)}
         if self.train_tokens > self._logged_tokens:
@@ -124,10 +125,6 @@ class Telemetry:
 
 
 def _is_logged(key: str, value: object) -> bool:
-    """True for the training's own values, and for every number that an evaluation reports."""
+    """True for the values of training, and for every number of an evaluation."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and (key in ("loss", "grad_norm", "learning_rate") or key.startswith("eval_"))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

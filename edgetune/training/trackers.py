@@ -3,9 +3,9 @@
 They are accelerate's trackers, because those take the step of each row: Transformers' callbacks let wandb and trackio
 count the rows by themselves, so that a step with an evaluation counts twice and the x axis is no longer the step.
 
-Rows are named as in Transformers (train/loss, eval/loss). A resumed run opens its trackers anew and sends them the rows
-so far, so that each shows one whole curve. A tracker that fails never stops a training: the user gets one warning, and
-metrics.jsonl has every row.
+Values are named as in Transformers (train/loss, eval/loss). A resumed run opens new runs in its trackers and sends them
+the earlier rows, so that each shows one whole curve. A tracker that fails never stops a training: the user gets one
+warning, and metrics.jsonl has every row.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ class Trackers:
 
     def log(self, row: dict[str, Any]) -> None:
         """Send one row of metrics.jsonl."""
-        values = {_public_name(key): value for key, value in row.items() if key != "step" and value is not None}
+        from transformers.integrations.integration_utils import rewrite_logs
+
+        values = rewrite_logs({key: value for key, value in row.items() if key != "step" and value is not None})
         for name, tracker in list(self._open.items()):
             with self._guarded(name):
                 tracker.log(values, step=row["step"])
@@ -153,10 +155,6 @@ def check_trackers(recipe: Recipe) -> None:
 
 def _project() -> str:
     return os.environ.get("WANDB_PROJECT", PROJECT)
-
-
-def _public_name(key: str) -> str:
-    return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
 
 
 def _wandb_key_of_file() -> str | None:

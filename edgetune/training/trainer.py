@@ -1,5 +1,5 @@
-"""Transformers' Trainer with two things replaced: an objective makes batches and loss, so that no work is done that
-counts for nothing, and what is logged, saved or interrupted goes into a run directory."""
+"""Transformers' Trainer with two changes: an objective makes the batches and the loss, so that nothing unsupervised is
+computed, and logs, checkpoints and interrupts follow the run directory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgetune.data.tokenize import TokenizedExample
 from edgetune.events import SILENT_PROGRESS, ProgressHandle
 from edgetune.models.methods.adalora import after_update, orthogonality, restore_schedule, save_schedule, whole_ranks
 from edgetune.training import processes
-from edgetune.training.batches import Batches, JointBatches, PackedBatches
+from edgetune.training.batches import Batches, training_batches
 from edgetune.training.callbacks import Reporter, StopAtStepEnd
 from edgetune.training.checkpoints import DurableTrainer
 from edgetune.training.compilation import compile_layers
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
 
 class ObjectiveTrainer(DurableTrainer):
-    """Trains `model` on what was prepared, by its objective, and reports to `telemetry` and `progress`.
+    """Trains `model` on the prepared data with its objective, and reports to `telemetry` and `progress`.
 
-    `evaluation` is what the last evaluation told beside its loss.
+    `evaluation` holds the last evaluation's results beside its loss.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class ObjectiveTrainer(DurableTrainer):
         telemetry: Telemetry,
         progress: ProgressHandle,
     ) -> None:
+        self._recipe, self._prepared = recipe, prepared
         self._objective, self._questions = prepared.objective, prepared.questions
         self._telemetry = telemetry
         self.interrupt = StopAtStepEnd(settings.world_size)
@@ -81,9 +82,7 @@ class ObjectiveTrainer(DurableTrainer):
         self.remove_callback(PrinterCallback)
         # The loss is divided by what the whole accumulated batch counts, so that 1×8 steps are 8×1.
         self.model_accepts_loss_kwargs = True
-        self._train_lengths, self._eval_lengths = _lengths(train), _lengths(evaluation)
-        self._row_tokens = prepared.train.max_length_tokens if recipe.train.packing else None
-        # The weights are drawn by now, the same in all processes. Their dropout is not to be the same.
+        # All processes have drawn the same weights by now. Their dropout must differ.
         if settings.process_index > 0:
             torch.manual_seed(settings.seed + settings.process_index)
 
@@ -100,28 +99,30 @@ class ObjectiveTrainer(DurableTrainer):
         return batch
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches in random order, or of about the same length; this process's part of each."""
-        return self._loader(self.train_dataset, self._train_lengths, self.args.train_batch_size, shuffle=True)
+        """This process's part of the training batches."""
+        share = {"rank": self.args.process_index, "processes": self.args.world_size}
+        return self._loader(self.train_dataset, training_batches(self._recipe, self._prepared.train, **share))
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """Batches in the order of the data, or of its lengths; this process's part of each."""
-        return self._loader(self.eval_dataset, self._eval_lengths, self.args.eval_batch_size, shuffle=False)
+        assert self._prepared.evaluation is not None
+        batches = Batches(
+            [len(example.input_ids) for example in self._prepared.evaluation.examples],
+            self.args.eval_batch_size,
+            rank=self.args.process_index,
+            processes=self.args.world_size,
+            shuffle=False,
+            group_by_length=self._recipe.train.group_by_length,
+        )
+        return self._loader(self.eval_dataset, batches)
 
-    def _loader(self, data: Dataset, lengths: list[int], batch_size: int, *, shuffle: bool) -> DataLoader:
-        args = self.args
-        share = {"rank": args.process_index, "processes": args.world_size, "shuffle": shuffle, "seed": args.data_seed}
-        if self._row_tokens is not None and shuffle:
-            batches: Batches = PackedBatches(lengths, self._row_tokens, batch_size, **share)
-        else:
-            grouped = args.train_sampling_strategy == "group_by_length"
-            window = args.gradient_accumulation_steps
-            batches = JointBatches(lengths, batch_size, **share, group_by_length=grouped, window=window)
+    def _loader(self, data: Dataset, batches: Batches) -> DataLoader:
         return DataLoaderShard(
-            data, batch_sampler=batches, collate_fn=self._collate, pin_memory=args.dataloader_pin_memory
+            data, batch_sampler=batches, collate_fn=self._collate, pin_memory=self.args.dataloader_pin_memory
         )
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor | None:
-        """What the loss of one optimizer update is divided by: the weight of its batches, on all devices together."""
+        """The divisor of the loss of one optimizer update: the weight of its batches on all devices."""
         if not batch_samples:
             return None
         counts = [sum(batch[key] for batch in batch_samples) for key in ("weight", "tokens", "supervised")]
@@ -142,16 +143,16 @@ class ObjectiveTrainer(DurableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | float | None = None,
     ) -> Tensor:
-        """Mean negative log-likelihood in nats over what is supervised in the whole accumulated batch.
+        """Mean negative log-likelihood in nats over the supervised tokens of the whole accumulated batch.
 
-        What a method adds to it (AdaLoRA's orthogonality) is in it once per update.
+        A method's own term (AdaLoRA's orthogonality) is added once per update.
         """
         total = self._objective.loss(model, inputs)
         if inputs["weight"] == 0:
             total = total * 0
         if num_items_in_batch is None:
             return total / inputs["weight"]
-        # DDP averages gradients over the processes, and the sum is wanted.
+        # DDP averages the gradients of the processes; they must be summed.
         loss = total / num_items_in_batch * self.accelerator.num_processes
         extra = orthogonality(self.model)
         if extra is not None:
@@ -170,7 +171,7 @@ class ObjectiveTrainer(DurableTrainer):
         return metrics
 
     def evaluate(self, *_: Any, progress: ProgressHandle | None = None, **__: Any) -> dict[str, float]:
-        """`eval_loss`, the mean over what is supervised in the evaluation set, and the task's metrics."""
+        """`eval_loss`, the mean over the supervised tokens of the evaluation set, and the task's metrics."""
         progress = progress or SILENT_PROGRESS
         sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with at_rest(self.model):
@@ -189,11 +190,11 @@ class ObjectiveTrainer(DurableTrainer):
 
     @property
     def evaluation_work(self) -> int:
-        """How often an evaluation advances its progress: once a batch, and once for each question."""
+        """The number of progress steps of an evaluation: one per batch, and one per question."""
         return len(self.get_eval_dataloader()) + len(self._objective.exam.questions(self._questions))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """What a training goes on from, which is not always what its result is made of."""
+        """Save the state that a resumed training needs, which may differ from the result."""
         folder = Path(output_dir or self.args.output_dir)
         with whole_ranks(self.model):
             save_weights(self.model, folder)
@@ -205,23 +206,23 @@ class ObjectiveTrainer(DurableTrainer):
 
 
 class LanguageModelTrainer(ObjectiveTrainer, SFTTrainer):
-    """The same on TRL's SFTTrainer, whose settings and habits language models are trained with."""
+    """The same on TRL's SFTTrainer, the usual trainer of language models."""
 
     def __init__(self, model: PreTrainedModel, *rest: Any) -> None:
         exact = {parameter: parameter.data for parameter in model.parameters() if parameter.requires_grad}
         super().__init__(model, *rest)
-        # TRL makes bfloat16 of what is trained on a quantized base, the optimizer's state included.
+        # On a quantized base, TRL casts the trained weights to bfloat16, and with them the optimizer's state.
         for parameter, data in exact.items():
             parameter.data = data.to(parameter.device)
 
 
 def trainer_class(settings: TrainingArguments) -> type[ObjectiveTrainer]:
-    """The trainer that these settings are for."""
+    """The trainer class for these settings."""
     return LanguageModelTrainer if isinstance(settings, SFTConfig) else ObjectiveTrainer
 
 
 class _AfterUpdate(TrainerCallback):
-    """What a method does between an update and clearing the gradients."""
+    """Runs a method's own work between an update and clearing the gradients."""
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: nn.Module, **_: Any
@@ -232,7 +233,7 @@ class _AfterUpdate(TrainerCallback):
 def _optimizer_of_16_bits(
     model: PreTrainedModel, settings: TrainingArguments
 ) -> tuple[type[torch.optim.Optimizer], dict[str, Any]] | None:
-    """AdamW that keeps what it needs in 32 bits, where weights of 16 bits are trained with AdamW."""
+    """AdamW with 32-bit state, where AdamW trains 16-bit weights; None elsewhere."""
     narrow = any(p.requires_grad and p.dtype == torch.bfloat16 for p in model.parameters())
     if not narrow or settings.optim != "adamw_torch_fused":
         return None
@@ -240,12 +241,8 @@ def _optimizer_of_16_bits(
     return PreciseAdamW, {"lr": settings.learning_rate, "betas": betas, "eps": settings.adam_epsilon}
 
 
-def _lengths(examples: tuple[TokenizedExample, ...]) -> list[int]:
-    return [len(example.input_ids) for example in examples]
-
-
 def _as_dataset(examples: tuple[TokenizedExample, ...], *, filler: bool) -> Dataset:
-    """The examples, with `filler` one more, which counts for nothing."""
+    """The examples, with `filler` one more, whose weight is 0."""
     if filler:
         shortest = min(examples, key=lambda example: len(example.input_ids))
         examples = (*examples, replace(shortest, weight=0.0))

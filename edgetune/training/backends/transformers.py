@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgetune import events
@@ -18,15 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-NAME = "transformers"
-
 
 def load_adapted_model(
     recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None
 ) -> PeftModel | PreTrainedModel:
-    """The base with a fresh adapter (or, with method full, all of it to be trained) in the types to train it in.
+    """The base with a fresh adapter (with method full: all of it trainable), in the types that training uses.
 
-    Seeded: the same recipe gives the same first weights. `total_steps` is what AdaLoRA's schedule spans.
+    Seeded: the same recipe gives the same first weights. `total_steps` is the length of AdaLoRA's schedule.
     """
     from transformers import set_seed
 
@@ -56,7 +55,7 @@ def load_adapted_model(
 
 
 def ready_for_adapter(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel:
-    """Make the base ready for an adapter: gradients pass through it, and quantized layers compute in good types."""
+    """Prepare the base for an adapter: gradients pass through it, and quantized layers compute in safe types."""
     from peft import prepare_model_for_kbit_training
 
     if recipe.base.quantize != "none":
@@ -69,24 +68,20 @@ def ready_for_adapter(model: PreTrainedModel, recipe: Recipe) -> PreTrainedModel
 def _adapt(model: PreTrainedModel, recipe: Recipe, prepared: Prepared, total_steps: int | None) -> PeftModel:
     from edgetune.models.adapters import add_adapter
 
-    def text_ids(text: str) -> list[int]:
-        ids: list[int] = prepared.tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
     return add_adapter(
         model,
         recipe.method,
         base=recipe.base.model,
         classifies=recipe.base.head == "classification",
         total_steps=total_steps,
-        text_ids=text_ids,
+        text_ids=partial(prepared.tokenizer.encode, add_special_tokens=False),
         batches=_batches(recipe, prepared),
         files=prepared.files,
     )
 
 
 def _batches(recipe: Recipe, prepared: Prepared) -> Iterator[dict[str, Tensor]]:
-    """Training data in the order of the file, padded, for methods that look at it before they begin (EVA)."""
+    """Training data in the order of the file, padded, for methods that start from it (EVA)."""
     from edgetune.training.objectives.padding import attention_mask, pad_rows
 
     texts = [example.input_ids for example in prepared.train.examples]
@@ -104,8 +99,8 @@ def _check_packing(model: PreTrainedModel) -> None:
 
     if not can_pack(model.config):
         raise RecipeError(
-            f"train.packing is proven only for {', '.join(families_with('packs'))} without attention windows, and "
+            f"train.packing is tested only for {', '.join(families_with('packs'))} without attention windows, and "
             f"this base is of the family {model.config.model_type}",
             where="train.packing",
-            remedy="leave it out; batches are padded to their longest example, which group_by_length keeps short",
+            remedy="remove it; train.group_by_length also reduces padding",
         )

@@ -1,10 +1,9 @@
-"""Unsloth: its loader, and on a GPU its kernels and its gradient checkpointing, under edgetune's own trainer.
+"""Unsloth: its loader, and on a GPU its kernels and gradient checkpointing, with edgetune's own trainer.
 
-On a GPU Unsloth (https://github.com/unslothai/unsloth) rewrites the layers of the families that have `unsloth` in
-models/families.py. Without a GPU it loads plain Transformers layers and adds a loss of its own to TRL's trainer, which
-edgetune's loss replaces.
-On either, importing it changes the trainer classes of Transformers and TRL for the whole process; here those are put
-back, so that accumulation, loss and checkpoints are the same with every backend.
+On a GPU Unsloth (https://github.com/unslothai/unsloth) replaces the layers of the families that have `unsloth` in
+models/families.py. On a CPU it loads plain Transformers layers. Its import changes the trainer classes of Transformers
+and TRL for the whole process; this module restores them, so that accumulation, loss and checkpoints are the same with
+every backend.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import cache
 from importlib.util import find_spec
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune import events
 from edgetune.cache import cache_folder
-from edgetune.errors import MissingComponent, ModelError, RecipeError, first_line_of
-from edgetune.models.families import ModelKind, families_with, find_family
+from edgetune.errors import ModelError, RecipeError, first_line_of
+from edgetune.models.families import families_with, find_family
 from edgetune.models.locate import locate_model
 from edgetune.recipe.methods import Lora
 from edgetune.recipe.schema import Recipe
@@ -38,60 +37,33 @@ VERSION = "2026.10.9"
 """The first version with a CPU backend, and the one that `make test-unsloth` tests."""
 
 INSTALL = f"pip install --no-deps unsloth=={VERSION} unsloth_zoo=={VERSION}"
-"""It runs with what the extra `train` brings; its own metadata asks for torchvision, xformers, diffusers and more."""
+"""The extra `train` is all that it needs; its own metadata asks for torchvision, xformers, diffusers and more."""
 
 _TRAINED_WHOLE = frozenset({"embed_tokens", "lm_head"})
-"""Modules that it trains in full where a recipe asks for an adapter on them."""
+"""Modules that it trains in full instead of with an adapter."""
 
 
-class Unsloth:
-    """The interface of edgetune/training/backends/__init__.py."""
-
-    name = "unsloth"
-
-    def require(self) -> None:
-        """Raises MissingComponent, with the command that installs it, when it cannot be imported."""
-        reason = self.not_importable()
-        if reason is not None:
-            raise MissingComponent(
-                f"train.backend is unsloth, and {reason}",
-                remedy=f"run: {INSTALL}; or set train.backend to transformers",
-            )
-
-    def not_importable(self) -> str | None:
-        """Why it cannot be imported here, or None. Only where it is installed does asking import it."""
-        if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
-            return "it is not installed"
-        return _import_problem()
-
-    def not_worth_it(self) -> str | None:
-        """Why the other backend is quicker on this machine, or None."""
-        if _has_gpu():
-            return None
-        return "without a GPU its layers are those of transformers, and loading them is all that it would do"
-
-    def unsupported(self, recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
-        """The first thing that Unsloth cannot do, would do otherwise than PEFT, or was never compared with PEFT."""
-        return (
-            _unsupported_base(recipe, kind, model_type) or _unsupported_method(recipe) or _unsupported_training(recipe)
-        )
-
-    def load(self, recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
-        """The base with a fresh LoRA adapter on it.
-
-        Raises ModelError, and RecipeError when the method's targets are not modules of the base.
-        """
-        events.note(f"loading {recipe.base.model} with unsloth")
-        # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
-        checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
-        with _own_trainers(), _quiet():
-            loader = importlib.import_module("unsloth").FastLanguageModel
-            model = _load_base(loader, recipe, prepared, checkpointing)
-            return _add_adapter(loader, model, recipe, checkpointing)
+def not_importable() -> str | None:
+    """Why it cannot be imported here, or None. Where it is installed, this imports it."""
+    if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
+        return "it is not installed"
+    return _import_problem()
 
 
-def _unsupported_base(recipe: Recipe, kind: ModelKind, model_type: str) -> str | None:
-    base = recipe.base
+def not_worth_it() -> str | None:
+    """Why the other backend is as fast on this machine, or None."""
+    if _has_gpu():
+        return None
+    return "without a GPU its layers are those of transformers, so it makes nothing faster"
+
+
+def unsupported(recipe: Recipe, model_type: str) -> str | None:
+    """The first setting that Unsloth ignores, treats otherwise than PEFT, or was never compared with PEFT; or None."""
+    base, method, train = recipe.base, recipe.method, recipe.train
+    if not isinstance(method, Lora):
+        return f"method.type is {method.type}; it trains lora"
+    named = method.targets if isinstance(method.targets, list) else []
+    whole = sorted(_TRAINED_WHOLE.intersection(name.rsplit(".", 1)[-1] for name in named))
     reasons = {
         f"base.model is of the family {model_type}; it has layers for {', '.join(families_with('unsloth'))}": (
             not find_family(model_type).unsloth
@@ -101,42 +73,34 @@ def _unsupported_base(recipe: Recipe, kind: ModelKind, model_type: str) -> str |
         "base.double_quantization is false; its nf4 always quantizes the constants too": (
             base.quantize == "nf4" and not base.double_quantization
         ),
-        "base.dtype is float16, which it replaces without a GPU": base.dtype == "float16" and not _has_gpu(),
-    }
-    reason = _first_that_holds(reasons)
-    if reason is None and locate_model(base.model, revision=base.revision).gguf is not None:
-        return "base.model is a GGUF; it reads safetensors"
-    return reason
-
-
-def _unsupported_method(recipe: Recipe) -> str | None:
-    method = recipe.method
-    if not isinstance(method, Lora):
-        return f"method.type is {method.type}; it trains lora"
-    named = method.targets if isinstance(method.targets, list) else []
-    whole = sorted(_TRAINED_WHOLE.intersection(name.rsplit(".", 1)[-1] for name in named))
-    reasons = {
+        "base.dtype is float16, which it changes on a CPU": base.dtype == "float16" and not _has_gpu(),
         "method.dora is true, for which it has no kernels": method.dora,
         f"method.bias is {method.bias}; its kernels train no biases": method.bias != "none",
-        f"method.init is {method.init}; edgetune lets it begin by default only": method.init != "default",
-        f"method.targets names {' and '.join(whole)}, which it trains in full instead of by an adapter": bool(whole),
-    }
-    return _first_that_holds(reasons)
-
-
-def _unsupported_training(recipe: Recipe) -> str | None:
-    train = recipe.train
-    reasons = {
-        "train.compile is true; it compiles what it needs by itself": train.compile,
+        f"method.init is {method.init}; edgetune uses it with the default only": method.init != "default",
+        f"method.targets names {' and '.join(whole)}, which it trains in full instead of with an adapter": bool(whole),
+        "train.compile is true; it compiles its own kernels": train.compile,
         "train.adapter_dtype is bfloat16; its adapters are float32": train.adapter_dtype == "bfloat16",
         "train.packing is true; its layers do not read edgetune's packed rows": train.packing,
-        "--processes asks for several, and with it edgetune trains in one": processes.world_size() > 1,
+        "--processes is above 1; edgetune trains with it in one process": processes.world_size() > 1,
     }
-    return _first_that_holds(reasons)
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    if found is None and locate_model(base.model, revision=base.revision).gguf is not None:
+        return "base.model is a GGUF; it reads safetensors"
+    return found
 
 
-def _first_that_holds(reasons: Mapping[str, bool]) -> str | None:
-    return next((reason for reason, holds in reasons.items() if holds), None)
+def load_adapted_model(recipe: Recipe, prepared: Prepared, *, total_steps: int | None = None) -> PeftModel:
+    """The base with a fresh LoRA adapter on it.
+
+    Raises ModelError, and RecipeError when the method's targets are not modules of the base.
+    """
+    events.note(f"loading {recipe.base.model} with unsloth")
+    # On a GPU "unsloth" keeps what is recomputed in main memory meanwhile.
+    checkpointing = "unsloth" if recipe.train.gradient_checkpointing else False
+    with _own_trainers(), _quiet():
+        loader = importlib.import_module("unsloth").FastLanguageModel
+        model = _load_base(loader, recipe, prepared, checkpointing)
+        return _add_adapter(loader, model, recipe, checkpointing)
 
 
 def _has_gpu() -> bool:
@@ -147,7 +111,7 @@ def _has_gpu() -> bool:
 
 @cache
 def _import_problem() -> str | None:
-    """What its import fails with, in one line, or None. It takes seconds and stays imported."""
+    """Why its import fails, in one line, or None. The import takes seconds and is not undone."""
     with _own_trainers(), _quiet():
         try:
             importlib.import_module("unsloth")
@@ -166,7 +130,7 @@ def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: s
     try:
         model, _ = loader.from_pretrained(
             str(files.folder),
-            # The model's own context: with more it scales the positions, and it cuts off what is longer.
+            # The model's own context: with more, Unsloth scales the positions; with less, it truncates.
             max_seq_length=int(prepared.config.require("max_position_embeddings")),
             dtype=resolve_dtype(base.dtype),
             load_in_4bit=base.quantize == "nf4",
@@ -177,7 +141,7 @@ def _load_base(loader: Any, recipe: Recipe, prepared: Prepared, checkpointing: s
         )
     except (OSError, ValueError, KeyError, SafetensorError) as problem:
         raise ModelError(f"cannot be loaded by unsloth ({first_line_of(problem)})", where=files.reference) from problem
-    # Where bitsandbytes fails, Unsloth loads 16-bit weights and goes on, which is not what the recipe says.
+    # Where bitsandbytes fails, Unsloth loads 16-bit weights instead, without an error.
     if base.quantize == "nf4" and not getattr(model, "is_loaded_in_4bit", False):
         raise RecipeError(
             "base.quantize is nf4, which unsloth cannot do for this base on this machine",
@@ -218,11 +182,11 @@ def _add_adapter(loader: Any, model: Any, recipe: Recipe, checkpointing: str | b
 
 @contextmanager
 def _own_trainers() -> Iterator[None]:
-    """Put back what is changed inside on the trainer classes that edgetune's are made of.
+    """Restore the trainer classes of Transformers and TRL that are changed inside.
 
-    Unsloth rewrites methods of Transformers' Trainer in place: how batches of an accumulated update are counted, how
-    the loss is scaled, the optimizer that the settings name. edgetune's trainer does these by itself. TRL's classes it
-    replaces in their module, so edgetune's trainer is imported before.
+    Unsloth replaces methods of Transformers' Trainer in place: the count of batches in an accumulated update, the scale
+    of the loss, the choice of the optimizer. It replaces TRL's classes in their module, so edgetune's trainer is
+    imported first.
     """
     from transformers import Trainer, TrainingArguments
     from trl import SFTConfig, SFTTrainer
@@ -243,9 +207,9 @@ def _own_trainers() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What Unsloth prints goes to stderr, so that --json holds one document; nothing is sent anywhere.
+    """Send Unsloth's output to stderr, so that --json prints one document, and turn its statistics off.
 
-    It warns that it should be imported before Transformers and TRL, whose trainers it could then replace: see above.
+    Its warning that it should be imported before Transformers and TRL does not apply: see above.
     """
     os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(cache_folder() / "unsloth"))

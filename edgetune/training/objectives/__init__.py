@@ -1,4 +1,4 @@
-"""What a model learns: one file per objective, chosen here."""
+"""Training objectives: one file each, chosen here."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def objective_for(
 ) -> Objective:
     """The objective of a recipe on a model of this kind.
 
-    `template` is a decoder's, `tokenize` makes of examples what training reads, and `max_new_tokens` limits the
-    summaries that are generated at an evaluation.
+    `template` is a decoder's; `tokenize` turns examples into token ids as training does; `max_new_tokens` limits the
+    summaries that an evaluation generates.
     """
     from edgetune.training.objectives.classification_head import ClassificationHead
     from edgetune.training.objectives.language_model import LanguageModel

@@ -1,4 +1,4 @@
-"""What an objective must know of the model that it is given, whatever adapter is on it."""
+"""Properties of a model that objectives need, with or without an adapter on it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def has_virtual_embeddings(model: nn.Module) -> bool:
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """With dropout, examples that share hidden states would share their noise too."""
+    """True where dropout is on: examples that share hidden states would share their noise too."""
     return any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())
 
 
 def on_device_of(model: nn.Module, batch: Batch) -> Batch:
-    """The batch with its tensors where the model computes."""
+    """The batch with its tensors on the model's device."""
     device = next(model.parameters()).device
     moved: Any = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
     return moved

@@ -1,4 +1,4 @@
-"""A model with one score per label on top: encoders, decoders and encoder-decoders alike."""
+"""Classification with a head: one score per label, on encoders, decoders and encoder-decoders."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class HeadBatch(Batch):
-    """What the loss of a classification head reads; `labels` (b,) are the numbers of the right classes."""
+    """The batch of a classification head; `labels` (b,) are the numbers of the right classes."""
 
     input_ids: Tensor  # (b, t)
     attention_mask: Tensor  # (b, t), 0 where there is padding
@@ -34,7 +34,7 @@ class HeadBatch(Batch):
 
 
 class ClassificationHead(Objective):
-    """Cross-entropy over the labels. `tokenize` makes of examples what training reads."""
+    """Cross-entropy over the labels. `tokenize` turns examples into token ids as training does."""
 
     def __init__(self, exam: Exam, tokenizer: PreTrainedTokenizerBase, tokenize: Tokenize) -> None:
         super().__init__(exam)
@@ -42,9 +42,9 @@ class ClassificationHead(Objective):
         self._score: nn.Module | None = None
 
     def attach(self, model: nn.Module) -> None:
-        """Let the head compute in its own type, and the model know which id is padding.
+        """Let the head compute in its own type, and set the model's padding id.
 
-        A decoder gives its scores at the last token that is not padding.
+        A decoder's scores are those of the last token that is not padding.
         """
         base = base_model(model)
         for name in head_modules(base):
@@ -73,13 +73,12 @@ class ClassificationHead(Objective):
 
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
         """The label with the highest score."""
-        texts = self._tokenize(examples)
 
-        def choose(places: Sequence[int]) -> list[str]:
-            batch = on_device_of(model, self.collate([texts[place] for place in places]))
+        def choose(texts: list[TokenizedExample]) -> list[str]:
+            batch = on_device_of(model, self.collate(texts))
             return [self.exam.labels[number] for number in self._logits(model, batch).argmax(dim=1).tolist()]
 
-        return in_batches([len(text.input_ids) for text in texts], choose, progress)
+        return in_batches(self._tokenize(examples), lambda text: len(text.input_ids), choose, progress)
 
     def _logits(self, model: nn.Module, batch: HeadBatch) -> Tensor:
         """Scores in float32 (b, labels)."""
@@ -90,9 +89,9 @@ class ClassificationHead(Objective):
 
 
 def _compute_in_own_type(head: nn.Module) -> None:
-    """Cast what the layers of `head` are given to the type of their weights, which is not always that of the base.
+    """Cast the inputs of the layers of `head` to the type of their weights, which can differ from that of the base.
 
-    A head is trained in 32 bits on a base of 16, or in 16 on a quantized one whose hidden states have 32.
+    A head has 32 bits on a 16-bit base, or 16 bits on a quantized base whose hidden states have 32.
     """
 
     def cast(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -106,9 +105,9 @@ def _compute_in_own_type(head: nn.Module) -> None:
 
 @contextmanager
 def _last_rows(score: nn.Module, mask: Tensor) -> Iterator[None]:
-    """While this is open, `score` sees of hidden states (b, virtual + t, d) those of each text's last token (b, 1, d).
+    """While this is open, `score` gets only each text's last token (b, 1, d) of hidden states (b, virtual + t, d).
 
-    mask (b, t) is 1 where there is text, which stands at the end but for padding behind it.
+    mask (b, t) is 1 where there is text; padding follows it.
     """
 
     def pick(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:

@@ -1,4 +1,4 @@
-"""What a model writes by itself: always the likeliest next token, for many prompts at once."""
+"""Greedy generation, for many prompts at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TOKENS_PER_BATCH = 8192
-"""Prompts and answers of one batch: about a gigabyte of keys and values in a model of three billion parameters."""
+"""Tokens of prompts and answers in one batch: about 1 GB of keys and values in a model of 3 billion parameters."""
 
 GREEDY: dict[str, Any] = {
     "do_sample": False,
@@ -30,12 +30,12 @@ GREEDY: dict[str, Any] = {
     "min_length": 0,
     "use_cache": True,
 }
-"""What a model's own generation_config.json might say otherwise."""
+"""Overrides settings that a model's own generation_config.json may have."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an answer ends: by one of these tokens, or with this text (empty where the tokens are all there is)."""
+    """How an answer ends: with one of these tokens, or with this text (empty where only tokens end it)."""
 
     tokens: tuple[int, ...]
     text: str = ""
@@ -43,10 +43,10 @@ class Ending:
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """What a model wrote, without special tokens and white space around it.
+    """A model's answer, without special tokens and outer white space.
 
-    In `marked` the special tokens stay that set reasoning apart (see `data.reasoning`). `ended` is False where the
-    model was cut off.
+    `marked` keeps the special tokens around reasoning (see `data.reasoning`). `ended` is False where the model was cut
+    off.
     """
 
     text: str
@@ -66,20 +66,18 @@ def generate(
 ) -> list[GeneratedText]:
     """The answer to each prompt (ids); `progress` counts them.
 
-    With `encodes`, an encoder reads the prompts. Otherwise answers go on where they end, so they are padded in front.
+    With `encodes`, an encoder reads the prompts. Otherwise an answer continues its prompt, so padding comes first.
     """
-
     ends = {*ending.tokens, *_recorded_ends(model)}
     dropped = {*tokenizer.all_special_ids} - _marks_of_reasoning(tokenizer)
 
-    def write(places: Sequence[int]) -> list[GeneratedText]:
-        asked = [prompts[place] for place in places]
+    def write(asked: list[Sequence[int]]) -> list[GeneratedText]:
         inputs = {
             "input_ids": pad_rows(asked, tokenizer.pad_token_id, left=not encodes),
             "attention_mask": attention_mask(asked, left=not encodes),
         }
         with warnings.catch_warnings():
-            # Transformers counts positions; PEFT, which counts virtual tokens too, says that it does not listen.
+            # PEFT counts positions itself, virtual tokens included, and warns that it ignores those of Transformers.
             warnings.filterwarnings("ignore", message="Position ids are not supported")
             output = model.generate(
                 **on_device_of(model, inputs),
@@ -88,7 +86,7 @@ def generate(
                 pad_token_id=tokenizer.pad_token_id,
                 **GREEDY,
             )
-        begins = 1 if encodes else inputs["input_ids"].shape[1]  # a decoder behind an encoder begins with a start token
+        begins = 1 if encodes else inputs["input_ids"].shape[1]  # with an encoder, output begins with a start token
         return [read(answer[begins:]) for answer in output.tolist()]
 
     def read(ids: Sequence[int]) -> GeneratedText:
@@ -100,20 +98,21 @@ def generate(
         ended = len(written) < len(ids) or ending.text in text
         return GeneratedText(text.partition(ending.text)[0].strip(), marked.partition(ending.text)[0].strip(), ended)
 
-    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    # PEFT puts virtual tokens before the padding, from where they would be further away in a padded prompt.
+    # PEFT puts virtual tokens before the padding, which would move them away from the text.
     alike = not encodes and has_virtual_tokens(model)
-    return in_batches(lengths, write, progress, limit=TOKENS_PER_BATCH, alike=alike)
+    return in_batches(
+        prompts, lambda prompt: len(prompt) + max_new_tokens, write, progress, limit=TOKENS_PER_BATCH, alike=alike
+    )
 
 
 def _marks_of_reasoning(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The special tokens with which the tokenizer's model sets reasoning apart from the answer."""
+    """The special tokens that separate reasoning from the answer."""
     known = {tokenizer.decode([token]): token for token in tokenizer.all_special_ids}
     marks = REASONING_MARKS if CHANNEL_MARKS[0] not in known else (*REASONING_MARKS, *CHANNEL_MARKS)
     return {known[mark] for mark in marks if mark in known}
 
 
 def _recorded_ends(model: nn.Module) -> tuple[int, ...]:
-    """What the model's own generation_config.json stops at, and with it a GGUF of the model."""
+    """The end tokens in the model's own generation_config.json, which a GGUF of the model has too."""
     said = getattr(getattr(base_model(model), "generation_config", None), "eos_token_id", None)
     return tuple(said) if isinstance(said, list | tuple) else () if said is None else (said,)

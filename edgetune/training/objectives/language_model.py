@@ -1,8 +1,9 @@
-"""A decoder that learns to write the supervised part of each conversation."""
+"""Causal language modelling: a decoder learns the supervised part of each conversation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from edgetune.data.example import Example, Message
 from edgetune.data.reasoning import opened_reasoning
 from edgetune.data.template import ChatTemplate
-from edgetune.data.tokenize import UNSUPERVISED, TokenizedExample
+from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedExample
 from edgetune.errors import DataError
 from edgetune.events import ProgressHandle
 from edgetune.training.objectives.adapted import base_model, has_dropout, has_virtual_tokens, on_device_of
@@ -40,11 +41,12 @@ class LanguageModel(Objective):
     def __init__(self, exam: Exam, tokenizer: PreTrainedTokenizerBase, template: ChatTemplate) -> None:
         super().__init__(exam)
         self._tokenizer, self._template = tokenizer, template
+        self._encode: Encode = partial(tokenizer.encode, add_special_tokens=False)
         self._head: nn.Module | None = None
         self._packs = self._shares_prompt = False
 
     def attach(self, model: nn.Module) -> None:
-        """Find the output layer, and let the model read packed rows if it can."""
+        """Find the output layer, and use packed rows if the model supports them."""
         base = base_model(model)
         self._head = base.get_output_embeddings()
         self._packs = can_pack(base.config) and has_transformers_layers(base) and not has_virtual_tokens(model)
@@ -64,17 +66,12 @@ class LanguageModel(Objective):
         return supervised_nll(model, self._head, batch)[0]
 
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """By the log-likelihood of each label with its end-of-turn markup, as `edgetune classify` does."""
-        labels = self.exam.labels
-        questions = [ask(example, labels, self._template, self._encode) for example in examples]
-
-        def choose(places: Sequence[int]) -> list[str]:
-            return [labels[number] for number in self._likeliest(model, [questions[place] for place in places])]
-
-        return in_batches([self._row_tokens(question) for question in questions], choose, progress)
+        """The label with the highest log-likelihood, end-of-turn markup included, as in `edgetune classify`."""
+        questions = [ask(example, self.exam.labels, self._template, self._encode) for example in examples]
+        return in_batches(questions, self._row_tokens, lambda batch: self._likeliest(model, batch), progress)
 
     def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
-        """What the model writes after each prompt, up to its end-of-turn markup."""
+        """The generated answer to each prompt, up to its end-of-turn markup."""
         if not examples:
             return []
         prompts = [self._prompt(example) for example in examples]
@@ -84,10 +81,10 @@ class LanguageModel(Objective):
             )
 
     def _prompt(self, example: Example) -> tuple[int, ...]:
-        """The ids of training before the answer.
+        """The ids before the answer, as in training.
 
-        Where the template begins the model's reasoning, and drops it from what was answered, no training could begin
-        so, and the prompt is the one that inference sends.
+        Where the template opens a reasoning block and removes it from past answers, no training example looks like
+        that, and the prompt is that of inference.
         """
         try:
             return ask(example, ["…"], self._template, self._encode).prompt
@@ -97,18 +94,14 @@ class LanguageModel(Objective):
                 raise
             return tuple(self._encode(prompt))
 
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False)
-        return ids
-
     def _row_tokens(self, question: Question) -> int:
-        """Tokens that the model computes for one question."""
+        """The tokens that the model computes for one question."""
         if self._packs:
             return len(question.prompt) + sum(map(len, question.answers))
         return len(question.answers) * (len(question.prompt) + max(map(len, question.answers)))
 
-    def _likeliest(self, model: nn.Module, questions: Sequence[Question]) -> list[int]:
-        """Of each question, the number of the likeliest answer."""
+    def _likeliest(self, model: nn.Module, questions: Sequence[Question]) -> list[str]:
+        """The likeliest label of each question."""
         assert self._head is not None
         if self._packs:
             batch = pack_answers([q.prompt for q in questions], [q.answers for q in questions])
@@ -118,10 +111,10 @@ class LanguageModel(Objective):
             batch = pad_batch(rows, self._tokenizer.pad_token_id)
         batch = on_device_of(model, batch)
         rows, logits = supervised_logits(model, self._head, batch)
-        return likeliest(logits, batch["labels"][rows], questions)
+        return [self.exam.labels[number] for number in likeliest(logits, batch["labels"][rows], questions)]
 
     def _ending(self, example: Example) -> Ending:
-        """The model's own end of text, and the markup that the template puts behind an answer."""
+        """The model's own end of text, and the markup that the template puts after an answer."""
         answer = "…"
         answered = [*example.question, Message("assistant", answer)]
         try:
@@ -136,6 +129,6 @@ class LanguageModel(Objective):
         return Ending(self._tokens(ids))
 
     def _tokens(self, marks: Sequence[int]) -> tuple[int, ...]:
-        """The first of the special tokens behind an answer, and the tokenizer's EOS, if it has one."""
+        """The first of the special tokens after an answer, and the tokenizer's EOS if it has one."""
         found = {self._tokenizer.eos_token_id, *marks[:1]}
         return tuple(token for token in found if token is not None)

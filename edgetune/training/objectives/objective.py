@@ -1,4 +1,4 @@
-"""What training asks of a task: batches, a loss, and how good the answers are. One subclass per kind of model."""
+"""The interface of objectives: batches, a loss, and metrics of the answers. One subclass per kind of model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from edgetune.training.objectives.scores import Scores, score
 
 
 class Batch(TypedDict):
-    """What every objective's batch holds beside its own tensors."""
+    """The entries that every objective's batch has beside its own tensors."""
 
     labels: Tensor
     weight: float
-    """What the summed loss is divided by: supervised tokens (or texts), each counted with its example's weight."""
+    """The divisor of the summed loss: supervised tokens (or texts), each counted with its example's weight."""
     tokens: int
-    """Tokens of all examples, padding not counted and shared ones counted each time."""
+    """Tokens of all examples without padding; shared ones count for each example."""
     supervised: int
     """Tokens (or texts, with a classification head) that the loss is computed for."""
 
 
 def token_weights(examples: Sequence[TokenizedExample], supervised: Sequence[int]) -> Tensor | None:
-    """Each example's weight once per supervised token of it; None where all examples count once."""
+    """Each example's weight, repeated for its supervised tokens; None where all weights are 1."""
     weights = [example.weight for example in examples]
     if all(weight == 1 for weight in weights):
         return None
@@ -41,7 +41,7 @@ def token_weights(examples: Sequence[TokenizedExample], supervised: Sequence[int
 
 @dataclass(frozen=True)
 class Exam:
-    """What a model is asked at an evaluation, beside its loss: to choose a label, or to write a summary."""
+    """The questions of an evaluation beside the loss: to choose a label, or to write a summary."""
 
     task: str
     """chat (nothing is asked), classify or summarize."""
@@ -68,7 +68,7 @@ class Objective(ABC):
 
     @abstractmethod
     def attach(self, model: nn.Module) -> None:
-        """Make ready a model that is about to be trained, adapter included. Called once, before the first batch."""
+        """Prepare a model for training, adapter included. Called once, before the first batch."""
 
     @abstractmethod
     def collate(self, examples: Sequence[TokenizedExample]) -> Any:
@@ -80,20 +80,20 @@ class Objective(ABC):
 
     @abstractmethod
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """The label that the model, at rest, finds likeliest for each example."""
+        """The likeliest label for each example. The model is in evaluation mode."""
 
     def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
         """The texts of `answer`."""
         return [written.text for written in self.answer(model, examples, progress)]
 
     def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
-        """The own answer of the model, at rest, to each example, greedily decoded. Only models that write have one."""
+        """The generated answer to each example, decoded greedily, by a model in evaluation mode that can write."""
         raise NotImplementedError
 
     def score(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> Scores | None:
-        """The task's own metrics of `model` on the exam's questions among `examples`, which `progress` counts.
+        """The task's metrics on the exam's questions among `examples`, which `progress` counts; None without questions.
 
-        The model is left as it was. None where nothing is asked.
+        The model's state is restored afterwards.
         """
         questions = self.exam.questions(examples)
         if not questions:

@@ -1,16 +1,16 @@
-"""Tokenized examples -> one batch, laid out so that no work is spent on padding or on a prompt that all examples share.
+"""Packs tokenized examples into one row, so that neither padding nor a shared prompt is computed more than once.
 
-In training by prompt and completion every example repeats the same instruction, and padding fills the rest up. Under
+In training on prompts and completions, every example repeats the same instruction, and padding fills the rest. Under
 causal attention the hidden states of a shared beginning are the same in every example, so it is computed once, and the
-examples' own tokens stand behind it in one row:
+examples' own tokens follow it in one row:
 
     shared prompt | rest of example 1 | rest of example 2 | …
 
-Each token keeps its position in its own example and attends to the shared prompt and to its own example only. Loss and
-gradients are those of the padded batch; what is saved is time.
+Each token keeps its position in its own example and attends only to the shared prompt and its own example. Loss and
+gradients equal those of the padded batch, in less time.
 
-To compare several answers to one prompt, an example branches: behind its own tokens stand the answers, each of which
-attends to what is before all of them and to itself.
+To compare several answers to one prompt, an example branches: the answers follow its own tokens, and each attends to
+the tokens before all answers and to itself.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 ATTENTION = "edgetune_packed"
 
 WASTE = 2
-"""How many rows attention may compute for each one that counts, before examples are divided up by length."""
+"""Examples are divided by length when attention would compute more than so many rows for each real one."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the examples stand in a packed row: `shared` tokens first, then `own[i]` tokens of each example i.
+    """The places of the examples in a packed row: `shared` tokens first, then `own[i]` tokens of each example i.
 
     With `branches`, the own tokens of example i are `branches[i][0]` that its answers share, then those of each answer.
     """
@@ -52,7 +52,7 @@ class Layout:
 
 
 class LanguageBatch(Batch):
-    """What the loss of a language model reads. b is 1 in a packed batch, and t the tokens of a row.
+    """The batch of a language model. b is 1 in a packed batch, and t is the number of tokens in a row.
 
     `labels` (b, t) holds the id that each position must predict, -100 where unsupervised.
     """
@@ -64,7 +64,7 @@ class LanguageBatch(Batch):
 
 
 def pad_batch(examples: Sequence[TokenizedExample], pad_token_id: int) -> LanguageBatch:
-    """One example a row, padded on the right. No mask is needed: causal attention sees nothing of what is behind it."""
+    """One example per row, padded on the right. Causal attention never sees the padding, so no mask is needed."""
     input_ids = pad_rows([example.input_ids for example in examples], pad_token_id)
     positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
     labels = pad_rows([[*example.labels[1:], UNSUPERVISED] for example in examples], UNSUPERVISED)
@@ -72,7 +72,7 @@ def pad_batch(examples: Sequence[TokenizedExample], pad_token_id: int) -> Langua
 
 
 def pack_batch(examples: Sequence[TokenizedExample], *, share_prompt: bool) -> LanguageBatch:
-    """All examples in one row, what they share at the beginning only once (with `share_prompt`)."""
+    """All examples in one row; with `share_prompt`, their common beginning only once."""
     shared = _shared_prompt_length(examples) if share_prompt else 0
     first = examples[0].input_ids[:shared]
     input_ids, positions, labels = [*first], [*range(shared)], [UNSUPERVISED] * shared
@@ -86,10 +86,10 @@ def pack_batch(examples: Sequence[TokenizedExample], *, share_prompt: bool) -> L
 
 
 def pack_answers(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]) -> LanguageBatch:
-    """Prompts (ids) in one row, each with all its answers (ids) behind it: `answers[i]` are those to `prompts[i]`.
+    """Prompts (ids) in one row, each followed by its answers (ids): `answers[i]` belong to `prompts[i]`.
 
-    What all prompts share at the beginning is there once, and so is each prompt. Every token of an answer is
-    supervised, in the order of prompts and answers.
+    The prompts' common beginning and each prompt appear once. Every token of an answer is supervised, in the order of
+    prompts and answers.
     """
     shared = _common_length(prompts, limit=min(map(len, prompts)) - 1)
     input_ids, positions, labels = [*prompts[0][:shared]], [*range(shared)], [UNSUPERVISED] * shared
@@ -100,7 +100,7 @@ def pack_answers(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Se
         positions += range(shared, len(prompt) - 1)
         labels += [UNSUPERVISED] * len(trunk)
         for answer in choices:
-            # The last token of the prompt predicts the first of each answer, so that each answer needs its own.
+            # The prompt's last token predicts the first of each answer, so each answer needs its own copy.
             input_ids += [prompt[-1], *answer[:-1]]
             positions += range(len(prompt) - 1, len(prompt) - 1 + len(answer))
             labels += answer
@@ -123,7 +123,7 @@ def pack_answers(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[Se
 def _batch(
     examples: Sequence[TokenizedExample], input_ids: Tensor, positions: Tensor, labels: Tensor, layout: Layout | None
 ) -> LanguageBatch:
-    # The first token of an example has nothing before it to be predicted from.
+    # Nothing predicts the first token of an example.
     supervised = [sum(label != UNSUPERVISED for label in example.labels[1:]) for example in examples]
     return LanguageBatch(
         input_ids=input_ids,
@@ -144,7 +144,7 @@ def can_pack(config: PretrainedConfig) -> bool:
 
 
 def has_transformers_layers(model: PreTrainedModel) -> bool:
-    """False when a backend has replaced the layers of `model` by its own, which know nothing of a layout."""
+    """False when a backend has replaced the layers of `model` by its own, which do not support a layout."""
     return type(model.base_model).forward.__module__.startswith("transformers.")
 
 
@@ -152,14 +152,14 @@ def use_packed_attention(model: PreTrainedModel) -> None:
     """Let `model` compute attention by the layout that comes with each batch."""
     from transformers import AttentionInterface
 
-    # Compiled, it would be compiled anew for each layout, and no two batches have the same.
+    # torch.compile would compile it again for each batch, because each has its own layout.
     AttentionInterface.register(ATTENTION, torch.compiler.disable(packed_attention))
     model.set_attn_implementation(ATTENTION)
 
 
 @contextmanager
 def plain_attention(model: PreTrainedModel) -> Iterator[None]:
-    """While this is open, a model that reads packed rows reads padded ones with their mask, as generating needs."""
+    """While this is open, a model with packed attention uses masks and padded rows instead, which generation needs."""
     packs = model.config._attn_implementation == ATTENTION
     if packs:
         model.set_attn_implementation("sdpa")
@@ -183,7 +183,7 @@ def packed_attention(
     """Causal attention within each example of a packed row, by Transformers' scaled dot-product attention.
 
     query (1, heads, t, d), key and value (1, key-value heads, t, d); returns (1, t, heads, d). The examples' own tokens
-    are attended to as a padded batch behind the shared keys, because one call is quicker than one per example.
+    form a padded batch after the shared keys, because one call is faster than one per example.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -194,7 +194,7 @@ def packed_attention(
     if layout is None or (len(layout.own) == 1 and not layout.branches):
         return attend(query, key, value, None), None
     shared = layout.shared
-    groups = _groups(layout, query.device)
+    groups = groups_of(layout, query.device)
     pieces = []
     for group in groups:
         attended = attend(
@@ -224,10 +224,10 @@ def _behind_shared(states: Tensor, shared: int, gather: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Group:
-    """Examples that are attended to in one call, from the packed row to a padded batch and back.
+    """The examples of one attention call, from the packed row to a padded batch and back.
 
     gather (examples, longest) holds places in the row; scatter (own tokens,) places in the flattened padded batch;
-    mask (examples, 1, longest, shared + longest) is true where attention may look.
+    mask (examples, 1, longest, shared + longest) is true where attention is allowed.
     """
 
     gather: Tensor
@@ -236,13 +236,14 @@ class _Group:
 
 
 @lru_cache(maxsize=1)
-def _groups(layout: Layout, device: torch.device) -> tuple[_Group, ...]:
-    """Made once for all layers of a model: a GPU would have to be waited for in each."""
-    return tuple(_group(layout, members, device) for members in divide(layout.own))
+def groups_of(layout: Layout, device: torch.device) -> tuple[_Group, ...]:
+    """Computed once for all layers, and on the CPU: sizes depend on values, which a GPU would have to synchronize for
+    and the meta device does not have."""
+    return tuple(_group(layout, members, device) for members in _divide(layout.own))
 
 
-def divide(lengths: Sequence[int]) -> list[list[int]]:
-    """Examples of about the same length together; all in one where that wastes little, because one call is quicker."""
+def _divide(lengths: Sequence[int]) -> list[list[int]]:
+    """Groups of examples of about the same length; one group where that wastes little, because one call is faster."""
     if len(lengths) * max(lengths) <= WASTE * sum(lengths):
         return [list(range(len(lengths)))]
     groups: list[list[int]] = []
@@ -254,30 +255,29 @@ def divide(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def _group(layout: Layout, members: Sequence[int], device: torch.device) -> _Group:
-    all_lengths = torch.tensor(layout.own, device=device)
-    chosen = torch.tensor(members, device=device)
+    all_lengths, chosen = torch.tensor(layout.own), torch.tensor(members)
     lengths = all_lengths[chosen]
     longest = int(lengths.max())
-    steps = torch.arange(longest, device=device)
+    steps = torch.arange(longest)
     real = steps < lengths[:, None]
     starts = (layout.shared + all_lengths.cumsum(0) - all_lengths)[chosen]
     gather = (starts[:, None] + steps).where(real, starts[:, None])
     causal = (steps[:, None] >= steps).expand(len(members), -1, -1)
     if layout.branches:
-        branch = _branch_numbers([layout.branches[member] for member in members], longest, device)
+        branch = _branch_numbers([layout.branches[member] for member in members], longest)
         causal = causal & ((branch[:, None, :] == 0) | (branch[:, :, None] == branch[:, None, :]))
     mask = pad(causal, (layout.shared, 0), value=True).unsqueeze(1)
-    return _Group(gather, real.flatten().nonzero().squeeze(1), mask)
+    return _Group(gather.to(device), real.flatten().nonzero().squeeze(1).to(device), mask.to(device))
 
 
-def _branch_numbers(branches: Sequence[tuple[int, ...]], longest: int, device: torch.device) -> Tensor:
-    """Of each token of each example (examples, longest) the number of its answer; 0 for what is before the answers."""
+def _branch_numbers(branches: Sequence[tuple[int, ...]], longest: int) -> Tensor:
+    """The number of each token's answer (examples, longest); 0 before the answers."""
     rows = [[number for number, length in enumerate(lengths) for _ in range(length)] for lengths in branches]
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
 
 
 def _shared_prompt_length(examples: Sequence[TokenizedExample]) -> int:
-    """Tokens at the beginning that all examples share, up to before the one that predicts a supervised token."""
+    """Tokens at the beginning that all examples share, without the one that predicts the first supervised token."""
     if len(examples) == 1:
         return 0
     limit = min(_unsupervised_length(example) for example in examples) - 1

@@ -1,4 +1,4 @@
-"""What a model is asked at an evaluation, as token ids, in batches of about the same length."""
+"""The questions of an evaluation as token ids, in batches of about the same length."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from edgetune.data.example import Example, Message
+from edgetune.data.example import Example
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import Encode
 from edgetune.events import ProgressHandle
 
 TOKENS_PER_BATCH = 2048
-"""Without gradients this takes less memory than an ordinary training step, and larger batches are hardly quicker."""
+"""Without gradients this needs less memory than a training step, and larger batches are hardly faster."""
 
+Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 
@@ -28,30 +29,33 @@ class Question:
 
 
 def ask(example: Example, answers: Sequence[str], template: ChatTemplate, encode: Encode) -> Question:
-    """The question that an example's prompt puts: which of `answers` comes next.
+    """The question of an example's prompt: which of `answers` follows.
 
-    The ids are those of training and of `edgetune classify`: the segments of the template, each tokenized on its own.
+    The ids are those of training and of `edgetune classify`: each segment of the template is tokenized on its own.
     """
-    split = [_split(example, answer, template, encode) for answer in answers]
-    return Question(split[0][0], tuple(ids for _, ids in split))
+    split = [template.split_answer(example.question, answer, tools=example.tools) for answer in answers]
+    prompt = tuple(token for text in split[0][0] for token in encode(text))
+    return Question(prompt, tuple(tuple(encode(text)) for _, text in split))
 
 
 def in_batches(
-    lengths: Sequence[int],
-    work: Callable[[Sequence[int]], Sequence[Answer]],
+    asked: Sequence[Asked],
+    tokens: Callable[[Asked], int],
+    work: Callable[[list[Asked]], Sequence[Answer]],
     progress: ProgressHandle,
     *,
     limit: int = TOKENS_PER_BATCH,
     alike: bool = False,
 ) -> list[Answer]:
-    """What `work` answers to the questions of each batch, in the order of all questions; `progress` counts them.
+    """The answers of `work` to each batch of what is `asked`, in the order of `asked`; `progress` counts them.
 
-    A batch is places in `lengths` (tokens), longest first; padded to its longest question it stays within `limit`
-    tokens. With `alike`, its questions are all of one length.
+    The longest come first, by `tokens`. Padded to its longest question, a batch stays within `limit` tokens. With
+    `alike`, its questions are all of one length.
     """
+    lengths = [tokens(question) for question in asked]
     answers: dict[int, Answer] = {}
     for places in _batches(lengths, limit, alike=alike):
-        for place, answer in zip(places, work(places), strict=True):
+        for place, answer in zip(places, work([asked[place] for place in places]), strict=True):
             answers[place] = answer
             progress.advance()
     return [answers[place] for place in range(len(lengths))]
@@ -70,26 +74,17 @@ def _batches(lengths: Sequence[int], limit: int, *, alike: bool) -> Iterator[lis
 
 
 def likeliest(logits: Tensor, targets: Tensor, questions: Sequence[Question]) -> list[int]:
-    """Of each question the number of the answer with the highest log-likelihood, the first where several have it.
+    """The number of each question's likeliest answer; of equal ones the first.
 
-    logits (n, vocabulary) predict targets (n,), the tokens of all answers to all questions in their order.
+    logits (n, vocabulary) predict targets (n,), the tokens of all answers to all questions in order.
     """
     scores = log_likelihoods(logits, targets, questions)
     return [max(range(len(row)), key=row.__getitem__) for row in scores]
 
 
 def log_likelihoods(logits: Tensor, targets: Tensor, questions: Sequence[Question]) -> list[list[float]]:
-    """Of each question the log-likelihood of each answer, in nats. The arguments are those of `likeliest`."""
+    """The log-likelihood in nats of each answer to each question. The arguments are those of `likeliest`."""
     tokens = -nn.functional.cross_entropy(logits, targets, reduction="none").double()
     lengths = [len(answer) for question in questions for answer in question.answers]
     values = iter(answer.sum().item() for answer in tokens.split(lengths))
     return [[next(values) for _ in question.answers] for question in questions]
-
-
-def _split(
-    example: Example, answer: str, template: ChatTemplate, encode: Encode
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    segments = template.segments([*example.question, Message("assistant", answer)], tools=example.tools)
-    last = max(place for place, segment in enumerate(segments) if segment.supervised)
-    prompt = [token for segment in segments[:last] for token in encode(segment.text)]
-    return tuple(prompt), tuple(encode(segments[last].text))

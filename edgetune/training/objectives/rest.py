@@ -1,4 +1,4 @@
-"""An evaluation in the middle of a training: afterwards the training goes on as if there had been none."""
+"""Evaluation in the middle of a training, without an effect on the training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 def at_rest(model: nn.Module) -> Iterator[None]:
     """While this is open, `model` is in evaluation mode and makes no gradients.
 
-    Afterwards each of its modules is in the mode that it was in, and torch's random numbers go on where they were.
+    Afterwards the modes of its modules and the state of torch's random numbers are restored.
     """
     modes = [(module, module.training) for module in model.modules()]
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []

@@ -1,4 +1,4 @@
-"""An encoder-decoder that reads a text and learns to write what belongs to it."""
+"""Sequence to sequence: an encoder-decoder learns a target for each source text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tokenize = Callable[[Sequence[Example]], Sequence[TokenizedExample]]
 
 
 class Seq2SeqBatch(Batch):
-    """What the loss of an encoder-decoder reads; `labels` (b, target tokens), -100 where there is padding."""
+    """The batch of an encoder-decoder; `labels` (b, target tokens) are -100 where there is padding."""
 
     input_ids: Tensor  # (b, source tokens)
     attention_mask: Tensor  # (b, source tokens), 0 where there is padding
@@ -32,9 +32,9 @@ class Seq2SeqBatch(Batch):
 
 
 class Seq2Seq(Objective):
-    """The target's likelihood given the source, as T5 is trained, https://arxiv.org/abs/1910.10683.
+    """The likelihood of the target given the source, as in T5, https://arxiv.org/abs/1910.10683.
 
-    `tokenize` makes of examples what training reads, and `encode` of a label what the decoder must write.
+    `tokenize` turns examples into token ids as training does; `encode` turns a label into the decoder's target.
     """
 
     def __init__(self, exam: Exam, tokenizer: PreTrainedTokenizerBase, tokenize: Tokenize, encode: Encode) -> None:
@@ -67,24 +67,24 @@ class Seq2Seq(Objective):
         return summed_nll(logits, targets, batch["weights"])
 
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """By the log-likelihood of each label as the whole answer; the encoder reads each text once."""
-        labels = self.exam.labels
-        answers = tuple(tuple(self._encode(label)) for label in labels)
+        """The label with the highest log-likelihood as the whole answer; the encoder reads each text once."""
+        answers = tuple(tuple(self._encode(label)) for label in self.exam.labels)
         questions = [Question(example.input_ids, answers) for example in self._tokenize(examples)]
-
-        def choose(places: Sequence[int]) -> list[str]:
-            return [labels[number] for number in self._likeliest(model, [questions[place] for place in places])]
-
-        return in_batches([len(question.prompt) + sum(map(len, answers)) for question in questions], choose, progress)
+        return in_batches(
+            questions,
+            lambda question: len(question.prompt) + sum(map(len, answers)),
+            lambda batch: self._likeliest(model, batch),
+            progress,
+        )
 
     def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
-        """What the decoder writes for each source."""
+        """The decoder's output for each source."""
         sources = [example.input_ids for example in self._tokenize(examples)]
         ending = Ending((self._tokenizer.eos_token_id,))
         return generate(model, sources, self._tokenizer, ending, self.exam.max_new_tokens, progress, encodes=True)
 
-    def _likeliest(self, model: nn.Module, questions: Sequence[Question]) -> list[int]:
-        """Of each question, the number of the likeliest answer."""
+    def _likeliest(self, model: nn.Module, questions: Sequence[Question]) -> list[str]:
+        """The likeliest label of each question."""
         count = len(questions[0].answers)
         prompts = [question.prompt for question in questions]
         sources = on_device_of(
@@ -93,12 +93,12 @@ class Seq2Seq(Objective):
         )
         answers = [answer for question in questions for answer in question.answers]
         labels = pad_rows(answers, UNSUPERVISED).to(sources["input_ids"].device)
-        if has_virtual_tokens(model):  # PEFT puts them in itself, and needs the source for it
+        if has_virtual_tokens(model):  # PEFT inserts them, and needs the source for it
             sources = {name: value.repeat_interleave(count, dim=0) for name, value in sources.items()}
         else:
             sources = _encoded_once(base_model(model), sources, count)
         logits, targets = self._target_logits(model, sources, labels)
-        return likeliest(logits, targets, questions)
+        return [self.exam.labels[number] for number in likeliest(logits, targets, questions)]
 
     def _target_logits(self, model: nn.Module, sources: dict[str, Any], labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits in float32 (n, vocabulary) for the n target tokens in labels (b, t), and those tokens, row by row."""
@@ -111,7 +111,7 @@ class Seq2Seq(Objective):
 
 
 def _encoded_once(base: nn.Module, sources: dict[str, Tensor], count: int) -> dict[str, Any]:
-    """What the encoder makes of sources (b, s), `count` times each."""
+    """The encoder's output for sources (b, s), repeated `count` times."""
     from transformers.modeling_outputs import BaseModelOutput
 
     hidden = base.get_encoder()(**sources).last_hidden_state

@@ -1,8 +1,8 @@
-"""The training loss, computed only where a token is supervised.
+"""The training loss, computed only for supervised tokens.
 
 On a small model the vocabulary projection costs as much as many layers, and in completion-only training most of its
-rows are thrown away. Here the model's own forward runs, and only the rows that predict a supervised token reach the
-output layer; they reach it as a 2-D matrix, because matmul copies the whole output matrix per example for a 3-D view.
+rows are not needed. The model's own forward runs, but only the rows that predict a supervised token reach the output
+layer, as a 2-D matrix: for a 3-D view, matmul copies the whole output matrix for each example.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgetune.training.objectives.packing import LanguageBatch
 
 
 def supervised_nll(model: nn.Module, head: nn.Module, batch: LanguageBatch) -> tuple[Tensor, int]:
-    """Sum of weight × negative log-likelihood (nats) of the supervised tokens of `batch`, and their number.
+    """Sum of weight × negative log-likelihood (nats) over the supervised tokens of `batch`, and their number.
 
     `head` is the model's output layer. Raises DataError when the batch holds no supervised token.
     """
@@ -44,7 +44,7 @@ def supervised_logits(model: nn.Module, head: nn.Module, batch: LanguageBatch) -
 
 
 def supervised_rows(labels: Tensor) -> Tensor:
-    """Where labels (b, t) are to be predicted. Raises DataError when they are nowhere."""
+    """True where labels (b, t) are supervised. Raises DataError when none is."""
     rows = labels != UNSUPERVISED
     if not rows.any():
         raise DataError("a batch holds no supervised token", remedy="raise data.max_length")
@@ -60,9 +60,9 @@ def summed_nll(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tenso
 
 @contextmanager
 def only_rows(head: nn.Module, rows: Tensor) -> Iterator[None]:
-    """While this is open, `head` sees hidden states (n, d) where `rows` (b, t) is true instead of all (b, t, d).
+    """While this is open, `head` gets only the hidden states (n, d) where `rows` (b, t) is true, not all (b, t, d).
 
-    Hidden states of virtual tokens, which stand before those of the t tokens, are left out.
+    Hidden states of virtual tokens, which come before those of the t tokens, are left out.
     """
 
     def gather(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
