@@ -60,13 +60,14 @@ class Chat:
             return "", []
         (messages, prompt, ids), answer = self._last
         vocabulary, text = self.session.vocabulary, answer.text
-        whole = vocabulary.template.render([*messages, Message("assistant", text)])
-        behind_prompt = whole.removeprefix(prompt)
-        # Some templates strip the answer. If one changes it in other ways, the conversation is tokenized again.
-        shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
-        if not whole.startswith(prompt) or shown is None:
-            return "", []
-        return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+        with suppress(DataError):
+            whole = vocabulary.template.render([*messages, Message("assistant", text)])
+            behind_prompt = whole.removeprefix(prompt)
+            # Some templates strip the answer. If one changes it in other ways, the conversation is tokenized again.
+            shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
+            if whole.startswith(prompt) and shown is not None:
+                return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+        return "", []
 
     def _in_segments(self, earlier: Sequence[Message], prompt: str) -> tuple[str, list[int]]:
         """The beginning of a prompt that earlier messages make up, and its ids, segment by segment as in training."""
