@@ -1,23 +1,23 @@
-# make demo   set everything up, then fine-tune, export, chat and judge on the embedded model (no GPU, no network)
-# make test   set everything up, then lint, types, import contracts and tests: what CI runs
-# make test-unsloth   the tests that need the real Unsloth, which gets an environment of its own
+# make demo   install, then fine-tune, export, judge and chat on the embedded model (no GPU, no model download)
+# make test   install, then run lint, types, import contracts and tests, as CI does
+# make test-unsloth   run the tests that need Unsloth, in a separate environment
 
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-# What the environment is made from. The demo needs less than the tests, and is set up quicker.
+# Files that the environment depends on. The demo needs fewer packages than the tests and is installed faster.
 DEMO_READY = $(VENV)/.ready-demo
 SET_UP     = deploy/set_up.py deploy/llama-cpp.cmake pyproject.toml constraints.txt
 
-# Unsloth for training without a GPU, over what $(VENV) holds. Its metadata asks for torchvision, xformers, Triton and
-# more, none of which it needs for that.
+# Unsloth for training without a GPU, in addition to the packages of $(VENV). Its metadata requires torchvision, xformers,
+# Triton and more, which it does not need for that.
 UNSLOTH_VENV  ?= .venv-unsloth
 UNSLOTH_READY  = $(UNSLOTH_VENV)/.ready
 UNSLOTH        = unsloth==2026.10.9 unsloth_zoo==2026.10.9
 
-# Set in many containers. Every program that is started here would then compile all that it imports anew, for ten seconds.
+# Many containers set this. Then every program would compile all its imports again, which takes ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "edgetune needs Python 3.11 or newer")'
@@ -27,7 +27,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and
 demo: $(DEMO_READY)
 	$(BIN)/edgetune demo --out demo --force
 
-# Types are checked beside the tests, which leave a core idle now and then.
+# Types are checked in parallel with the tests, which sometimes leave a core idle.
 test: lint contracts
 	@$(MAKE) --no-print-directory -j 2 types tests
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgetune.data.load import load_examples
+from edgetune.data.load import load_data
 from edgetune.gguf.verification.divergence import LogProbabilities, measure_divergence
 from edgetune.gguf.verification.reference import open_reference
 from edgetune.gguf.write import export
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=20)
     options = parser.parse_args()
     recipe = load_recipe(str(options.run / "recipe.yaml"))
-    examples = load_examples(recipe.data.eval, recipe.data, recipe.task)[: options.texts]
+    examples = load_data(recipe.data, recipe.task).evaluation[: options.texts]
     source = resolve_source(str(options.run))
     adapted = lru_cache(maxsize=None)(open_reference(source))
     with tempfile.TemporaryDirectory() as name:

@@ -180,9 +180,9 @@ def train_with_trl(recipe: Recipe, model: PeftModel, tokenizer: PreTrainedTokeni
     from transformers import TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from edgetune.data.load import load_examples
+    from edgetune.data.load import load_data
 
-    conversations = load_examples(recipe.data.train, recipe.data, recipe.task)
+    conversations = load_data(recipe.data, recipe.task).train
     rows = [[{"role": turn.role, "content": turn.content} for turn in row.messages] for row in conversations]
     steps: list[tuple[float, int]] = []
 

@@ -1,4 +1,4 @@
-"""Set up the environment that make works in, and say what takes how long.
+"""Set up the environment of make, and report progress and times.
 
     python3 deploy/set_up.py VENV demo     # what `make demo` needs
     python3 deploy/set_up.py VENV test     # what `make test` needs: the same and the development tools
@@ -60,7 +60,7 @@ def main(venv: Path, purpose: str) -> None:
     if compiling.ident is not None:
         compiling.join()
     if not wheels.exists():
-        sys.exit("llama.cpp could not be compiled; its last lines stand above")
+        sys.exit("llama.cpp could not be compiled; the last lines of its output are above")
     with step("installing edgetune"):
         # By force: the version is the same after a change of how it is compiled.
         run([python, *INSTALL, "--force-reinstall", "--no-deps", *wheels.glob("*.whl")])
@@ -89,7 +89,7 @@ def pinned(name: str) -> str:
 
 
 def wheel_folder() -> Path:
-    """Where the wheel lies that was compiled for this processor with these settings. It exists once the wheel does."""
+    """The folder of the wheel for this processor and these settings. It exists only with a complete wheel."""
     root = os.environ.get("EDGETUNE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "edgetune"
     settings = [LLAMA_CPP_SETTINGS.read_text(encoding="utf-8"), os.environ.get("CMAKE_ARGS", "")]
     digest = hashlib.sha256("\0".join([pinned("llama_cpp_python"), *settings, processor()]).encode()).hexdigest()
@@ -97,7 +97,7 @@ def wheel_folder() -> Path:
 
 
 def processor() -> str:
-    """The model and what it announces; -march=native compiles for exactly that."""
+    """The processor's model and features, for which -march=native compiles."""
     try:
         known = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
     except OSError:
@@ -107,7 +107,7 @@ def processor() -> str:
 
 
 def compile_llama_cpp(python: Path, wheels: Path) -> None:
-    """Make the wheel, telling now and then how many files are compiled."""
+    """Compile the wheel, and report the number of compiled files from time to time."""
     settings = f"{os.environ.get('CMAKE_ARGS', '')} -DCMAKE_PROJECT_INCLUDE={LLAMA_CPP_SETTINGS}"
     folder = wheels.with_name(f"{wheels.name}.{os.getpid()}")
     command = [python, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-cache-dir", "--wheel-dir", folder]
@@ -146,7 +146,7 @@ def step(what: str) -> Iterator[None]:
 
 
 def say(what: str) -> None:
-    """Report progress. Where nobody reads it any more, or its disk is full, the work goes on without."""
+    """Print progress. If stdout is closed or its disk is full, continue without it."""
     try:
         print(f"[{clock(time.monotonic() - STARTED)}] {what}", flush=True)
     except OSError:
@@ -158,7 +158,7 @@ def clock(seconds: float) -> str:
 
 
 def run(command: list[str | Path]) -> None:
-    """Run it, and end with what it said when it fails."""
+    """Run a command; if it fails, exit with its output."""
     words = list(map(str, command))
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run(words, **pipe, text=True, errors="replace", check=False)

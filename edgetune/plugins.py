@@ -1,17 +1,19 @@
 """What other distributions add to edgetune by entry points.
 
 A distribution names its metrics, data formats, judge dialects and GGUF architectures in the groups below
-(https://packaging.python.org/specifications/entry-points/). Plugins are looked for when a name is not edgetune's own or
-all names are listed, and a plugin is imported when it is used.
+(https://packaging.python.org/specifications/entry-points/). edgetune looks for plugins if a name is not its own, or
+when it lists all names, and imports a plugin when it is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from edgetune.errors import EdgetuneError, MissingComponent
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 METRICS_GROUP = "edgetune.metrics"
 DATA_FORMATS_GROUP = "edgetune.data_formats"
@@ -57,12 +59,17 @@ class Registry(Mapping[str, Value], Generic[Value]):
         return len(self.own) + len(find_plugins(self.group, self.own))
 
     def plugin_of(self, name: str) -> str | None:
-        """The distribution that a name comes from; None for edgetune's own."""
-        return None if name in self.own else _distribution(find_plugins(self.group, self.own)[name])
+        """Name and version of the distribution that adds a name; None for edgetune's own."""
+        if name in self.own:
+            return None
+        entry = find_plugins(self.group, self.own)[name]
+        return _distribution(entry) if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
 
 
 def find_plugins(group: str, own: Collection[str] = ()) -> dict[str, EntryPoint]:
-    """The plugins of a group by name, not imported yet. Raises MissingComponent for a name that is taken already."""
+    """The plugins of a group by name, not imported yet. Raises MissingComponent for a name that exists already."""
+    from importlib.metadata import entry_points
+
     found: dict[str, EntryPoint] = {}
     for entry in sorted(entry_points(group=group), key=lambda entry: (entry.name, _distribution(entry))):
         if entry.name in own or entry.name in found:

@@ -53,7 +53,7 @@ def forget_peak_resident() -> bool:
 
 
 def available_memory_bytes() -> int | None:
-    """Memory that programs can still have without swapping; None where the system does not say."""
+    """Memory that is available without swapping; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
@@ -62,5 +62,5 @@ def available_memory_bytes() -> int | None:
         pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    except (ValueError, OSError):
+    except (AttributeError, ValueError, OSError):
         return None

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from test_cli_app import HEAVY
 from test_plot_and_card import SUMMARY
 
 import edgetune
+from edgetune.api.judge import reference_of
 from edgetune.api.public import public
 from edgetune.errors import AdapterError, DataError, EdgetuneError, MissingComponent, RecipeError, UsageError
 from edgetune.judging.report.notebook import judgement_html
@@ -173,6 +175,29 @@ def test_a_missing_extra_names_the_install_command() -> None:
         needs("peft")
     with pytest.raises(ModuleNotFoundError):
         needs("elsewhere")
+
+
+def test_several_processes_train_by_the_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def launch(count: int, arguments: list[str]) -> None:
+        started.extend(arguments)
+        run = Path(arguments[arguments.index("--out") + 1])
+        run.mkdir()
+        (run / "recipe.yaml").write_text(Path(arguments[1]).read_text())
+
+    monkeypatch.setattr("edgetune.training.processes.launch", launch)
+    overrides = {"train.seed": 7, "data.eval": []}
+    run = edgetune.train({"extends": "demo"}, overrides=overrides, out=tmp_path / "run", processes=2)
+    assert (started[0], started[2:]) == ("train", ["--out", str(tmp_path / "run"), "--processes", "2"])
+    assert run.recipe == edgetune.load_recipe("demo", overrides)
+
+
+def test_a_model_under_test_is_named_by_its_path_or_its_file(finished: Path) -> None:
+    loaded = SimpleNamespace(path=Path("tuned.gguf"))
+    models = ("http://localhost/v1#small", finished, edgetune.Run(finished), WrittenModel(Path("a.gguf"), 1), loaded)
+    names = ["http://localhost/v1#small", str(finished), str(finished), "a.gguf", "tuned.gguf"]
+    assert [reference_of(model) for model in models] == names
 
 
 @pytest.fixture

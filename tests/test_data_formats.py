@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgetune.data.example import Example, Message, SourceText
 from edgetune.data.formats import to_example
-from edgetune.data.load import load_examples
+from edgetune.data.load import load_data
 from edgetune.data.prompt import fill_prompt
 from edgetune.data.read import Row
 from edgetune.errors import DataError, RecipeError
@@ -274,7 +274,7 @@ def test_examples_of_several_sources_come_in_order(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("text,label\nthree,0\n")
     first = DataSource(source=str(tmp_path / "a.jsonl"), format="text-label")
     second = DataSource(source=str(tmp_path / "b.csv"), format="text-label", labels={"0": "negative"})
-    examples = load_examples([first, second], classify_data(first, second), "classify")
+    examples = load_data(classify_data(first, second), "classify").train
     assert [example.label for example in examples] == ["neutral", "positive", "negative"]
     assert examples[2].where == f"{tmp_path / 'b.csv'}:2"
 
@@ -285,15 +285,15 @@ def test_the_shipped_demo_data_fit_their_recipe() -> None:
     data = load_recipe("demo").data
     if not all(Path(source.source).is_file() for source in [*data.train, *data.eval]):
         pytest.skip("recipes/data/ is not there")
-    assert {example.label for example in load_examples(data.train, data, "classify")} == set(data.labels)
-    assert {example.label for example in load_examples(data.eval, data, "classify")} == set(data.labels)
+    assert {example.label for example in load_data(data, "classify").train} == set(data.labels)
+    assert {example.label for example in load_data(data, "classify").evaluation} == set(data.labels)
 
 
 def test_two_hundred_real_tweets_become_examples(shared_data: Path) -> None:
     path = str(shared_data / "tweet_sentiment" / "train.tsv")
     names = {"0": "negative", "1": "neutral", "2": "positive"}
     source = DataSource(source=path, split="train[:200]", format="text-label", labels=names)
-    examples = load_examples([source], classify_data(source), "classify")
+    examples = load_data(classify_data(source), "classify").train
     assert len(examples) == 200
     assert examples[0].label == "negative"
     assert examples[0].messages[0].content.startswith("Sentiment of: dear @user the newOoffice for Mac")
@@ -305,13 +305,13 @@ def test_one_bad_row_among_many_is_named_by_file_and_line(tmp_path: Path) -> Non
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = DataSource(source=str(path), format="text-label")
     with pytest.raises(DataError, match=r"rows\.jsonl:5: unknown label 'mixed'"):
-        load_examples([source], classify_data(source), "classify")
+        load_data(classify_data(source), "classify")
 
 
 def test_no_source_at_all_is_an_error() -> None:
     source = DataSource(source="a.jsonl", format="text-label")
     with pytest.raises(DataError, match="no examples"):
-        load_examples([], classify_data(source), "classify")
+        load_data(classify_data(source).model_copy(update={"train": []}), "classify")
 
 
 @pytest.mark.parametrize(
@@ -324,14 +324,14 @@ def test_no_source_at_all_is_an_error() -> None:
 def test_a_map_that_means_nothing_is_refused_before_reading(options: dict[str, Any], words: list[str]) -> None:
     source = DataSource(source="a.jsonl", format="text-label", **options)
     with pytest.raises(RecipeError) as caught:
-        load_examples([source], classify_data(source), "classify")
+        load_data(classify_data(source), "classify")
     assert [word for word in words if word not in str(caught.value)] == []
 
 
 def test_a_further_column_must_be_one_that_the_prompt_asks_for() -> None:
     source = DataSource(source="a.jsonl", format="text-label", columns={"question": "q"})
     with pytest.raises(RecipeError, match=r"columns maps question, but .*put \{question\} into data\.prompt"):
-        load_examples([source], classify_data(source), "classify")
+        load_data(classify_data(source), "classify")
 
 
 def test_every_source_must_give_what_the_prompt_asks_for() -> None:
@@ -339,13 +339,13 @@ def test_every_source_must_give_what_the_prompt_asks_for() -> None:
     second = DataSource(source="b.jsonl", format="text-label")
     data = Data(train=[first, second], labels=LABELS, prompt='{question} {text} {"form": {other}}')
     with pytest.raises(RecipeError, match=r"b\.jsonl: data\.prompt contains \{question\}"):
-        load_examples([second], data, "classify")
+        load_data(data, "classify")
 
 
 def test_a_format_that_the_task_cannot_read_is_refused() -> None:
     source = DataSource(source="a.jsonl", format="sharegpt")
     with pytest.raises(RecipeError, match=r"a\.jsonl: format is sharegpt, which task classify cannot read"):
-        load_examples([source], classify_data(source), "classify")
+        load_data(classify_data(source), "classify")
 
 
 def test_a_suite_reads_dotted_columns_and_leaves_out_what_its_label_map_calls_null(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 from support.tiny_tasks import LABELS, TEXTS, tiny_tokenizer
 
 from edgetune.data.example import Example, Message
-from edgetune.data.frame import Frame, frame_of
-from edgetune.data.tokenize_texts import tokenize_pairs, tokenize_texts
+from edgetune.data.tokenize_texts import Frame, frame_of, tokenize_pairs, tokenize_texts
 from edgetune.errors import DataError
 from edgetune.recipe.data import Percentile
 

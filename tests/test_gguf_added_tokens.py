@@ -40,14 +40,14 @@ def plain(content: str, **flags: bool) -> AddedToken:
     ("tokens", "told"),
     [
         ([plain("<|x|>", lstrip=True)], "'<|x|>': the tokenizer drops the white space before it"),
-        ([plain("<|x|>", rstrip=True)], "'<|x|>': the tokenizer drops the white space behind it"),
+        ([plain("<|x|>", rstrip=True)], "'<|x|>': the tokenizer drops the white space after it"),
         (
             [plain("<|x|>", lstrip=True, rstrip=True)],
-            "'<|x|>': the tokenizer drops the white space before and behind it",
+            "'<|x|>': the tokenizer drops the white space before and after it",
         ),
-        ([plain("<|x|>", single_word=True)], "'<|x|>': the tokenizer takes it only as a word of its own"),
+        ([plain("<|x|>", single_word=True)], "'<|x|>': the tokenizer matches it only as a separate word"),
         ([plain("<|ab"), plain("ab|longer>")], "'<|ab': it overlaps 'ab|longer>'"),
-        ([plain("<|x|>", special=False, rstrip=True)], "'<|x|>': the tokenizer drops the white space behind it"),
+        ([plain("<|x|>", special=False, rstrip=True)], "'<|x|>': the tokenizer drops the white space after it"),
         (
             [plain(f"<|{number}|>", rstrip=True) for number in range(12)],
             "'<|6|>', '<|7|>' and 4 more: the tokenizer drops",
@@ -84,14 +84,14 @@ def test_a_token_that_is_looked_for_in_normalized_text_is_told(
     tokenizer = make()
     tokenizer.add_tokens([token])
     build(tokenizer)
-    assert f"'{token}': the tokenizer looks for it in normalized text" in capsys.readouterr().err
+    assert f"'{token}': the tokenizer searches for it in normalized text" in capsys.readouterr().err
 
 
 def test_an_ordinary_word_as_a_token_of_its_own_is_refused_by_name() -> None:
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("the", single_word=True, special=False)])
     with pytest.raises(
-        ModelError, match=r"differ on .* among its tokens are 'the': the tokenizer takes it only as a word"
+        ModelError, match=r"differ on .* among its tokens are 'the': the tokenizer matches it only as a separate word"
     ):
         build(tokenizer)
 
@@ -110,7 +110,7 @@ def test_what_the_difference_is_said_to_be_is_what_transformers_and_llama_cpp_do
 
 
 def test_a_token_that_llama_cpp_knows_by_its_text_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """</s> is an ordinary word of this vocabulary; llama.cpp takes it for the end of the text wherever it stands."""
+    """</s> is an ordinary word of this vocabulary; llama.cpp reads it as the end of the text wherever it stands."""
     import json
 
     from tokenizers import Tokenizer
@@ -120,14 +120,14 @@ def test_a_token_that_llama_cpp_knows_by_its_text_is_told(capsys: pytest.Capture
     settings["model"]["vocab"]["</s>"] = 1250
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(settings)), eos_token="<|end|>")
     build(tokenizer)
-    assert "'</s>': llama.cpp takes it for a special token" in capsys.readouterr().err
+    assert "'</s>': llama.cpp reads it as a special token" in capsys.readouterr().err
 
 
 def test_a_token_of_the_chat_template_that_changes_ordinary_conversations_is_refused_by_name() -> None:
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("<|turn|>", single_word=True), plain("<|end|>")])
     tokenizer.chat_template = CHAT
-    with pytest.raises(ModelError, match=r"'<\|turn\|>': the tokenizer takes it only as a word of its own"):
+    with pytest.raises(ModelError, match=r"'<\|turn\|>': the tokenizer matches it only as a separate word"):
         build(tokenizer)
 
 
@@ -135,7 +135,7 @@ def test_a_token_of_the_chat_template_that_drops_a_templates_own_line_break_is_r
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("<|turn|>", rstrip=True), plain("<|end|>")])
     tokenizer.chat_template = CHAT.replace("<|turn|>", "<|turn|>\n")
-    with pytest.raises(ModelError, match=r"conversations.*'<\|turn\|>': the tokenizer drops the white space behind it"):
+    with pytest.raises(ModelError, match=r"conversations.*'<\|turn\|>': the tokenizer drops the white space after it"):
         build(tokenizer)
 
 
@@ -144,7 +144,7 @@ def test_a_token_of_the_chat_template_that_only_drops_a_users_white_space_is_tol
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("<|turn|>", rstrip=True), plain("<|end|>")])
     tokenizer.chat_template = CHAT.replace("{{ m.role }}: ", "")
-    assert "'<|turn|>': the tokenizer drops the white space behind it" in build(tokenizer).differences[0]
+    assert "'<|turn|>': the tokenizer drops the white space after it" in build(tokenizer).differences[0]
 
 
 def test_tokens_of_a_phi_3_that_keep_their_spaces_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ def test_tokens_of_a_phi_3_that_keep_their_spaces_are_told(capsys: pytest.Captur
         ]
     )
     assert build(tokenizer).model_name == "phi-3"
-    assert "'<|tool|>': llama.cpp reads it, or what stands beside it" in capsys.readouterr().err
+    assert "'<|tool|>': llama.cpp reads it, or the text beside it" in capsys.readouterr().err
 
 
 def test_few_tokens_that_drop_spaces_make_no_phi_3(capsys: pytest.CaptureFixture[str]) -> None:

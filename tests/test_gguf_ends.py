@@ -176,7 +176,7 @@ def test_a_file_that_would_write_on_is_not_kept(
 ) -> None:
     folder = variant(tiny_llama, tmp_path / "model", after=text_of(tiny_llama, END))
     monkeypatch.setattr(write, "with_ends", lambda vocabulary, *_: vocabulary)
-    with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*not kept.*template end"):
+    with pytest.raises(VerificationFailed, match=r"does not stop at the token 7.*not kept.*end answers"):
         export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="f32")
     assert not (tmp_path / "model.gguf").exists()
 
@@ -253,7 +253,7 @@ def test_a_template_that_ends_no_answer_is_told(
     tokenizer = replace(tokenizer, chat_template=plain)
     vocabulary = build_vocabulary(tokenizer, WORDS, where="x")
     with_ends(vocabulary, tokenizer, ())
-    assert "no token behind an answer" in " ".join(capsys.readouterr().err.split())
+    assert "no token after an answer" in " ".join(capsys.readouterr().err.split())
     found = answer_end(tokenizer)
     assert found is not None
     assert found.token is None

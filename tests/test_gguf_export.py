@@ -295,7 +295,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     tiny_llama: Path, old_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity.shutil, "disk_usage", lambda _: SimpleNamespace(free=1_000_000))
-    with pytest.raises(OutputError, match="needs 2 MB and the disk has 1 MB left"):
+    with pytest.raises(OutputError, match="needs 2 MB, but the disk has only 1 MB left"):
         export(resolve_source(str(tiny_llama)), old_file, force=True)
     assert is_untouched(old_file)
 
@@ -304,7 +304,7 @@ def test_too_little_memory_is_told_before_the_work(
     tiny_llama: Path, old_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "available_memory_bytes", lambda: 1_000_000)
-    with pytest.raises(InputError, match="MB of memory, and 1 MB are available; close"):
+    with pytest.raises(InputError, match="MB of memory, but only 1 MB are available; close"):
         export(resolve_source(str(tiny_llama)), old_file, force=True)
     assert is_untouched(old_file)
 
@@ -447,6 +447,6 @@ def test_a_template_that_writes_a_bos_which_the_tokenizer_lacks_is_refused_with_
     (folder / "chat_template.jinja").write_text(
         "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>{% endfor %}"
     )
-    with pytest.raises(VerificationFailed, match=r"writes bos_token.*name one as \"bos_token\" in tokenizer_config"):
+    with pytest.raises(VerificationFailed, match=r"writes bos_token.*set \"bos_token\" in tokenizer_config"):
         export(resolve_source(str(folder)), tmp_path / "model.gguf", preset="f16")
     assert not (tmp_path / "model.gguf").exists()

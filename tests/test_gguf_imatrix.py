@@ -143,7 +143,7 @@ def test_a_missing_file_and_a_model_are_told_apart(tmp_path) -> None:
     with pytest.raises(ModelError, match="there is no such importance matrix"):
         read_imatrix(tmp_path / "none.gguf")
     file = gguf_file(tmp_path / "m.gguf", {"x.in_sum2": SUMS, "x.counts": SUMS[:1]}, metadata=False)
-    with pytest.raises(ModelError, match=r"is a GGUF, but no importance matrix \(general.type is imatrix\)"):
+    with pytest.raises(ModelError, match=r"is a GGUF, but not an importance matrix \(general.type is imatrix\)"):
         read_imatrix(file)
 
 
@@ -153,12 +153,12 @@ def test_a_missing_file_and_a_model_are_told_apart(tmp_path) -> None:
         ({"x.in_sum2": SUMS}, "lacks x.counts"),
         ({"x.counts": SUMS[:1]}, "lacks x.in_sum2"),
         ({"x.in_sum2": SUMS, "x.counts": np.ones(3, np.float32)}, "4 sums and 3 counts"),
-        ({"x.in_sum2": SUMS.astype(np.float16), "x.counts": SUMS[:1]}, "does not hold in float32"),
-        ({"x.in_sum2": -SUMS, "x.counts": SUMS[:1]}, "x holds a value that is negative or not finite"),
-        ({"x.in_sum2": SUMS / np.float32("nan"), "x.counts": SUMS[:1]}, "x holds a value that is negative"),
-        ({"x.in_sum2": SUMS, "x.counts": -SUMS[:1]}, "x holds a value that is negative"),
-        ({"x.in_sum2": SUMS, "x.counts": np.array([np.inf], np.float32)}, "do not belong together"),
-        ({"y": SUMS}, "holds no entries"),
+        ({"x.in_sum2": SUMS.astype(np.float16), "x.counts": SUMS[:1]}, "has no float32 tensor"),
+        ({"x.in_sum2": -SUMS, "x.counts": SUMS[:1]}, "x contains a value that is negative or not finite"),
+        ({"x.in_sum2": SUMS / np.float32("nan"), "x.counts": SUMS[:1]}, "x contains a value that is negative"),
+        ({"x.in_sum2": SUMS, "x.counts": -SUMS[:1]}, "x contains a value that is negative"),
+        ({"x.in_sum2": SUMS, "x.counts": np.array([np.inf], np.float32)}, "do not match"),
+        ({"y": SUMS}, "contains no entries"),
     ],
 )
 def test_entries_that_cannot_be_are_refused_by_name(tensors, reason, tmp_path) -> None:
@@ -173,7 +173,9 @@ def test_a_matrix_of_another_model_is_refused_by_tensor(tmp_path) -> None:
     embedding, norm = OutputTensor("token_embd.weight", (9, 3)), OutputTensor("blk.0.attn_norm.weight", (4,))
     found = imatrix.weights_for([OutputTensor("blk.0.attn_q.weight", (8, 4)), embedding, norm])
     assert list(found) == ["blk.0.attn_q.weight"]
-    with pytest.raises(ModelError, match=r"i\.dat: blk\.0\.attn_q\.weight has 4 columns there, but 6 in this model"):
+    with pytest.raises(
+        ModelError, match=r"i\.dat: blk\.0\.attn_q\.weight has 4 columns in this file, but 6 in the model"
+    ):
         imatrix.weights_for([OutputTensor("blk.0.attn_q.weight", (8, 6))])
     with pytest.raises(ModelError, match="has no entry for any tensor"):
         imatrix.weights_for([OutputTensor("blk.5.attn_q.weight", (8, 4))])
@@ -286,7 +288,7 @@ def test_rows_of_text_are_read_as_they_are(measured, tiny_tokenizer, tmp_path) -
 def test_little_text_is_used_and_told(measured, tmp_path, capsys) -> None:
     (tmp_path / "short.txt").write_text("It rains.")
     assert collect(measured.source, tmp_path / "short.txt").chunks == 1
-    assert "tokens are few to calibrate with" in capsys.readouterr().err
+    assert "tokens are few for calibration" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_little_text_is_used_and_told(measured, tmp_path, capsys) -> None:
     [
         ("none.txt", None, "there is no such text or data file"),
         ("empty.txt", "", "this file is empty"),
-        ("rows.jsonl", '{"question": "Why?"}', "nothing to read in the columns question"),
+        ("rows.jsonl", '{"question": "Why?"}', "the columns question contain no text"),
         ("rows.jsonl", '{"messages": []}', "must hold a list of turns"),
     ],
 )
@@ -326,5 +328,5 @@ def test_activations_that_are_not_finite_are_refused_by_weight(measured, tmp_pat
     tensors[key] *= 1e30
     save_file(tensors, broken / "adapter_model.safetensors")
     adapter = replace(measured.source.adapter, folder=broken)
-    with pytest.raises(NumericalError, match=r"what goes into blk\.0\.ffn_down\.weight is not finite"):
+    with pytest.raises(NumericalError, match=r"the input of blk\.0\.ffn_down\.weight is not finite"):
         collect(replace(measured.source, adapter=adapter), measured.data, context_tokens=64, max_chunks=1)

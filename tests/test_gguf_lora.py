@@ -221,8 +221,8 @@ def test_the_same_adapter_gives_the_same_bytes_and_nothing_is_overwritten(bases,
         (LoraConfig(target_modules=["q_proj"], init_lora_weights="pissa"), "init_lora_weights: pissa"),
         (LoraConfig(target_modules=["q_proj"], modules_to_save=["embed_tokens"]), r"trained \S+\.weight"),
         (LoraConfig(target_modules=["q_proj"], trainable_token_indices=[3, 5]), "trained rows"),
-        (LoraConfig(target_modules=["embed_tokens"]), "embedding and output layer both"),
-        (LoraConfig(target_modules=["lm_head"]), "embedding and output layer both"),
+        (LoraConfig(target_modules=["embed_tokens"]), "both as embedding and as output layer"),
+        (LoraConfig(target_modules=["lm_head"]), "both as embedding and as output layer"),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
 )
@@ -281,7 +281,7 @@ def test_a_value_that_is_not_finite_is_refused_with_its_tensor(bases, tmp_path) 
         export_adapter(source, tmp_path / "adapter.gguf", outtype="f16")
     tensors[key][5, 0] = float("nan")
     save_file(tensors, file)
-    with pytest.raises(NumericalError, match=r"blk\.1\.attn_q\.weight holds NaN"):
+    with pytest.raises(NumericalError, match=r"blk\.1\.attn_q\.weight contains NaN"):
         export_adapter(source, tmp_path / "adapter.gguf")
     assert not list(tmp_path.glob("*.gguf*"))
 

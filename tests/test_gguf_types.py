@@ -145,7 +145,7 @@ def test_the_first_override_that_matches_a_name_decides() -> None:
         ("attn_v", "PATTERN=TYPE"),
         ("=q8_0", "PATTERN=TYPE"),
         ("attn_v=q9_k", "did you mean q"),
-        ("attn_(=q8_0", "no regular expression"),
+        ("attn_(=q8_0", "not a regular expression"),
     ],
 )
 def test_an_override_that_cannot_be_meant_is_explained(text: str, says: str) -> None:

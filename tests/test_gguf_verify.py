@@ -81,8 +81,8 @@ def test_a_file_that_is_as_it_should_be_passes_every_check(
         ({"tokenizer.ggml.pre": "llama-bpe"}, "different ids for"),
         ({"tokenizer.ggml.add_bos_token": True}, "different ids for"),
         ({"tokenizer.ggml.add_eos_token": True}, "different ids for"),
-        ({"tokenizer.ggml.eos_token_id": 0}, "EOS is the token 0, the tokenizer's is 2"),
-        ({"tokenizer.ggml.bos_token_id": None}, "BOS is the token None, the tokenizer's is 1"),
+        ({"tokenizer.ggml.eos_token_id": 0}, "EOS is the token 0, but the tokenizer's is 2"),
+        ({"tokenizer.ggml.bos_token_id": None}, "BOS is the token None, but the tokenizer's is 1"),
         ({"tokenizer.chat_template": "{{ messages }}"}, "chat template in the file is not the tokenizer's"),
         ({"tokenizer.chat_template": None}, "chat template in the file is not the tokenizer's"),
         ({"tokenizer.ggml.model": "no_vocab"}, "no vocabulary"),
@@ -106,7 +106,7 @@ def test_a_file_that_reads_text_differently_is_refused(
 def test_a_conversation_with_other_ids_is_refused_although_the_texts_agree(good: Path, tiny_llama: Path) -> None:
     other = open_tokenizer(locate_model(str(tiny_llama)))
     other.backend.add_special_tokens(["helpful AI assistant"])  # part of the template's own system message
-    with pytest.raises(VerificationFailed, match="gets other ids in llama"):
+    with pytest.raises(VerificationFailed, match="has other ids in llama"):
         verify_export(good, other, ["Hello, world!"], name=Path("out.gguf"))
 
 
@@ -121,9 +121,9 @@ def test_white_space_that_only_the_tokenizer_drops_beside_a_message_is_told(
     file = write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says)
     assert verify_file(file, dropping).conversations == 20
     warnings = capsys.readouterr().err
-    why = "'<|im_start|>': the tokenizer drops the white space behind it"
+    why = "'<|im_start|>': the tokenizer drops the white space after it"
     assert (
-        f"messages that begin or end with white space get other ids in llama.cpp than in training ({why})" in warnings
+        f"messages that begin or end with white space have other ids in llama.cpp than in training ({why})" in warnings
     )
     assert f"text with these tokens gets other ids in llama.cpp than in training ({why})" in warnings
 
@@ -138,7 +138,7 @@ def test_line_breaks_of_the_template_that_only_the_tokenizer_drops_are_refused(
     dropping.backend.add_special_tokens([AddedToken("<|im_start|>", rstrip=True, normalized=False)])
     says = {"tokenizer.chat_template": template}
     file = write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says)
-    with pytest.raises(VerificationFailed, match="gets other ids in llama"):
+    with pytest.raises(VerificationFailed, match="has other ids in llama"):
         verify_file(file, dropping)
 
 
@@ -181,7 +181,7 @@ def test_a_bos_that_only_other_programs_would_add_to_a_chat_is_told(
     adding.backend.post_processor = TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)])
     says = {"tokenizer.chat_template": template, "tokenizer.ggml.add_bos_token": True}
     check(write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says), adding)
-    assert ("token around chats" in capsys.readouterr().err) is warned
+    assert ("token to chats" in capsys.readouterr().err) is warned
 
 
 def test_a_truncated_file_is_refused(good: Path, tokenizer: ModelTokenizer, tmp_path: Path) -> None:

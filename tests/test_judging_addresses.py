@@ -125,7 +125,7 @@ def test_a_key_for_azure_does_not_follow_a_redirect_to_another_host(monkeypatch:
         (f"http://h/v1?api-key={KEY}#m", "its query must hold no key"),
         (f"http://user:{KEY}@h/v1#m", "no user or password"),
         (f"http://h/v1?api_key={KEY}", "name of a model"),
-        ("http://h/v1#m?api-version=1", "stands before the #"),
+        ("http://h/v1#m?api-version=1", "write it before the #"),
         ("http://h:port/v1#m", "no URL"),
         ("http:///v1#m", "name a host"),
     ],

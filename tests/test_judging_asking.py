@@ -345,8 +345,8 @@ def test_no_list_of_tokens_breaks_the_reader(tokens: list[dict]) -> None:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"<html>Bad gateway</html>", "no JSON"),
-        (b'{"choices": [{"mess', "no JSON"),
+        (b"<html>Bad gateway</html>", "not JSON"),
+        (b'{"choices": [{"mess', "not JSON"),
         (b"", "nothing"),
         (b"[]", "no choices"),
         (b'{"choices": []}', "no choices"),

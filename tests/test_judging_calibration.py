@@ -562,8 +562,8 @@ def test_the_certificate_of_a_failed_calibration_says_why_and_is_refused(tmp_pat
     ("text", "complaint"),
     [
         ("{", "cannot be read"),
-        ("[]", "no certificate"),
-        ('{"format": "something else"}', "no certificate"),
+        ("[]", "not a certificate"),
+        ('{"format": "something else"}', "not a certificate"),
         ('{"format": "edgetune judge certificate 2", "judge": "x"}', "damaged at judge_hash"),
         (
             '{"format": "edgetune judge certificate 1", "judge": "x"}',

@@ -279,8 +279,8 @@ def choose_client(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (StubReply("", cut=-1), "the connection was lost"),
         (StubReply(chat_reply(VERDICT), cut=40), "the connection was lost"),
         (StubReply(chat_reply(VERDICT), delay=5.0), r"no answer within 0\.2 s"),
-        (StubReply("<html>hello</html>"), "no JSON: hello"),
-        (StubReply(""), "no JSON: nothing"),
+        (StubReply("<html>hello</html>"), "not JSON: hello"),
+        (StubReply(""), "not JSON: nothing"),
     ],
 )
 def test_a_failure_says_what_happened_and_never_that_nobody_is_there(
@@ -419,7 +419,7 @@ def test_a_call_whose_end_is_not_seen_counts_as_its_worst_case() -> None:
 
 def test_a_cap_without_a_price_is_refused_before_any_call() -> None:
     with StubEndpoint(lambda body: VERDICT) as stub:
-        with pytest.raises(UsageError, match="no price"):
+        with pytest.raises(UsageError, match="this judge has none"):
             ask_all([question(1)], judge_at(stub.url), cache=None, budget=Budget(1.0))
         assert stub.requests == []
 
@@ -434,7 +434,7 @@ def test_ctrl_c_says_what_is_done(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         return VERDICT
 
     with StubEndpoint(answer) as stub, AnswerCache(tmp_path / "cache") as cache:
-        with pytest.raises(Interrupted, match=r"of 30 verdicts.*goes on from there"):
+        with pytest.raises(Interrupted, match=r"of 30 verdicts.*continues from there"):
             ask_all([question(number) for number in range(30)], judge_at(stub.url, connections=1), cache=cache)
         assert len(stub.requests) == 6
 
@@ -470,7 +470,7 @@ def test_a_judge_on_this_machine_is_asked_one_by_one_and_kept_like_any_other(
     judge = LocalJudge(name="here", model=str(tmp_path / "judge.gguf"))
     requests = [question(number) for number in range(5)]
     with AnswerCache(tmp_path / "cache") as cache:
-        with pytest.raises(Interrupted, match=r"2 of 5 verdicts, \$0\.0000 spent.*goes on from there"):
+        with pytest.raises(Interrupted, match=r"2 of 5 verdicts, \$0\.0000 spent.*continues from there"):
             ask_all(requests, judge, cache=cache, budget=Budget(0.0), threads=3)
         replies = ask_all(requests, judge, cache=cache, budget=Budget(0.0), threads=3)
     assert [reply.cached for reply in replies if isinstance(reply, Reply)] == [True, True, False, False, False]

@@ -205,7 +205,7 @@ def test_of_several_filters_the_raw_output_is_judged_with_a_note(
     rows = [generated(place, "hot") for place in range(3)]
     rows += [generated(place, "hot", filter="flexible-extract", filtered_resps=["[invalid]"]) for place in range(3)]
     assert [answer.text for answer in answers_of(tmp_path, rows)] == [" so it is hot"] * 3
-    assert "2 filters (strict-match, flexible-extract); the raw outputs are judged" in capsys.readouterr().err
+    assert "2 filters (strict-match, flexible-extract), so the raw outputs are judged" in capsys.readouterr().err
 
 
 def test_documents_are_matched_by_their_own_ids_by_number_or_by_order_and_by_nothing_else(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from edgetune.judging.gate.comparison import Outcome
-from edgetune.judging.gate.gate import EXIT_CODES, Verdict, decide, explain
+from edgetune.judging.gate.explanation import explain
+from edgetune.judging.gate.gate import EXIT_CODES, Verdict, decide
 from edgetune.judging.statistics.accuracy import mcnemar_mid_p
 from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.statistics.sign_flip import sign_flip_p

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edgetune.data.load import load_examples
+from edgetune.data.load import load_data
 from edgetune.errors import DataError, EdgetuneError, RecipeError
 from edgetune.judging.suites.items import Item, hash_items, read_items
 from edgetune.judging.suites.suite import Suite
@@ -113,7 +113,7 @@ def test_a_summary_is_asked_for_as_in_training(tmp_path: Path) -> None:
     for settings in ({}, {"prompt": "summarize: {text}"}):
         items = items_of(tmp_path, rows, "text-summary", "summarize", **settings)
         source = DataSource(source=str(tmp_path / "rows.jsonl"), format="text-summary")
-        examples = load_examples([source], Data(train=[source], **settings), "summarize")
+        examples = load_data(Data(train=[source], **settings), "summarize").train
         assert [item.messages for item in items] == [example.messages[:-1] for example in examples]
         assert [item.references for item in items] == [("Both.", "Two."), ("A.",)]
         assert items[0].text == "First.\nSecond."

@@ -257,7 +257,7 @@ def test_a_cap_on_the_cost_ends_a_judgement_and_keeps_what_is_done(tmp_path: Pat
         judge = {"name": "stub", "model": "stub", "url": stub.url, "key": None, "connections": 2, "max_tokens": 50}
         (tmp_path / "free.yaml").write_text(json.dumps(judge))
         (tmp_path / "judge.yaml").write_text(json.dumps({**judge, "price": {"input": 1000, "output": 1000}}))
-        with pytest.raises(UsageError, match="no price"):
+        with pytest.raises(UsageError, match="this judge has none"):
             judge_model(suite, new, settings=Settings((str(tmp_path / "free.yaml"),), max_cost_usd=1))
         priced = (str(tmp_path / "judge.yaml"),)
         with pytest.raises(EdgetuneError, match="--max-cost 2 is reached") as caught:

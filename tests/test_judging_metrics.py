@@ -169,7 +169,7 @@ def test_items_without_a_reference_have_no_value_and_do_not_count() -> None:
         ("first_token_seconds", Answer("1", text="x"), "the speed of these answers was not measured"),
         ("accuracy", Answer("1", predicted="good"), "1 of 1 items have no right label"),
         ("macro_f1", Answer("1", predicted="good"), "1 of 1 items have no right label"),
-        ("perplexity", Answer("1", nll_nats=1.0), "measure bits_per_byte instead"),
+        ("perplexity", Answer("1", nll_nats=1.0), "use the metric bits_per_byte instead"),
         ("perplexity", Answer("1", nll_nats=1.0, nll_tokens=0), "no text has a token"),
         ("perplexity", Answer("1", nll_tokens=1), "have no likelihood"),
         ("bits_per_byte", Answer("1"), "have no likelihood"),
@@ -288,12 +288,12 @@ def test_defaults_fit_task_and_data(
         ("perplexity", ["bits_per_byte"], "bits_per_byte"),
     ],
 )
-def test_the_gate_compares_what_is_measured(task: str, metrics: list[str], main: str) -> None:
+def test_the_gate_compares_what_the_suite_computes(task: str, metrics: list[str], main: str) -> None:
     assert main_metric(suite_of(task, metrics=metrics), [item_of(1)]) == main
 
 
 def test_a_suite_without_anything_to_compare_is_told_what_it_could_give() -> None:
-    with pytest.raises(RecipeError, match=r"nothing that is measured here \(length_words\).*references.*rubric"):
+    with pytest.raises(RecipeError, match=r"none of the metrics here \(length_words\).*references.*rubric"):
         main_metric(suite_of("generate"), [item_of(1), item_of(2)])
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from edgetune.data.example import Message
 from edgetune.errors import DataError, EdgetuneError, ModelError
+from edgetune.judging.metrics.samples import samples_of
 from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.subjects.outputs.outputs_file import OutputsFile, open_outputs, recognizes
 from edgetune.judging.subjects.subject import Subject
@@ -158,7 +159,7 @@ def test_numbers_are_outputs_as_a_table_would_write_them(tmp_path: Path) -> None
 def test_labels_are_read_from_written_answers_as_from_a_model_here(tmp_path: Path) -> None:
     found = answers_of(tmp_path, texts("It is positive.", "positive or negative", "POSITIVE"), "classify")
     assert [answer.predicted for answer in found] == ["positive", None, "positive"]
-    assert METRICS["accuracy"].compute(ITEMS, found, suite_of("classify")).value == pytest.approx(2 / 3)
+    assert METRICS["accuracy"].compute(samples_of(ITEMS, found, suite_of("classify"))).value == pytest.approx(2 / 3)
 
 
 def test_the_right_labels_beside_outputs_are_not_taken_for_predictions(tmp_path: Path) -> None:
@@ -234,7 +235,7 @@ def test_an_id_is_used_once(tmp_path: Path, second: Any) -> None:
     ("rows", "task", "words"),
     [
         ([*texts("A", "B", "C")[:2], {"output": "C"}], "generate", "jsonl:3: 1 of 3 rows have no id"),
-        ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; there are id, text"),
+        ([{"id": "a", "text": "x"}], "generate", "there is no column of outputs; the columns are id, text"),
         ([{"id": "a", "output": "x", "answer": "y"}], "generate", "output and answer could all be the model's outputs"),
         ([{"id": item.id, "output": None} for item in ITEMS], "generate", "jsonl:1: output must hold text, not None"),
         ([{"id": item.id, "output": float("nan")} for item in ITEMS], "generate", "output must hold text, not nan"),

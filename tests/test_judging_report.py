@@ -31,7 +31,8 @@ from support.sample_judgement import (
 from edgetune.errors import OutputError
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply
 from edgetune.judging.gate.comparison import Outcome
-from edgetune.judging.gate.gate import Verdict, explain
+from edgetune.judging.gate.explanation import explain
+from edgetune.judging.gate.gate import Verdict
 from edgetune.judging.grading.pairwise import ComparingTask
 from edgetune.judging.metrics.estimate import MetricValue
 from edgetune.judging.report import (
@@ -186,7 +187,7 @@ def test_the_worst_regressions_come_first_and_unscored_items_last() -> None:
 
 def test_an_item_is_worse_when_more_perplexity_says_so() -> None:
     judgement = modelled()
-    before, now = (side.metrics["perplexity"].values for side in (judgement.baseline, judgement.candidate))  # type: ignore[union-attr]
+    before, now = (side.metrics[("perplexity")].values for side in (judgement.baseline, judgement.candidate))  # type: ignore[union-attr]
     for change in find_changes(judgement):
         assert change.status == ("worse" if now[change.place] > before[change.place] else "better")  # type: ignore[operator]
 
@@ -226,7 +227,7 @@ def test_the_table_of_metrics_holds_what_scikit_learn_measured() -> None:
     assert all(len(row) == 3 for row in rows.values())
     for place, side in enumerate((judgement.baseline, judgement.candidate)):
         metrics = side.classification  # type: ignore[union-attr]
-        assert rows["negative: recall"][place] == f"{metrics.per_label[0].recall * 100:.1f} %"  # type: ignore[union-attr]
+        assert rows[("negative: recall")][place] == f"{metrics.per_label[0].recall * 100:.1f} %"  # type: ignore[union-attr]
         assert rows["Unparsed items"][place] == str(metrics.unparsed)  # type: ignore[union-attr]
     assert rows["File size"][0] == "91.8 MB"
 

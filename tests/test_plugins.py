@@ -91,6 +91,7 @@ def test_judge_gates_on_a_metric_that_is_one_function_of_a_plugin(tmp_path: Path
     assert (comparison.title, comparison.unit, comparison.margin) == ("Quietness", "share", 0.02)
     assert (comparison.baseline, comparison.candidate) == pytest.approx((0.9 + 0.1 / 2, 0.1 / 2))
     assert "Quietness" in (tmp_path / "report" / "report.md").read_text()
+    assert judgement.details == {"quietness": {"plugin": "tiny-plugin 1.0"}}
     # Every value is one of two, and the report of a plugin's metric serves as a baseline as any other does.
     again = judge_model(suite, new, tmp_path / "report" / "report.json")
     assert again.verdict is not None

@@ -99,8 +99,8 @@ def test_a_whole_method_can_be_swapped():
         ("train.epochs", "an override reads key=value"),
         ("train.epochs={", "not valid YAML"),
         ("train.learning_rate=.inf", "train.learning_rate is inf; input should be a finite number"),
-        ("data.labels=[yes, no]", "data.labels.0 is true, as YAML reads yes, no, on and off too; put a text in quotes"),
-        ("data.labels=[1, 2]", 'data.labels.0 is the number 1; put a text in quotes: "1"'),
+        ("data.labels=[yes, no]", "data.labels.0 is true (YAML also reads yes, no, on and off so); put text in quotes"),
+        ("data.labels=[1, 2]", 'data.labels.0 is the number 1; put text in quotes: "1"'),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(override: str, expected: str):

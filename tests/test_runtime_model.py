@@ -97,6 +97,14 @@ def test_an_answer_ends_before_a_stop_text_that_lies_across_tokens(model: Model,
     assert model.chat(ASKED, stop="END").text == "one EN two", "the beginning of a stop text alone ends nothing"
 
 
+def test_a_stream_that_another_answer_came_between_says_so(model: Model) -> None:
+    pieces = model.chat("Count to one hundred.", stream=True, temperature=0)
+    next(pieces)
+    model.chat(ASKED, max_tokens=1)
+    with pytest.raises(UsageError, match="finish one answer before"):
+        list(pieces)
+
+
 class Colour(BaseModel):
     name: Literal["red", "blue"]
     shades: list[Literal["light", "dark"]] = Field(min_length=1, max_length=2)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from edgetune.cores import limit_spinning
 from edgetune.errors import EdgetuneError, MissingComponent
 
 P = ParamSpec("P")
@@ -32,6 +33,7 @@ def public(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*arguments: P.args, **options: P.kwargs) -> T:
+        limit_spinning()
         try:
             return function(*arguments, **options)
         except ModuleNotFoundError as problem:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from edgetune.data.example import Example
+from edgetune.data.conversation import REASONING_KEYS
+from edgetune.data.example import Example, Message
 from edgetune.data.identity import Keyed, keyed_rows
 from edgetune.data.load import LoadedData, SourceCounts
 from edgetune.data.meter import CutReport, LengthReport, Meter, limits_of, measure_examples
 from edgetune.data.overlap import Overlap, find_overlap
-from edgetune.data.parts import count_parts
 from edgetune.data.repetition import Finding, find_conflicts, find_duplicates, find_empty
 from edgetune.recipe.data import Data
 
@@ -86,6 +86,30 @@ def _side(
         find_duplicates(rows),
         find_conflicts(rows),
         measured.notes,
-        count_parts([row for _, row in rows]),
+        _count_parts([row for _, row in rows]),
         measured.unended,
     )
+
+
+def _count_parts(rows: Sequence[Example]) -> dict[str, int]:
+    """Part -> the number of rows or turns that have it, the most frequent first."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        if row.tools:
+            found["conversations with tools"] += 1
+        for message in row.messages:
+            found.update(_parts(message))
+    return dict(found.most_common())
+
+
+def _parts(message: Message) -> Iterator[str]:
+    if message.role == "system":
+        yield "system messages"
+    if message.role == "tool":
+        yield "results of tools"
+    if message.tool_calls:
+        yield "turns that call tools"
+    if any(key in REASONING_KEYS for key, _ in message.more):
+        yield "turns with reasoning"
+    if message.role == "assistant" and not message.supervised:
+        yield "answers of weight 0, which are not learned"

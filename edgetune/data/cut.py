@@ -1,16 +1,36 @@
-"""Cuts a text to a number of tokens without cutting the prompt around it."""
+"""Lengths that a share of the examples fits into, and texts cut to a length without cutting the prompt around them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from edgetune.data.example import Example
-from edgetune.data.lengths import resolve_length
-from edgetune.recipe.data import Length
+from edgetune.errors import DataError
+from edgetune.recipe.data import Length, Percentile
 
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
 """Text -> the start and end of each token in characters, without special tokens."""
+
+
+def resolve_length(limit: Length, lengths: Sequence[int]) -> int:
+    """A limit as a number; a percentile is the smallest length that this share of `lengths` fits into.
+
+    Raises DataError for a percentile without lengths.
+    """
+    if not isinstance(limit, Percentile):
+        return limit
+    if not lengths:
+        raise DataError(f"there are no examples, so percentile {limit.percentile:g} has no length")
+    return fitting_length(lengths, limit.percentile)
+
+
+def fitting_length(lengths: Sequence[int], percentile: float) -> int:
+    """The smallest length that at least this share of `lengths`, in percent, fits into."""
+    share = Fraction(str(percentile)) / 100  # exact: in floats, 64.4 % of 250 examples are more than 161
+    return sorted(lengths)[math.ceil(len(lengths) * share) - 1]
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,6 @@ def load_data(data: Data, task: str) -> LoadedData:
     return LoadedData(tuple(balanced), tuple(evaluation), train_sources, eval_sources, held_out, len(train))
 
 
-def load_examples(sources: Sequence[DataSource], data: Data, task: str) -> list[Example]:
-    """The examples of these sources (`data.train` or `data.eval`) after label map, cap and weight, in their order.
-
-    Raises what `load_data` raises, also when there is no example at all.
-    """
-    return _read_all(sources, data, task)[0]
-
-
 def _read_all(sources: Sequence[DataSource], data: Data, task: str) -> tuple[list[Example], tuple[SourceCounts, ...]]:
     for source in sources:
         if task not in FORMATS[source.format].tasks:

@@ -6,9 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from edgetune.data.cut import CutExamples, Offsets, cut_sources, cut_targets
+from edgetune.data.cut import CutExamples, Offsets, cut_sources, cut_targets, fitting_length
 from edgetune.data.example import Example
-from edgetune.data.lengths import fitting_length
 from edgetune.data.tokenize import TokenizedData
 from edgetune.recipe.data import Data, Length, Percentile
 

@@ -113,9 +113,11 @@ class ChatTemplate:
             end = left[-1] + 1 if left else 0
         return tuple(readings)
 
-    def split_answer(self, messages: Sequence[Message], answer: str) -> tuple[tuple[str, ...], str]:
+    def split_answer(
+        self, messages: Sequence[Message], answer: str, *, tools: Sequence[dict[str, Any]] = ()
+    ) -> tuple[tuple[str, ...], str]:
         """An assistant's answer to these messages: the texts before it, and that of it with its end-of-turn markup."""
-        segments = self.segments([*messages, Message("assistant", answer)])
+        segments = self.segments([*messages, Message("assistant", answer)], tools=tools)
         last = max(index for index, segment in enumerate(segments) if segment.supervised)
         return tuple(segment.text for segment in segments[:last]), segments[last].text
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from edgetune.data.cut import resolve_length
 from edgetune.data.example import Example
-from edgetune.data.lengths import resolve_length
 from edgetune.data.omissions import explain_refusal, find_omissions
 from edgetune.data.places import NAMED
 from edgetune.data.template import ChatTemplate, Segment

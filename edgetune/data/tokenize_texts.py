@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from edgetune.data.cut import resolve_length
 from edgetune.data.example import Example
-from edgetune.data.frame import frame_of
-from edgetune.data.lengths import resolve_length
 from edgetune.data.tokenize import UNSUPERVISED, Encode, TokenizedData, TokenizedExample
 from edgetune.errors import DataError
 from edgetune.recipe.data import Length
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Ids before and after a text: [CLS] and [SEP], nothing and </s>, <s> and nothing."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def cut(self, ids: Sequence[int], limit: int) -> tuple[int, ...]:
+        """A framed text cut to `limit` ids; the frame is kept. A limit below the frame's length cuts the frame."""
+        if len(ids) <= limit:
+            return tuple(ids)
+        text = limit - len(self.after)
+        return (*ids[:text], *self.after) if text >= len(self.before) else (*self.before, *self.after)[:limit]
+
+
+def frame_of(encode_whole: Encode) -> Frame:
+    """The frame that a tokenizer adds, found by encoding an empty text and a letter."""
+    around = encode_whole("")
+    letter = encode_whole("a")
+    front = 0
+    while front < len(around) and letter[front] == around[front]:
+        front += 1
+    return Frame(tuple(around[:front]), tuple(around[front:]))
 
 
 def tokenize_texts(

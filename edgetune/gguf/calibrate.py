@@ -1,15 +1,16 @@
-"""Measures an importance matrix: how much each input column of a weight carries while the folded model reads a text.
+"""Measures an importance matrix: the mean square of each input column of each weight while the merged model reads a
+text.
 
-As llama.cpp's tools/imatrix does it: the text is cut into chunks that are read one by one, and for every weight of a
-block the squares of what is multiplied with it are summed, per column. Embedding and output layer are left out.
+The method is that of llama.cpp's tools/imatrix: the text is read in separate chunks, and the squares of the inputs of
+every weight in a block are summed per column. Embedding and output layer are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetune import events
 from edgetune.data.formats import FORMATS, to_example
@@ -33,18 +34,18 @@ MAX_CHUNKS = 40
 """20 thousand tokens. On SmolLM2, 20 chunks helped as much as 100 did (benchmarks/calibration.py --chunks)."""
 
 _TOKEN_CHARACTERS = 16
-"""No tokenizer takes more characters of ordinary text for a token, on average."""
+"""Above the mean number of characters per token of every tokenizer on ordinary text."""
 _BLOCKS = "blk."
 
 
 def collect_imatrix(
     source: ModelSource, data: Path, *, context_tokens: int = CONTEXT_TOKENS, max_chunks: int = MAX_CHUNKS
 ) -> Imatrix:
-    """Let the folded model read `data` and return the mean squares of what its weights are multiplied with.
+    """The importance matrix of the merged model on `data`.
 
     `data` is a text, or a data file of conversations or with a column `text`. At most `max_chunks` chunks of
-    `context_tokens` tokens are read; what is left over at the end is not, unless it is all there is. The whole model is
-    in memory, as Transformers runs it.
+    `context_tokens` tokens are read; a shorter rest is read only if it is the whole text. Transformers runs the model,
+    with all of it in memory.
 
     Raises DataError, ModelError, AdapterError, and NumericalError naming a weight whose input is not finite.
     """
@@ -55,18 +56,18 @@ def collect_imatrix(
     ids = read_tokens(data, tokenizer, context_tokens * max_chunks)
     chunks = list(_cut(ids, context_tokens, _bos(tokenizer)))
     if len(chunks[0]) < context_tokens:
-        events.warn(f"{data}: {len(ids)} tokens are few to calibrate with; ten thousand and more are usual")
+        events.warn(f"{data}: {len(ids)} tokens are few for calibration; ten thousand or more are usual")
     weights = _block_weights(folded)
     measured = _measure(_load_model(folded), weights, chunks)
     return Imatrix(measured, (data.name,), chunks=len(chunks), chunk_tokens=context_tokens)
 
 
 def _block_weights(folded: FoldedTensors) -> dict[str, str]:
-    """Paths of the modules whose weights are measured -> the weights' names in GGUF."""
+    """Paths of the measured modules -> the names of their weights in GGUF."""
     where = folded.source.base.reference
     if folded.config.get("is_encoder_decoder"):
         raise ModelError(
-            "has an encoder and a decoder, which a plain text cannot be given to",
+            "has an encoder and a decoder, so it cannot be calibrated on plain text",
             where=where,
             remedy="export it without --calibrate",
         )
@@ -89,7 +90,7 @@ def read_tokens(data: Path, tokenizer: ModelTokenizer, wanted: int) -> list[int]
         if len(ids) >= wanted:
             break
     if not ids:
-        raise DataError("holds no text to calibrate with", where=data)
+        raise DataError("contains no text for calibration", where=data)
     return ids[:wanted]
 
 
@@ -116,7 +117,7 @@ def _texts(data: Path, tokenizer: ModelTokenizer) -> Iterator[str]:
 
 
 def _format_of(row: Row) -> str | None:
-    """The format of conversations whose columns the row has; None for a row with a `text`."""
+    """The conversation format of the row's columns; None for a row with a `text`."""
     conversations = {name: FORMATS[name].columns for name in FORMATS_OF_TASK["chat"]}
     for name, columns in conversations.items():
         if set(columns) <= row.values.keys():
@@ -125,31 +126,31 @@ def _format_of(row: Row) -> str | None:
         return None
     formats = ", ".join(map(" and ".join, conversations.values()))
     raise DataError(
-        f"there is nothing to read in the columns {', '.join(row.values) or 'none'}",
+        f"the columns {', '.join(row.values) or 'none'} contain no text or conversations",
         where=row.where,
-        remedy=f"name them text, or as a format of conversations has them ({formats})",
+        remedy=f"use a column text, or the columns of a conversation format ({formats})",
     )
 
 
 def _chat_template(tokenizer: ModelTokenizer, data: Path) -> ChatTemplate:
     if tokenizer.default_template is None:
         raise DataError(
-            "holds conversations, and this model has no chat template to write them with",
+            "contains conversations, but this model has no chat template",
             where=data,
-            remedy="give a plain text, or rows with a column text",
+            remedy="use a plain text, or rows with a column text",
         )
     return ChatTemplate(tokenizer.default_template, tokenizer.bos_token, tokenizer.eos_token)
 
 
 def _bos(tokenizer: ModelTokenizer) -> int | None:
-    """The token that the model expects in front of everything, where it does."""
+    """The BOS token if the model expects one before any text."""
     around = tokenizer.encode("", add_special=True)
     bos = tokenizer.token_id("bos")
     return bos if around and around[0] == bos else None
 
 
 def _cut(ids: Sequence[int], context_tokens: int, bos: int | None) -> Iterator[list[int]]:
-    """Chunks of `context_tokens`; BOS takes the place of each one's first token, as in llama.cpp."""
+    """Chunks of `context_tokens`; BOS replaces the first token of each, as in llama.cpp."""
     for start in range(0, max(len(ids) - context_tokens, 0) + 1, context_tokens):
         chunk = list(ids[start : start + context_tokens])
         if bos is not None:
@@ -158,7 +159,7 @@ def _cut(ids: Sequence[int], context_tokens: int, bos: int | None) -> Iterator[l
 
 
 def _load_model(folded: FoldedTensors) -> PreTrainedModel:
-    """The folded model in Transformers, in the type that the machine computes in, on the GPU where there is one."""
+    """The merged model in Transformers, in the machine's compute type, on a GPU if there is one."""
     import torch
     import transformers
 
@@ -179,32 +180,26 @@ def _load_model(folded: FoldedTensors) -> PreTrainedModel:
     return model.eval()
 
 
-@dataclass
-class _Sums:
-    """What has gone through one module: sums of squares per column in float64, and how many tokens."""
-
-    squares: torch.Tensor
-    tokens: int = field(default=0)
-
-    def add(self, inputs: torch.Tensor) -> None:
-        rows = inputs.detach().flatten(0, -2).float()
-        self.squares += rows.square().sum(0).double()
-        self.tokens += len(rows)
-
-
 def _measure(model: PreTrainedModel, weights: dict[str, str], chunks: Sequence[Sequence[int]]) -> dict[str, Importance]:
     import torch
 
-    sums: dict[str, _Sums] = {}
+    squares: dict[str, torch.Tensor] = {}
+    tokens: Counter[str] = Counter()
     hooks = []
     modules = dict(model.named_modules())
+
+    def add(name: str, inputs: tuple[torch.Tensor, ...]) -> None:
+        rows = inputs[0].detach().flatten(0, -2).float()
+        squares[name] += rows.square().sum(0).double()
+        tokens[name] += len(rows)
+
     for path, name in weights.items():
         module = modules.get(path)
         if isinstance(module, torch.nn.Linear):
-            sums[name] = _Sums(torch.zeros(module.in_features, dtype=torch.float64, device=model.device))
-            hooks.append(module.register_forward_pre_hook(_hook(sums[name])))
+            squares[name] = torch.zeros(module.in_features, dtype=torch.float64, device=model.device)
+            hooks.append(module.register_forward_pre_hook(lambda _module, inputs, name=name: add(name, inputs)))
     try:
-        # Without the output layer, which takes a good part of the time and is not measured.
+        # Without the output layer, which is not measured and takes much of the time.
         reader = model.base_model
         with torch.inference_mode(), events.progress("calibrating", sum(map(len, chunks)), "tokens") as bar:
             for chunk in chunks:
@@ -213,20 +208,13 @@ def _measure(model: PreTrainedModel, weights: dict[str, str], chunks: Sequence[S
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: _importance(name, total) for name, total in sums.items()}
+    return {name: _importance(name, total, tokens[name]) for name, total in squares.items()}
 
 
-def _hook(sums: _Sums) -> Callable[[Any, Any], None]:
-    def add(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        sums.add(inputs[0])
-
-    return add
-
-
-def _importance(name: str, total: _Sums) -> Importance:
+def _importance(name: str, total: torch.Tensor, tokens: int) -> Importance:
     import numpy as np
 
-    squares = total.squares.cpu().numpy().astype(np.float32)
+    squares = total.cpu().numpy().astype(np.float32)
     if not np.isfinite(squares).all():
-        raise NumericalError(f"what goes into {name} is not finite", remedy="the model does not work with this text")
-    return Importance(squares[None, :], np.array([total.tokens], dtype=np.int64))
+        raise NumericalError(f"the input of {name} is not finite", remedy="the model does not work with this text")
+    return Importance(squares[None, :], np.array([tokens], dtype=np.int64))

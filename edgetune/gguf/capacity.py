@@ -1,4 +1,4 @@
-"""Says before the work begins that memory or disk will not suffice."""
+"""Checks memory and disk space before an export."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from edgetune.gguf.tensor_types import tensor_bytes
 from edgetune.usage import available_memory_bytes
 
 _BLOCK_COPIES = 4
-"""Arrays of one block that a thread holds at once: as stored, as float32, rounded, and what folding adds."""
+"""Arrays of one block that a thread holds at once: stored, float32, rounded, and the adapter's update."""
 
 _FLOAT32_BYTES = 4
 
 
 def check_capacity(plan: TensorPlan, out: Path, *, threads: int) -> None:
-    """Raise OutputError when the disk, InputError when the memory is too small for the export."""
+    """Raise OutputError if the disk, InputError if the memory is too small for the export."""
     size = sum(tensor_bytes(tensor.shape, plan.types[tensor.name]) for tensor in plan.tensors)
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if free < size:
         raise OutputError(
-            f"the file needs {_amount(size)} and the disk has {_amount(free)} left",
+            f"the file needs {_amount(size)}, but the disk has only {_amount(free)} left",
             where=out,
             remedy="free some space or choose another --out",
         )
@@ -33,7 +33,7 @@ def check_capacity(plan: TensorPlan, out: Path, *, threads: int) -> None:
     available = available_memory_bytes()
     if available is not None and available < need:
         raise InputError(
-            f"the export needs about {_amount(need)} of memory, and {_amount(available)} are available",
+            f"the export needs about {_amount(need)} of memory, but only {_amount(available)} are available",
             where=plan.folded.source.name,
             remedy="close other programs, or use fewer --threads",
         )

@@ -1,8 +1,9 @@
-"""A checksum of every tensor's bytes, which export writes into the file, to show later whether they are the same.
+"""A checksum of every tensor's bytes, which export writes into the file to detect damage later.
 
-llama.cpp computes with whatever bytes a file holds: a damaged one opens, and answers nonsense. The checksums lie in the
-metadata as an array of "NAME TYPE CRC"; other programs that quantize or split a file keep it, so that a tensor of
-another type than it says has been written by one of them since, and tells nothing about damage.
+llama.cpp also runs a damaged file and produces nonsense. CRC-32, as in zip and PNG files, finds damage in a fifth of
+the time of a cryptographic hash; it does not prevent intended changes. The metadata contain the checksums as an array
+of "NAME TYPE CRC". Other programs that quantize or split a file keep this array. So if a tensor has another type than
+the array says, another program has rewritten it, and its checksum does not apply.
 """
 
 from __future__ import annotations
@@ -22,32 +23,13 @@ if TYPE_CHECKING:
 
 KEY = "edgetune.checksums.crc32"
 
-_DIGITS = 8
 _STEP_BYTES = 2**22
-"""So much of a tensor is read at once; Python lets other threads work meanwhile."""
-
-
-class Checksum:
-    """The CRC-32 of bytes that come one after another, as in zip and PNG files.
-
-    It finds damage, in a fifth of the time that a cryptographic hash takes. It does not keep anybody from changing a
-    file.
-    """
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, data: memoryview) -> None:
-        """Take in more bytes."""
-        self._value = zlib.crc32(data, self._value)
-
-    def __str__(self) -> str:
-        return f"{self._value:0{_DIGITS}x}"
+"""Bytes of a tensor that are read at once; zlib releases Python's lock meanwhile."""
 
 
 @dataclass(frozen=True)
 class ChecksumReport:
-    """How many tensors are as export wrote them, which differ, and how many another program has written since."""
+    """The number of unchanged tensors, the names of changed ones, and the number that another program has rewritten."""
 
     same: int
     differing: tuple[str, ...]
@@ -55,13 +37,13 @@ class ChecksumReport:
 
 
 def reserve_checksums(writer: GGUFWriter, types: Mapping[str, str]) -> None:
-    """Write the array with zeros; `types` gives the tensors' types by name. `store_checksums` fills them in."""
+    """Write the array with zeros, which `store_checksums` replaces; `types` are the tensors' types by name."""
     if types:
-        writer.add_array(KEY, [_entry(name, kind, "0" * _DIGITS) for name, kind in types.items()])
+        writer.add_array(KEY, [_entry(name, kind, _hexadecimal(0)) for name, kind in types.items()])
 
 
-def store_checksums(file: Path, checksums: Mapping[str, Checksum] | None = None) -> None:
-    """Put them into the header of a whole file that has room for them, computed from the file where none are given."""
+def store_checksums(file: Path, checksums: Mapping[str, int] | None = None) -> None:
+    """Write checksums into a header with a reserved array; they are computed from the file if none are given."""
     opened = GgufFile(file)
     if checksums is None:
         checksums = {name: _checksum(opened, tensor) for name, tensor in opened.tensors.items()}
@@ -70,7 +52,7 @@ def store_checksums(file: Path, checksums: Mapping[str, Checksum] | None = None)
     filled = []
     for said in opened.array(KEY) or ():
         name, kind, _ = said.split(" ")
-        text = _entry(name, kind, str(checksums[name])).encode()
+        text = _entry(name, kind, _hexadecimal(checksums[name])).encode()
         filled.append(len(text).to_bytes(8, "little") + text)
     with file.open("r+b") as stream:
         stream.seek(opened.entries[KEY].value)
@@ -78,7 +60,7 @@ def store_checksums(file: Path, checksums: Mapping[str, Checksum] | None = None)
 
 
 def compare_checksums(file: GgufFile) -> ChecksumReport | None:
-    """Read every tensor and compare. None for a file that holds no checksums."""
+    """Compare every tensor with its checksum. None for a file without checksums."""
     recorded = file.array(KEY)
     if recorded is None:
         return None
@@ -91,7 +73,7 @@ def compare_checksums(file: GgufFile) -> ChecksumReport | None:
             kind, value = said.get(tensor.name, ("", ""))
             if kind != type_name(tensor.kind):
                 rewritten += 1
-            elif str(_checksum(file, tensor)) == value:
+            elif _hexadecimal(_checksum(file, tensor)) == value:
                 same += 1
             else:
                 differing.append(tensor.name)
@@ -100,23 +82,20 @@ def compare_checksums(file: GgufFile) -> ChecksumReport | None:
 
 
 def require_checksums(file: GgufFile) -> ChecksumReport | None:
-    """The same for a file whose tensors must be as they were written.
-
-    Raises VerificationFailed naming a tensor that is not, unless another program has written the file since.
-    """
+    """The same, but raise VerificationFailed naming a changed tensor, unless another program has rewritten the file."""
     found = compare_checksums(file)
     if found is not None and found.differing and not found.rewritten:
         more = f" (and {len(found.differing) - 1} more tensors)" if found.differing[1:] else ""
         raise VerificationFailed(
-            f"is damaged: {found.differing[0]}{more} is not the bytes that export wrote",
+            f"is damaged: the bytes of {found.differing[0]}{more} have changed since export",
             where=file.path,
-            remedy="copy or export it again; if another program changed it on purpose, its checksums no longer count",
+            remedy="copy or export it again; if another program changed it on purpose, the checksums do not apply",
         )
     return found
 
 
 def type_name(kind: int) -> str:
-    """The name of a GGML type, for people; its number where the gguf package does not know it."""
+    """The name of a GGML type; its number if the gguf package does not know it."""
     from gguf.constants import GGMLQuantizationType
 
     try:
@@ -129,10 +108,14 @@ def _entry(name: str, kind: str, value: str) -> str:
     return f"{name} {kind} {value}"
 
 
-def _checksum(file: GgufFile, tensor: StoredTensor) -> Checksum:
-    checksum = Checksum()
+def _hexadecimal(checksum: int) -> str:
+    return f"{checksum:08x}"
+
+
+def _checksum(file: GgufFile, tensor: StoredTensor) -> int:
+    checksum = 0
     data: memoryview = file.data(tensor.name).reshape(-1).data
     for start in range(0, tensor.nbytes, _STEP_BYTES):
-        checksum.update(data[start : start + _STEP_BYTES])
+        checksum = zlib.crc32(data[start : start + _STEP_BYTES], checksum)
     file.release(tensor.name)
     return checksum

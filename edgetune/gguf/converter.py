@@ -1,6 +1,6 @@
-"""Export through a llama.cpp converter that the user has, for architectures that edgetune does not know.
+"""Export with the user's llama.cpp converter, for architectures that edgetune does not support.
 
-The old way, in three steps with two intermediate copies beside the target: merge, convert, quantize.
+It takes three steps and two intermediate copies beside the target: merge, convert, quantize.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def export_with_converter(
     outtype: str = "auto",
     force: bool = False,
 ) -> ExportResult:
-    """Write `source` to `out` by way of `converter`, llama.cpp's convert_hf_to_gguf.py or a program called like it.
+    """Write `source` to `out` with `converter`, llama.cpp's convert_hf_to_gguf.py or a program with the same options.
 
-    llama.cpp must compute the result, but its token ids are the converter's own affair.
-    Raises UsageError when there is no such program, ModelError with its last words when it fails, VerificationFailed.
+    llama.cpp must compute the result; its token ids are not checked.
+    Raises UsageError if there is no such program, ModelError with its last line if it fails, VerificationFailed.
     """
     chosen = find_preset(preset)
     check_target(out, force=force)
@@ -74,8 +74,8 @@ def _convert(converter: Path, model: Path, target: Path, outtype: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0 or not target.is_file() or target.stat().st_size == 0:
         words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        reason = words[-1].strip() if words else f"it ended with status {done.returncode}"
-        raise ModelError(f"the converter failed ({reason})", where=converter, remedy="try it on the model by hand")
+        reason = words[-1].strip() if words else f"exit status {done.returncode}"
+        raise ModelError(f"the converter failed ({reason})", where=converter, remedy="run it on the model by hand")
 
 
 def _check(file: Path, out: Path) -> Verification:

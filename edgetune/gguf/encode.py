@@ -1,4 +1,4 @@
-"""Values on their way into the file: from the stored type to float32, through the output type, into blocks."""
+"""Conversion of stored values to float32 and to the intermediate float type."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def to_float32(stored: np.ndarray) -> np.ndarray:
 
 
 def round_to(values: np.ndarray, outtype: str, name: str) -> np.ndarray:
-    """Float32 `values` rounded to what F32, F16 or BF16 can hold, halves to even, as llama.cpp's converter does.
+    """Float32 `values` rounded to F32, F16 or BF16, halves to even, as in llama.cpp's converter.
 
-    Raises NumericalError naming the tensor when a value is beyond float16's range.
+    Raises NumericalError naming the tensor if a value is beyond float16's range.
     """
     import numpy as np
     from gguf import GGMLQuantizationType

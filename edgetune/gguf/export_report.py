@@ -1,4 +1,4 @@
-"""What an export tells about the file that it wrote."""
+"""The report of an export."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from edgetune.usage import peak_resident_bytes
 
 @dataclass(frozen=True)
 class ExportResult(WrittenModel):
-    """What was written, and the `checks` that it has passed.
+    """A written file with the `checks` that it has passed.
 
-    `types` counts tensors by GGML type, `copied_tensors` those that a GGUF base had quantized already; `seconds` tells
-    where the time went, by phase. `differences` tell on which text llama.cpp gives other ids than the tokenizer.
+    `types` counts tensors by GGML type, `copied_tensors` those copied from a GGUF base. `seconds` is the time of each
+    phase. `differences` describe texts for which llama.cpp gives other ids than the tokenizer.
     """
 
     preset: str
@@ -44,7 +44,7 @@ def report_on(
     copied_tensors: int = 0,
     differences: tuple[str, ...] = (),
 ) -> ExportResult:
-    """The report on a finished `file`, which is to be called `out`."""
+    """The report on a finished `file` whose final name is `out`."""
     from gguf import GGMLQuantizationType
 
     return ExportResult(

@@ -1,10 +1,10 @@
-"""Text on which tokenizers disagree: the cases that tell one pre-tokenizer from another."""
+"""Difficult text on which pre-tokenizers differ."""
 
 from __future__ import annotations
 
 
 def everyday_texts() -> list[str]:
-    """What users of an English model type: contractions, digit runs, case changes, white space, code, punctuation."""
+    """Texts for an English model: contractions, digit runs, case changes, white space, code, punctuation."""
     return [
         "Hello, world! It's been 3 years; they're here, I'VE seen, we'll go, he'd stay, can't won't shan't O'Neill's.",
         "1 12 123 1234 12345 123456 1234567 3.14159 1,000,000 2024-05-17T08:30:00Z 0x1F 1e-10 50% $9.99 ½ ² ٣ ४५६ ⅷ",
@@ -22,7 +22,7 @@ def everyday_texts() -> list[str]:
 
 
 def hard_texts() -> list[str]:
-    """Everyday text, and then scripts, combining marks, emoji and control characters."""
+    """Everyday texts, then other scripts, combining marks, emoji and control characters."""
     return [
         *everyday_texts(),
         "Größe naïve façade œuvre Łódź İstanbul ñandú Æther ﬁne e\u0301 n\u0303",

@@ -1,7 +1,7 @@
-"""Importance matrices: mean squared activations per input column of a weight, which the quantizers weigh errors by.
+"""Importance matrices: mean squared activations per input column of a weight, by which quantizers weigh errors.
 
 The files are those of llama.cpp's tools/imatrix: a GGUF of sums and counts, or the older binary format (.dat), which is
-read but not written. What the quantizer is given is computed as in tools/quantize, in float32, to the bit.
+read but not written. The quantizer's weights are bit-identical to those of tools/quantize, in float32.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ _REMEDY = "give a file of llama.cpp's llama-imatrix, or measure one with --calib
 
 @dataclass(frozen=True)
 class Importance:
-    """What was measured for one weight: sums of squared activations, (matrices, columns) in float32, and over how many
-    tokens, (matrices,). A weight has several matrices only where it holds experts."""
+    """The measurement of one weight: sums of squared activations, (matrices, columns) in float32, and numbers of
+    tokens, (matrices,). Only experts have several matrices."""
 
     sums: NDArray[np.float32]
     counts: NDArray[np.int64]
 
     @property
     def mean(self) -> NDArray[np.float32]:
-        """Mean squares, (matrices · columns,); 1 where nothing was seen, as in llama.cpp."""
+        """Mean squares, (matrices · columns,); 1 without tokens, as in llama.cpp."""
         counts = self.counts.astype(np.float32)[:, None]
         seen = np.broadcast_to(counts > 0, self.sums.shape)
         return np.divide(self.sums, counts, out=np.ones_like(self.sums), where=seen).reshape(-1)
@@ -50,8 +50,8 @@ class Importance:
 class Imatrix:
     """An importance matrix by GGUF tensor name.
 
-    `datasets` are the texts that it was measured on, `chunks` how many stretches of `chunk_tokens` tokens were read.
-    `file` is where it was read from, None when it was measured just now.
+    `datasets` are the texts of the measurement, `chunks` the number of chunks of `chunk_tokens` tokens. `file` is the
+    file that it was read from, if any.
     """
 
     entries: Mapping[str, Importance]
@@ -62,13 +62,13 @@ class Imatrix:
 
     @cached_property
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """What the quantizer is given, by tensor name: (columns,), times the number of experts where there are some."""
+        """The quantizer's weights by tensor name: (columns,), or (experts · columns,)."""
         return {name: entry.mean for name, entry in self.entries.items()}
 
     def weights_for(self, plan: Iterable[OutputTensor]) -> dict[str, NDArray[np.float32]]:
-        """The weights of a model's tensors. Tensors without an entry are quantized without one, as in llama.cpp.
+        """The weights of a model's tensors. Tensors without an entry are quantized without weights, as in llama.cpp.
 
-        Raises ModelError naming the tensor when an entry has another number of columns, and when no tensor has one.
+        Raises ModelError naming the tensor if an entry has another number of columns, and if no tensor has an entry.
         """
         found = {}
         for tensor in plan:
@@ -78,9 +78,9 @@ class Imatrix:
             columns = tensor.shape[-1] * (tensor.shape[0] if len(tensor.shape) > 2 else 1)
             if weights.size == columns:
                 found[tensor.name] = weights
-            elif tensor.name != _EMBEDDING:  # llama.cpp's own files hold something else there
+            elif tensor.name != _EMBEDDING:  # llama.cpp's own files contain other values there
                 raise ModelError(
-                    f"{tensor.name} has {weights.size} columns there, but {columns} in this model",
+                    f"{tensor.name} has {weights.size} columns in this file, but {columns} in the model",
                     where=self.file,
                     remedy="it belongs to another model; measure one with --calibrate DATA",
                 )
@@ -93,9 +93,9 @@ class Imatrix:
         return found
 
     def describe_use(self, writer: GGUFWriter) -> None:
-        """Write what llama.cpp's quantizer notes in a file that it made with an importance matrix.
+        """Write the metadata that llama.cpp's quantizer writes for an importance matrix.
 
-        Files are named without their folders: a model that travels must not tell about its author's disk.
+        Files are named without their folders, so that the model does not reveal its author's disk.
         """
         if self.file is not None:
             writer.add_string("quantize.imatrix.file", self.file.name)
@@ -109,14 +109,14 @@ class Imatrix:
 def read_imatrix(path: Path) -> Imatrix:
     """Read either of llama.cpp's formats.
 
-    Raises ModelError when the file is missing, truncated or no importance matrix, and naming the tensor when a value is
-    negative or not finite.
+    Raises ModelError if the file is missing, truncated or not an importance matrix, or if a value is negative or not
+    finite.
     """
     found = _read_gguf(GgufFile(path)) if _starts_as_gguf(path) else _LegacyReader(path).read()
     for name, entry in found.entries.items():
         if not (np.isfinite(entry.sums).all() and (entry.sums >= 0).all() and (entry.counts >= 0).all()):
             raise ModelError(
-                f"{name} holds a value that is negative or not finite", where=path, remedy="measure it again"
+                f"{name} contains a value that is negative or not finite", where=path, remedy="measure it again"
             )
     return found
 
@@ -162,11 +162,11 @@ def _read_gguf(file: GgufFile) -> Imatrix:
     if datasets is None or not isinstance(chunks, int) or not isinstance(chunk_tokens, int):
         kind = file.metadata.get("general.type", "missing")
         raise ModelError(
-            f"is a GGUF, but no importance matrix (general.type is {kind})", where=file.path, remedy=_REMEDY
+            f"is a GGUF, but not an importance matrix (general.type is {kind})", where=file.path, remedy=_REMEDY
         )
     names = {name.removesuffix(_SUMS).removesuffix(_COUNTS) for name in file.tensors if name.endswith((_SUMS, _COUNTS))}
     if not names:
-        raise ModelError("holds no entries", where=file.path, remedy=_REMEDY)
+        raise ModelError("contains no entries", where=file.path, remedy=_REMEDY)
     entries = {name: _entry(file, name) for name in sorted(names)}
     return Imatrix(entries, tuple(map(str, datasets)), chunks, chunk_tokens, file.path)
 
@@ -174,9 +174,7 @@ def _read_gguf(file: GgufFile) -> Imatrix:
 def _entry(file: GgufFile, name: str) -> Importance:
     sums, counts = (_floats(file, name + suffix) for suffix in (_SUMS, _COUNTS))
     if not counts.size or not sums.size or sums.size % counts.size or not np.isfinite(counts).all():
-        raise ModelError(
-            f"{name} has {sums.size} sums and {counts.size} counts, which do not belong together", where=file.path
-        )
+        raise ModelError(f"{name} has {sums.size} sums and {counts.size} counts, which do not match", where=file.path)
     return Importance(sums.reshape(counts.size, -1), np.floor(counts + np.float32(0.5)).astype(np.int64))
 
 
@@ -185,7 +183,7 @@ def _floats(file: GgufFile, name: str) -> NDArray[np.float32]:
 
     stored = file.tensors.get(name)
     if stored is None or stored.kind != GGMLQuantizationType.F32:
-        how = "lacks" if stored is None else "does not hold in float32"
+        how = "lacks" if stored is None else "has no float32 tensor"
         raise ModelError(f"{how} {name}, which an importance matrix needs", where=file.path, remedy=_REMEDY)
     return np.ascontiguousarray(file.data(name)).view(np.float32).reshape(-1)
 
@@ -199,7 +197,7 @@ class _LegacyReader:
         self._position = 0
 
     def read(self) -> Imatrix:
-        """All entries. A file that is nothing of this kind shows in its first numbers."""
+        """All entries. Raises ModelError; the first numbers show whether it is a file of this format."""
         entries: dict[str, Importance] = {}
         try:
             expected = self._number()
@@ -222,7 +220,7 @@ class _LegacyReader:
         return Imatrix(entries, dataset, chunks, chunk_tokens=1, file=self._path)
 
     def _trailer(self) -> tuple[int, tuple[str, ...]]:
-        """How many chunks and which text, where the file says so. Its counts are in chunks, so a chunk counts as 1."""
+        """The number of chunks and the text, if given. The format counts in chunks, so a chunk has the length 1."""
         try:
             chunks = self._number()
             return chunks, (self._text(self._number()),)

@@ -1,4 +1,4 @@
-"""Where a GGUF file comes from, written into the file: base, adapter hash, recipe, version, and the classify task."""
+"""The origin of a GGUF file, written into the file: base, adapter hash, recipe, version, and the classify task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What the file's general.* and edgetune.* keys say. `recipe` is the resolved recipe without local folders."""
+    """The values of the general.* and edgetune.* keys. `recipe` is the resolved recipe without local folders."""
 
     name: str
     version: str
@@ -34,21 +34,21 @@ class Lineage:
     prompt: str | None = None
 
     def called(self, word: str | None) -> Lineage:
-        """With a name that llama.cpp takes for a model of `word`: it reads some models' text differently by their name.
+        """With a name that llama.cpp takes for a model of `word`, because it tokenizes by the name for some models.
 
-        Says so where that is another name than the model has.
+        A note says so if the name changes.
         """
         name = name_read_as(self.name, word)
         if name == self.name:
             return self
         events.note(
-            f"the name in the file is {name!r} instead of {self.name!r}: llama.cpp chooses by a model's name how it "
-            "reads text"
+            f"the name in the file is {name!r} instead of {self.name!r}, because llama.cpp's tokenization depends on a "
+            "model's name"
         )
         return replace(self, name=name)
 
     def describe(self, writer: GGUFWriter, kind: str = "model") -> None:
-        """Write the keys that there is something to say for, of a file that is a model or an adapter."""
+        """Write the keys that have a value; `kind` is model or adapter."""
         writer.add_type(kind)
         writer.add_name(self.name)
         if self.base is not None:
@@ -95,7 +95,7 @@ def _base_name(reference: str) -> tuple[str | None, str]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Local paths shortened to file names: a model file that travels must not tell about its author's disk."""
+    """Local paths shortened to file names, so that the file does not reveal its author's disk."""
     if isinstance(value, Mapping):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Asks llama.cpp how it reads a GGUF file: the ids of a text, and whether the model opens."""
+"""A GGUF file's vocabulary in llama.cpp: the ids of a text, and whether the model opens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ from typing import Any
 from edgetune.errors import ModelError
 
 _ERROR_LEVEL = 4
-_complaints: list[str] = []
 
 
 class LlamaVocabulary:
-    """The vocabulary of an open GGUF file, and llama.cpp's handle of the `model` that it belongs to."""
+    """The vocabulary of an open GGUF file, and llama.cpp's handle of its `model`."""
 
     def __init__(self, model: Any) -> None:
         import llama_cpp
@@ -26,7 +26,7 @@ class LlamaVocabulary:
         self._vocabulary = llama_cpp.llama_model_get_vocab(model)
 
     def encode(self, text: str, *, add_special: bool) -> list[int]:
-        """Ids of `text`, special tokens in it recognized; with `add_special`, BOS and EOS where the file adds them."""
+        """Ids of `text` with special tokens recognized; with `add_special`, also BOS and EOS if the file adds them."""
         import llama_cpp
 
         data = text.encode("utf-8")
@@ -39,21 +39,21 @@ class LlamaVocabulary:
             room = -count
 
     def is_control(self, token: int) -> bool:
-        """True for a token that stands for something other than its text."""
+        """True for a control token."""
         import llama_cpp
 
         return bool(llama_cpp.llama_vocab_is_control(self._vocabulary, token))
 
     def stops_at(self, token: int) -> bool:
-        """True for a token at which llama.cpp ends what it generates."""
+        """True for a token at which llama.cpp stops generation."""
         import llama_cpp
 
         return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
 
     def looked_for(self) -> list[str]:
-        """The texts of all tokens that llama.cpp looks for in a text before anything else.
+        """The texts of all tokens that llama.cpp searches for before it tokenizes a text.
 
-        They are those that the file types so, and some that llama.cpp knows by their text, such as </s>.
+        Their type in the file says so, or llama.cpp knows them by their text, such as </s>.
         """
         import llama_cpp
 
@@ -72,61 +72,65 @@ class LlamaVocabulary:
 
 @contextmanager
 def open_vocabulary(file: Path, *, whole_model: bool = False, pre: str | None = None) -> Iterator[LlamaVocabulary]:
-    """Open a GGUF file in llama.cpp, its vocabulary only or (mapped, not computed) the whole model.
+    """Open a GGUF file in llama.cpp: only its vocabulary, or the whole model (mapped, not computed).
 
-    `pre` is read in place of the file's tokenizer.ggml.pre.
-    Raises ModelError with llama.cpp's own reason when it refuses.
+    `pre` overrides the file's tokenizer.ggml.pre. Raises ModelError with llama.cpp's own reason.
     """
     import llama_cpp
 
-    _silence()
+    log = begin_log()
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = not whole_model
     params.n_gpu_layers = 0
     # The extra CPU kernels repack the weights, which crashes on some virtual machines and is not needed here.
     params.use_extra_bufts = False
-    overrides = _override_pre(pre)
-    if overrides is not None:
+    if pre is not None:
+        overrides = (llama_cpp.llama_model_kv_override * 2)()  # ended by an empty key
+        overrides[0].tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
+        overrides[0].key = b"tokenizer.ggml.pre"
+        overrides[0].value.val_str = pre.encode()
         params.kv_overrides = overrides
-    _complaints.clear()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(file), params)
     if not model:
-        reason = _complaints[0].strip() if _complaints else "no reason given"
-        raise ModelError(f"llama.cpp does not open it ({reason})", where=file)
+        raise ModelError(f"llama.cpp cannot open it ({log.reason()})", where=file)
     try:
         yield LlamaVocabulary(model)
     finally:
         llama_cpp.llama_model_free(model)
 
 
-def _override_pre(pre: str | None) -> Any:
-    """llama.cpp's array of metadata overrides, ended by an empty key."""
+@dataclass
+class LlamaLog:
+    """llama.cpp's log since `begin_log`, which keeps it off the terminal."""
+
+    lines: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def reason(self, *, last: bool = False) -> str:
+        """The first or last error."""
+        return self.errors[-1 if last else 0].strip() if self.errors else "no reason given"
+
+
+def begin_log() -> LlamaLog:
+    """Begin a new log. llama.cpp has one log function in a process; other modules set their own."""
     import llama_cpp
 
-    if pre is None:
-        return None
-    overrides = (llama_cpp.llama_model_kv_override * 2)()
-    overrides[0].tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
-    overrides[0].key = b"tokenizer.ggml.pre"
-    overrides[0].value.val_str = pre.encode()
-    return overrides
-
-
-def _silence() -> None:
-    """Keep llama.cpp's log off the terminal; its errors become part of ours."""
-    import llama_cpp
-
+    _log.lines.clear()
+    _log.errors.clear()
     llama_cpp.llama_log_set(_listener(), ctypes.c_void_p(0))
+    return _log
+
+
+_log = LlamaLog()
 
 
 @cache
 def _listener() -> Any:
-    """llama.cpp holds on to its log function, so there is one, and it lives as long as the process."""
+    """llama.cpp keeps the pointer to its log function, so this one is never freed."""
     import llama_cpp
 
     def listen(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
-        if level == _ERROR_LEVEL:
-            _complaints.append(text.decode("utf-8", "replace"))
+        (_log.errors if level == _ERROR_LEVEL else _log.lines).append(text.decode("utf-8", "replace"))
 
     llama_cpp.llama_backend_init()
     return llama_cpp.llama_log_callback(listen)

@@ -1,7 +1,7 @@
-"""Adapter-only export: a LoRA as llama.cpp's adapter file, a few MB that load beside the GGUF of its base.
+"""Adapter-only export: a LoRA as llama.cpp's adapter file, a few MB to load with the GGUF of its base.
 
-llama.cpp adds alpha/r · B·(A·x) to what a weight gives, with one alpha for the whole file and r read off each pair
-(llama_adapter_lora_weight::get_scale in src/llama-adapter.h). Whatever else scales a module is multiplied into its B.
+llama.cpp adds alpha/r · B·(A·x) to a weight's output, with one alpha for the whole file and the rank r of each pair
+(llama_adapter_lora_weight::get_scale in src/llama-adapter.h). Other scales of a module are multiplied into its B.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AdapterType = Literal["f32", "f16"]
 
 @dataclass(frozen=True)
 class AdapterResult(WrittenModel):
-    """What was written. `alpha` is the file's own; `tensors` counts A and B of each of the adapted `modules`."""
+    """A written adapter file. `alpha` is that of the file; `tensors` counts A and B of each of the `modules`."""
 
     outtype: str
     modules: int
@@ -47,14 +47,14 @@ class AdapterResult(WrittenModel):
 def export_adapter(
     source: ModelSource, out: Path, *, outtype: AdapterType = "f32", force: bool = False
 ) -> AdapterResult:
-    """Write the LoRA of `source` alone to the GGUF file `out`, complete or not at all.
+    """Write only the LoRA of `source` to the GGUF file `out`, complete or not at all.
 
-    Raises UsageError for a source without an adapter, AdapterError for one that such a file cannot express, naming what
-    can, ModelError, OutputError, and NumericalError for a value that is not finite or beyond float16's range.
+    Raises UsageError for a source without an adapter, AdapterError for one that the format cannot express, ModelError,
+    OutputError, and NumericalError for a value that is not finite or beyond float16's range.
     """
     started = time.monotonic()
     if source.adapter is None:
-        raise UsageError("is a whole model, so there is no adapter to write alone", where=source.name)
+        raise UsageError("is a whole model without an adapter", where=source.name)
     check_target(out, force=force)
     base = open_folded(replace(source, adapter=None))
     file = AdapterFile(source.adapter, base.tensors)
@@ -80,7 +80,7 @@ def export_adapter(
 
 
 def _compare_tokenizers(source: ModelSource) -> None:
-    """The file of the base brings the base's own tokenizer and chat template, whatever the adapter was trained with."""
+    """The base's file has the base's own tokenizer and chat template; the adapter may have been trained with others."""
     if source.tokenizer_folder is None:
         return
     assert source.adapter is not None
@@ -88,11 +88,12 @@ def _compare_tokenizers(source: ModelSource) -> None:
     added = [token for token in trained.vocabulary if token not in base.vocabulary]
     if added:
         raise inexpressible(
-            source.adapter, f"was trained with {len(added)} added tokens ({added[0]!r}) that the base's tokenizer lacks"
+            source.adapter,
+            f"was trained with {len(added)} added tokens ({added[0]!r}), which the base's tokenizer lacks",
         )
     if trained.chat_template != base.chat_template:
         events.warn(
-            "this adapter was trained with another chat template than the base's: give llama.cpp the adapter's own "
+            "this adapter was trained with another chat template than the base's; use the adapter's own in llama.cpp "
             "(--chat-template-file chat_template.jinja)"
         )
 
@@ -131,7 +132,7 @@ def _write(
 
 
 def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float, invocation: Sequence[int]) -> None:
-    """`invocation`: the tokens from which on an activated LoRA acts, https://arxiv.org/abs/2504.12397; else none."""
+    """`invocation`: the tokens after which an activated LoRA applies, https://arxiv.org/abs/2504.12397."""
     from gguf import GGUFType, GGUFValueType, Keys
 
     lineage.describe(writer, GGUFType.ADAPTER)
@@ -143,7 +144,7 @@ def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float, invocation: Se
 
 
 def _arrays(pair: LoraPair, adapter: AdapterFile) -> tuple[np.ndarray, np.ndarray]:
-    """A and B in float32 as the file has them."""
+    """A and B in float32 as the file stores them."""
     import numpy as np
 
     a, b = (to_float32(adapter.rows(key)) for key in pair.keys)
@@ -157,7 +158,7 @@ def _stored(values: np.ndarray, dtype: np.dtype, pair: LoraPair, where: Path) ->
 
     if not np.isfinite(values).all():
         raise NumericalError(
-            f"the adapter of {pair.name} holds NaN or infinity",
+            f"the adapter of {pair.name} contains NaN or infinity",
             where=where,
             remedy="the training diverged; train again with a lower learning rate",
         )
@@ -165,6 +166,6 @@ def _stored(values: np.ndarray, dtype: np.dtype, pair: LoraPair, where: Path) ->
         stored = values.astype(dtype)
     if not np.isfinite(stored).all():
         raise NumericalError(
-            f"the adapter of {pair.name} has values beyond float16's range", where=where, remedy="write it in f32"
+            f"the adapter of {pair.name} has values beyond float16's range", where=where, remedy="use --outtype f32"
         )
     return stored

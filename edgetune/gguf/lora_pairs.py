@@ -1,4 +1,4 @@
-"""What of an adapter llama.cpp's LoRA file can express: pairs of A and B by module. The rest is refused by name."""
+"""The pairs of A and B that llama.cpp's LoRA file can express. Other parts of an adapter are refused by name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from edgetune.errors import AdapterError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.architectures.plan import OutputTensor
+from edgetune.models.weight_names import embedding_names
 from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import ModuleKeys, assign_keys, incomplete, other_base
 from edgetune.weights.base import ITEM_BYTES, TensorInfo
-from edgetune.weights.embeddings import embedding_names
 from edgetune.weights.fold import INVOCATION_TOKENS
 from edgetune.weights.lora import PlainLora, is_plain_lora, lora_rank, lora_scaling
 from edgetune.weights.source import Adapter
@@ -30,8 +30,8 @@ _COMPARED_ROWS = 4096
 class LoraPair:
     """One module's A and B: keys in the adapter, name and shapes in the file.
 
-    `factor` is multiplied into B; `order`, where there is one, says which row of B stands in each row of the file's.
-    llama.cpp looks tokens up in A of an embedding, so there A is stored transposed.
+    `factor` is multiplied into B; `order` gives the row of B for each row in the file, if they differ. A of an
+    embedding is stored transposed, because llama.cpp looks tokens up in it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LoraPair:
 
 
 def refuse_other_methods(adapter: Adapter) -> None:
-    """Raise AdapterError for anything but plain LoRA, and activated LoRA, which llama.cpp knows too."""
+    """Raise AdapterError for anything but plain and activated LoRA."""
     settings = {key: value for key, value in adapter.settings.items() if key != INVOCATION_TOKENS}
     kind = str(settings["peft_type"]).removeprefix("PeftType.")
     if kind != "LORA":
@@ -53,7 +53,7 @@ def refuse_other_methods(adapter: Adapter) -> None:
 
 
 def _variant(settings: Mapping[str, Any]) -> str:
-    """What makes a LoRA more than A and B."""
+    """Why a LoRA is more than A and B."""
     if settings.get("use_dora"):
         return "is a DoRA (use_dora)"
     if settings.get("lora_bias") or settings.get("bias", "none") != "none":
@@ -65,7 +65,7 @@ def _variant(settings: Mapping[str, Any]) -> str:
 
 
 def gather_pairs(adapter: Adapter, file: AdapterFile, base: FoldedTensors, alpha: float) -> list[LoraPair]:
-    """Every pair, in the order of the base's tensors; all that cannot be written is refused here."""
+    """Every pair, in the order of the base's tensors. Raises AdapterError for parts that cannot be written."""
     plan = find_architecture(base.config, where=base.config.where).plan(base.config, base.tensors)
     names = embedding_names(base.config, base.source.base, base.tensors)
     known: dict[str, TensorInfo] = dict(base.tensors)
@@ -91,17 +91,19 @@ def _refuse_module(
     adapter: Adapter, file: AdapterFile, module: ModuleKeys, base: FoldedTensors, tied: set[str]
 ) -> None:
     if module.adapter_keys and f"{module.path}.weight" in tied:
-        raise inexpressible(adapter, f"adapts {module.path}, which this base uses as embedding and output layer both")
+        raise inexpressible(
+            adapter, (f"adapts {module.path}, which this base uses both as embedding and as output layer")
+        )
     if module.rows is not None:
-        raise inexpressible(adapter, f"holds trained rows of {module.path} (trainable_token_indices)")
+        raise inexpressible(adapter, f"has trained rows of {module.path} (trainable_token_indices)")
     for parameter, key in module.replacements.items():
         name = f"{module.path}.{parameter}"
         if not _is_copy(file, key, base, name):
-            raise inexpressible(adapter, f"holds a trained {name} (modules_to_save, or a bias)")
+            raise inexpressible(adapter, f"has a trained {name} (modules_to_save, or a bias)")
 
 
 def _is_copy(file: AdapterFile, key: str, base: FoldedTensors, name: str) -> bool:
-    """True for a tensor that is the base's own: PEFT saves the embedding beside an adapter of it, trained or not."""
+    """True for a tensor that equals the base's: PEFT saves an adapted embedding whether it was trained or not."""
     import numpy as np
 
     info = base.tensors.get(name)
@@ -118,7 +120,7 @@ def _is_copy(file: AdapterFile, key: str, base: FoldedTensors, name: str) -> boo
 def _pair(
     adapter: Adapter, file: AdapterFile, module: ModuleKeys, base: Mapping[str, TensorInfo], alpha: float
 ) -> LoraPair:
-    """The module's pair under the base's own name. Raises AdapterError when its tensors do not fit."""
+    """The module's pair under the base's own name. Raises AdapterError if its tensors do not fit."""
     weight = base[f"{module.path}.weight"]
     own = {key.removeprefix(f"{MODEL_PREFIX}{module.path}.") for key in module.adapter_keys}
     embedding = own == set(_EMBEDDING)
@@ -133,7 +135,7 @@ def _pair(
         keys = _keys(module, _LINEAR)
         shapes = (rank, weight.shape[1]), (weight.shape[0], rank)
     else:
-        raise inexpressible(adapter, f"holds more than A and B for {module.path} ({', '.join(sorted(own))})")
+        raise inexpressible(adapter, f"has more than A and B for {module.path} ({', '.join(sorted(own))})")
     factor = lora_scaling(adapter.settings, module.path) * rank / alpha
     return LoraPair(weight.name, keys, shapes, factor, order=None, embedding=embedding)
 
@@ -146,23 +148,23 @@ def _check_shapes(adapter: Adapter, file: AdapterFile, keys: Sequence[str], need
     for key, shape in zip(keys, needed, strict=True):
         stored = file.tensors[key]
         if stored.shape != shape:
-            raise other_base(adapter, f"{key} has the shape {list(stored.shape)}, this base needs {list(shape)}")
+            raise other_base(adapter, f"{key} has the shape {list(stored.shape)}, but this base needs {list(shape)}")
         if stored.dtype not in ITEM_BYTES:
-            raise incomplete(adapter, f"{key} has the type {stored.dtype}, which is none of LoRA's")
+            raise incomplete(adapter, f"{key} has the type {stored.dtype}, which a LoRA cannot have")
 
 
 def _placed(adapter: Adapter, pair: LoraPair, tensor: OutputTensor | None) -> LoraPair:
-    """The pair under GGUF's name. What reorders the rows of a weight reorders those of its B."""
+    """The pair under GGUF's name. A transform that reorders the rows of a weight also reorders those of its B."""
     if tensor is None:
-        raise inexpressible(adapter, f"adapts {pair.name}, for which the file of the base has no tensor of its own")
+        raise inexpressible(adapter, f"adapts {pair.name}, which is not a separate tensor in the base's file")
     order = None if tensor.transform is None else _row_order(tensor)
     if tensor.transform is not None and (order is None or pair.embedding):
-        raise inexpressible(adapter, f"adapts {pair.name}, whose values llama.cpp stores changed")
+        raise inexpressible(adapter, f"adapts {pair.name}, whose values llama.cpp stores in another form")
     return replace(pair, name=tensor.name, order=order)
 
 
 def _row_order(tensor: OutputTensor) -> np.ndarray | None:
-    """Which source row each row of the file's tensor is; None when the transform does more than reorder rows."""
+    """The source row of each row in the file; None if the transform does more than reorder rows."""
     import numpy as np
 
     assert tensor.transform is not None
@@ -176,9 +178,9 @@ def _row_order(tensor: OutputTensor) -> np.ndarray | None:
 
 
 def inexpressible(adapter: Adapter, what: str) -> AdapterError:
-    """The refusal of what such a file has no place for."""
+    """The error for an adapter that the format cannot express."""
     return AdapterError(
         f"{what}, which llama.cpp's adapter files cannot express",
         where=adapter.folder,
-        remedy="leave --adapter-only out: `edgetune export` then folds it into the weights",
+        remedy="leave --adapter-only out: `edgetune export` then merges it into the weights",
     )

@@ -1,4 +1,4 @@
-"""The quantization presets by name. A preset is one line here; which type each tensor gets is llama.cpp's decision."""
+"""The quantization presets by name. llama.cpp decides the type of each tensor."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ DEFAULT_PRESET = "q4_k_m"
 
 
 def find_preset(name: str) -> Preset:
-    """The preset of this name, in any letter case. Raises UsageError naming the nearest."""
+    """The preset of this name, in any case. Raises UsageError naming the nearest."""
     preset = PRESETS.get(name.lower())
     if preset is None:
         raise UsageError(
-            f"there is no such preset{nearest(name.lower(), PRESETS)}",
+            f"unknown preset{nearest(name.lower(), PRESETS)}",
             where=f"--quant {name}",
             remedy=f"the presets are {', '.join(PRESETS)}",
         )

@@ -1,4 +1,4 @@
-"""Quantizes a GGUF file with llama.cpp's own quantizer, with progress, and so that Ctrl-C stops it."""
+"""Quantizes a GGUF file with llama.cpp's own quantizer, with progress; Ctrl-C stops it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgetune.gguf.presets import Preset
 def quantize(source: Path, target: Path, preset: Preset, *, tensors: int) -> None:
     """Write `source` (a float GGUF of `tensors` tensors) to `target` in `preset`.
 
-    Raises ModelError with llama.cpp's reason, OutputError when it could not write.
+    Raises ModelError with llama.cpp's reason, OutputError if it could not write.
     """
     program = [sys.executable, "-P", str(quantizer_process.__file__)]
     command = [*program, str(source), str(target), str(preset.file_type)]
@@ -43,5 +43,5 @@ def quantize(source: Path, target: Path, preset: Preset, *, tensors: int) -> Non
             where=target.parent,
             remedy="free some space or choose another --out",
         )
-    last = reason.splitlines()[-1] if reason else f"it ended with status {status}"
+    last = reason.splitlines()[-1] if reason else f"exit status {status}"
     raise ModelError(f"llama.cpp's quantizer failed ({last})", where=source)

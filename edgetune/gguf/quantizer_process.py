@@ -1,4 +1,4 @@
-"""The program that runs llama.cpp's quantizer, in a process of its own: native code that Ctrl-C cannot interrupt.
+"""The program that runs llama.cpp's quantizer in a separate process, because Ctrl-C cannot interrupt native code.
 
     python quantizer_process.py SOURCE TARGET FILE_TYPE
 

@@ -1,13 +1,14 @@
-"""The pass itself: blocks of rows are read, folded, quantized and written by a few threads, each at its place.
+"""The export's pass: a few threads read, merge, quantize and write blocks of rows, each at its offset.
 
-No tensor is in memory as a whole (but for adapters that only PEFT can fold, one module at a time), and the bytes do not
-depend on the number of threads: blocks are cut in the same places, and each is computed alone.
+No tensor is completely in memory (except for adapters that only PEFT can merge, one module at a time). The bytes do not
+depend on the number of threads: blocks are cut at the same rows, and each is computed separately.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from edgetune import events
 from edgetune.gguf.architectures.plan import OutputTensor
-from edgetune.gguf.checksums import Checksum
 from edgetune.gguf.encode import round_to, to_float32
 from edgetune.gguf.tensor_types import tensor_bytes
 from edgetune.weights.torch_arrays import one_thread_each
@@ -29,18 +29,15 @@ if TYPE_CHECKING:
     from edgetune.weights.stream import FoldedTensors
 
 BLOCK_VALUES = 2**19
-"""Weights of one block: 2 MB in float32, small enough for a core's cache, large enough to hide Python's own time."""
+"""Weights of one block: 2 MB in float32, small enough for a core's cache, large enough to hide Python's overhead."""
 
 BLOCK_ROWS = 64
-"""Blocks begin at multiples of this many rows, which plain LoRA is folded by."""
+"""Blocks begin at multiples of this number of rows, the block of a plain LoRA's merge."""
 
 
 @dataclass(frozen=True)
 class PlacedTensor:
-    """A tensor of the file: how it is made, in which type, and where its bytes begin.
-
-    `copied` is the name of the base's GGUF tensor whose bytes are taken as they are.
-    """
+    """A tensor of the file with its type and the offset of its bytes; `copied` ones are copied from the GGUF base."""
 
     tensor: OutputTensor
     kind: GGMLQuantizationType
@@ -54,11 +51,8 @@ class PlacedTensor:
 
     @property
     def rows(self) -> int:
-        """Rows of the matrix; something of one dimension is one row."""
-        count = 1
-        for length in self.tensor.shape[:-1]:
-            count *= length
-        return count
+        """Rows of the matrix; a tensor of one dimension has one row."""
+        return math.prod(self.tensor.shape[:-1])
 
 
 @dataclass(frozen=True)
@@ -69,20 +63,20 @@ class _Block:
 
 
 class TensorPass:
-    """Makes the bytes of placed tensors. `outtype` is the float type that weights pass through (llama.cpp's converter
-    writes it, its quantizer reads it); `importance` holds importance weights by tensor name, (columns,) float32."""
+    """Makes the bytes of placed tensors. `outtype` is the intermediate float type (that llama.cpp's converter writes
+    and its quantizer reads); `importance` maps tensor names to importance weights, (columns,) float32."""
 
     def __init__(self, folded: FoldedTensors, outtype: str, importance: Mapping[str, np.ndarray]) -> None:
         self._folded = folded
         self._outtype = outtype
         self._importance = importance
 
-    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> dict[str, Checksum]:
-        """Write every tensor into `file`, whose header stands already, and return their checksums by name.
+    def write(self, file: Path, tensors: Sequence[PlacedTensor], *, threads: int) -> dict[str, int]:
+        """Write every tensor into `file` after its header, and return their checksums by name.
 
         Raises NumericalError, AdapterError, OSError.
         """
-        checksums = {placed.tensor.name: Checksum() for placed in tensors}
+        checksums = dict.fromkeys((placed.tensor.name for placed in tensors), 0)
         total = sum(placed.nbytes for placed in tensors)
         descriptor = os.open(file, os.O_WRONLY)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="edgetune-export")
@@ -109,12 +103,12 @@ class TensorPass:
         return data
 
     def _stored(self, placed: PlacedTensor) -> np.ndarray:
-        """A tensor as the base has it, until it is released."""
+        """The bytes of a tensor in the GGUF base, until it is released."""
         assert self._folded.gguf_base is not None
         return self._folded.gguf_base.data(placed.tensor.name)
 
     def _release(self, placed: PlacedTensor) -> None:
-        """Let go of a tensor that was copied."""
+        """Release a tensor that was copied."""
         if placed.copied and self._folded.gguf_base is not None:
             self._folded.gguf_base.release(placed.tensor.name)
 
@@ -129,7 +123,7 @@ class TensorPass:
         return quantize_rows(block.placed.kind, rows, self._importance.get(tensor.name))
 
     def _values(self, tensor: OutputTensor, block: _Block) -> np.ndarray:
-        """Float32 rows as the file has them. A tensor of one dimension is one row here and all values there."""
+        """Float32 rows in the file's form. A tensor of one dimension is one row of the file."""
         import numpy as np
 
         if tensor.source is None:
@@ -141,7 +135,7 @@ class TensorPass:
         return values if tensor.transform is None else np.ascontiguousarray(tensor.transform(values))
 
     def _holds_exactly(self, tensor: OutputTensor) -> bool:
-        """True when rounding to the output type would change nothing."""
+        """True if rounding to the output type would change nothing."""
         if tensor.source is None or tensor.transform is not None:
             return False
         return self._folded.tensors[tensor.source].dtype == self._outtype
@@ -159,7 +153,7 @@ def _bytes_of(data: np.ndarray) -> memoryview:
 
 
 def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
-    """In the file's order, each of about BLOCK_VALUES weights and of whole multiples of `rows_together` rows."""
+    """Blocks in the file's order, of about BLOCK_VALUES weights and a multiple of `rows_together` rows."""
     for placed in tensors:
         shape = placed.tensor.shape
         if placed.copied or placed.tensor.source is None or len(shape) < 2:
@@ -172,11 +166,11 @@ def _blocks(tensors: Sequence[PlacedTensor]) -> Iterator[_Block]:
 
 
 def _finish(
-    under_way: deque[tuple[_Block, Future[np.ndarray]]], checksums: Mapping[str, Checksum], bar: events.ProgressHandle
+    under_way: deque[tuple[_Block, Future[np.ndarray]]], checksums: dict[str, int], bar: events.ProgressHandle
 ) -> PlacedTensor:
-    """Wait for the first block, in the file's order, which a checksum needs. Returns the tensor that it is of."""
+    """Wait for the next block in the file's order, which checksums need, and return its tensor."""
     block, future = under_way.popleft()
     data, name = future.result(), block.placed.tensor.name
-    checksums[name].update(_bytes_of(data))
+    checksums[name] = zlib.crc32(_bytes_of(data), checksums[name])
     bar.advance(data.nbytes / 1e6, name)
     return block.placed

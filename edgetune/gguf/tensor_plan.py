@@ -1,4 +1,4 @@
-"""What an export will write: which tensors, from what, in which types, decided before anything is written."""
+"""The plan of an export: its tensors, their sources and types, made before anything is written."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a GGUF is written; the defaults are what llama.cpp's own converter and quantizer would do.
+    """How a GGUF is written; the defaults are those of llama.cpp's own converter and quantizer.
 
-    outtype: the float type that the weights pass through before they are quantized; auto is the base's own 16-bit type,
-    or f16. base_as: fold a QLoRA adapter into the 16bit base, or into the base as it was trained on (quantized).
-    requantize: quantize also those tensors of a GGUF base that are quantized already and that the adapter leaves alone.
-    threads: None for as many as there are cores to use.
+    outtype: intermediate float type before quantization; auto is the base's own 16-bit type, or f16. base_as: merge a
+    QLoRA adapter into the 16bit base, or into the quantized base that it was trained on. requantize: also quantize
+    tensors of a GGUF base that are already quantized and that the adapter does not change. threads: None for all cores.
     """
 
     preset: str = DEFAULT_PRESET
@@ -46,8 +45,8 @@ class ExportOptions:
 class TensorPlan:
     """The tensors of the file in order, and each one's type by name.
 
-    outtype is F32, F16 or BF16; `copied` names the tensors whose bytes a GGUF base has already; `weights` are those of
-    the importance matrix, (columns,) float32.
+    outtype is F32, F16 or BF16; `copied` names the tensors to copy from a GGUF base; `weights` are those of the
+    importance matrix, (columns,) float32.
     """
 
     folded: FoldedTensors
@@ -62,7 +61,7 @@ class TensorPlan:
 
 
 def plan_tensors(source: ModelSource, options: ExportOptions) -> TensorPlan:
-    """Open the source and decide. Raises UsageError, ModelError, AdapterError for what cannot be exported."""
+    """Open the source and plan. Raises UsageError, ModelError, AdapterError."""
     from gguf import GGMLQuantizationType
 
     preset = find_preset(options.preset)
@@ -99,17 +98,17 @@ def plan_tensors(source: ModelSource, options: ExportOptions) -> TensorPlan:
 
 
 def _warn_of_lost_changes(folded: FoldedTensors, tensors: Sequence[OutputTensor]) -> None:
-    """A file that holds a part of the model holds a part of what the adapter learned."""
+    """A file with only a part of the model loses the adapter's changes to the other parts."""
     if folded.folded_modules == 0:
         return
     written = {tensor.source for tensor in tensors}
     lost = [name for name in folded.tensors if name not in written and folded.touches(name)]
     if lost:
-        events.warn(f"the adapter also changes {len(lost)} tensors that the file does not hold ({lost[0]} for one)")
+        events.warn(f"the adapter also changes {len(lost)} tensors that are not in the file (for instance {lost[0]})")
 
 
 def _stored_types(folded: FoldedTensors, tensors: Sequence[OutputTensor]) -> dict[str, GGMLQuantizationType]:
-    """The types of what a GGUF base holds quantized and the adapter leaves alone."""
+    """The types of a GGUF base's quantized tensors that the adapter does not change."""
     from gguf import GGMLQuantizationType
 
     if folded.gguf_base is None:
@@ -128,7 +127,7 @@ def _stored_types(folded: FoldedTensors, tensors: Sequence[OutputTensor]) -> dic
 
 @contextmanager
 def _named(where: str) -> Iterator[None]:
-    """Families know what is wrong with a configuration, not whose it is."""
+    """Add the model to the errors of architectures, which do not know its name."""
     try:
         yield
     except ModelError as problem:

@@ -1,22 +1,24 @@
-"""Which type each tensor of the file is stored in: llama.cpp's own decision, asked before anything is written.
+"""The type of each tensor in the file, as llama.cpp's quantizer decides it.
 
-`llama_model_quantize` has a dry run that reads a file's header, decides, and reports a line for each tensor. It is
-given a header alone: the file is as long as the weights would be, but nothing of it is on the disk.
+`llama_model_quantize` has a dry run that reads a file's header, decides, and logs a line for each tensor. It gets a
+sparse file with a header but without weights.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgetune.errors import ModelError, UsageError
 from edgetune.gguf.architectures.plan import OutputTensor
+from edgetune.gguf.llama_vocabulary import begin_log
 from edgetune.gguf.presets import Preset
 from edgetune.recipe.yaml_input import nearest
 
@@ -27,12 +29,11 @@ _DECISION = re.compile(
     r"\[\s*\d+/\s*\d+\] +(?P<name>\S+) +- \[[^]]*\], type = +(?P<before>\w+), "
     r"size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<after>\w+)\))?"
 )
-_ERROR_LEVEL = 4
 
 
 @dataclass(frozen=True)
 class TypeOverride:
-    """A type for the tensors whose name matches a pattern (llama.cpp's --tensor-type): the first match counts."""
+    """A type for tensors whose name matches a pattern (llama.cpp's --tensor-type); the first match counts."""
 
     pattern: str
     kind: GGMLQuantizationType
@@ -50,11 +51,11 @@ def parse_override(text: str) -> TypeOverride:
     try:
         re.compile(pattern)
     except re.error as problem:
-        raise UsageError(f"the pattern is no regular expression ({problem})", where=where) from None
+        raise UsageError(f"the pattern is not a regular expression ({problem})", where=where) from None
     names = [kind.name.lower() for kind in GGMLQuantizationType if kind.name[0] in "FBQ" or kind.name[:3] == "IQ4"]
     if kind.lower() not in names:
         raise UsageError(
-            f"there is no such tensor type{nearest(kind.lower(), names)}",
+            f"unknown tensor type{nearest(kind.lower(), names)}",
             where=where,
             remedy=f"the types are {', '.join(names)}",
         )
@@ -62,7 +63,7 @@ def parse_override(text: str) -> TypeOverride:
 
 
 def plain_types(plan: Iterable[OutputTensor], kind: GGMLQuantizationType) -> dict[str, GGMLQuantizationType]:
-    """Types by tensor name as llama.cpp's converter writes them: matrices in `kind`, the rest in float32."""
+    """Types by tensor name as in llama.cpp's converter: matrices in `kind`, the rest in float32."""
     from gguf import GGMLQuantizationType
 
     return {
@@ -80,10 +81,10 @@ def quantized_types(
     overrides: Sequence[TypeOverride] = (),
     importance: bool = False,
 ) -> dict[str, GGMLQuantizationType]:
-    """Types by tensor name that llama.cpp's quantizer gives a file of the types `before`.
+    """Types by tensor name that llama.cpp's quantizer chooses for a file with the types `before`.
 
-    `describe` writes the architecture's hyperparameters; `importance` tells that there is an importance matrix, which
-    changes some decisions. Raises ModelError with llama.cpp's reason.
+    `describe` writes the architecture's hyperparameters. `importance` means that there is an importance matrix, which
+    changes some types. Raises ModelError with llama.cpp's reason.
     """
     from gguf import GGMLQuantizationType
 
@@ -94,8 +95,8 @@ def quantized_types(
     lost = [tensor.name for tensor in plan if tensor.name not in decided]
     if lost:
         raise ModelError(
-            f"llama.cpp does not say how it would store {lost[0]}",
-            remedy="this edgetune does not understand this version of llama-cpp-python: install 0.3.36",
+            f"llama.cpp's log names no type for {lost[0]}",
+            remedy="this version of edgetune does not support this version of llama-cpp-python: install 0.3.36",
         )
     return {name: GGMLQuantizationType[kind.upper()] for name, kind in decided.items()}
 
@@ -127,17 +128,10 @@ def _write_header(
 
 
 def _dry_run(file: str, preset: Preset, overrides: Sequence[TypeOverride], *, importance: bool) -> str:
-    """What llama.cpp logs. Its log function is set for the whole process: whoever uses it next sets their own."""
+    """llama.cpp's log of a dry run. Raises ModelError."""
     import llama_cpp
 
-    lines: list[str] = []
-    errors: list[str] = []
-
-    def listen(level: int, text: bytes, _data: Any) -> None:
-        (errors if level == _ERROR_LEVEL else lines).append(text.decode("utf-8", "replace"))
-
-    callback = llama_cpp.llama_log_callback(listen)
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    log = begin_log()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = preset.file_type
     params.dry_run = True
@@ -148,29 +142,11 @@ def _dry_run(file: str, preset: Preset, overrides: Sequence[TypeOverride], *, im
             entry.pattern, entry.type = override.pattern.encode(), int(override.kind)
         params.tt_overrides = table
     if importance:
-        # Only that there is one matters here: an empty list.
+        # The dry run needs only to know that there is a matrix, so an empty list is enough.
         params.imatrix = (llama_cpp.llama_model_imatrix_data * 1)()
-    try:
-        status = llama_cpp.llama_model_quantize(os.fsencode(file), b"", ctypes.byref(params))
-    finally:
-        llama_cpp.llama_log_set(_silent(), ctypes.c_void_p(0))
-    if status != 0:
-        raise ModelError(
-            f"llama.cpp cannot quantize this model ({errors[-1].strip() if errors else 'no reason given'})"
-        )
-    return "".join(lines)
-
-
-_SILENT: list[Any] = []
-
-
-def _silent() -> Any:
-    """A log function that outlives this call: llama.cpp keeps the pointer."""
-    import llama_cpp
-
-    if not _SILENT:
-        _SILENT.append(llama_cpp.llama_log_callback(lambda _level, _text, _data: None))
-    return _SILENT[0]
+    if llama_cpp.llama_model_quantize(os.fsencode(file), b"", ctypes.byref(params)) != 0:
+        raise ModelError(f"llama.cpp cannot quantize this model ({log.reason(last=True)})")
+    return "".join(log.lines)
 
 
 def tensor_bytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
@@ -178,7 +154,4 @@ def tensor_bytes(shape: Sequence[int], kind: GGMLQuantizationType) -> int:
     from gguf import GGML_QUANT_SIZES
 
     block_size, type_size = GGML_QUANT_SIZES[kind]
-    count = 1
-    for length in shape:
-        count *= length
-    return count // block_size * type_size
+    return math.prod(shape) // block_size * type_size

@@ -1,4 +1,4 @@
-"""A Hugging Face tokenizer -> the vocabulary of a GGUF file, proven to give the same ids in llama.cpp."""
+"""A Hugging Face tokenizer -> the vocabulary of a GGUF file, checked to give the same ids in llama.cpp."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ __all__ = ["Vocabulary", "build_vocabulary", "chat_texts", "disagreement", "pari
 
 
 def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely_pre: str | None = None) -> Vocabulary:
-    """The vocabulary for an embedding of `rows` rows. `likely_pre` is a name to try first (a GGUF base knows its own).
+    """The vocabulary for an embedding of `rows` rows. `likely_pre` is a name to try first (that of a GGUF base).
 
-    Raises ModelError when the tokenizer has more tokens than the embedding has rows, is of a kind that llama.cpp does
-    not have, or llama.cpp cannot be made to give its ids. Says so where they differ on text that the model will hardly
-    be given; the vocabulary's `differences` are what was said.
+    Raises ModelError if the tokenizer has more tokens than the embedding has rows, if llama.cpp does not support its
+    kind, or if llama.cpp cannot give its ids. Differences on unusual text are warnings, and `differences` lists them.
     """
     tokenizer.require_rows(rows, where=where)
     normalizer = find_normalizer(tokenizer)
@@ -48,12 +47,12 @@ def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely
         raise ModelError(
             f"llama.cpp cannot give this tokenizer's ids (they differ on {differs_on[:60]!r}{because})",
             where=where,
-            remedy="a newer llama-cpp-python may know it: pip install -U llama-cpp-python",
+            remedy="a newer llama-cpp-python may support it: pip install -U llama-cpp-python",
         )
     if proof.misread_chat is not None:
         told = describe_tokens(proof.differing) or f"they differ on {proof.misread_chat[:60]!r}"
         raise ModelError(
-            f"llama.cpp gives conversations in the model's chat template other ids than this tokenizer ({told})",
+            f"llama.cpp and this tokenizer give different ids for conversations in the model's chat template ({told})",
             where=where,
             remedy="train with a tokenizer that declares them without lstrip, rstrip, single_word and normalized",
         )
@@ -82,7 +81,7 @@ def _candidates(tokenizer: ModelTokenizer, rows: int, *, where: str, likely_pre:
     if kind == "Unigram":
         return unigram_candidates(tokenizer, rows)
     raise ModelError(
-        f"has a {kind} tokenizer of a kind that llama.cpp does not have",
+        f"has a {kind} tokenizer that llama.cpp does not support",
         where=where,
-        remedy="byte-level BPE, SentencePiece BPE with byte fallback, WordPiece and unigram can be written",
+        remedy="supported are byte-level BPE, SentencePiece BPE with byte fallback, WordPiece and unigram",
     )

@@ -1,7 +1,4 @@
-"""Export: base ⊕ adapter -> one GGUF file, in one pass. Reading order: `export`, then the files that it calls.
-
-docs/export.md draws the pass.
-"""
+"""Export: base ⊕ adapter -> one GGUF file in one pass (docs/export.md). Start reading at `export`."""
 
 from __future__ import annotations
 
@@ -93,7 +90,7 @@ def write_tensors(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file
 
 
 def _write_header(plan: TensorPlan, describe: Callable[[GGUFWriter], None], file: Path) -> list[PlacedTensor]:
-    """Write all that comes before the tensors' bytes; returns where each will lie."""
+    """Write everything before the tensors' bytes, and return the tensors' places."""
     import numpy as np
     from gguf import GGML_QUANT_VERSION, GGUFWriter
 
@@ -131,17 +128,15 @@ def _recorded_pre(source: ModelSource) -> str | None:
 
 
 def _recorded_ends(source: ModelSource) -> list[int]:
-    """What lies beside the tokenizer goes before what lies beside the base."""
+    """The ends recorded beside the tokenizer, then those beside the base."""
     folder = source.tokenizer_folder
     beside_tokenizer = () if folder is None else recorded_ends(ModelFiles(str(folder), folder))
     return [*beside_tokenizer, *recorded_ends(source.base)]
 
 
 def _import_torch_early(source: ModelSource) -> Callable[[], object]:
-    """Begin to import, beside work that does not need it, what folding an adapter needs; returns how to wait for it.
-
-    The wait raises ModuleNotFoundError where torch is not installed.
-    """
+    """Import torch, which merging needs, in the background; call the result to wait. It may raise
+    ModuleNotFoundError."""
     if source.adapter is None:
         return lambda: None
     with_one_thread = ThreadPoolExecutor(1)

@@ -27,6 +27,7 @@ from edgetune.judging.results.unanswered import unanswered_notes, unanswered_rem
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.suite import Suite
+from edgetune.metrics.registry import METRICS
 from edgetune.outputs import check_target
 
 Judgement._repr_html_ = judgement_html
@@ -164,6 +165,9 @@ def _details(prepared: PreparedSuite) -> dict[str, object]:
     references = [item.references for item in prepared.items]
     computed = [(name, prepared.compared[name].task_metric) for name in prepared.metrics]
     details = {name: metric.all_details(references) for name, metric in computed if metric is not None}
+    for name, values in details.items():
+        if plugin := METRICS.plugin_of(name):
+            values["plugin"] = plugin
     return {name: values for name, values in details.items() if values}
 
 

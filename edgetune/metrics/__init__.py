@@ -1,1 +1,1 @@
-"""How good answers are, measured in one way for training and judging."""
+"""How good answers are: one registry of metrics for training and judging."""

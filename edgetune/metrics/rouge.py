@@ -126,7 +126,7 @@ def _check_references(samples: Samples) -> None:
         raise DataError(
             f"ROUGE compares words, and the references of {unread} of {len(compared)} items have neither letters nor "
             "digits",
-            remedy="measure exact_match, or let a judge grade",
+            remedy="use the metric exact_match, or let a judge grade the answers",
         )
 
 

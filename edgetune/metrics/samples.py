@@ -94,7 +94,7 @@ _LACKING: dict[str, tuple[str, str | None]] = {
     "nll_nats": ("{missing} of {total} answers have no likelihood (nll_nats)", None),
     "nll_tokens": (
         "{missing} of {total} answers lack the number of scored tokens (nll_tokens)",
-        "measure bits_per_byte instead",
+        "use the metric bits_per_byte instead",
     ),
     "nll_bytes": ("{missing} of {total} answers lack the size of their text (nll_bytes)", None),
 }

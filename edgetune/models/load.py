@@ -148,7 +148,12 @@ def load_model(
         if files.gguf is None:
             model, found = model_class.from_pretrained(files.folder, **settings, **(head or {}))
         else:
-            _refuse_other_than_decoder(files, config.model_type)
+            if kind_of(config.model_type) != "decoder":
+                raise ModelError(
+                    f"a GGUF of the family {config.model_type} cannot be trained; only GGUF files of decoders can",
+                    where=files.reference,
+                    remedy="use the Hugging Face model that it was made from",
+                )
             config.update(head or {})
             model, found = type(without_weights(model_class.from_config, config)).from_pretrained(
                 None, config=config, state_dict=_gguf_weights(files.gguf, config, dtype), **settings
@@ -222,15 +227,6 @@ def without_weights(make: Callable[[PretrainedConfig], PreTrainedModel], config:
 
     with torch.device("meta"):
         return make(config)
-
-
-def _refuse_other_than_decoder(files: ModelFiles, family: str) -> None:
-    if kind_of(family) != "decoder":
-        raise ModelError(
-            f"a GGUF of the family {family} cannot be trained; only GGUF files of decoders can",
-            where=files.reference,
-            remedy="use the Hugging Face model that it was made from",
-        )
 
 
 def _check_complete(found: dict[str, Any], files: ModelFiles, *, new: Sequence[str]) -> None:

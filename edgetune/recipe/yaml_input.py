@@ -1,7 +1,4 @@
-"""YAML text -> a validated frozen model, with errors that name the file, the field and the nearest known word.
-
-Recipes and suites are both read here.
-"""
+"""YAML text of recipes and suites -> a validated model, with errors that name file, field and nearest known word."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ _FLOAT = re.compile(
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """SafeLoader follows YAML 1.1, where 1e-4 is text; here it is the number that everybody means.
-
-    The one in C, where PyYAML was built with it, is ten times as fast.
-    """
+    """SafeLoader, in C if PyYAML has it (ten times as fast), with 1e-4 as a number; in YAML 1.1 it is text."""
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
@@ -61,15 +55,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def validate(model: type[Model], values: dict[str, Any], *, where: str | Callable[[Sequence[str]], str]) -> Model:
-    """Build `model` from plain values. Raises RecipeError naming the first wrong field and what it may be.
+    """Build `model` from plain values. Raises RecipeError naming the first invalid field and the valid values.
 
-    `where` is the file that is named then, or tells it from the field's path.
+    `where` is the file to name, or a function that returns it for the field's path.
     """
     try:
         return model.model_validate(values)
     except ValidationError as problem:
         error = problem.errors()[0]
-        field = _without_union_tags(model, [str(step) for step in error["loc"]])
+        field = _path_in(values, error)
         place = where if isinstance(where, str) else where(field)
         raise RecipeError(_describe(model, error, ".".join(field)), where=place) from None
 
@@ -81,7 +75,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _describe(model: type[BaseModel], error: ErrorDetails, field: str) -> str:
-    """One of pydantic's errors in the words of the file: `method.rank is 0; it must be at least 1`."""
+    """One of pydantic's errors as a message: `method.rank is 0; it must be at least 1`."""
     if error["type"] == "extra_forbidden":
         path = [str(step) for step in error["loc"]]
         siblings = _keys_at(model, path[:-1])
@@ -110,16 +104,16 @@ def _literal_phrase(field: str, given: object, context: dict[str, Any], _: str) 
 
 
 def _own_phrase(field: str, _given: object, context: dict[str, Any], _message: str) -> str:
-    """A check of the schema's own says it in its own words."""
+    """The message of one of the schema's own checks."""
     return f"{field}: {context['error']}" if field else str(context["error"])
 
 
 def _text_phrase(field: str, given: object, *_: object) -> str:
     """YAML reads yes, no, on and off as true and false, and digits as numbers."""
     if isinstance(given, bool):
-        return f"{field} is {str(given).lower()}, as YAML reads yes, no, on and off too; put a text in quotes"
+        return f"{field} is {str(given).lower()} (YAML also reads yes, no, on and off so); put text in quotes"
     if isinstance(given, int | float):
-        return f'{field} is the number {given}; put a text in quotes: "{given}"'
+        return f'{field} is the number {given}; put text in quotes: "{given}"'
     return f"{field} is {given!r}; it must be text"
 
 
@@ -143,39 +137,19 @@ _PHRASES: dict[str, Callable[..., str]] = {
 }
 
 
-def _without_union_tags(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Pydantic puts the union member into the path (method.lora.rank); a file has only method.rank."""
-    kept: list[str] = []
-    choices: list[Any] = [model]
-    for step in path:
-        fields = [
-            choice.model_fields[step].annotation
-            for choice in choices
-            if _is_model(choice) and step in choice.model_fields
-        ]
-        if fields:
-            kept.append(step)
-            choices = [member for field in fields for member in _members(field)]
-        elif not (
-            any(_is_model(choice) for choice in choices) and not step.isdigit() and _names_a_member(choices, step)
-        ):
-            kept.append(step)
-    return kept
-
-
-def _names_a_member(choices: list[Any], step: str) -> bool:
-    """True when `step` is a union tag or a type's name rather than a key."""
-    for choice in choices:
-        name = getattr(choice, "__name__", "")
-        tag = choice.model_fields.get("type") if _is_model(choice) else None
-        tags = typing.get_args(tag.annotation) if tag is not None else ()
-        if step in tags or step == name or step.startswith(("constrained-", "literal[", "list[", "function-")):
-            return True
-    return False
+def _path_in(values: Any, error: ErrorDetails) -> list[str]:
+    """The error's path in the file. Pydantic's own path also names members of unions (method.lora.rank)."""
+    path: list[str] = []
+    for step in error["loc"]:
+        place: Any = dict(enumerate(values)) if isinstance(values, list) else values
+        if isinstance(place, dict) and step in place:
+            path.append(str(step))
+            values = place[step]
+    return [*path, str(error["loc"][-1])] if error["type"] == "missing" else path
 
 
 def _keys_at(model: type[BaseModel], path: list[str]) -> set[str]:
-    """The keys that are known at a place of the file, over all union members that the path allows."""
+    """The known keys at a place of the file, over all members of unions that the path allows."""
     choices: list[Any] = [model]
     for step in path:
         tagged = [

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from edgetune import events, outputs
 from edgetune.data.example import Message
 from edgetune.errors import DataError
-from edgetune.runtime.generation import Generation, require_max_tokens
+from edgetune.runtime.generation import Generation, Writing, require_max_tokens
 from edgetune.runtime.sampling import Sampling
 from edgetune.runtime.session import Session
 
@@ -47,29 +47,11 @@ class Chat:
             read, ids = self._in_segments(messages[:-1], text)
         return Prompt(tuple(messages), text, ids + vocabulary.tokenize(text.removeprefix(read)))
 
-    def answer(
-        self,
-        prompt: Prompt,
-        *,
-        sampling: Sampling,
-        max_tokens: int,
-        grammar: str | None = None,
-        marks: bool = False,
-        stop: Sequence[str] = (),
-        logprobs: bool = False,
-    ) -> Generation:
-        """The answer, piece by piece; see `Generation`."""
-        written = self.session.generate(
-            prompt.ids,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            grammar=grammar,
-            marks=marks,
-            stop=stop,
-            logprobs=logprobs,
-        )
+    def answer(self, prompt: Prompt, **writing: Unpack[Writing]) -> Generation:
+        """The answer, piece by piece."""
+        written = self.session.generate(prompt.ids, **writing)
         # A text of `stop` is cut off the answer, and not off its ids.
-        self._last = None if stop else (prompt, written)
+        self._last = None if writing.get("stop") else (prompt, written)
         return written
 
     def _last_exchange(self) -> tuple[str, list[int]]:

@@ -1,17 +1,17 @@
-"""Whether native code survives, found out in a child process, so that a crash there is never the user's dead terminal.
+"""Tries native code in a child process first, so that a crash does not end the user's process.
 
-Two questions, each asked once and the answer remembered in the cache folder:
+It answers two questions once and stores the answers in the cache folder:
 
-1. Do llama.cpp's extra CPU kernels (AMX, repacked weights) run on this machine with this build of the library? On
-   virtual machines that announce AMX without letting it run, they die of SIGSEGV or SIGILL. The child decodes a tiny
-   random model in the types that these kernels take; if it dies, the kernels stay off here, with one note.
-2. Does this file load and decode? A damaged GGUF can make llama.cpp abort the process. The head is read in Python
-   first, which explains most faults; then a child loads the file and decodes two batches, and if it dies the user
-   reads one line. A file is known by path, size and time of change, so that this costs one more load when a file is
-   new or changed (its pages are then in memory for the real load), and nothing afterwards.
+1. Do llama.cpp's extra CPU kernels (AMX, repacked weights) work on this machine with this build of the library? On
+virtual machines that report AMX but do not allow it, they crash with SIGSEGV or SIGILL. The child decodes a tiny random
+model in the types of these kernels; if it crashes, the kernels stay off, with one note. 2. Does this file load and
+decode? A damaged GGUF can make llama.cpp abort the process. Python reads the header first, which explains most errors;
+then a child loads the file and decodes two batches, and a crash becomes a one-line error. A file is identified by path,
+size and time of change, so a new or changed file is loaded once more (and its pages are then in memory for the real
+load).
 
-EDGETUNE_EXTRA_KERNELS=off answers the first question with no, without asking: for a machine whose kernels crash now and
-then, and to see what they bring.
+EDGETUNE_EXTRA_KERNELS=off turns the kernels off without a test, for a machine on which they crash occasionally, or to
+measure their effect.
 
 Run as a module, this file is the child: `python -m edgetune.runtime.probe FILE [--extra-kernels]`.
 """
@@ -42,32 +42,33 @@ from edgetune.runtime.runnable import RunnableFile
 from edgetune.runtime.tiny_model import write_tiny_model
 
 SWITCH = "EDGETUNE_EXTRA_KERNELS"
-"""The environment variable that switches the extra kernels off, whatever the probe would find."""
+"""The environment variable that turns the extra kernels off without a test."""
 
 _TINY_MODEL_TIMEOUT_SECONDS = 60.0
 _PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
 _REFUSED = 3
-"""The child's exit status when llama.cpp refused the file in an orderly way."""
+"""The child's exit status if llama.cpp refused the file without a crash."""
 _LOWEST_CRASH_STATUS = 128
-"""A shell's way to say "signal", and Windows' exception codes, lie above; Python's own failures lie below."""
+"""Exit statuses from here on are crashes: a shell's codes of signals and Windows' exception codes. Python's are
+lower."""
 
 
 @dataclass(frozen=True)
 class ProbeOutcome:
-    """How a child ended that loaded and decoded a model."""
+    """The result of a child that loads and decodes a model."""
 
     survived: bool
     crashed: bool
-    """Neither survived nor crashed: the file was refused, or the child could not do its work."""
+    """If neither survived nor crashed, the file was refused or the child failed for another reason."""
     how: str
     output: str = ""
-    """What it wrote to stdout."""
+    """Its stdout."""
     refused: bool = False
-    """True where llama.cpp refused the file in an orderly way."""
+    """True if llama.cpp refused the file without a crash."""
 
 
 def extra_kernels_work() -> bool:
-    """Whether llama.cpp's extra CPU kernels run here. A child finds out once per machine and library build.
+    """True if llama.cpp's extra CPU kernels work here. A child tests it once per machine and library build.
 
     Raises UsageError for a value of EDGETUNE_EXTRA_KERNELS that is neither auto nor off.
     """
@@ -85,8 +86,8 @@ def extra_kernels_work() -> bool:
             _remember_answer(record, answer, outcome.how)
         if not answer:
             events.note(
-                f"llama.cpp's extra CPU kernels do not run on this machine ({outcome.how}); they are off, which costs "
-                "some speed"
+                f"llama.cpp's extra CPU kernels do not run on this machine ({outcome.how}); edgetune turns them off, "
+                "which is slower"
             )
     return answer
 
@@ -94,8 +95,8 @@ def extra_kernels_work() -> bool:
 def check_file(path: Path) -> RunnableFile:
     """Check that llama.cpp can load and decode `path`, with the extra kernels or without them.
 
-    Raises ModelError when the file is missing or damaged, when llama.cpp refuses it, or when it crashes llama.cpp with
-    and without these kernels.
+    Raises ModelError if the file is missing or damaged, or if llama.cpp refuses it or crashes on it with and without
+    these kernels.
     """
     file = GgufFile(path)
     status = path.stat()
@@ -110,18 +111,20 @@ def check_file(path: Path) -> RunnableFile:
 
 
 def _decodes(path: Path, record: Path) -> bool:
-    """Let a child load and decode the file. Returns whether it may do so with the extra kernels; see `check_file`."""
+    """Load and decode the file in a child. Returns True if the extra kernels work on it; see `check_file`."""
     extra_kernels = extra_kernels_work()
     outcome = try_in_child(path, extra_kernels=extra_kernels)
     if outcome.crashed and extra_kernels and try_in_child(path, extra_kernels=False).survived:
-        events.note(f"{path}: llama.cpp's extra CPU kernels fail on this file ({outcome.how}); they are off for it")
+        events.note(
+            f"{path}: llama.cpp's extra CPU kernels fail on this file ({outcome.how}); edgetune turns them off for it"
+        )
         _remember_answer(record, False, outcome.how)
         return False
     if outcome.crashed:
         raise ModelError(
             f"llama.cpp crashes on this file ({outcome.how})",
             where=path,
-            remedy="it may be damaged, so download or export it again; or it needs more memory than there is",
+            remedy="it may be damaged, so download or export it again; or there is not enough memory",
         )
     if outcome.survived:
         _remember_answer(record, extra_kernels, outcome.how)
@@ -131,17 +134,17 @@ def _decodes(path: Path, record: Path) -> bool:
 
 
 def child_command(model: Path, *, extra_kernels: bool) -> list[str]:
-    """The command line of the child that loads and decodes `model`. -P: nothing in the user's folder is imported."""
+    """The command line of the child that loads and decodes `model`. -P prevents imports from the user's folder."""
     return [sys.executable, "-P", "-m", "edgetune.runtime.probe", str(model), *["--extra-kernels"] * extra_kernels]
 
 
 def try_in_child(model: Path, *, extra_kernels: bool, timeout_seconds: float | None = None) -> ProbeOutcome:
-    """Load and decode `model` in a child process and tell how it ended."""
+    """Load and decode `model` in a child process and return the result."""
     return run_in_child(child_command(model, extra_kernels=extra_kernels), timeout_seconds=timeout_seconds)
 
 
 def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None) -> ProbeOutcome:
-    """Run a program that lets llama.cpp compute, and tell how it ended."""
+    """Run a program that uses llama.cpp, and return the result."""
     environment = os.environ | {
         "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
         "PYTHONPATH": os.pathsep.join([str(_PACKAGE_FOLDER), *filter(None, sys.path)]),
@@ -176,9 +179,9 @@ def run_in_child(command: Sequence[str], *, timeout_seconds: float | None = None
 
 
 def load_and_decode(model: Path, *, extra_kernels: bool) -> None:
-    """What the child does: load the model, then decode a batch and a single token, which take different kernels.
+    """The child's work: load the model, then decode a batch and a single token, which use different kernels.
 
-    Raises ModelError when llama.cpp refuses the file.
+    Raises ModelError if llama.cpp refuses the file.
     """
     llama_cpp = native.open_library()
     loaded = native.load_model(model, extra_kernels=extra_kernels)
@@ -208,7 +211,7 @@ def name_signal(number: int) -> str:
 
 
 def machine_identity() -> list[str]:
-    """What decides whether the kernels run: the processor, what it announces, and the library's build."""
+    """Everything that the kernels depend on: the processor, its features, and the library's build."""
     distribution = importlib.metadata.distribution("llama-cpp-python")
     folder = os.environ.get("LLAMA_CPP_LIB_PATH") or distribution.locate_file("llama_cpp/lib")
     libraries = sorted(Path(str(folder)).glob("*ggml-cpu*"))
@@ -217,7 +220,7 @@ def machine_identity() -> list[str]:
 
 
 def _processor() -> str:
-    """The first processor's model and flags as Linux announces them; elsewhere what Python knows."""
+    """The first processor's model and flags as Linux reports them; on other systems Python's description."""
     try:
         announced = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
     except OSError:
@@ -227,13 +230,13 @@ def _processor() -> str:
 
 
 def record_of(kind: str, identity: Sequence[str]) -> Path:
-    """One small file per answer, so that processes that ask at the same time cannot spoil each other's."""
+    """One small file per answer, so that parallel processes do not overwrite each other's answers."""
     digest = hashlib.sha256("\0".join(identity).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return cache_folder() / "probe" / f"{kind}-{digest}.json"
 
 
 def recall(record: Path) -> dict[str, Any] | None:
-    """What is remembered there, or None when there is nothing that can be read."""
+    """The stored answer, or None if there is none that can be read."""
     try:
         known = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -242,7 +245,7 @@ def recall(record: Path) -> dict[str, Any] | None:
 
 
 def remember(record: Path, known: dict[str, Any]) -> None:
-    """Write it down. Where the cache cannot be written, the question is asked again next time."""
+    """Store the answer. If the cache cannot be written, the test is repeated next time."""
     try:
         record.parent.mkdir(parents=True, exist_ok=True)
         staged = record.with_suffix(f".{os.getpid()}")

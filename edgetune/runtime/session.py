@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from edgetune import events
 from edgetune.cores import physical_cores
 from edgetune.errors import UsageError
 from edgetune.runtime import native, probe, speed
 from edgetune.runtime.context import Context
-from edgetune.runtime.generation import Generation
+from edgetune.runtime.generation import Generation, Writing
 from edgetune.runtime.runnable import RunnableFile
-from edgetune.runtime.sampling import Sampling
 from edgetune.runtime.speed import Use
 from edgetune.runtime.vocabulary import Vocabulary
 
@@ -104,28 +103,6 @@ class Session:
     ) -> None:
         self.close()
 
-    def generate(
-        self,
-        ids: Sequence[int],
-        *,
-        sampling: Sampling,
-        max_tokens: int,
-        reproducible: bool = False,
-        grammar: str | None = None,
-        marks: bool = False,
-        stop: Sequence[str] = (),
-        logprobs: bool = False,
-    ) -> Generation:
-        """Read `ids` and write on; see `Generation`."""
-        return Generation(
-            self.vocabulary,
-            self.context,
-            ids,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            reproducible=reproducible,
-            grammar=grammar,
-            marks=marks,
-            stop=stop,
-            logprobs=logprobs,
-        )
+    def generate(self, ids: Sequence[int], **writing: Unpack[Writing]) -> Generation:
+        """Read `ids` and write on."""
+        return Generation(self.vocabulary, self.context, ids, **writing)

@@ -1,16 +1,16 @@
-"""Which of llama.cpp's ways to compute is quickest on this machine, found out by measurement.
+"""Measures which of llama.cpp's settings are fastest on this machine.
 
-Two choices depend on the processor, on how the library was compiled, and on nothing that can be read off either:
+Two choices depend on the processor and on how the library was compiled, and only a measurement shows the better one:
 
-1. The extra CPU kernels repack the weights when a model is loaded, which takes time and a copy of them in memory. With
-   AMX they read prompts several times as fast. Without it, they have been as fast as the others, or half as fast.
-2. Flash attention reads a prompt quicker, and writes quicker near its beginning; after some hundred tokens it writes
-   slower than the other way. Worst is a library that was compiled for AVX512-FP16: it takes the numbers of a head 128
-   at a time and those that are left over one by one, so that a head of 64 is all left over.
+1. The extra CPU kernels repack the weights when a model is loaded, which needs time and a copy of them in memory. With
+   AMX they read prompts several times as fast. Without it, they were as fast as the other kernels, or half as fast.
+2. Flash attention reads a prompt faster, and generates faster with a short context; after some hundred tokens it
+   generates slower than the other attention. It is slowest in a library compiled for AVX512-FP16, which processes 128
+   numbers of a head at a time and the remaining ones one by one, so all of a head of 64.
 
-A child measures both on small random models, in about two seconds of one core's time, and the answer is remembered in
-the cache folder for this processor, this build of the library and this size of the attention heads. Times are of the
-processor, not of the clock, the sides take turns, and the quickest turn counts, so that a busy machine does not decide.
+A child measures both on small random models, in about two seconds of one core's time. The result is stored in the cache
+folder for this processor, this build of the library and this size of the attention heads. It uses processor time, not
+wall-clock time, the sides take turns, and the fastest turn counts, so that other load has little influence.
 
 Run as a module, this file is the child: `python -m edgetune.runtime.speed HEAD_SIZE [--extra-kernels]`.
 """
@@ -31,39 +31,39 @@ from edgetune.runtime import probe
 from edgetune.runtime.tiny_model import VOCABULARY_SIZE, Shape, write_tiny_model
 
 Use = Literal["chat", "judge"]
-"""What a model is opened for: chat reads and writes, judging mostly reads."""
+"""The use of a model: chat reads and generates, judging mostly reads."""
 
 EXTRA_KERNELS_WORTH = 1.05
-"""How many times quicker the extra kernels must be to be taken: they cost memory and time to load."""
+"""Minimum speed-up of the extra kernels: they need memory and time to load."""
 EXACT_ATTENTION_WORTH = 1.2
-"""How many times quicker the other attention must be to be taken: it needs more memory for a long context, and where it
-is as quick with the context that is measured, it is slower with a shorter one."""
+"""Minimum speed-up of the other attention: it needs more memory for a long context, and if it is equally fast with the
+measured context, it is slower with a shorter one."""
 
 _TIMEOUT_SECONDS = 120.0
 _PROMPT, _ANSWER = 512, 128
-"""The tokens of a prompt and its answer by which reading and writing are weighed against each other in a chat."""
+"""The tokens of a prompt and an answer by which a chat weighs reading and generation."""
 _TURNS = 4
 _BATCH, _WRITTEN = 256, 8
-"""Tokens that are read at once, as a session does, and that are written in a turn."""
+"""Tokens that are read at once, as in a session, and tokens that are generated in a turn."""
 
 _LARGEST_HEAD = 512
 
 
 @dataclass(frozen=True)
 class TokenPace:
-    """Seconds of processor time by token."""
+    """Seconds of processor time per token."""
 
     read: float
     written: float
 
     def of(self, use: Use) -> float:
-        """Seconds of a typical piece of work."""
+        """Seconds for a typical prompt and answer."""
         return self.read * _PROMPT + (self.written * _ANSWER if use == "chat" else 0.0)
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured. `extra` and `plain` are with and without the extra kernels, attention apart."""
+    """The measurements. `extra` and `plain` are with and without the extra kernels, with the same attention."""
 
     plain: TokenPace
     extra: TokenPace | None
@@ -73,16 +73,16 @@ class Speeds:
 
 @dataclass(frozen=True)
 class Choice:
-    """How a model is to be opened."""
+    """The settings for opening a model."""
 
     extra_kernels: bool
     flash_attention: bool
 
 
 def quickest(head_size: int, *, use: Use, extra_kernels: bool) -> Choice:
-    """The quickest way to run a model with heads of `head_size` numbers; `extra_kernels` says whether they run here.
+    """The fastest settings for a model with heads of `head_size` numbers; `extra_kernels` is True if they work here.
 
-    Where nothing can be measured, it is llama.cpp's own choice, with both.
+    Without measurements these are llama.cpp's own settings, with both.
     """
     speeds = _speeds(head_size, extra_kernels=extra_kernels)
     if speeds is None:
@@ -91,7 +91,7 @@ def quickest(head_size: int, *, use: Use, extra_kernels: bool) -> Choice:
 
 
 def choose(speeds: Speeds, use: Use) -> Choice:
-    """What these measurements say."""
+    """The fastest settings by these measurements."""
     return Choice(
         extra_kernels=speeds.extra is not None and speeds.extra.of(use) * EXTRA_KERNELS_WORTH <= speeds.plain.of(use),
         flash_attention=speeds.flash_attention.of(use) < speeds.exact_attention.of(use) * EXACT_ATTENTION_WORTH,
@@ -99,7 +99,7 @@ def choose(speeds: Speeds, use: Use) -> Choice:
 
 
 def _speeds(head_size: int, *, extra_kernels: bool) -> Speeds | None:
-    """The measurements for this machine, remembered or taken now; None where they cannot be taken."""
+    """The measurements for this machine, stored or new; None if it cannot be measured."""
     if not 0 < head_size <= _LARGEST_HEAD or head_size % 4:
         return None
     identity = [str(head_size), str(extra_kernels), *probe.machine_identity()]
@@ -119,7 +119,7 @@ def _speeds(head_size: int, *, extra_kernels: bool) -> Speeds | None:
 
 
 def measure(head_size: int, *, extra_kernels: bool) -> Speeds:
-    """What the child does. Raises ModelError when llama.cpp cannot load the models, MemoryError and the like."""
+    """The child's work. Raises ModelError if llama.cpp cannot load the models, MemoryError and similar errors."""
     with tempfile.TemporaryDirectory(prefix="edgetune-speed-") as folder:
         matrices, heads = Path(folder) / "matrices.gguf", Path(folder) / "heads.gguf"
         write_tiny_model(
@@ -144,20 +144,20 @@ def measure(head_size: int, *, extra_kernels: bool) -> Speeds:
 
 
 class _Reader:
-    """A model that reads tokens of no meaning, and how long its processor takes."""
+    """A model that reads arbitrary tokens, with the processor time that it needs."""
 
     def __init__(self, llama: Any, context: Any) -> None:
         self._llama, self._context = llama, context
 
     def pace(self, prompt: int) -> TokenPace:
-        """Read a prompt of so many tokens, and write after it."""
+        """Read a prompt of this length, and generate after it."""
         self._llama.llama_memory_clear(self._llama.llama_get_memory(self._context), False)
         return TokenPace(
             read=self._seconds(prompt, at_once=min(prompt, _BATCH)), written=self._seconds(_WRITTEN, at_once=1)
         )
 
     def _seconds(self, tokens: int, at_once: int) -> float:
-        """By token."""
+        """Times per token."""
         started = time.process_time()
         for _ in range(tokens // at_once):
             self._decode(at_once)
@@ -171,7 +171,7 @@ class _Reader:
 
 @contextmanager
 def _opened(model: Path, *, extra_kernels: bool = False, flash_attention: bool = True) -> Iterator[_Reader]:
-    """The model on one thread: several would only add the noise of waiting for each other."""
+    """The model on one thread; more threads would add noise by waiting for each other."""
     from edgetune.runtime import native
 
     llama = native.open_library()
@@ -192,7 +192,7 @@ def _opened(model: Path, *, extra_kernels: bool = False, flash_attention: bool =
 
 
 def _take_turns(readers: Sequence[_Reader], *, prompt: int) -> list[TokenPace]:
-    """The quickest turn of each; the first turn warms up."""
+    """The fastest turn of each; the first turn is a warm-up."""
     turns = [[reader.pace(prompt) for reader in readers] for _ in range(1 + _TURNS)][1:]
     return [
         TokenPace(min(pace.read for pace in own), min(pace.written for pace in own)) for own in zip(*turns, strict=True)

@@ -1,4 +1,4 @@
-"""Models that read images too: what is written is the model of text in them, which is a family of its own."""
+"""Models that also read images: only their text model is written, which has its own family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD = "lm_head."
 
 
 class TextPart:
-    """The text model of a model with a vision tower. `families` are the text models that it may have, by model_type."""
+    """The text model of a model with a vision tower. `families` are the possible text models, by model_type."""
 
     def __init__(self, families: Mapping[str, Decoder]) -> None:
         self._families = families
@@ -40,7 +40,7 @@ class TextPart:
         own = {name: _short(name) for name in tensors if name.startswith((TEXT_PREFIX, _HEAD))}
         left = len(tensors) - len(own)
         if left:
-            events.note(f"{left} tensors of the part that reads images are left out; the file holds the text model")
+            events.note(f"{left} tensors for images are left out; the file has only the text model")
         text = {short: replace(tensors[name], name=short) for name, short in own.items()}
         held = {short: name for name, short in own.items()}
         planned = self._family(config).plan(config.text, text)
@@ -58,5 +58,5 @@ class TextPart:
 
 
 def _short(name: str) -> str:
-    """model.language_model.norm.weight -> model.norm.weight, as the family itself says."""
+    """model.language_model.norm.weight -> model.norm.weight"""
     return f"model.{name.removeprefix(TEXT_PREFIX)}" if name.startswith(TEXT_PREFIX) else name

@@ -1,7 +1,8 @@
-"""Quantizes rows of weights to llama.cpp's bytes: kernels of our own where the time goes, ggml's for every other type.
+"""Quantizes rows of weights to llama.cpp's bytes, with edgetune's own kernels for the usual types and ggml's for
+others.
 
-A kernel is written in Numba over vectors of blocks (lanes.py), compiled once (compiler.py), kept on the disk (cache.py)
-and proven against ggml in every process before its first use (own.py). Reading order: this file, own.py, q4_k.py.
+A kernel is written in Numba over vectors of blocks (lanes.py), compiled once (compiler.py), stored on the disk
+(cache.py) and compared with ggml in every process before its first use (own.py). Start with own.py, then q4_k.py.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 def quantize_rows(kind: GGMLQuantizationType, rows: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
     """The bytes (n, row_bytes) uint8 that ggml_quantize_chunk gives for float32 `rows` (n, k), C-contiguous.
 
-    importance (k,) float32 says how much each column matters, for the types that use it. Each row is quantized by
-    itself. Safe to call from several threads, which then run at the same time. Raises ValueError when the arrays have
-    another form, or k is no multiple of the type's block.
+    importance (k,) float32 weighs the columns' errors, for the types that use it. Rows are quantized independently.
+    Threads can call this in parallel. Raises ValueError for arrays of another form, or if k is not a multiple of the
+    type's block.
     """
     import numpy as np
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -50,14 +51,14 @@ def quantize_rows(kind: GGMLQuantizationType, rows: np.ndarray, importance: np.n
 
 
 def needs_compiling(kinds: Iterable[GGMLQuantizationType], importance: bool) -> bool:
-    """Whether `prepare` would have to compile, which takes seconds."""
+    """True if `prepare` has to compile, which takes seconds."""
     from edgetune.gguf.kernels.own import is_compiled
 
     return not all(is_compiled(kind, importance=importance) for kind in kinds)
 
 
 def prepare(kinds: Iterable[GGMLQuantizationType], importance: bool) -> None:
-    """Load the kernels of these types, compiling those that this machine has not compiled yet."""
+    """Load the kernels of these types; compile those that are not in this machine's cache."""
     from edgetune.gguf.kernels.own import find_kernel
 
     for kind in kinds:

@@ -1,4 +1,4 @@
-"""What Q4_K and Q5_K share: the whole way from LANES super-blocks of weights to bytes, but for packing the levels.
+"""The common part of Q4_K and Q5_K: from LANES super-blocks of weights to bytes, without packing the levels.
 
 The search runs in lanes across super-blocks, because each of its sums must be taken in the order of the weights.
 Rounding to the final levels has no order, so there the 32 weights of one sub-block are the lanes.
@@ -21,8 +21,8 @@ from edgetune.gguf.kernels.rounding import clamp, half_bits, half_values, neares
 HEADER_BYTES = 16
 
 # Rows of the scratch memory, each LANES wide: the weights of a sub-block, their importance, levels; then of each
-# sub-block scale, offset, importance and the fit that its levels came from; then levels of scales and offsets, the
-# header as four 32-bit words, and what a level and an offset of each sub-block are worth in the end.
+# sub-block scale, offset, importance, and rate and base of its levels; then levels of scales and offsets, the header as
+# four 32-bit words, and the decoded values of a level and an offset of each sub-block.
 _X = 0
 _W = _X + BLOCK * LANES
 _LEVELS = _W + BLOCK * LANES
@@ -58,7 +58,7 @@ def affine_kernel(
         x: Pointer, importance: Pointer, out: Pointer, scratch: Pointer, blocks: int, blocks_per_row: int
     ) -> None:
         for group in range((blocks + LANES - 1) // LANES):
-            # The last group may overlap the one before it; it computes the same again.
+            # The last group may overlap the previous one; it computes the same values again.
             start = min(group * LANES, blocks - LANES)
             spread = double_mean_squares(x, start, scratch) if weighted else floats(0.0)
             for j in range(SUB_BLOCKS):
@@ -100,7 +100,7 @@ def affine_kernel(
 
 @njit(forceinline=True)
 def load_block(x: Pointer, start: int, scratch: Pointer) -> None:
-    """Bring the sub-blocks that begin at `start` in LANES consecutive super-blocks side by side."""
+    """Load the sub-blocks that begin at `start` in LANES consecutive super-blocks, side by side."""
     for i in range(0, BLOCK, 16):
         transpose(x, start + i, SUPER_BLOCK, moved(scratch, _X + i * LANES))
 
@@ -156,13 +156,14 @@ def limit(levels: Pointer) -> None:
 
 @njit(forceinline=True)
 def write_header(scratch: Pointer, scale_unit: Ints, offset_unit: Ints) -> None:
-    """Pack units (float16 bits) and levels as four words, and read back what a decoder will make of them."""
+    """Pack units (float16 bits) and levels as four words, and store their decoded values."""
     store(scratch, _HEADER, scale_unit | (offset_unit << 16))
     low, middle, high = ints(0), ints(0), ints(0)
     for j in range(4):
         scale, offset = _levels(scratch, j)
         scale_above, offset_above = _levels(scratch, j + 4)
-        # Sub-blocks 4 to 7: the lower 4 bits of both levels share a byte, the upper 2 lie on top of the first four's.
+        # Sub-blocks 4 to 7: the lower 4 bits of both levels share a byte; the upper 2 bits are stored above the first
+        # four's levels.
         low_byte = (scale | (scale_above >> 4 << 6)) & 0xFF
         middle_byte = (offset | (offset_above >> 4 << 6)) & 0xFF
         high_byte = (scale_above & 15) | ((offset_above & 15) << 4)
@@ -195,7 +196,7 @@ def levels_of(x: Pointer, start: int, scratch: Pointer, lane: int, j: int, top: 
     weights = load(x, start + j * BLOCK)
     unit = at(scratch, _UNITS + j * LANES + lane)
     if unit == np.float32(0):
-        # Scale 0 of 63: the search's own levels stay.
+        # The scale's level is 0: keep the search's own levels.
         rate, base = at(scratch, _RATES + j * LANES + lane), at(scratch, _BASES + j * LANES + lane)
         return nearest_within(rate * (weights - base), 0, top)
     return nearest_within((weights + at(scratch, _SHIFTS + j * LANES + lane)) / unit, 0, top)

@@ -1,7 +1,7 @@
 """Scale and minimum of blocks whose weights are stored as scale · level + minimum, 0 ≤ level ≤ top.
 
 The search of llama.cpp (make_qkx2_quants and make_qkx3_quants in ggml-quants.c): round at a few candidate rates, fit
-scale and minimum to the rounded levels by weighted least squares, keep what fits best. A candidate is measured from the
+scale and minimum to the rounded levels by weighted least squares, keep the best. A candidate is measured from the
 minimum of the best one so far, so their order matters.
 """
 
@@ -19,7 +19,7 @@ from edgetune.gguf.kernels.rounding import nearest_floats_within
 
 
 class AffineFit(NamedTuple):
-    """What was found in every lane; the levels chosen are those nearest to rate · (weight - base)."""
+    """The result in every lane; its levels are those nearest to rate · (weight - base)."""
 
     scale: Floats
     minimum: Floats
@@ -57,7 +57,7 @@ def search_affine(
         x = load(block, i * LANES)
         error = scale * nearest_floats_within(rate * (x - low), 0, top) + low - x
         least += load(importance, i * LANES) * (error * error)
-    # A lane whose weights are all alike has no rate: all its levels are 0, and no candidate is better.
+    # A lane with equal weights has no rate: all its levels are 0, and no candidate is better.
     least = select(flat, -1.0, least)
     best = AffineFit(select(flat, 0.0, scale), low, select(flat, 0.0, rate), low)
 

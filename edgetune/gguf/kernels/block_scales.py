@@ -17,7 +17,7 @@ from edgetune.gguf.kernels.symmetric_search import NEGLIGIBLE
 SUB_BLOCKS = 8
 TOP = 63
 _ATTEMPTS = 5
-"""An attempt that changes nothing is the last one that could, so doing them all changes nothing either."""
+"""After an attempt without a change, further ones change nothing either, so there is no early stop."""
 
 
 @njit(forceinline=True)
@@ -50,7 +50,7 @@ def weighted_scaled(values: Pointer, importance: Pointer, levels: Pointer) -> Fl
     empty = largest < NEGLIGIBLE
 
     best_rate = floats(np.float32(TOP)) / largest
-    # llama.cpp keeps these levels in 8 bits, and does not limit them.
+    # llama.cpp stores these levels in 8 bits without a limit.
     least = _error(values, importance, best_rate, 0xFF)
     for step in range(-4, 5):
         if step == 0:

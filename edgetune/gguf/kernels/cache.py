@@ -1,7 +1,7 @@
-"""Compiled kernels on the disk: one file per kernel, made once per machine and version of what it is made with.
+"""Compiled kernels on the disk: one file per kernel, machine and version of sources and compilers.
 
-Numba's own cache is not used: loading from it takes Numba with all its types (half a second and 140 MB), and it does
-not notice when only a module that a kernel calls has changed.
+Numba's own cache is not used: it loads Numba with all its types (half a second and 140 MB), and it does not detect
+changes in modules that a kernel calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DIGEST_BYTES = 32
 
 
 def cached(symbol: str) -> bytes | None:
-    """The object code of a kernel, or None where there is none or it is damaged."""
+    """The object code of a kernel; None if it is missing or damaged."""
     try:
         content = _file(symbol).read_bytes()
     except OSError:
@@ -30,7 +30,7 @@ def cached(symbol: str) -> bytes | None:
 
 
 def keep(symbol: str, code: bytes) -> None:
-    """Write object code down. Where the folder cannot be written, it is made again next time."""
+    """Store object code. If the folder cannot be written, the kernel is compiled again next time."""
     file = _file(symbol)
     staged = file.with_suffix(f".{os.getpid()}")
     try:
@@ -48,7 +48,7 @@ def _file(symbol: str) -> Path:
 
 @lru_cache(maxsize=1)
 def _identity() -> str:
-    """Of everything that the code depends on: the sources, the compilers, the processor."""
+    """A hash of the sources, the compilers' versions and the processor."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())

@@ -1,7 +1,4 @@
-"""From a kernel in Python to object code for this machine: Numba makes LLVM's language of it, LLVM the machine's.
-
-This module is imported only while kernels are compiled.
-"""
+"""Compiles a kernel with Numba and LLVM to object code for this machine. Imported only while kernels are compiled."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ _SIGNATURE = types.void(_FLOATS, _FLOATS, _BYTES, _FLOATS, types.int64, types.in
 
 
 def compile_kernel(module: str, function: str, symbol: str) -> bytes:
-    """Object code in which the kernel `function` of the module `module` of this package is called `symbol`.
+    """Object code of the kernel `function` in this package's `module`, with the name `symbol`.
 
-    The numpy error model lets a division by zero be infinite, as in C, instead of raising.
+    In the numpy error model a division by zero is infinite, as in C, and does not raise.
     """
     source = getattr(importlib.import_module(f"edgetune.gguf.kernels.{module}"), function)
     compiled = cfunc(_SIGNATURE, error_model="numpy")(source)

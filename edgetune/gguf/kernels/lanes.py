@@ -1,11 +1,9 @@
-"""Vectors of LANES float32 or int32 values as Numba types: what the kernels are written with.
+"""Vectors of LANES float32 or int32 values as Numba types, with which the kernels are written.
 
 A lane is one block of weights. An operation on vectors does in every lane what the scalar program does for its block,
-in the same order, so that the bits are the same; LLVM splits a vector into as many registers as the machine needs.
-Nothing here may be reassociated or fused: every operation is one rounding (IEEE 754), as in llama.cpp's build for
-x86-64.
-
-This module is imported only while kernels are compiled.
+in the same order, so the bits are the same; LLVM splits a vector into as many registers as the machine needs.
+Operations must not be reassociated or fused: each is one rounding (IEEE 754), as in llama.cpp's build for x86-64.
+Imported only while kernels are compiled.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ INT64 = ir.IntType(64)
 
 
 class LanesType(types.Type):
-    """Numba's type of a vector; `element` is what LLVM holds in a lane."""
+    """Numba's type of a vector; `element` is LLVM's type of a lane."""
 
     def __init__(self, name: str, element: ir.Type, scalar: types.Type) -> None:
         self.vector = ir.VectorType(element, LANES)
@@ -79,7 +77,7 @@ _Emit: TypeAlias = Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]
 
 
 def _binary(symbol: Any, emitters: dict[LanesType, _Emit], result: LanesType | None = None) -> None:
-    """Give `symbol` (and its in-place form) a meaning for two vectors, or a vector and a scalar."""
+    """Define `symbol` (and its in-place form) for two vectors, or a vector and a scalar."""
 
     class Template(AbstractTemplate):
         def generic(self, args: Sequence[types.Type], _kws: Any) -> Any:
@@ -215,7 +213,7 @@ def largest(_typing: Any, value: Any) -> Any:
 
 @intrinsic
 def first_lane(_typing: Any, mask: Any) -> Any:
-    """Number of the first lane of `mask`, which has one."""
+    """Number of the first true lane of `mask`; there must be one."""
 
     def emit(_context: Any, builder: ir.IRBuilder, _sig: Any, args: Any) -> ir.Value:
         number = builder.cttz(builder.bitcast(args[0], ir.IntType(LANES)), ir.IntType(1)(0))

@@ -1,4 +1,4 @@
-"""This machine as LLVM sees it, and object code in its memory. Numba is not needed for that, nor imported."""
+"""This machine in LLVM, and loading of object code. Does not import Numba."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 KERNEL = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 2)
 """(x, importance, out, scratch, blocks, blocks per row): the addresses of float32 weights, of float32 importance for
-the blocks of one row and LANES more (it begins anew), of the uint8 result, and of SCRATCH_ROWS × LANES float32. There
-are at least LANES blocks, whole rows of them. Calls run without Python's lock."""
+the blocks of one row and the first LANES of the next (a repetition), of the uint8 result, and of SCRATCH_ROWS × LANES
+float32. There are at least LANES blocks, in whole rows. Calls run without Python's lock."""
 
 
 def processor() -> str:
@@ -19,7 +19,7 @@ def processor() -> str:
 
 
 def target_machine() -> Any:
-    """A code generator for this processor, with every instruction that it has. An engine takes it for its own."""
+    """A code generator for this processor with all its instructions. An engine takes ownership of it."""
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -30,7 +30,7 @@ def target_machine() -> Any:
 
 
 class LoadedKernel:
-    """Object code as a function; it is in memory as long as this object."""
+    """Object code as a function; it stays in memory as long as this object."""
 
     def __init__(self, code: bytes, symbol: str) -> None:
         import llvmlite.binding as llvm

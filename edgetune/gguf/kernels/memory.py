@@ -26,7 +26,7 @@ def load(_typing: Any, pointer: Any, index: Any) -> Any:
 
 @intrinsic
 def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
-    """Put LANES values side by side; into bytes go the lowest 8 bits of each."""
+    """Store LANES values side by side; in bytes, the lowest 8 bits of each."""
 
     def emit(context: Any, builder: ir.IRBuilder, sig: Any, args: Any) -> ir.Value:
         size = sig.args[0].dtype.bitwidth // 8
@@ -39,7 +39,7 @@ def store(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def transpose(_typing: Any, source: Any, index: Any, stride: Any, target: Any) -> Any:
-    """Put 16 values of LANES blocks, `stride` values apart, side by side: target[i, lane] = source[lane, i]."""
+    """Store 16 values of LANES blocks, which are `stride` values apart, as target[i, lane] = source[lane, i]."""
 
     def emit(context: Any, builder: ir.IRBuilder, _sig: Any, args: Any) -> ir.Value:
         pointer, start, step, scratch = args
@@ -57,7 +57,7 @@ def transpose(_typing: Any, source: Any, index: Any, stride: Any, target: Any) -
 
 
 def _transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Value]:
-    """A 16 × 16 matrix, by swapping ever larger squares."""
+    """A transposed 16 × 16 matrix, by swapping squares of increasing size."""
     rows = list(rows)
     for size in (1, 2, 4, 8):
         upper = constant_indices([column if not column & size else 16 + column - size for column in range(16)])
@@ -72,7 +72,7 @@ def _transposed(builder: ir.IRBuilder, rows: Sequence[ir.Value]) -> list[ir.Valu
 
 @intrinsic
 def store_first_half(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
-    """Put the lowest 8 bits of each of the first half of the lanes side by side."""
+    """Store the lowest 8 bits of each of the first half of the lanes."""
 
     def emit(context: Any, builder: ir.IRBuilder, _sig: Any, args: Any) -> ir.Value:
         half = builder.shuffle_vector(args[2], args[2], constant_indices(range(LANES // 2)))
@@ -85,7 +85,7 @@ def store_first_half(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def store_mask(_typing: Any, pointer: Any, index: Any, mask: Any) -> Any:
-    """Put one bit per lane into LANES / 8 bytes, the first lane's in the lowest."""
+    """Store one bit per lane in LANES / 8 bytes, the first lane's in the lowest."""
 
     def emit(context: Any, builder: ir.IRBuilder, _sig: Any, args: Any) -> ir.Value:
         data = builder.bitcast(args[2], ir.IntType(LANES))
@@ -117,7 +117,7 @@ def put(_typing: Any, pointer: Any, index: Any, value: Any) -> Any:
 
 
 def _copier(size: int) -> Any:
-    """Copies the lowest `size` bytes of a 32-bit value to an address that need not be aligned."""
+    """Copies the lowest `size` bytes of a 32-bit value to an unaligned address."""
 
     @intrinsic
     def function(_typing: Any, source: Any, index: Any, target: Any, place: Any) -> Any:

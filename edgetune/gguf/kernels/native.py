@@ -1,4 +1,4 @@
-"""ggml's own quantizer, from the library that llama-cpp-python brings: every type, without holding Python's lock."""
+"""ggml's own quantizer from llama-cpp-python's library: every type, without Python's lock."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ggml_quantize(
 ) -> None:
     """Quantize float32 `rows` (n, k) into uint8 `out` (n, row_bytes), with `importance` (k,) float32 where it is used.
 
-    Raises ValueError when the type cannot do without importance: ggml would end the process.
+    Raises ValueError if the type needs importance and there is none: ggml would abort the process.
     """
     library = open_ggml()
     if importance is None and library.ggml_quantize_requires_imatrix(int(kind)):

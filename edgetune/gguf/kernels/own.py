@@ -1,4 +1,4 @@
-"""The kernels of our own: which there are, how rows are given to them, and the proof that they agree with ggml."""
+"""edgetune's own kernels: loading, calling, and the comparison with ggml."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class OwnKernel:
         per_row = length // self.block_length
         enough = -(-LANES // per_row)
         if count < enough:
-            # Too few blocks to fill the lanes.
+            # There are fewer blocks than lanes.
             padded = np.zeros((enough, length), np.float32)
             padded[:count] = rows
             padded_out = np.empty((enough, out.shape[1]), np.uint8)
@@ -59,7 +59,7 @@ _finding = threading.Lock()
 
 
 def find_kernel(kind: GGMLQuantizationType, *, importance: bool) -> OwnKernel | None:
-    """The kernel of a type, compiled if need be; None where ggml does the work."""
+    """The kernel of a type, compiled if necessary; None if ggml quantizes this type."""
     name = _kernel_name(kind, importance=importance)
     if name is None:
         return None
@@ -71,7 +71,7 @@ def find_kernel(kind: GGMLQuantizationType, *, importance: bool) -> OwnKernel | 
 
 
 def is_compiled(kind: GGMLQuantizationType, *, importance: bool) -> bool:
-    """False when `find_kernel` would have to compile."""
+    """False if `find_kernel` has to compile."""
     name = _kernel_name(kind, importance=importance)
     return name is None or name in _found or cached(name) is not None
 
@@ -83,8 +83,8 @@ def _kernel_name(kind: GGMLQuantizationType, *, importance: bool) -> str | None:
 
 
 def _load_proven(kind: GGMLQuantizationType, name: str, *, importance: bool) -> OwnKernel | None:
-    """None when ggml gives other bytes for a sample: a compiler may have fused its multiplications and additions, as
-    compilers do by default on other processors than x86-64. There ggml's own kernels are the ones to agree with."""
+    """None if ggml gives other bytes for a sample. On processors other than x86-64, compilers fuse multiplications and
+    additions by default; ggml's own kernels are then used."""
     from gguf import GGML_QUANT_SIZES
 
     code = cached(name)
@@ -100,8 +100,8 @@ def _load_proven(kind: GGMLQuantizationType, name: str, *, importance: bool) -> 
 
 
 def _agrees(kernel: OwnKernel, kind: GGMLQuantizationType, block_bytes: int, *, importance: bool) -> bool:
-    """Compare on weights of few values, half of them far from zero: candidates then come close to each other, and a sum
-    that is rounded otherwise makes another one win (with fused operations, in every type that has a search)."""
+    """Compare on weights with few different values, half of them far from zero: the search's candidates are then close,
+    and sums with other rounding (fused operations) select other candidates in every type with a search."""
     import numpy as np
 
     places = np.arange(_PROOF_WEIGHTS, dtype=np.uint32)

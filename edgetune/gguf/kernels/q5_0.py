@@ -65,7 +65,7 @@ def plain(x: Pointer, _importance: Pointer, out: Pointer, scratch: Pointer, bloc
         store(scratch, _SCALES, half_bits(scale))
         for lane in range(LANES):
             values = load(x, (start + lane) * BLOCK) * at(scratch, _RATES + lane) + np.float32(TOP + 0.5)
-            # Without a bound the conversion of what is not finite would be undefined; in C it comes out as 0.
+            # Without a bound, the conversion of values that are not finite would be undefined; in C it gives 0.
             levels = to_ints(select(magnitude(values) < np.float32(1024), values, 0.0))
             _pack(select(levels < 31, levels, 31), scratch, lane, out, (start + lane) * BYTES)
 

@@ -40,7 +40,7 @@ def _kernel(*, weighted: bool) -> Callable[..., None]:
         x: Pointer, importance: Pointer, out: Pointer, scratch: Pointer, blocks: int, blocks_per_row: int
     ) -> None:
         for group in range((blocks + LANES - 1) // LANES):
-            # The last group may overlap the one before it; it computes the same again.
+            # The last group may overlap the previous one; it computes the same values again.
             start = min(group * LANES, blocks - LANES)
             for j in range(_SUB_BLOCKS):
                 transpose(x, start * SUPER_BLOCK + j * _LENGTH, SUPER_BLOCK, moved(scratch, _X))
@@ -69,7 +69,7 @@ def _weigh_squares(scratch: Pointer) -> None:
 
 @njit(forceinline=True)
 def _scale_levels(scratch: Pointer) -> None:
-    """Scales in 8 bits such that the largest has level -128, and what a decoder will make of them."""
+    """Scales in 8 bits such that the largest has level -128, and their decoded values."""
     extreme = floats(0.0)
     for j in range(_SUB_BLOCKS):
         scale = load(scratch, _SCALES + j * LANES)
@@ -112,7 +112,7 @@ def _levels(x: Pointer, start: int, scratch: Pointer, lane: int, pair: int) -> I
     if at(scratch, _UNITS + 2 * pair * LANES + lane) == np.float32(0) or at(
         scratch, _UNITS + (2 * pair + 1) * LANES + lane
     ) == np.float32(0):
-        # Scale 0: the search's own levels stay.
+        # The scale is 0: keep the search's own levels.
         rates = _of_pair(scratch, _RATES, lane, pair)
         searched = select(rates == 0.0, -TOP, nearest_within(rates * weights, -TOP, TOP - 1))
         levels = select(units == 0.0, searched, levels)

@@ -1,4 +1,4 @@
-"""Rounding as llama.cpp's reference does it, bit for bit, in every lane: to integers, and to float16 and back."""
+"""Rounding in every lane, bit-identical to llama.cpp's reference: to integers, and to float16 and back."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from numba import njit
 from edgetune.gguf.kernels.lanes import Floats, Ints, bits, from_bits, magnitude, select, to_floats
 
 _MAGIC = np.float32(3 << 22)
-"""Between 2^23 and 2^24 the distance of floats is 1, so that adding this leaves the nearest integer (halves to even) in
-the lowest bits (nearest_int in ggml-quants.c). What is too large for that gives the same wrong bits here as there."""
+"""Between 2^23 and 2^24 the distance of floats is 1, so after this addition the lowest bits are the nearest integer,
+halves to even (nearest_int in ggml-quants.c). Values that are too large give the same wrong bits here as there."""
 _MANTISSA = 0x7FFFFF
 _ZERO = 0x400000
 _EXPONENT = 0x4B000000
@@ -37,14 +37,14 @@ def nearest_within(values: Floats, low: int, high: int) -> Ints:
 
 @njit(forceinline=True)
 def nearest_floats_within(values: Floats, low: int, high: int) -> Floats:
-    """The nearest integers within low and high, as floats: without the way over integers, which would be slower."""
+    """The nearest integers within low and high as floats, faster than by a conversion from integers."""
     return from_bits(clamp(bits(values + _MAGIC) & _MANTISSA, low + _ZERO, high + _ZERO) | _EXPONENT) - _MAGIC
 
 
 _HALF_INFINITY = 0x7C00
 _SMALLEST_NORMAL = np.float32(2.0**-14)
 _OVERFLOW = np.float32(65520.0)
-"""Half way from float16's largest number to the next, which it has not."""
+"""Halfway from float16's largest number to the next one, which does not exist."""
 
 
 @njit(forceinline=True)
@@ -52,7 +52,7 @@ def half_bits(values: Floats) -> Ints:
     """The bits of the nearest float16, halves to even."""
     size = magnitude(values)
     wide = bits(size)
-    # Rebias the exponent and round off 13 bits; a carry into the exponent is right, too.
+    # Rebias the exponent and round off 13 bits; a carry into the exponent is correct.
     normal = (wide - ((127 - 15) << 23) + 0xFFF + ((wide >> 13) & 1)) >> 13
     # Floats from 0.5 to 1 are 2^-24 apart, as small float16 numbers are.
     small = bits(size + np.float32(0.5)) & 0xFFF

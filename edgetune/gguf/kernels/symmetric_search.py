@@ -18,11 +18,11 @@ from edgetune.gguf.kernels.memory import load
 from edgetune.gguf.kernels.rounding import nearest_floats_within
 
 NEGLIGIBLE = np.float32(1e-15)
-"""A block without a weight of at least this magnitude is taken for zero (GROUP_MAX_EPS)."""
+"""A block without a weight of at least this magnitude counts as zero (GROUP_MAX_EPS)."""
 
 
 class SymmetricFit(NamedTuple):
-    """What was found in every lane; the levels chosen are those nearest to rate · weight, or all -top where `empty`."""
+    """The result in every lane; its levels are those nearest to rate · weight, or all -top where `empty`."""
 
     scale: Floats
     rate: Floats

@@ -1,8 +1,8 @@
-"""Conversations read by a written file and by the tokenizer that its model was trained with: the ids must be equal.
+"""Checks that a written file and the tokenizer of the training give the same ids for conversations.
 
-Training takes the ids of the template's segments, each tokenized on its own, nothing added. The first segment is the
-prompt of the first answer, exactly as a runtime sends it. A prompt of several turns is compared in one piece, as other
-programs tokenize it, and in segments, as edgetune does.
+In training, each segment of the rendered template is tokenized alone, without additional tokens. The first segment is
+the prompt of the first answer, exactly as a runtime sends it. A prompt of several turns is compared as one text, as
+other programs tokenize it, and in segments, as edgetune does.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from edgetune.models.tokenizer import ModelTokenizer
 
 
 def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer | None) -> tuple[int, int]:
-    """Render and tokenize conversations by the template `source`, as the runtime does and as training did.
+    """Render and tokenize conversations with the template `source`, as in the runtime and as in training.
 
-    Each side knows BOS and EOS by itself. Without a tokenizer, the file's side is only rendered. Returns how many
-    conversations were rendered, and how many were refused. Raises VerificationFailed where the ids differ.
+    Each side uses its own BOS and EOS. Without a tokenizer, only the file's side is rendered. Returns the numbers of
+    rendered and refused conversations. Raises VerificationFailed if the ids differ.
     """
     special = _read_special(vocabulary)
     _require_bos(source, special, tokenizer)
     runtime = ChatTemplate(source, special.bos, special.eos)
     marks = [] if tokenizer is None else _marks(source, tokenizer)
     conversations = check_conversations(marks)
-    # What only a normalizer changes is told where the vocabulary is proven. edgetune's runtime normalizes, as here.
+    # Effects of a normalizer are reported with the vocabulary. edgetune's runtime normalizes, as here.
     normalize = (None if tokenizer is None else find_normalizer(tokenizer)) or str
     found = [
         read_conversation(messages, runtime, lambda text: vocabulary.encode(normalize(text), add_special=False))
@@ -49,17 +49,17 @@ def check_chats(source: str, vocabulary: LlamaVocabulary, tokenizer: ModelTokeni
     _warn_of_no_end(runtime, vocabulary)
     rendered = [reading for reading in found if reading is not None]
     if not rendered:
-        events.warn("the chat template renders no ordinary conversation: this file can complete text, but not chat")
+        events.warn("the chat template renders no ordinary conversation: this file can complete text but cannot chat")
     elif special.as_served(rendered[0].text, vocabulary) != rendered[0].prompt:
         events.warn(
-            "llama.cpp's own programs put a token around chats that training did not have (the tokenizer adds it, the "
-            "chat template does not write it); edgetune does not"
+            "llama.cpp's own programs add a token to chats that training did not have (the tokenizer adds it, the chat "
+            "template does not write it); edgetune does not add it"
         )
     return len(rendered), len(found) - len(rendered)
 
 
 def render_chats(tokenizer: ModelTokenizer) -> list[str]:
-    """The conversations as training renders them; empty where there is no chat template."""
+    """The conversations as training renders them; empty without a chat template."""
     source = tokenizer.default_template
     if source is None:
         return []
@@ -77,11 +77,11 @@ def _judge(
     vocabulary: LlamaVocabulary,
     tokenizer: ModelTokenizer,
 ) -> None:
-    """Raise VerificationFailed for conversations with other prompts; each was `read` by llama.cpp and by training.
+    """Raise VerificationFailed for conversations with different prompts; each was `read` by llama.cpp and by training.
 
-    Some SentencePiece tokenizers treat spaces beside special tokens by rules that llama.cpp does not have, and some
-    tokenizers drop white space beside some tokens, which was said when their vocabulary was made. Then a user who
-    writes special tokens, or begins or ends with white space, is a reason to warn only.
+    Some SentencePiece tokenizers have rules for spaces next to special tokens that llama.cpp lacks, and some tokenizers
+    drop white space next to some tokens (reported with the vocabulary). Then differences in messages that contain
+    special tokens, or begin or end with white space, are only warnings.
     """
     exact = disagreement(vocabulary, tokenizer, parity_texts(tokenizer)) is None
     known = differing_tokens(vocabulary, tokenizer, by_flags_only=not exact)
@@ -101,36 +101,36 @@ def _judge(
     if unexplained or (differing and exact and not known):
         talk = unexplained[0] if unexplained else differing[0][0]
         words = next(message.content for message in talk if message.content.strip())
-        raise VerificationFailed(f"the conversation with {words[:60]!r} gets other ids in llama.cpp than in training")
+        raise VerificationFailed(f"the conversation with {words[:60]!r} has other ids in llama.cpp than in training")
     if padded:
         events.warn(
-            "messages that begin or end with white space get other ids in llama.cpp than in training "
+            "messages that begin or end with white space have other ids in llama.cpp than in training "
             f"({describe_tokens(known)})"
         )
     if len(differing) > len(padded):
-        events.warn("conversations in which users write special tokens get other ids in llama.cpp than in training")
+        events.warn("conversations in which users write special tokens have other ids in llama.cpp than in training")
     if not differing and not all(ours == theirs or _mentions(talk, [*known]) for talk, ours, theirs in read):
-        events.warn("llama.cpp gives answers in a conversation other ids than training did")
+        events.warn("answers in a conversation have other ids in llama.cpp than in training")
 
 
 def _mentions(talk: Sequence[Message], tokens: Sequence[str]) -> bool:
-    """True when someone says one of the tokens."""
+    """True if a message contains one of the tokens."""
     return any(token in turn.content for token in tokens for turn in talk)
 
 
 def _warn_of_no_end(template: ChatTemplate, vocabulary: LlamaVocabulary) -> None:
-    """A file of another tool may not say what ends an answer."""
+    """Warn if llama.cpp does not stop at the template's end token; files of other tools may not name it."""
     end = find_answer_end(template, lambda text: vocabulary.encode(text, add_special=False), vocabulary.is_control)
     if end is not None and end.token is not None and not vocabulary.stops_at(end.token):
         events.warn(
             f"llama.cpp does not stop at the token {end.token}, with which the chat template ends an answer; edgetune "
-            "does, and other programs write on"
+            "stops there, but other programs continue"
         )
 
 
 @dataclass(frozen=True)
 class _Special:
-    """The texts of BOS and EOS in the file, empty where there is none, and whether llama.cpp adds them by itself."""
+    """The texts of BOS and EOS in the file (empty if there is none), and whether llama.cpp adds them."""
 
     bos: str
     eos: str
@@ -138,18 +138,19 @@ class _Special:
     adds_eos: bool
 
     def as_served(self, text: str, vocabulary: LlamaVocabulary) -> list[int]:
-        """The ids of a rendered chat in llama.cpp's server: what it adds by itself is first taken off the text."""
+        """The ids of a rendered chat in llama.cpp's server, which removes BOS and EOS from the text before it adds
+        them."""
         text = text.removeprefix(self.bos) if self.adds_bos else text
         text = text.removesuffix(self.eos) if self.adds_eos else text
         return vocabulary.encode(text, add_special=True)
 
 
 def _require_bos(source: str, special: _Special, tokenizer: ModelTokenizer | None) -> None:
-    """Raise VerificationFailed for a template that writes a BOS which the tokenizer lacks: llama.cpp always has one."""
+    """Raise VerificationFailed for a template that writes a BOS without one in the tokenizer: llama.cpp has one."""
     if tokenizer is not None and not tokenizer.bos_token and special.bos and "bos_token" in source:
         raise VerificationFailed(
-            "its chat template writes bos_token, and the tokenizer names none, so llama.cpp would write "
-            f'{special.bos!r}: name one as "bos_token" in tokenizer_config.json, or take it out of the template'
+            "its chat template writes bos_token, but the tokenizer has none, so llama.cpp would write "
+            f'{special.bos!r}: set "bos_token" in tokenizer_config.json, or remove it from the template'
         )
 
 
@@ -166,6 +167,6 @@ def _read_special(vocabulary: LlamaVocabulary) -> _Special:
 
 
 def _marks(source: str, tokenizer: ModelTokenizer) -> list[str]:
-    """The special tokens that users may know: those that the template writes, then the others."""
+    """The special tokens that users may write: those of the template, then the others."""
     written = [token.content for token in tokenizer.added.values() if token.content in source]
     return list(dict.fromkeys([*written, *tokenizer.all_special]))

@@ -1,4 +1,4 @@
-"""Twenty conversations on which chat templates and tokenizers go wrong, and their ids on the side of a tokenizer."""
+"""Twenty conversations that are difficult for chat templates and tokenizers, and their ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONG = "The quick brown fox jumps over the lazy dog; 1,234 times, they say. " *
 def check_conversations(special: Sequence[str]) -> list[tuple[Message, ...]]:
     """Conversations that end in an assistant's answer, of one to three turns, with and without a system message.
 
-    `special` are the texts of special tokens, which some users write into what they say.
+    `special` are the texts of special tokens, which occur in some user messages.
     """
     marks = " and ".join(special[:6]) or "<|im_end|>"
     first = special[0] if special else "</s>"
@@ -47,10 +47,10 @@ def check_conversations(special: Sequence[str]) -> list[tuple[Message, ...]]:
 
 @dataclass(frozen=True)
 class ConversationReading:
-    """What a model reads of one conversation: the `text` up to where the last answer begins, and its ids, `prompt`.
+    """One conversation as a model reads it: the `text` up to the last answer, and its ids, `prompt`.
 
-    `segments` are the ids as training puts them together, each segment of the rendering tokenized on its own; None
-    when the template cannot be cut into segments.
+    `segments` are the ids of training, with each segment of the rendering tokenized alone; None if the template cannot
+    be cut into segments.
     """
 
     text: str
@@ -61,7 +61,7 @@ class ConversationReading:
 def read_conversation(
     messages: Sequence[Message], template: ChatTemplate, encode: Callable[[str], list[int]]
 ) -> ConversationReading | None:
-    """The ids of a conversation; None when the template refuses it (no system message, strict alternation)."""
+    """The ids of a conversation; None if the template refuses it (no system message, strict alternation)."""
     try:
         text = template.render(messages[:-1], add_generation_prompt=True)
     except (DataError, RecipeError):

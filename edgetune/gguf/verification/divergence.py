@@ -1,4 +1,4 @@
-"""How far a GGUF's predictions are from those of the model that it was made from, in bounded memory."""
+"""The divergence of a GGUF's predictions from those of its source model, in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LogProbabilities = Callable[[Sequence[int]], NDArray[np.float32]]
 """Ids -> the log-probabilities of every next token after each of them, (ids, vocabulary), in nats."""
 
 WINDOW_TOKENS = 512
-"""What both models read at once, as in llama.cpp's own perplexity. Of a vocabulary of 128k tokens, 260 MB a side."""
+"""Tokens per window, as in llama.cpp's own perplexity. With a vocabulary of 128k tokens, 260 MB for each model."""
 
 _ROWS = 32
 """Positions that are compared at once, in double precision."""
@@ -23,15 +23,15 @@ _ROWS = 32
 
 @dataclass(frozen=True)
 class Divergence:
-    """What was measured at `tokens` positions. Perplexities are per token, over the same tokens on both sides."""
+    """Measured at `tokens` positions. Perplexities are per token, over the same tokens on both sides."""
 
     tokens: int
     kl_mean: float
     """Kullback-Leibler divergence of the file's predictions from the model's, over the whole vocabulary, in nats."""
     kl_p99: float
-    """What 99 of 100 positions stay below, in nats."""
+    """The 99th percentile of the positions' divergences, in nats."""
     top1_agreement: float
-    """The share of positions at which both find the same token likeliest."""
+    """The share of positions with the same most likely token."""
     model_perplexity: float
     file_perplexity: float
     perplexity_ratio: float
@@ -45,9 +45,9 @@ def measure_divergence(
     *,
     advance: Callable[[int], None] = lambda _tokens: None,
 ) -> Divergence:
-    """Read each window in both and compare what they predict. `advance` is told how many tokens were read.
+    """Compare the predictions of both models on each window. `advance` gets the number of tokens that were read.
 
-    Raises ModelError when the two have vocabularies of different size, VerificationFailed when a figure is not finite.
+    Raises ModelError if the vocabularies have different sizes, VerificationFailed if a figure is not finite.
     """
     divergences: list[NDArray[np.float64]] = []
     agreements: list[NDArray[np.bool_]] = []
@@ -75,7 +75,7 @@ def kl_divergence(expected: NDArray[np.floating], found: NDArray[np.floating]) -
     probabilities = np.exp(reference)
     with np.errstate(invalid="ignore"):  # a token of probability 0 adds 0, whatever its logarithm is
         terms = np.where(probabilities == 0, 0.0, probabilities * (reference - found))
-    # Both sides are rounded to single precision, which leaves equal ones a little below 0.
+    # Both sides are rounded to single precision, so equal ones give values slightly below 0.
     return np.maximum(terms.sum(-1), 0.0)
 
 

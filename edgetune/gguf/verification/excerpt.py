@@ -1,7 +1,7 @@
-"""The leading blocks of a GGUF file as a smaller file of their own, for a decode that is to take little memory.
+"""The leading blocks of a GGUF file as a smaller file, for a decode with little memory.
 
-llama.cpp maps a whole file and reads every page of it, so that a decode takes as much memory as the file is large. A
-model of fewer blocks is as good to see whether the tensors make sense together.
+llama.cpp maps a whole file and reads every page, so a decode needs memory of the file's size. A model with fewer blocks
+is enough to check whether the tensors fit together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a GGUF file holds, told without llama.cpp: any kind of GGUF, a model, a LoRA adapter or an importance matrix."""
+"""The contents of a GGUF file, read without llama.cpp: a model, a LoRA adapter or an importance matrix."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgetune.gguf.checksums import ChecksumReport, type_name
 from edgetune.models.gguf_file import GgufFile, StoredTensor
 
 SHOWN_ITEMS = 8
-"""Arrays up to this length are shown whole, longer ones by their beginning."""
+"""Arrays up to this length are shown completely, longer ones by their beginning."""
 
 _ITEM_KINDS = {6: "float", 7: "bool", 8: "text", 12: "float"}
 """GGUF's kinds of value; those that are missing here are whole numbers."""
@@ -102,7 +102,7 @@ def inspect_file(path: Path) -> Inspection:
 
 
 def count_weights(tensors: Iterable[StoredTensor]) -> int:
-    """How many numbers the tensors hold."""
+    """The number of weights in the tensors."""
     return sum(math.prod(tensor.shape) for tensor in tensors)
 
 
@@ -126,7 +126,7 @@ def _values(file: GgufFile) -> dict[str, Any]:
 
 
 def _types(tensors: Sequence[StoredTensor]) -> dict[str, TypeShare]:
-    """By name, the largest share first."""
+    """Types by name, the largest share first."""
     shares: dict[str, TypeShare] = {}
     for tensor in tensors:
         name = type_name(tensor.kind)
@@ -136,7 +136,7 @@ def _types(tensors: Sequence[StoredTensor]) -> dict[str, TypeShare]:
 
 
 def _vocabulary(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The kind of tokenizer, its pre-tokenizer, how many tokens there are, and what it adds by itself."""
+    """The tokenizer's kind, pre-tokenizer, number of tokens, and the tokens that it adds."""
     names = ("model", "pre", "add_bos_token", "add_eos_token", "add_space_prefix")
     found = {name: values[_TOKENIZER + name] for name in names if _TOKENIZER + name in values}
     for name in ("tokens", "merges"):
@@ -147,7 +147,7 @@ def _vocabulary(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _special_tokens(file: GgufFile) -> dict[str, SpecialToken]:
-    """By role: every tokenizer.ggml.ROLE_token_id."""
+    """Role -> special token, from every tokenizer.ggml.ROLE_token_id."""
     end = "_token_id"
     ids = {
         key.removeprefix(_TOKENIZER).removesuffix(end): number
@@ -163,13 +163,13 @@ def _item(items: Sequence[str], number: int) -> str | None:
 
 
 def _lineage(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the file says it comes from: what edgetune wrote, and the names of bases."""
+    """The file's origin: edgetune's keys, and the names of bases."""
     starts = ("edgetune.", "general.base_model.", "general.dataset.", "quantize.imatrix.")
     return {key: value for key, value in values.items() if key.startswith(starts) and key != CHECKSUMS}
 
 
 def _lora(values: Mapping[str, Any], tensors: Sequence[StoredTensor]) -> dict[str, Any]:
-    """A LoRA's alpha, its ranks, and how many matrices it changes. Its A is (rank, inputs)."""
+    """A LoRA's alpha, ranks, and number of matrices. A is (rank, inputs)."""
     downs = [tensor for tensor in tensors if tensor.name.endswith(".lora_a")]
     return {
         "type": values.get("adapter.type"),
@@ -180,7 +180,7 @@ def _lora(values: Mapping[str, Any], tensors: Sequence[StoredTensor]) -> dict[st
 
 
 def _imatrix(values: Mapping[str, Any], tensors: Sequence[StoredTensor]) -> dict[str, Any]:
-    """What an importance matrix was measured on: the data, chunks of so many tokens, how many matrices."""
+    """An importance matrix's data, chunks, tokens per chunk, and number of matrices."""
     return {
         "datasets": values.get("imatrix.datasets"),
         "chunks": values.get("imatrix.chunk_count"),

@@ -1,4 +1,4 @@
-"""What a GGUF file holds, and how it did in its checks, for the terminal: values that `console.result` prints."""
+"""Renders the contents of a GGUF file and the results of its checks for the terminal."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgetune.gguf.verification.thresholds import Figure
 from edgetune.gguf.verification.verify import Verification
 
 _LONG_TEXT = 100
-"""Values of metadata are cut here; --json has them whole."""
+"""Longer metadata values are cut; --json has them complete."""
 _RECIPE = "edgetune.recipe"
 
 
 def render_verification(checked: Verification, *, against: bool) -> RenderableType:
-    """What was checked, one line each."""
+    """The checks, one line each."""
     blocks = "all blocks" if checked.computed_blocks is None else f"the first {checked.computed_blocks} blocks"
     rows = {
         "opens": f"{checked.tensors} tensors, all that llama.cpp needs",
@@ -30,7 +30,7 @@ def render_verification(checked: Verification, *, against: bool) -> RenderableTy
     if checked.checksums is not None:
         rows["checksums"] = checksum_line(checked.checksums)
     if against:
-        rows["tokens"] = f"{checked.texts} texts get the tokenizer's ids, BOS and EOS included"
+        rows["tokens"] = f"{checked.texts} texts have the tokenizer's ids, including BOS and EOS"
     if checked.conversations or checked.refused_conversations:
         same = " to the ids of training" if against else ""
         refused = f", {checked.refused_conversations} refused" if checked.refused_conversations else ""
@@ -39,8 +39,8 @@ def render_verification(checked: Verification, *, against: bool) -> RenderableTy
 
 
 def checksum_line(tensors: int) -> str:
-    """What is said of a file whose tensors are as they were written."""
-    return f"{tensors} tensors, the bytes that export wrote"
+    """The line about a file with unchanged tensors."""
+    return f"{tensors} tensors unchanged since export"
 
 
 def render_divergence(measured: Divergence, findings: Sequence[Figure]) -> RenderableType:
@@ -59,7 +59,7 @@ def render_divergence(measured: Divergence, findings: Sequence[Figure]) -> Rende
 
 
 def render_inspection(found: Inspection) -> RenderableType:
-    """What the file is, its types, its metadata, and at the end the texts in it."""
+    """Facts about the file, its types, its metadata, and last its texts."""
     facts = {
         "file": f"{found.file}, {found.bytes / 1e6:.1f} MB",
         "kind": " ".join(filter(None, [found.kind, found.architecture])),

@@ -1,4 +1,4 @@
-"""The Transformers model that a GGUF file is measured against: the base with its adapter beside it, not folded in."""
+"""The Transformers model that a GGUF file is compared with: the base with its unmerged adapter."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def open_reference(source: ModelSource) -> LogProbabilities:
-    """Load the model in float32 and return what gives its predictions. Raises ModelError, AdapterError."""
+    """Load the model in float32 and return its prediction function. Raises ModelError, AdapterError."""
     import torch
 
     model = load_adapted(source, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""How far a GGUF may be from the model that it was made from."""
+"""Limits of the divergence of a GGUF from its source model."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure beside the limit that it must keep."""
+    """A figure with its limit."""
 
     name: str
     value: float
     limit: float
-    kept: bool
+    is_minimum: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """True if the value is within the limit."""
+        return self.value >= self.limit if self.is_minimum else self.value <= self.limit
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The limits of each figure that is measured; KL divergences in nats."""
+    """The limits of the measured figures; KL divergences in nats."""
 
     max_kl_mean: float
     max_kl_p99: float
@@ -32,10 +37,10 @@ class Thresholds:
     def judge(self, measured: Divergence) -> Sequence[Figure]:
         """Every figure with its limit."""
         return [
-            _at_most("mean KL divergence", measured.kl_mean, self.max_kl_mean),
-            _at_most("99 % KL divergence", measured.kl_p99, self.max_kl_p99),
-            _at_least("top-1 agreement", measured.top1_agreement, self.min_top1),
-            _at_most("perplexity ratio", measured.perplexity_ratio, self.max_perplexity_ratio),
+            Figure("mean KL divergence", measured.kl_mean, self.max_kl_mean),
+            Figure("99 % KL divergence", measured.kl_p99, self.max_kl_p99),
+            Figure("top-1 agreement", measured.top1_agreement, self.min_top1, is_minimum=True),
+            Figure("perplexity ratio", measured.perplexity_ratio, self.max_perplexity_ratio),
         ]
 
 
@@ -44,18 +49,10 @@ DEFAULTS = {
     8: Thresholds(max_kl_mean=0.03, max_kl_p99=0.3, min_top1=0.92, max_perplexity_ratio=1.03),
     0: Thresholds(max_kl_mean=0.25, max_kl_p99=2.5, min_top1=0.75, max_perplexity_ratio=1.25),
 }
-"""By the bits per weight that a file has at least: about three times what F16, Q8_0 and Q4_K_M cost SmolLM2-135M, whose
-weights suffer more than those of larger models."""
+"""Minimum bits per weight -> limits: about three times the figures of SmolLM2-135M in F16, Q8_0 and Q4_K_M, which loses
+more in quantization than larger models."""
 
 
 def default_thresholds(bits_per_weight: float) -> Thresholds:
-    """The limits for a file of so many bits per weight."""
+    """The limits for a file with this number of bits per weight."""
     return next(limits for bits, limits in DEFAULTS.items() if bits_per_weight >= bits)
-
-
-def _at_most(name: str, value: float, limit: float) -> Figure:
-    return Figure(name, value, limit, value <= limit)
-
-
-def _at_least(name: str, value: float, limit: float) -> Figure:
-    return Figure(name, value, limit, value >= limit)

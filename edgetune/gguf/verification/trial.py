@@ -1,4 +1,4 @@
-"""Lets llama.cpp compute a few tokens of a file in a child process, and tells how that went."""
+"""Computes a few tokens of a file with llama.cpp in a child process."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from edgetune.gguf.verification.excerpt import Excerpt, open_excerpt, plan_excer
 from edgetune.models.gguf_file import GgufFile
 
 _SOURCE_LINE = re.compile(r"^.*/(?=[^/]+:\d+: )")
-"""llama.cpp names its source files with the folder of the machine that built it."""
+"""llama.cpp's messages name its source files with the folder of the build machine."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was computed: `kind` is decoder, encoder or encoder-decoder, `blocks` how many leading blocks were read.
-
-    `blocks` is None when it was the whole file.
-    """
+    """`kind` is decoder, encoder or encoder-decoder; `blocks` the number of computed leading blocks, None for all."""
 
     kind: str
     blocks: int | None
@@ -33,11 +30,11 @@ class Trial:
 
 @contextmanager
 def begin_trial(file: GgufFile, *, bound_bytes: int | None = None) -> Iterator[Callable[[], Trial]]:
-    """Start the computation and yield the function that waits for its end. Leaving the block ends a child that runs.
+    """Start the computation and yield a function that waits for its end. Leaving the block kills a running child.
 
-    A file larger than `bound_bytes` is computed as far as its leading blocks fit. Where llama.cpp does not take such an
-    excerpt, the whole file decides. The function raises VerificationFailed when llama.cpp refuses the file, crashes on
-    it, or computes what is not finite.
+    Of a file larger than `bound_bytes`, only the leading blocks that fit are computed. If llama.cpp refuses this
+    excerpt, the whole file is computed. The function raises VerificationFailed if llama.cpp refuses the file, crashes,
+    or computes values that are not finite.
     """
     excerpt = None if bound_bytes is None else plan_excerpt(file, bound_bytes)
     with ExitStack() as stack:
@@ -65,7 +62,7 @@ def _child(file: GgufFile, excerpt: Excerpt | None) -> Iterator[subprocess.Popen
         child = stack.enter_context(
             subprocess.Popen(
                 [*program, *files],
-                env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # else llama.cpp starts a debugger when it aborts
+                env=os.environ | {"GGML_NO_BACKTRACE": "1"},  # otherwise llama.cpp starts a debugger if it aborts
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -82,7 +79,7 @@ def _child(file: GgufFile, excerpt: Excerpt | None) -> Iterator[subprocess.Popen
 
 
 def _wait(child: subprocess.Popen[str]) -> str:
-    """What the child says the model is. Raises VerificationFailed."""
+    """The kind of model that the child prints. Raises VerificationFailed."""
     said, complained = child.communicate()
     if child.returncode == 0:
         return said

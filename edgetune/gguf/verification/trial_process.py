@@ -1,10 +1,10 @@
-"""The program that lets llama.cpp compute a few tokens, in a process of its own: native code may die of a damaged file.
+"""The program that computes a few tokens with llama.cpp in a separate process: native code may crash on a damaged file.
 
     python trial_process.py MODEL [WHOLE]
 
-MODEL is computed. WHOLE, where given, is the file that MODEL is an excerpt of: its tensors must be those that llama.cpp
-expects, and are not read. Prints what the model is (decoder, encoder, encoder-decoder) and exits with 0; exits with 3
-and the reason on stderr when llama.cpp refuses or a result is not finite. Imports nothing of edgetune.
+Computes with MODEL. WHOLE is the file of which MODEL is an excerpt: its tensors must be those that llama.cpp expects;
+they are not read. Prints the kind of model (decoder, encoder, encoder-decoder) and exits with 0. Exits with 3 and the
+reason on stderr if llama.cpp refuses or a result is not finite. Imports nothing of edgetune.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _check_structure(file: str) -> None:
 
 
 def _compute(file: str) -> str:
-    """Read some tokens, then one more where the model writes text: a batch and a single token take other kernels."""
+    """Compute some tokens, and in a decoder one more: a batch and a single token use different kernels."""
     import llama_cpp
 
     model = _load(file, llama_cpp.llama_model_default_params())
@@ -107,7 +107,7 @@ def _run(compute: Any, context: Any, ids: Sequence[int]) -> None:
 
 
 def _embedding(model: Any, context: Any) -> tuple[Any, int]:
-    """What an encoder computed: a vector of the text, of its last token, or the scores of its classes; its length."""
+    """An encoder's result (a vector of the text or of its last token, or the scores of its classes) and its length."""
     import llama_cpp
 
     pooling = llama_cpp.llama_pooling_type(context)
@@ -121,7 +121,7 @@ def _require(done: Any) -> Any:
     """Raise RefusedError with llama.cpp's first complaint unless `done`."""
     if not done:
         first = _errors[0] if _errors else "no reason given"
-        # In front stands the name of the C++ function.
+        # The message begins with the name of the C++ function.
         raise RefusedError(first.split(": ", 1)[-1].removeprefix("error loading model: "))
     return done
 
@@ -131,7 +131,7 @@ def _require_finite(values: Any, count: int) -> None:
 
     found = np.ctypeslib.as_array(_require(values), (count,))
     if not np.isfinite(found).all():
-        raise RefusedError("what it computes is not finite (NaN or infinite)")
+        raise RefusedError("its results are not finite (NaN or infinite)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Reopens a written GGUF in llama.cpp and compares what it says with what it was made from."""
+"""Reopens a written GGUF in llama.cpp and compares it with its source model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from edgetune.models.gguf_tokenizer import NORMALIZER_KEY
 from edgetune.models.tokenizer import ModelTokenizer
 
 TRIAL_BOUND_BYTES = 2**27
-"""Of a file larger than this, an export's check computes only as many blocks as fit: the file's pages would count as
-its memory, and more blocks of the same kind prove little more."""
+"""Of a larger file, an export's check computes only the leading blocks that fit: the file's pages would count as its
+memory, and more blocks of the same kind prove little more."""
 
 TEMPLATE_KEY = "tokenizer.chat_template"
 _NOT_MODELS = {
@@ -32,34 +32,34 @@ _NOT_MODELS = {
     "mmproj": "a projector",
     "vocab": "a vocabulary",
 }
-"""What else a GGUF may be, by its general.type."""
+"""general.type -> other kinds of GGUF."""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What a file has passed. `kind` is decoder, encoder or encoder-decoder."""
+    """The passed checks of a file. `kind` is decoder, encoder or encoder-decoder."""
 
     tensors: int
     kind: str
     computed_blocks: int | None
-    """How many leading blocks were computed; None for all."""
+    """The number of computed leading blocks; None for all."""
     texts: int
-    """Texts that got the tokenizer's ids."""
+    """Texts with the tokenizer's ids."""
     conversations: int
-    """Conversations that the chat template rendered, and that got the ids of training where there is a tokenizer."""
+    """Conversations that the chat template rendered, with the ids of training if there is a tokenizer."""
     refused_conversations: int
-    """Those that the template refuses: no system message, strict alternation."""
+    """Conversations that the template refuses: no system message, strict alternation."""
     checksums: int | None = None
-    """Tensors whose bytes are those that export wrote; None where the file does not say, or was not asked."""
+    """Tensors that are unchanged since export; None if the file has no valid checksums."""
 
 
 def verify_export(file: Path, tokenizer: ModelTokenizer, texts: Sequence[str], *, name: Path) -> Verification:
-    """Check a file that was just written from the model of `tokenizer`.
+    """Check a new file of the model of `tokenizer`.
 
-    llama.cpp opens it and gives the tokenizer's ids on `texts`; conversations get the ids of training, BOS and EOS
-    included; the chat template is the tokenizer's, and llama.cpp stops where it ends an answer; the first blocks
-    compute finite numbers (a child process).
-    Raises VerificationFailed, calling the file `name`.
+    llama.cpp must open it and give the tokenizer's ids on `texts`; conversations must have the ids of training,
+    including BOS and EOS; the chat template must be the tokenizer's, and llama.cpp must stop at its end of an answer;
+    the first blocks must compute finite numbers (in a child process). Raises VerificationFailed, with `name` as the
+    file.
     """
     try:
         opened = GgufFile(file)
@@ -74,9 +74,9 @@ def verify_export(file: Path, tokenizer: ModelTokenizer, texts: Sequence[str], *
 
 
 def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequence[str] = ()) -> Verification:
-    """Check any model file, all of its blocks; against `tokenizer` where there is one, its parity texts and `texts`.
+    """Check any model file with all of its blocks, and with `tokenizer` its ids on the parity texts and `texts`.
 
-    Raises ModelError when it is no whole GGUF or not a model, VerificationFailed when it does not do what it must.
+    Raises ModelError if it is not a complete GGUF model, VerificationFailed if a check fails.
     """
     opened = GgufFile(file)
     kind = opened.metadata.get("general.type")
@@ -88,7 +88,7 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
             "another program has rewritten tensors of this file since its export, so the checksums do not apply"
         )
     try:
-        # Native code that dies of a damaged file dies in the child, before this process opens it.
+        # Native code may crash on a damaged file, so the child opens it before this process.
         with begin_trial(opened) as finish:
             trial = finish()
         choices = [] if tokenizer is None else _choices(tokenizer, texts)
@@ -100,7 +100,7 @@ def verify_file(file: Path, tokenizer: ModelTokenizer | None = None, texts: Sequ
 
 
 def _choices(tokenizer: ModelTokenizer, texts: Sequence[str]) -> list[Sequence[str]]:
-    """What the file must read as the tokenizer does, and where it cannot, what is enough."""
+    """Text sets on one of which the file must have the tokenizer's ids, the strictest first."""
     normalize = find_normalizer(tokenizer) or str
     choices: list[Sequence[str]] = [[*parity_texts(tokenizer), *map(normalize, texts)]]
     if not is_byte_level(tokenizer.settings):
@@ -124,12 +124,12 @@ def _passed(file: GgufFile, trial: Trial, reading: _Reading) -> Verification:
 def _check_reading(
     file: GgufFile, tokenizer: ModelTokenizer | None, choices: Sequence[Sequence[str]], *, tell: bool = False
 ) -> _Reading:
-    """Everything about text. The ids must be the tokenizer's on all texts of one of the `choices`.
+    """Check everything about text. The ids must be the tokenizer's on all texts of one of the `choices`.
 
-    With `tell`, says on what else they are not.
+    With `tell`, warn about other differences.
     """
     if file.metadata.get("tokenizer.ggml.model") in (None, "no_vocab"):
-        raise VerificationFailed("has no vocabulary, so it cannot read text")
+        raise VerificationFailed("has no vocabulary")
     with open_vocabulary(file.path) as vocabulary:
         compared = 0
         if tokenizer is not None:
@@ -149,22 +149,22 @@ def _check_special_tokens(file: GgufFile, tokenizer: ModelTokenizer) -> None:
     for role in ("bos", "eos"):
         expected, found = tokenizer.token_id(role), file.metadata.get(f"tokenizer.ggml.{role}_token_id")
         if expected is not None and found != expected:
-            raise VerificationFailed(f"its {role.upper()} is the token {found}, the tokenizer's is {expected}")
+            raise VerificationFailed(f"its {role.upper()} is the token {found}, but the tokenizer's is {expected}")
 
 
 def _check_end(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
-    """What training put behind an answer must end it in llama.cpp too."""
+    """llama.cpp must stop at the token that ended an answer in training."""
     end = answer_end(tokenizer)
     if end is not None and end.token is not None and not vocabulary.stops_at(end.token):
         raise VerificationFailed(
             f"llama.cpp does not stop at the token {end.token}, with which the chat template ends an answer "
             f"({end.text[:40]!r})",
-            remedy="let the template end answers with the tokenizer's EOS, and train again with it",
+            remedy="end answers with the tokenizer's EOS in the template, and train again with it",
         )
 
 
 def _tell_differences(file: GgufFile, vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> None:
-    """Warn of the tokenizer's normalizer and of its tokens, where llama.cpp reads text without them."""
+    """Warn about the tokenizer's normalizer and about tokens that llama.cpp reads differently."""
     normalizer = find_normalizer(tokenizer)
     if normalizer is not None:
         recorded = normalizer.form is not None and file.metadata.get(NORMALIZER_KEY) == normalizer.form
@@ -176,7 +176,7 @@ def _tell_differences(file: GgufFile, vocabulary: LlamaVocabulary, tokenizer: Mo
 
 
 def _check_texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, choices: Sequence[Sequence[str]]) -> int:
-    """How many texts were compared. As at an export, it is enough to agree on what the model will be given."""
+    """The number of compared texts. As in an export, equal ids on ordinary texts are enough."""
     differs_on = ""
     for texts in choices:
         failed = disagreement(vocabulary, tokenizer, texts)

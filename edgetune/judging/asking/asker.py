@@ -16,7 +16,7 @@ from edgetune.judging.suites.judge_file import Judge
 
 @dataclass
 class Allowance:
-    """Counts the unscored of all `verdicts` that a judge is to give, of which a share of `max_unscored` may be."""
+    """Counts a judge's `unscored` verdicts, of which a share of `max_unscored` of all its `verdicts` is allowed."""
 
     verdicts: int
     max_unscored: float

@@ -25,10 +25,10 @@ from edgetune.judging.suites.identity import hash_value, versions_of
 from edgetune.judging.suites.judge_file import Judge, LocalJudge, judge_hash
 
 BUSY_SECONDS = 30.0
-"""How long another process may hold the file before this one goes on without it."""
+"""How long another process may lock the file before this one continues without it."""
 
 _APPLICATION_ID = 0x65647475
-"""SQLite's mark of whose file this is: "edtu"."""
+"""SQLite's application id of this file: "edtu"."""
 _LAYOUT = 1
 
 REPLY_FORMAT = "edgetune reply 3"
@@ -126,7 +126,7 @@ class AnswerCache:
 
     @property
     def keeps(self) -> bool:
-        """Whether what is put in will be found again."""
+        """Whether stored answers will be found again."""
         return self._connection is not None and self._writable
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

@@ -52,7 +52,7 @@ class Completion:
 
 
 def finish_of(reason: str) -> str:
-    """Why a text ended, in one word for what others call by several: "MAX_TOKENS" is "length", "" is "stop"."""
+    """One word for each finish reason, which services spell in several ways: "MAX_TOKENS" is "length", "" is "stop"."""
     said = reason.strip().lower()
     return "length" if said in _OUT_OF_TOKENS else "stop" if said in _ENDED else said or "stop"
 
@@ -113,7 +113,7 @@ def explain_error(content: bytes, key: str | None) -> tuple[str, str, str]:
 
 
 def error_status(content: bytes) -> int | None:
-    """The HTTP status that an error inside a good response names; 400 for an error that names none."""
+    """The HTTP status that an error inside a successful response names; 400 for an error that names none."""
     try:
         body = json.loads(content)
     except ValueError:

@@ -51,7 +51,7 @@ class Budget:
         self._reserved.append(usd)
 
     def settle(self, reserved_usd: float, spent_usd: float) -> None:
-        """Replace a reservation by what the call took."""
+        """Replace a reservation by the call's cost."""
         self._reserved.remove(reserved_usd)
         self.spent_usd += spent_usd
         waiting, self._waiting = self._waiting, []
@@ -62,7 +62,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Costs:
-    """What the judges took: verdicts asked for, taken from the cache, and what was paid (None: no price is known)."""
+    """The judges' costs: verdicts asked for, verdicts from the cache, and US dollars (None: no price is known)."""
 
     asked: int = 0
     cached: int = 0
@@ -113,7 +113,7 @@ class CostEstimate:
 
 
 def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache | None = None) -> CostEstimate:
-    """What asking a judge would take, without asking it anything."""
+    """An estimate of asking a judge, without asking it."""
     from edgetune.judging.asking.cache import find_reply, request_keys
 
     keys = request_keys(judge, requests)

@@ -57,7 +57,7 @@ def read_probabilities(
 
 
 def _text_of(token: Mapping[str, Any]) -> str:
-    """A token's text. One that holds half a character has a replacement for it, which `_marks` leaves out."""
+    """A token's text. A part of a character becomes a replacement character, which `_marks` leaves out."""
     text, data = str(token.get("token", "")), token.get("bytes")
     if _BYTE_TOKEN.fullmatch(text):
         return bytes(int(pair, 16) for pair in re.findall(r"x([0-9A-Fa-f]{2})", text)).decode(errors="replace")
@@ -78,7 +78,7 @@ def _marks(text: str) -> str:
 def _place_in(tokens: str, text: str) -> int | None:
     """Where the text begins in what the tokens come to, which may hold reasoning before it and an end behind it.
 
-    The last such place counts, for a draft may say the same. Some servers tell the tokens of the beginning only.
+    The last such place counts, because a draft may say the same. Some servers return only the first tokens.
     """
     begin = tokens.rfind(text)
     if begin >= 0:
@@ -96,7 +96,7 @@ def _token_at(marks: Sequence[str], start: int) -> tuple[int, int] | None:
 
 
 def _before(text: str, mark: int) -> str:
-    """What stands in a token before its mark of this number."""
+    """The part of a token before its mark of this number."""
     places = [place for place, character in enumerate(text) if _marks(character)]
     return text[: places[mark]]
 
@@ -104,7 +104,7 @@ def _before(text: str, mark: int) -> str:
 def _share_out(
     tokens: Sequence[Mapping[str, Any]], texts: Sequence[str], index: int, mark: int, choices: Sequence[str]
 ) -> dict[str, float] | None:
-    """How likely each choice was at a mark of a token; where the token leaves several open, the next one tells."""
+    """How likely each choice was at a mark of a token; where the token fits several choices, the next one decides."""
     before = _before(texts[index], mark)
     masses = dict.fromkeys(choices, 0.0)
     for text, probability in _listed(tokens[index], texts[index]).items():
@@ -121,7 +121,7 @@ def _share_out(
 
 
 def _listed(token: Mapping[str, Any], text: str) -> dict[str, float]:
-    """What could have stood in a token's place, with its probability; the token itself among it."""
+    """The tokens that were possible at a token's position, with their probabilities; the token is among them."""
     listed: dict[str, float] = {}
     for entry in token.get("top_logprobs") or []:
         probability = _probability(entry.get("logprob"))

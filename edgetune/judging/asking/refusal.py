@@ -84,7 +84,7 @@ def names_parameters(said: str) -> bool:
 
 
 def find_cause(said: str, status: int) -> Cause | None:
-    """Why this prompt is refused where others would be taken; None where the words do not tell."""
+    """Why this prompt is refused where others would be accepted; None where the words do not say."""
     if status == 413:
         return "length"
     said = said.casefold()

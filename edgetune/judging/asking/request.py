@@ -1,4 +1,4 @@
-"""One question to a judge, and what comes back."""
+"""One question to a judge, and its reply."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class VerdictForm:
 
 @dataclass(frozen=True)
 class JudgeRequest:
-    """A question. `messages` makes the prompt anew each time, with delimiters drawn anew.
+    """A question. `messages` builds the prompt, each time with new random delimiters.
 
     `identity` is plain JSON: everything that shapes the verdict but the judge (prompt version, rubric, what is judged,
     order, repeat). Requests of equal identity to an equal judge have one verdict, which is cached.
@@ -64,7 +64,7 @@ class Reply:
 class Failed:
     """A question without an answer, after all attempts; `reason` is for people and holds no key.
 
-    `asked` is False where the judge was spared the question, for its judgement is invalid already.
+    `asked` is False where the judge was not asked because its judgement is already invalid.
     """
 
     reason: str
@@ -72,4 +72,4 @@ class Failed:
 
 
 NOT_ASKED = "not asked any more"
-"""How the reason of a question begins that was not asked."""
+"""The beginning of the reason of a question that was not asked."""

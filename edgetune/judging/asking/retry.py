@@ -32,10 +32,10 @@ def wait_seconds(asked_seconds: float | None, attempt: int) -> float:
 
 
 def asked_wait_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """What a server asks for, in seconds from 0 up; None where it asks for nothing that can be read.
+    """The wait that a server asks for, in seconds from 0 up; None where it asks for none that can be read.
 
-    The first that is there: `retry-after-ms` (Azure), Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3), and
-    `x-ratelimit-reset-requests` or `-tokens` (OpenAI) of a limit of which nothing remains. `headers` must find names in
+    The first of these: `retry-after-ms` (Azure), Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3), and
+    `x-ratelimit-reset-requests` or `-tokens` (OpenAI) of an exhausted limit. `headers` must find names in
     lower case. A date that has passed is 0.
     """
     milliseconds = _number(headers.get("retry-after-ms", ""))
@@ -65,7 +65,7 @@ def _seconds_until(text: str, now: datetime) -> float | None:
 
 
 def _seconds_to_reset(headers: Mapping[str, str]) -> float | None:
-    """The longest time, such as 1s, 6m0s or 20ms, until a limit that is used up is full again."""
+    """The longest time, such as 1s, 6m0s or 20ms, until an exhausted limit is reset."""
     times = [
         _read_duration(headers.get(f"x-ratelimit-reset-{limit}", ""))
         for limit in ("requests", "tokens")

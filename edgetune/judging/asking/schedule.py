@@ -30,9 +30,9 @@ def ask_all(
 
     An endpoint is asked over as many connections as the judge says; a judge on this machine is asked one by one, with
     `threads` threads. Each reply is in the cache as soon as it is there; failed and unreadable ones are not kept, so
-    that they are asked again next time. Of equal requests one is asked, and the others count as cached. `on_note` hears
-    once what the judge does not give. `enough` hears each new answer with the number of questions that it answers; when
-    it says True no more are asked, and those that are left have failed without being asked.
+    that they are asked again next time. Of equal requests one is asked, and the others count as cached. `on_note` is
+    called once for each thing that the judge does not support. `enough` is called with each new answer and the number
+    of questions that it answers; when it returns True, no more are asked, and the others fail without being asked.
 
     Raises UsageError (no key, or a cap and no price), EdgetuneError (no request can succeed, or the budget's cap is
     reached: what is done is in the cache), Interrupted.
@@ -91,7 +91,7 @@ class _Asking:
         self._failed = 0
 
     async def ask_endpoint(self, judge: EndpointJudge, on_note: Callable[[str], None]) -> None:
-        """Ask all that is open, over several connections."""
+        """Ask all open requests over several connections."""
         from edgetune.judging.asking.endpoint import EndpointClient
 
         async with EndpointClient(judge, self._budget, on_note) as client:
@@ -109,7 +109,7 @@ class _Asking:
                     pass
 
     def ask_here(self, judge: LocalJudge, threads: int | None) -> None:
-        """Ask all that is open, one by one."""
+        """Ask all open requests one by one."""
         from edgetune.judging.asking.local import LocalClient
 
         with LocalClient(judge, threads=threads) as client:
@@ -131,7 +131,7 @@ class _Asking:
         return replies
 
     def describe(self) -> str:
-        """How many verdicts are there, and what was spent."""
+        """The number of verdicts so far, and the money spent."""
         there, wanted = len(self._answers) - self._failed, self._found + len(self.open)
         spent = f", ${self._budget.spent_usd:.4f} spent" if self._priced else ""
         return f"{there} of {wanted} verdicts{spent}"

@@ -74,7 +74,7 @@ class _Member(NamedTuple):
 
 
 def _objects(text: str) -> Iterator[list[_Member]]:
-    """All complete JSON objects in the order of the text, those inside others before the ones that hold them."""
+    """All complete JSON objects in the order of the text; inner objects come before the outer ones."""
     for start, _ in object_spans(text):
         found: list[list[_Member]] = []
         try:
@@ -140,7 +140,7 @@ def _from_object(text: str, members: list[_Member], form: VerdictForm) -> Parsed
 
 
 def _start_of(text: str, place: int) -> int:
-    """Where a value's own text begins, behind what stands around it."""
+    """Where a value's own text begins, after quotation marks and spaces."""
     while place < len(text) - 1 and text[place] in _AROUND:
         place += 1
     return place

@@ -1,4 +1,4 @@
-"""What a judge must reach to pass its calibration."""
+"""The thresholds of a calibration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgetune.judging.statistics.agreement import Agreement
 
 @dataclass(frozen=True)
 class Bars:
-    """What a judge must reach to pass. All bars are for all sets together."""
+    """The thresholds that a judge must meet to pass, for all sets together."""
 
     kappa: float = 0.4
     """At least: where Landis, Koch (1977), Biometrics 33:159-174, begin to call agreement moderate. Kappa of pairs,
@@ -54,7 +54,7 @@ def find_failures(report: SetReport, kind: GoldKind, bars: Bars) -> tuple[str, .
 
 
 def _length_failures(figures: Mapping[str, Agreement], kind: GoldKind, bars: Bars) -> list[str]:
-    """What is wrong with a judge whose interval leaves out every preference for length that is allowed."""
+    """The failure of a judge whose interval holds no allowed preference for length."""
     length = figures.get("length")
     if length is None:
         return []

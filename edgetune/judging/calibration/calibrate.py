@@ -114,7 +114,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class _Judged:
-    """What a judge made of some items, and its verdicts one by one."""
+    """A judge's results on some items, and its verdicts."""
 
     items: tuple[JudgedItem, ...]
     by_rule: int

@@ -60,7 +60,7 @@ def read_certificate(file: Path) -> Calibration:
 
 
 def check_certificate(judge: Judge, rubric: Rubric, grading: Literal["pointwise", "pairwise"]) -> None:
-    """Make sure that a judge has passed a calibration, as it is asked here: same judge, rubric, prompt and grading.
+    """Check that a judge has passed a calibration with the same rubric, prompt and grading.
 
     Raises UsageError when it names no certificate or the calibration was of something else or failed, and DataError
     when the certificate cannot be read.

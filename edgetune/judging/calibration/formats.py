@@ -30,7 +30,7 @@ class GoldFormat:
 
 
 def find_format(row: Row) -> GoldFormat:
-    """The format whose columns a row has. Raises DataError that lists what was seen and what would do."""
+    """The format whose columns a row has. Raises DataError that lists the columns and the known forms."""
     for known in FORMATS:
         if all(column in row.values for column in known.columns):
             return known

@@ -26,7 +26,7 @@ class GoldItem:
 
     @property
     def gold(self) -> float | None:
-        """What people agree on: the vote of more than half of them (pairs), or None; their mean grade (grades)."""
+        """The vote of more than half of the people (pairs), or None; their mean grade (grades)."""
         if len(self.answers) == 1:
             return sum(self.votes) / len(self.votes)
         vote, count = Counter(self.votes).most_common(1)[0]

@@ -68,7 +68,7 @@ def _wilson(values: NDArray[np.float64], confidence: float) -> tuple[float, floa
 def measure_length_taste(
     verdicts: Sequence[float], golds: Sequence[float], lengths: Sequence[float], confidence: float = 0.95
 ) -> Agreement:
-    """How a judge's grades go with length where people's grades are the same: a partial rank correlation, from -1 to 1.
+    """How a judge's grades depend on length where people's grades are equal: a partial rank correlation, from -1 to 1.
 
     0 for grades that are people's own with noise, for noise alone, and for one grade for all; 1 and -1 for grades by
     length alone. Ranks are those among all items. Source: Kendall (1942), Biometrika 32:277-283, for ranks.

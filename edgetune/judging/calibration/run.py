@@ -21,7 +21,7 @@ from edgetune.outputs import check_target
 
 @dataclass(frozen=True)
 class Gold:
-    """What a judge is measured on, and how: people's votes, and the rubric and the way of grading that it goes by."""
+    """The data and settings of a calibration: people's votes, the rubric, and the way of grading."""
 
     sets: tuple[GoldSet, ...]
     rubric: Rubric
@@ -38,9 +38,9 @@ def load_gold(
 def calibrate_judge(
     reference: str, gold: Gold, bars: Bars, settings: Settings, out: Path | None = None, *, force: bool = False
 ) -> Calibration:
-    """Measure a judge against people; with `out`, the certificate is written there, of a judge that failed too.
+    """Measure a judge against people; with `out`, the certificate is written there, even if the judge failed.
 
-    Raises UsageError, RecipeError, ModelError or OutputError before the judge is asked. What it answered is remembered.
+    Raises UsageError, RecipeError, ModelError or OutputError before the judge is asked. Its answers are cached.
     """
     if out is not None:
         check_target(out, force=force)
@@ -57,7 +57,7 @@ def calibrate_judge(
 
 
 def estimate_calibration(reference: str, gold: Gold, settings: Settings) -> CostEstimate:
-    """What a calibration would take, without asking the judge anything."""
+    """An estimate of a calibration's cost, without asking the judge."""
     judge: Judge = load_judge(reference)
     with opened_cache(settings) as cache:
         return estimate(calibration_requests(gold.sets, gold.rubric, judge.repeats, gold.grading), judge, cache)

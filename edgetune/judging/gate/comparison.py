@@ -1,4 +1,4 @@
-"""What the gate makes of one metric of two models."""
+"""The gate's results: its outcomes, and the comparison of one metric."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from enum import StrEnum
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.metrics.units import Unit, ValueKind
 
+ROUNDING = 1e-12
+"""0.3 - 0.1 is not 0.2: a loss of exactly the margin is one of at least the margin."""
+
 
 class Outcome(StrEnum):
-    """The answers of the gate."""
+    """The outcomes of the gate."""
 
     PASS = "PASS"
     REGRESSION = "REGRESSION"
@@ -20,7 +23,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the gate makes of one pairing. `difference` and `interval` are candidate - baseline in the metric's unit.
+    """The gate's result on one pairing. `difference` and `interval` are candidate - baseline in the metric's unit.
 
     `p_value` is two-sided and for this metric alone; `adjusted_p` is after Holm's correction over all metrics of the
     gate. `test` and `interval_method` name the methods for people. `gained` and `lost` count the items that only the
@@ -57,3 +60,8 @@ class Comparison:
     """True where both sides are the same on every item, and known to be the same model."""
     smallest_margin: float | None = None
     unseen_share: float | None = None
+
+    @property
+    def loss(self) -> float:
+        """How much worse the candidate is, in the metric's unit; negative for a gain."""
+        return -self.difference if self.higher_is_better else self.difference

@@ -23,16 +23,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgetune.judging.gate.comparison import Comparison, Outcome
-from edgetune.judging.gate.wording import (
-    about,
-    difference_text,
-    margin_text,
-    probability,
-    range_text,
-    share_text,
-    size_text,
-)
+from edgetune.judging.gate.comparison import ROUNDING, Comparison, Outcome
+from edgetune.judging.gate.explanation import as_sentence, explain, summarize
 from edgetune.judging.statistics.evidence import Evidence, weigh
 from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.power import items_to_fail, items_to_pass, reach_in_errors, smallest_visible_loss
@@ -42,24 +34,21 @@ from edgetune.judging.suites.suite import Gate
 from edgetune.metrics.units import scale_length
 
 NO_VERDICT = "Nothing was compared: a verdict needs a baseline, given with --baseline."
-"""What is said where there was no baseline; the exit code is 0."""
+"""The text where there was no baseline; the exit code is 0."""
 
 EXIT_CODES = {Outcome.PASS: 0, Outcome.REGRESSION: 1, Outcome.INCONCLUSIVE: 3, Outcome.JUDGE_INVALID: 4}
-
-_ROUNDING = 1e-12
-"""0.3 - 0.1 is not 0.2: a loss of exactly the margin is one of at least the margin."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An answer, and all that it rests on. `problems` say why the judge is invalid, each a sentence for people."""
+    """The gate's outcome with its reasons. `problems` are sentences that say why the judge is invalid."""
 
     outcome: Outcome
     comparisons: tuple[Comparison, ...]
     problems: tuple[str, ...]
     same_model: bool
     remarks: tuple[str, ...] = ()
-    """Sentences that belong to the verdict whatever it is: what else its reader must know."""
+    """Further sentences that belong to the verdict, whatever it is."""
 
     @property
     def exit_code(self) -> int:
@@ -68,20 +57,20 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """The verdict explained in a few sentences, for people: what decides it first, and the remarks last."""
+        """The verdict explained in a few sentences: what decides it first, and the remarks last."""
         return " ".join([self._explanation, *self.remarks])
 
     @property
     def _explanation(self) -> str:
         if self.outcome is Outcome.JUDGE_INVALID:
             losses = [explain(one) for one in self.comparisons if one.outcome is Outcome.REGRESSION]
-            told = [*map(_sentence, self.problems), "No verdict rests on this."]
+            told = [*map(as_sentence, self.problems), "No verdict rests on this."]
             return " ".join([*told, *(["The comparison still found:", *losses] if losses else [])])
         if all(comparison.equal for comparison in self.comparisons):
             return "Candidate and baseline are the same model, and equal on every item."
         decisive_first = sorted(self.comparisons, key=lambda comparison: comparison.outcome is not self.outcome)
         told = [explain(comparison) for comparison in decisive_first]
-        return " ".join([_summarize(self.comparisons, self.outcome), *told] if len(told) > 1 else told)
+        return " ".join([summarize(self.comparisons, self.outcome), *told] if len(told) > 1 else told)
 
 
 def decide(
@@ -95,9 +84,9 @@ def decide(
     """Judge a candidate against its baseline by one metric or several, each on the same items for both.
 
     `same_model` says that both are the same model. Where such a pair is equal on every item, the metric passes: it is
-    equal by definition, which no number of items could show. `problems` make the judge invalid. `remarks`
-    are told with the verdict, and change nothing. Raises ValueError
-    without pairings (unless there are problems), and for a pairing of fewer than 2 items or clusters.
+    equal by definition, which no number of items could show. `problems` make the judge invalid. `remarks` are added to
+    the verdict, and change nothing. Raises ValueError without pairings (unless there are problems), and for a pairing
+    of fewer than 2 items or clusters.
     """
     if not pairings and not problems:
         raise ValueError("a verdict needs at least one metric that both models have")
@@ -124,7 +113,7 @@ def _compare(
     loss = _loss(evidence.difference, pairing.higher_is_better)
     worst = _worst_loss(evidence.interval, pairing.higher_is_better)
     equal = same_model and evidence.equal
-    if loss > 0 and loss >= pairing.margin - _ROUNDING and adjusted_p < alpha:
+    if loss > 0 and loss >= pairing.margin - ROUNDING and adjusted_p < alpha:
         outcome = Outcome.REGRESSION
     elif equal or worst < pairing.margin:
         outcome = Outcome.PASS
@@ -204,107 +193,3 @@ def _decisive_items(pairing: Pairing, evidence: Evidence, alpha: float) -> int |
             fall=(scale_length(pairing.unit) or math.inf) - loss,
         )
     return items_to_fail(pairing.items, expected, evidence.expected_error, alpha, step=evidence.step)
-
-
-def explain(comparison: Comparison) -> str:
-    """One metric's answer in two or three sentences, for people: what was seen, and what follows."""
-    if comparison.equal:
-        return _sentence(f"{comparison.title} is equal on every item, and both are the same model")
-    return f"{_finding(comparison)} {_EXPLANATIONS[comparison.outcome](comparison)}"
-
-
-def _finding(comparison: Comparison) -> str:
-    change = difference_text(comparison.difference, comparison.unit)
-    interval = f"{comparison.interval.confidence * 100:g} % interval {range_text(comparison.interval, comparison.unit)}"
-    items = f"{comparison.items:,} items"
-    if comparison.gained is not None:
-        items = f"{comparison.gained:,} items better, {comparison.lost:,} worse, of {comparison.items:,}"
-    clusters = "" if comparison.clusters is None else f" in {comparison.clusters:,} clusters"
-    return _sentence(f"{comparison.title} changed by {change} ({interval}; {items}{clusters})")
-
-
-def _explain_regression(comparison: Comparison) -> str:
-    if comparison.margin == 0:
-        return f"Chance does not explain the {_losing(comparison)} ({_p(comparison)})."
-    return (
-        f"The {_losing(comparison)} is at least the margin of {_margin(comparison)}, and chance does not explain it "
-        f"({_p(comparison)})."
-    )
-
-
-def _explain_pass(comparison: Comparison) -> str:
-    ruled_out = f"{_such_a_loss(comparison)} is ruled out.{_unseen(comparison)}"
-    if comparison.adjusted_p >= comparison.alpha:
-        return ruled_out
-    lost = _loss(comparison.difference, comparison.higher_is_better) > 0
-    direction = f"small {_losing(comparison)}" if lost else "gain" if comparison.higher_is_better else "fall"
-    return f"{ruled_out} The {direction} is more than chance ({_p(comparison)})."
-
-
-def _explain_inconclusive(comparison: Comparison) -> str:
-    loss = _loss(comparison.difference, comparison.higher_is_better)
-    if loss <= 0 or loss < comparison.margin - _ROUNDING:
-        finding = f"{_such_a_loss(comparison)} is not ruled out."
-    else:
-        reaches = f"is at least the margin of {_margin(comparison)}, but it " if comparison.margin > 0 else ""
-        finding = f"The {_losing(comparison)} {reaches}may be chance ({_p(comparison)})."
-    if comparison.smallest_margin is not None:
-        margin = margin_text(comparison.smallest_margin, comparison.unit)
-        finding += f" The smallest margin that these items would pass is {margin}.{_unseen(comparison)}"
-    visible = size_text(comparison.smallest_visible_loss, comparison.unit)
-    power = f"{comparison.items:,} items reliably show only a {_losing(comparison)} of {visible} or more"
-    if comparison.items_to_decide is None:
-        return f"{finding} {power}; with models this alike, more items would not decide."
-    return (
-        f"{finding} {power}; if things stay as they are, about {about(comparison.items_to_decide)} items would decide."
-    )
-
-
-_EXPLANATIONS = {
-    Outcome.REGRESSION: _explain_regression,
-    Outcome.PASS: _explain_pass,
-    Outcome.INCONCLUSIVE: _explain_inconclusive,
-}
-
-
-def _summarize(comparisons: Sequence[Comparison], outcome: Outcome) -> str:
-    """How many of several metrics decide the whole, and which."""
-    if outcome is Outcome.PASS:
-        return f"All {len(comparisons)} metrics pass."
-    decisive = [comparison.title for comparison in comparisons if comparison.outcome is outcome]
-    what = "regressed" if outcome is Outcome.REGRESSION else "inconclusive"
-    return f"{len(decisive)} of {len(comparisons)} metrics {what}: {', '.join(decisive)}."
-
-
-def _losing(comparison: Comparison) -> str:
-    return "loss" if comparison.higher_is_better else "rise"
-
-
-def _such_a_loss(comparison: Comparison) -> str:
-    losing = _losing(comparison)
-    return f"A {losing} of {_margin(comparison)} or more" if comparison.margin > 0 else f"A {losing}"
-
-
-def _unseen(comparison: Comparison) -> str:
-    """What so few items may not have shown, where it could make up half of the margin or more."""
-    share, fall = comparison.unseen_share, scale_length(comparison.unit)
-    if share is None or fall is None or share * fall < comparison.margin / 2:
-        return ""
-    size = f"{fall:g} grades" if comparison.unit == "grade" else size_text(fall, comparison.unit)
-    what, count = ("answers", comparison.items) if comparison.clusters is None else ("clusters", comparison.clusters)
-    shown_in = "items" if comparison.clusters is None else what
-    return f" A fall of {size} in fewer than {share_text(share)} of the {what} would not show in {count:,} {shown_in}."
-
-
-def _margin(comparison: Comparison) -> str:
-    return size_text(comparison.margin, comparison.unit)
-
-
-def _p(comparison: Comparison) -> str:
-    corrected = "" if comparison.adjusted_p == comparison.p_value else " after Holm's correction"
-    return f"{probability(comparison.adjusted_p)}{corrected}"
-
-
-def _sentence(text: str) -> str:
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."

@@ -57,7 +57,7 @@ _OPENER_OR_HEADING = _phrases([*_OPENERS, *_HEADINGS])
 
 
 def find_degenerate(items: Sequence[Item], answers: Sequence[Answer]) -> dict[str, str]:
-    """What is wrong, for people, by the ids of the items whose answers are degenerate; answers in the items' order.
+    """The ids of the items whose answers are degenerate, each with the reason; answers in the items' order.
 
     Raises ValueError when an answer is not the one to its item.
     """
@@ -87,7 +87,7 @@ def find_degenerate_answer(item: Item, text: str) -> str | None:
 
 
 def text_of(answer: Answer) -> str:
-    """What is judged of an answer: its text, or the label where it has only that."""
+    """The judged text of an answer: its text, or the label where it has only that."""
     return answer.text if answer.text is not None else answer.predicted or ""
 
 

@@ -60,10 +60,10 @@ class Jury:
 
     @property
     def costs(self) -> Costs:
-        """What all judges took up to now."""
+        """The costs of all judges so far."""
         return functools.reduce(operator.add, (asker.costs for asker in self._askers))
 
     @property
     def notes(self) -> list[str]:
-        """What the judges do not give, each said once."""
+        """What the judges do not support, each noted once."""
         return list(dict.fromkeys(note for asker in self._askers for note in asker.notes))

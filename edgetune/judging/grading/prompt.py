@@ -119,7 +119,7 @@ def _question(item: Item, fields: Sequence[str]) -> dict[str, Any]:
 
 
 def references_of(item: Item) -> tuple[str, ...]:
-    """What a right answer says: the references, or the right label."""
+    """The right answers: the references, or the right label."""
     return item.references or (() if item.gold is None else (item.gold,))
 
 

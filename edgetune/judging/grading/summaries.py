@@ -10,19 +10,19 @@ from statistics import fmean
 from edgetune.judging.grading.grades import Grade, Preference
 
 VALUES = {"candidate": 1.0, "baseline": -1.0, "tie": 0.0}
-"""What a winner counts."""
+"""The value of each winner."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many."""
+    """A count out of a total."""
 
     count: int
     of: int
 
     @property
     def share(self) -> float | None:
-        """From 0 to 1; None of nothing."""
+        """From 0 to 1; None where the total is 0."""
         return self.count / self.of if self.of else None
 
 
@@ -53,7 +53,7 @@ def mean_preferences(preferences: Iterable[Preference]) -> dict[str, float]:
 
 
 def value_of_orders(orders: Sequence[Preference]) -> float | None:
-    """What the two orders of one pair come to: 1, -1 or 0; None when it is unscored."""
+    """The value of the two orders of one pair: 1, -1 or 0; None when it is unscored."""
     winners = {preference.winner for preference in orders}
     if None in winners or len(orders) < 2:
         return None
@@ -69,7 +69,7 @@ def pairs_of_orders(preferences: Iterable[Preference]) -> list[list[Preference]]
 
 
 def unscored_share(verdicts: Iterable[Grade | Preference]) -> Share:
-    """How many of the verdicts that a judge was asked for have none."""
+    """How many of the verdicts that a judge was asked for are unscored."""
     asked = [verdict for verdict in verdicts if verdict.degenerate is None]
     return Share(sum(verdict.problem is not None for verdict in asked), len(asked))
 

@@ -17,7 +17,7 @@ _MAIN = {
     "summarize": ("rougeL",),
     "perplexity": ("perplexity", "bits_per_byte"),
 }
-"""What a gate compares by default: the first of these that is measured."""
+"""What a gate compares by default: the first of these that the suite computes."""
 
 
 def find_metrics(names: Sequence[str], suite: Suite) -> tuple[Metric, ...]:
@@ -44,7 +44,7 @@ def find_metrics(names: Sequence[str], suite: Suite) -> tuple[Metric, ...]:
 
 
 def default_metrics(suite: Suite, items: Sequence[Item]) -> tuple[str, ...]:
-    """What is measured where the suite names no metrics: what fits its task and its items.
+    """The metrics of a suite that names none: those that fit its task and its items.
 
     References are compared with where every item has some, and a JSON schema where there is one.
     """
@@ -63,7 +63,7 @@ def default_metrics(suite: Suite, items: Sequence[Item]) -> tuple[str, ...]:
 def main_metric(suite: Suite, items: Sequence[Item]) -> str:
     """The metric that a gate compares where the suite names none for it.
 
-    Of what is measured (the suite's metrics, or `default_metrics`): accuracy; json_schema, json_valid or token_f1 for
+    Of the suite's metrics, or `default_metrics`: accuracy; json_schema, json_valid or token_f1 for
     generate; rougeL for summarize; perplexity or bits_per_byte. Otherwise the first that tells better from worse and
     has a margin. Raises RecipeError where none does.
     """
@@ -74,7 +74,7 @@ def main_metric(suite: Suite, items: Sequence[Item]) -> str:
         if name in usable:
             return name
     raise RecipeError(
-        f"nothing that is measured here ({', '.join(chosen)}) says which of two models is better",
+        f"none of the metrics here ({', '.join(chosen)}) says which of two models is better",
         where=suite.name,
         remedy="give the items references, the suite a json_schema or a rubric, or name gate.metric",
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from edgetune.judging.gate.comparison import Comparison, Outcome
-from edgetune.judging.gate.gate import NO_VERDICT, explain
+from edgetune.judging.gate.explanation import explain
+from edgetune.judging.gate.gate import NO_VERDICT
 from edgetune.judging.results.judgement import Judgement
 from edgetune.visible_text import shortened, visible
 

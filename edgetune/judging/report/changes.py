@@ -119,5 +119,5 @@ def _flaws(judgement: Judgement) -> dict[str, tuple[bool, bool]]:
 
 
 def _is_degenerate(verdict: Grade | Preference) -> bool:
-    """A pair of equal answers is spared the judge, too, but neither is degenerate for that."""
+    """A judge is not asked about a pair of equal answers either, but they are not degenerate."""
     return verdict.degenerate is not None and verdict.degenerate != EQUAL_ANSWERS

@@ -9,7 +9,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from edgetune import __version__
-from edgetune.judging.gate.gate import explain
+from edgetune.judging.gate.explanation import explain
 from edgetune.judging.results.baseline import REPORT_FORMAT
 from edgetune.judging.results.endings import count_endings
 from edgetune.judging.results.judgement import METRICS_KEY, Evaluation, Judgement
@@ -39,7 +39,7 @@ def report_lines(judgement: Judgement) -> Iterator[str]:
 
 
 def json_text(value: Any) -> str:
-    """JSON on one line that can be encoded as UTF-8 whatever a model wrote: half a surrogate pair stays an escape.
+    """JSON on one line that can be encoded as UTF-8 whatever a model wrote: an unpaired surrogate stays an escape.
 
     Dataclasses are written as objects. Raises ValueError for numbers that are not finite.
     """

@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from edgetune import __version__
 from edgetune.judging.gate.comparison import Comparison, Outcome
-from edgetune.judging.gate.gate import NO_VERDICT, explain
+from edgetune.judging.gate.explanation import explain
+from edgetune.judging.gate.gate import NO_VERDICT
 from edgetune.judging.gate.wording import difference_text, percent, probability, value_text
 from edgetune.judging.report.interval_picture import IntervalPicture, draw_intervals
 from edgetune.judging.report.matrices import MatrixPanel, panels_of, shown_columns
@@ -97,7 +98,7 @@ class _ComparisonView:
 
 
 def _reasons(judgement: Judgement) -> list[str]:
-    """What stands beside the verdict: the reason, or of several metrics those that decide."""
+    """The text beside the verdict: the reason, or of several metrics those that decide."""
     verdict = judgement.verdict
     if verdict is None or verdict.outcome is Outcome.JUDGE_INVALID:
         return []

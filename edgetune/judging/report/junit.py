@@ -12,7 +12,8 @@ import re
 from xml.etree import ElementTree
 
 from edgetune.judging.gate.comparison import Comparison, Outcome
-from edgetune.judging.gate.gate import NO_VERDICT, Verdict, explain
+from edgetune.judging.gate.explanation import explain
+from edgetune.judging.gate.gate import NO_VERDICT, Verdict
 from edgetune.judging.report.validity import judge_figures, was_judged
 from edgetune.judging.results.judgement import Judgement
 

@@ -85,7 +85,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _within_limit(text: str) -> str:
-    """Matrices of a hundred labels do not fit; the end is cut then, for the verdict stands first."""
+    """Matrices of a hundred labels do not fit. Then the end is cut, because the verdict comes first."""
     if len(text) < LARGEST_CHARACTERS:
         return text
     note = "\n\n…\n\nThe rest is in report.html and report.json.\n"
@@ -245,7 +245,7 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _fenced(text: str) -> str:
-    """Text in a block that no run of backticks inside can end."""
+    """Text in a fenced block whose fence is longer than any run of backticks inside."""
     shown = shortened(visible(text), _BLOCK_CHARACTERS)
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)
@@ -253,7 +253,7 @@ def _fenced(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text on one line, cut to a readable length, in which Markdown sees no table, markup or HTML."""
+    """Text on one line, cut to a readable length, with tables, markup and HTML escaped."""
     return _escaped(shortened(" ".join(visible(text).split()), _CELL_CHARACTERS))
 
 

@@ -146,11 +146,11 @@ def _write_counts(axis: Any, counts: Any, shares: Any, layout: _Layout) -> None:
 
 
 def _fitted(text: str, characters: int) -> str:
-    """Text of at most so many characters; what is too much goes from the middle, for names differ at their ends."""
+    """Text of at most so many characters, shortened in the middle, because names differ at their ends."""
     half = characters // 2
     return text if len(text) <= characters else f"{text[: characters - half - 1]}…{text[-half:]}"
 
 
 def _plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
+    """Text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")

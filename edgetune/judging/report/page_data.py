@@ -173,7 +173,7 @@ def _by(verdict: Grade | Preference) -> str:
 
 
 def _reason(verdict: Grade | Preference) -> str:
-    """What the judge wrote; where none was asked, `spared` says it all."""
+    """The judge's reason; empty where no judge was asked, which `spared` explains."""
     return "" if verdict.degenerate is not None else _cut(verdict.reason)
 
 

@@ -44,7 +44,7 @@ def render_matrices(panels: Sequence[MatrixPanel]) -> RenderableType:
 
 
 class _Matrices:
-    """The matrices where they fit into the terminal, or what is confused most in each of them: a cut number is none."""
+    """The matrices where they fit into the terminal; otherwise the largest confusions: no number is cut."""
 
     def __init__(self, panels: Sequence[MatrixPanel]) -> None:
         self._panels = panels
@@ -98,7 +98,7 @@ def render_verdict(verdict: Verdict | None) -> RenderableType:
 
 
 def render_judges(judgement: Judgement) -> RenderableType:
-    """Who judged, whether that can be trusted, and what it took. Only where there was a judge (`was_judged`)."""
+    """The judges, whether they can be trusted, and their costs. Only where there was a judge (`was_judged`)."""
     about, *figures = judge_figures(judgement)
     lines = [Text(visible(f"{about.title} {about.text}"), style="bold")]
     for figure in figures:
@@ -147,7 +147,7 @@ def _matrix(panel: MatrixPanel, columns: Sequence[str]) -> Table:
 
 
 def _confusions(panel: MatrixPanel, columns: Sequence[str]) -> RenderableType:
-    """What is confused most often."""
+    """The most frequent confusions."""
     table = _plain_table()
     for heading in ("true label", "predicted"):
         table.add_column(heading)

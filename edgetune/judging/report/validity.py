@@ -23,7 +23,7 @@ class Figure:
 
 
 def was_judged(judgement: Judgement) -> bool:
-    """True where a judge had a part in the result."""
+    """True where the result includes verdicts of a judge."""
     return bool(judgement.judges or judgement.preferences or all_grades(judgement))
 
 

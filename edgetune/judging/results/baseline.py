@@ -26,7 +26,7 @@ _REMEDY = "give a report.json that `edgetune judge --out` wrote, or the baseline
 
 
 def is_report(reference: str) -> bool:
-    """True for a .json file that is a report, or is called like one."""
+    """True for a .json file that is a report, or has a report's name."""
     path = Path(reference)
     if path.name == "report.json" or path.suffix != ".json" or not path.is_file():
         return path.name == "report.json"

@@ -86,7 +86,7 @@ def with_grades(prepared: PreparedSuite, evaluation: Evaluation, grades: tuple[G
 
 @dataclass(frozen=True)
 class AnswersAhead:
-    """What asking a model comes to: answers that are `known`, by the items' ids, and the `missing` items."""
+    """The plan for asking a model: answers that are `known`, by the items' ids, and the `missing` items."""
 
     known: dict[str, Answer]
     missing: tuple[Item, ...]

@@ -82,7 +82,7 @@ class EndpointSubject:
                 loop.run(stream.aclose())
 
     def close(self) -> None:
-        """Nothing is held open between calls of `answers`."""
+        """Nothing is open between calls of `answers`."""
 
     async def _stream(self, items: Sequence[Item], suite: Suite) -> AsyncGenerator[Answer, None]:
         async with ChatEndpoint(self._address, Budget(), events.note) as chat:

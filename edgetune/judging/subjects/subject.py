@@ -40,4 +40,4 @@ class Subject(Protocol):
         """The answers in the order of the items, each as soon as it is there."""
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free its resources."""

@@ -56,7 +56,7 @@ def hide_secrets(reference: str) -> str:
 
 
 def completions_url(url: str) -> str:
-    """The address of chat completions below a base URL: its path goes on, and its query stays behind it."""
+    """The address of chat completions below a base URL: its path is extended, and its query stays at the end."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=parts.path + COMPLETIONS))
 
@@ -67,7 +67,7 @@ def base_of(url: str) -> str:
 
 
 def is_azure(url: str) -> bool:
-    """Whether an endpoint takes its key in Azure's way: by its host, its path, or an `api-version` in its query."""
+    """Whether an endpoint takes its key as Azure does, by its host, its path, or an `api-version` in its query."""
     parts = urlsplit(url)
     host = (parts.hostname or "").casefold()
     versioned = any(name.casefold() == "api-version" for name, _ in parse_qsl(parts.query, True))

@@ -19,7 +19,7 @@ from edgetune.recipe.yaml_input import nearest
 
 @dataclass(frozen=True)
 class RowQuestion:
-    """What a row asks, and what is right; the fields are those of an item."""
+    """A row's question and right answers; the fields are those of an item."""
 
     text: str
     messages: tuple[Message, ...]
@@ -65,7 +65,7 @@ def check_items(rows: Sequence[Row], suite: Suite, source: SuiteSource) -> None:
 
 
 def _data_of(suite: Suite) -> Data:
-    """The suite's data as training would have them."""
+    """The suite's data as training reads them."""
     trained = [other for other in suite.data if other.format in FORMATS]
     return Data(train=list(trained), labels=suite.labels, prompt=suite.prompt)
 

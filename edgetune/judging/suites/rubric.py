@@ -60,7 +60,7 @@ class Rubric(Section):
         return criteria
 
     def sha256(self) -> str:
-        """Hash of everything that a judge sees of it."""
+        """Hash of everything that a judge reads of it."""
         return hash_value(self.model_dump(mode="json", exclude={"name", "description"}))
 
 

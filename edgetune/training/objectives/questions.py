@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from edgetune.data.example import Example, Message
+from edgetune.data.example import Example
 from edgetune.data.template import ChatTemplate
 from edgetune.data.tokenize import Encode
 from edgetune.events import ProgressHandle
@@ -33,8 +33,9 @@ def ask(example: Example, answers: Sequence[str], template: ChatTemplate, encode
 
     The ids are those of training and of `edgetune classify`: each segment of the template is tokenized on its own.
     """
-    split = [_split(example, answer, template, encode) for answer in answers]
-    return Question(split[0][0], tuple(ids for _, ids in split))
+    split = [template.split_answer(example.question, answer, tools=example.tools) for answer in answers]
+    prompt = tuple(token for text in split[0][0] for token in encode(text))
+    return Question(prompt, tuple(tuple(encode(text)) for _, text in split))
 
 
 def in_batches(
@@ -87,12 +88,3 @@ def log_likelihoods(logits: Tensor, targets: Tensor, questions: Sequence[Questio
     lengths = [len(answer) for question in questions for answer in question.answers]
     values = iter(answer.sum().item() for answer in tokens.split(lengths))
     return [[next(values) for _ in question.answers] for question in questions]
-
-
-def _split(
-    example: Example, answer: str, template: ChatTemplate, encode: Encode
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    segments = template.segments([*example.question, Message("assistant", answer)], tools=example.tools)
-    last = max(place for place, segment in enumerate(segments) if segment.supervised)
-    prompt = [token for segment in segments[:last] for token in encode(segment.text)]
-    return tuple(prompt), tuple(encode(segments[last].text))

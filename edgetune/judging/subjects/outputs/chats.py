@@ -114,7 +114,7 @@ def _read(value: Any, where: str) -> WrittenOutput | None:
 
 
 def _problem(value: Mapping[str, Any]) -> Any:
-    """What an answer says of its failure; None for one that has not failed."""
+    """The failure that a response reports; None for one that has not failed."""
     if value.get("error"):
         return value["error"]
     if value.get("status_code", 200) != 200:

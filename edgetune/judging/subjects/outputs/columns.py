@@ -43,14 +43,14 @@ _NUMBERS = ("nll_nats", "nll_tokens", "nll_bytes")
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a file has what the model wrote, and labels to be taken as they stand; None where it has none."""
+    """The columns with the model's text, and with labels that are used as they are; None where there is none."""
 
     output: str | None
     label: str | None
 
 
 def find_columns(rows: Sequence[Mapping[str, Any]], where: str) -> Columns:
-    """The columns that count. Raises DataError, naming what there is, for several outputs or for none."""
+    """The columns that are used. Raises DataError that names the columns, for several outputs or for none."""
     columns = list(dict.fromkeys(column for values in rows for column in values))
     found = [column for column in OUTPUT_COLUMNS if column in columns]
     if len(found) > 1:
@@ -71,7 +71,7 @@ def find_columns(rows: Sequence[Mapping[str, Any]], where: str) -> Columns:
 
 
 def read_fields(row: Row, columns: Columns) -> dict[str, Any]:
-    """What a row says of the model, as plain values that are the same from every kind of file.
+    """A row's outputs as plain values, which are the same from every kind of file.
 
     Raises DataError naming the row.
     """

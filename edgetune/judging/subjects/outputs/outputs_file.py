@@ -56,10 +56,10 @@ class OutputsFile:
             yield to_answer(row, item, suite, self._columns)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Nothing is open."""
 
     def _check_labels(self, answers: Sequence[Answer], suite: Suite) -> None:
-        """Refuse a column of labels that holds none of the suite's: class numbers, or another language."""
+        """Refuse a column that holds none of the suite's labels, such as class numbers or another language."""
         column = self._columns.label
         if column is not None and all(answer.predicted is None for answer in answers):
             raise DataError(
