@@ -2,8 +2,8 @@
 
     python benchmarks/label_scoring.py [FILE] [--items 500] [--rounds 5] [--echoed 1] [--threads N]
 
-Three ways score the same texts, with the same shared library, file, prompts, labels and threads. They take turns, so
-that what else the machine does falls on all alike; a round's figure is its seconds by text, and medians are compared.
+Three ways score the same texts, with the same shared library, file, prompts, labels and threads. They take turns;
+a round's figure is its processor time by text, which a busy machine changes little, and medians are compared.
 
 - edgetune: `Model.classify`.
 - completions: one `create_completion` call by text and label with echo and logprobs, from whose response the label's
@@ -27,7 +27,6 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from edgetune.cores import physical_cores
 from edgetune.data.example import Message
 from edgetune.models.locate import locate_model
 from edgetune.runtime.classify import label_question
@@ -81,7 +80,7 @@ class Completions:
         return LABELS[int(np.argmax(scores))]
 
     def _echoed(self, prefix: Sequence[int], answer: Sequence[int]) -> float:
-        prompt = self._session.detokenize([*prefix, *answer])
+        prompt = self._session.vocabulary.detokenize([*prefix, *answer])
         response = self._llama.create_completion(prompt, max_tokens=1, temperature=0.0, echo=True, logprobs=1)
         written = response["usage"]["completion_tokens"]
         each = response["choices"][0]["logprobs"]["token_logprobs"]
@@ -95,10 +94,10 @@ class Completions:
 
 
 def timed(way: Callable[[Sequence[str]], Labels], texts: Sequence[str]) -> tuple[float, Labels]:
-    """Seconds by text, and the labels."""
-    started = time.perf_counter()
+    """Seconds of processor time by text, and the labels."""
+    started = time.process_time()
     labels = way(texts)
-    return (time.perf_counter() - started) / len(texts), labels
+    return (time.process_time() - started) / len(texts), labels
 
 
 def main() -> None:
@@ -107,7 +106,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=500, help="texts in all rounds together")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--echoed", type=int, default=1, help="texts scored by echoed completions in a round")
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     file = locate_model(options.file).gguf
     if file is None:

@@ -93,13 +93,14 @@ _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names
 
 __all__ = list(_MODULE_OF)
 
+if not TYPE_CHECKING:  # a type checker would take every name for one of ours
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'edgetune' has no attribute {name!r}")
-    module = import_module(f"edgetune.{_MODULE_OF[name]}")
-    value = globals()[name] = module if name == _MODULE_OF[name] else getattr(module, name)
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'edgetune' has no attribute {name!r}")
+        module = import_module(f"edgetune.{_MODULE_OF[name]}")
+        value = globals()[name] = module if name == _MODULE_OF[name] else getattr(module, name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -6,7 +6,9 @@ import ast
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from test_cli_app import HEAVY
 from test_plot_and_card import SUMMARY
 
 import edgetune
+from edgetune.api.judge import reference_of
 from edgetune.api.public import public
 from edgetune.errors import AdapterError, DataError, EdgetuneError, MissingComponent, RecipeError, UsageError
 from edgetune.judging.report.notebook import judgement_html
@@ -143,13 +146,33 @@ def test_an_error_names_the_parameters_of_the_function(edgetune_command, tmp_pat
     with pytest.raises(UsageError) as problem:
         edgetune.export(tmp_path, imatrix="i.gguf", converter="convert.py")
     assert str(problem.value) == "imatrix cannot be combined with converter; leave imatrix out"
-    with pytest.raises(UsageError, match=r"^quant=q4: there is no such preset"):
+    with pytest.raises(UsageError, match=r"^quant=q4: .*did you mean q4_1"):
         edgetune.export(tmp_path, quant="q4")
     (tmp_path / "there.gguf").touch()
     with pytest.raises(EdgetuneError, match=r"exists already; choose another out, or pass force=True to replace it$"):
         edgetune.merge(tmp_path, out=tmp_path / "there.gguf")
     seen = edgetune_command("export", tmp_path, "--imatrix", "i.gguf", "--converter", "convert.py")
     assert "error: --imatrix cannot be combined with --converter; leave --imatrix out\n" in seen.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: edgetune.export("x", outtype="f61"),
+            r"^outtype=f61: invalid value \(did you mean f16\?\); use one of auto, ",
+        ),
+        (lambda: edgetune.export("x", base_as="8bit"), "^base_as=8bit: invalid value .*use one of 16bit, trained$"),
+        (lambda: edgetune.calibrate("j", on="x", grading="pairs"), "^grading=pairs: invalid value"),
+        (lambda: edgetune.plan("demo", device="tpu"), "^device=tpu: invalid value"),
+        (lambda: edgetune.judge("s", model="m", inconclusive="maybe"), "^inconclusive=maybe: invalid value"),
+        (lambda: edgetune.side_by_side("a", "b", limit=0), "^limit is 0; it must be at least 1$"),
+        (lambda: edgetune.calibrate("j", on="x", min_kappa=2), "^min_kappa is 2; it must be between 0 and 1$"),
+    ],
+)
+def test_what_options_refuse_is_refused_in_python_too(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        call()
 
 
 def test_commands_in_an_error_stay_as_they_are_typed() -> None:
@@ -173,6 +196,29 @@ def test_a_missing_extra_names_the_install_command() -> None:
         needs("peft")
     with pytest.raises(ModuleNotFoundError):
         needs("elsewhere")
+
+
+def test_several_processes_train_by_the_whole_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+
+    def launch(count: int, arguments: list[str]) -> None:
+        started.extend(arguments)
+        run = Path(arguments[arguments.index("--out") + 1])
+        run.mkdir()
+        (run / "recipe.yaml").write_text(Path(arguments[1]).read_text())
+
+    monkeypatch.setattr("edgetune.training.processes.launch", launch)
+    overrides = {"train.seed": 7, "data.eval": []}
+    run = edgetune.train({"extends": "demo"}, overrides=overrides, out=tmp_path / "run", processes=2)
+    assert (started[0], started[2:]) == ("train", ["--out", str(tmp_path / "run"), "--processes", "2"])
+    assert run.recipe == edgetune.load_recipe("demo", overrides)
+
+
+def test_a_model_under_test_is_named_by_its_path_or_its_file(finished: Path) -> None:
+    loaded = SimpleNamespace(path=Path("tuned.gguf"))
+    models = ("http://localhost/v1#small", finished, edgetune.Run(finished), WrittenModel(Path("a.gguf"), 1), loaded)
+    names = ["http://localhost/v1#small", str(finished), str(finished), "a.gguf", "tuned.gguf"]
+    assert [reference_of(model) for model in models] == names
 
 
 @pytest.fixture

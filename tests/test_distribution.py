@@ -31,6 +31,7 @@ def test_the_source_archive_makes_the_wheel_of_the_checkout(tmp_path: Path) -> N
     assert build_wheel(unpacked, tmp_path / "archive") == wheel
     for name in (
         "edgetune/cli/app.py",
+        "edgetune/py.typed",
         "edgetune/_shipped/recipes/demo.yaml",
         "edgetune/_shipped/judge/suites/sentiment-demo.yaml",
     ):

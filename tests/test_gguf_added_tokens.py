@@ -110,7 +110,7 @@ def test_what_the_difference_is_said_to_be_is_what_transformers_and_llama_cpp_do
 
 
 def test_a_token_that_llama_cpp_knows_by_its_text_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """</s> is an ordinary word of this vocabulary; llama.cpp takes it for the end of the text wherever it stands."""
+    """</s> is an ordinary word of this vocabulary; llama.cpp reads it as the end of the text wherever it stands."""
     import json
 
     from tokenizers import Tokenizer

@@ -23,6 +23,7 @@ from edgetune.errors import ModelError  # noqa: E402
 from edgetune.gguf.hard_text import hard_texts  # noqa: E402
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary  # noqa: E402
 from edgetune.gguf.write import export  # noqa: E402
+from edgetune.models.config import read_config  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
 from edgetune.models.load import load_config, load_model, load_tokenizer  # noqa: E402
 from edgetune.models.locate import locate_model  # noqa: E402
@@ -354,6 +355,15 @@ def test_rope_scaling_is_refused_with_the_same_words_for_training_and_export(
             refused()
         words.append(str(caught.value))
     assert len(set(words)) == 1
+
+
+def test_a_gguf_of_an_architecture_that_transformers_does_not_know_is_one_line(tmp_path: Path) -> None:
+    writer = GGUFWriter(tmp_path / "model.gguf", "newest")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="cannot read the configuration of this newest GGUF"):
+        read_config(locate_model(str(tmp_path / "model.gguf")))
 
 
 def test_a_gguf_that_lacks_a_key_or_a_tensor_names_it(tmp_path: Path) -> None:

@@ -120,8 +120,12 @@ def test_eva_finds_the_directions_that_the_first_layers_inputs_have() -> None:
         ({"init": "eva"}, [], "init eva needs training data, and there is none"),
         ({"init": "eva", "rank": 16}, batches(1, rows=1), "batches of at least 32 tokens for rank 16.*longest has 16"),
         ({"init": "loftq"}, None, "init loftq needs a base that is quantized to nf4"),
-        ({"init": "pissa", "rank": 20}, None, r"method\.rank 20 is more than .*k_proj has .* 16; take"),
-        ({"rank_pattern": {"q_prj": 2}}, None, r"rank_pattern names q_prj, which none .*q_proj"),
+        (
+            {"init": "pissa", "rank": 20},
+            None,
+            r"rank is 20, and method\.init pissa has at most 16 for .*k_proj; use 16",
+        ),
+        ({"rank_pattern": {"q_prj": 2}}, None, r"rank_pattern names q_prj, which matches none .*q_proj"),
         ({"alpha_pattern": {"embed": 2}}, None, r"alpha_pattern names embed, which matches none of the adapted"),
     ],
 )
@@ -132,7 +136,7 @@ def test_what_cannot_begin_is_refused_in_one_line(fields: dict[str, Any], given:
 
 
 def test_eva_is_refused_for_an_encoder_decoder() -> None:
-    with pytest.raises(RecipeError, match="init eva reads the layers' inputs"):
+    with pytest.raises(RecipeError, match="init eva reads the inputs of all layers"):
         adapt("t5", batches=batches(), init="eva")
 
 

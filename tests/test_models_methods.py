@@ -37,10 +37,10 @@ from edgetune.planning.shipped import shipped_configurations  # noqa: E402
 from edgetune.recipe.methods import OWN_METHODS, PEFT_METHODS, Full  # noqa: E402
 
 REFUSED = {
-    ("prefix", "t5 with head"): "reads token ids alone",
-    ("prompt", "t5 with head"): "reads token ids alone",
-    ("p-tuning", "t5 with head"): "reads token ids alone",
-    ("prefix", "distilbert with head"): r"distilbert does not; take prompt or p-tuning",
+    ("prefix", "t5 with head"): "only reads token ids",
+    ("prompt", "t5 with head"): "only reads token ids",
+    ("p-tuning", "t5 with head"): "only reads token ids",
+    ("prefix", "distilbert with head"): r"distilbert has none; use prompt or p-tuning",
 }
 UPDATES = ("loha", "lokr", "hira", "shira", "oft", "vera")
 """Methods that find a model's modules and its head as LoRA does, which is tried on every kind."""
@@ -333,7 +333,7 @@ def test_other_methods_find_their_targets_in_every_family(method: str, kind: str
         ("fourierft", {"base_model_name_or_path": "x"}, r"base_model_name_or_path is no field"),
         ("c3a", {"block_size": 7}, r"method cannot adapt this model \(.*7"),
         ("fourierft", {"n_frequency": -1}, r"method cannot adapt this model \("),
-        ("cartridge", {"num_virtual_tokens": 64}, r"virtual_tokens is 64, and the model reads no more than 64 tokens"),
+        ("cartridge", {"num_virtual_tokens": 64}, r"virtual_tokens is 64, and the model reads at most 64 tokens"),
         ("boft", {"targets": ["q_prj"]}, r"names q_prj, .*its linear modules are .*q_proj"),
         ("cartridge", {"targets": ["q_proj"]}, r"method cartridge has no targets"),
     ],
@@ -373,7 +373,7 @@ def test_shira_of_too_high_a_rank_is_one_line() -> None:
 
 @pytest.mark.parametrize("method", ["prefix", "prompt", "p-tuning"])
 def test_more_virtual_tokens_than_the_model_reads_are_refused(method: str) -> None:
-    with pytest.raises(RecipeError, match="virtual_tokens is 64, and the model reads no more than 64 tokens"):
+    with pytest.raises(RecipeError, match="virtual_tokens is 64, and the model reads at most 64 tokens"):
         adapt("llama", method, virtual_tokens=64)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.native_reference import in_child
+from support.tiny_mamba import write_tiny_mamba
 
 from edgetune.data.example import Message
 from edgetune.errors import UsageError
-from edgetune.runtime import label_scoring
-from edgetune.runtime.context import OUTPUTS
+from edgetune.runtime import label_scoring, native
+from edgetune.runtime.context import OUTPUTS, Context
 from edgetune.runtime.label_scoring import Scorable
 from edgetune.runtime.perplexity import answer_likelihood, text_likelihood
 from edgetune.runtime.sampling import GREEDY
@@ -105,14 +106,29 @@ def test_questions_with_nothing_in_common_are_scored_right(session: Session) -> 
         assert value == pytest.approx(by_every_token(session, prefix, answer), abs=1e-4)
 
 
-def test_a_model_whose_memory_cannot_be_cut_gets_the_same_scores(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+def test_a_model_whose_memory_is_a_state_reads_a_prefix_once_for_all_continuations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prefix = prompt_ids(session, "Is it good?")
-    answers = [session.vocabulary.tokenize(text) for text in ("yes<|im_end|>\n", "yes it is", "no", "")]
-    expected = score(session, prefix, answers)
-    monkeypatch.setattr(session.context._llama, "llama_memory_seq_rm", lambda *_: False)
-    assert score(session, prefix, answers) == expected
+    file = write_tiny_mamba(tmp_path / "mamba.gguf")
+    model = native.load_model(file, extra_kernels=False)
+    context = Context(file, model, capacity=256, threads=1, flash_attention=False)
+    prefix, answers = list(range(3, 43)), [[5, 6, 7], [5, 8], [9], [10, 11, 12, 13], []]
+    expected = []
+    for answer in answers:
+        rows = context.log_probabilities([*prefix, *answer])
+        expected.append(sum(float(rows[len(prefix) - 1 + index, token]) for index, token in enumerate(answer)))
+    context.forget()
+    decode, read = context._decode, []
+    monkeypatch.setattr(context, "_decode", lambda ids, *places: read.append(len(ids)) or decode(ids, *places))
+    question = Scorable(prefix, answers)
+    scores = label_scoring.score(context, question)
+    assert scores == pytest.approx(expected, abs=1e-4)
+    assert sum(read) < 2 * len(prefix)
+    assert label_scoring.score(context, question) == scores
+    assert label_scoring.score(context, Scorable(prefix[:9], [[1, 2], [3, 4]])) != scores[:2]
+    assert label_scoring.score(context, question) == scores
+    context.close()
+    native.open_library().llama_model_free(model)
 
 
 def test_what_has_nothing_before_it_or_does_not_fit_is_refused(session: Session) -> None:

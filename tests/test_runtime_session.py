@@ -293,6 +293,20 @@ def test_a_file_without_a_chat_template_says_what_to_do(session: Session, monkey
         _ = session.vocabulary.template
 
 
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        ({"general.architecture": "bert", "bert.attention.causal": False}, "is an encoder, which cannot write text"),
+        ({"general.architecture": "t5encoder", "tokenizer.ggml.model": "t5"}, "is an encoder"),
+        ({"general.architecture": "llama", "tokenizer.ggml.model": "no_vocab"}, "has no vocabulary"),
+        ({"general.architecture": "llama"}, "has no vocabulary"),
+    ],
+)
+def test_a_file_that_cannot_write_text_is_refused_by_its_header(metadata: dict[str, object], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        Session.open(RunnableFile(Path("model.gguf"), metadata, extra_kernels=False))
+
+
 @pytest.mark.parametrize(("name", "value"), [("context_tokens", 0), ("threads", 0)])
 def test_impossible_sizes_are_refused(smollm2_gguf: Path, name: str, value: int) -> None:
     with pytest.raises(UsageError, match="at least 1"):

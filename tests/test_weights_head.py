@@ -276,7 +276,7 @@ def test_a_head_of_another_width_or_another_number_of_labels_is_refused(bases, t
     adapt(base, METHODS["lora"], tmp_path / "adapter")
     recipe = {"base": {"model": str(base)}, "data": {"labels": list(LABELS)}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    with pytest.raises(AdapterError, match=r"scores 3 classes, and data.labels of .* names 2"):
+    with pytest.raises(AdapterError, match=r"scores 3 classes, and data.labels in .* names 2"):
         open_folded(resolve_source(str(tmp_path)))
     file = tmp_path / "adapter" / "adapter_model.safetensors"
     weights = load_file(file)

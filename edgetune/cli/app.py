@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ import typer
 
 from edgetune import __version__, console, display, events
 from edgetune.cli import chat, data, demo, export, inspect, judge, merge, plan, recipes, train, verify
+from edgetune.cores import limit_spinning
 from edgetune.errors import EdgetuneError, Interrupted, OutputError
 from edgetune.standard_streams import guarded_streams
 
@@ -25,11 +25,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-OPENMP_SPINS = "1000"
-"""How long GNU OpenMP's threads spin for the next piece of work before they sleep. By default they spin on, and another
-busy program on the same cores then slows training down tenfold. With this limit it costs about half the speed. Without
-another program the limit makes no difference."""
 
 
 def _register(command: Callable[..., None], panel: str, to: typer.Typer = app) -> None:
@@ -77,7 +72,7 @@ def _options(
 
 def main() -> None:
     """Run a command; every EdgetuneError becomes one line on stderr and its own exit code."""
-    os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
+    limit_spinning()
     with guarded_streams(), _events_shown():
         try:
             try:

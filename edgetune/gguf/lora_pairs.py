@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from edgetune.errors import AdapterError
 from edgetune.gguf.architectures import find_architecture
 from edgetune.gguf.architectures.plan import OutputTensor
+from edgetune.models.weight_names import embedding_names
 from edgetune.weights.adapter_file import MODEL_PREFIX, AdapterFile
 from edgetune.weights.adapter_keys import ModuleKeys, assign_keys, incomplete, other_base
 from edgetune.weights.base import ITEM_BYTES, TensorInfo
-from edgetune.weights.embeddings import embedding_names
 from edgetune.weights.fold import INVOCATION_TOKENS
 from edgetune.weights.lora import PlainLora, is_plain_lora, lora_rank, lora_scaling
 from edgetune.weights.source import Adapter

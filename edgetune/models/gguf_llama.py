@@ -1,7 +1,9 @@
-"""A GGUF of the Llama family in Hugging Face's layout, read without Transformers: configuration and tensors."""
+"""A GGUF of the Llama family in Hugging Face's layout, without Transformers: settings, names and order of rows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import ModelError
@@ -60,65 +62,31 @@ def llama_settings(file: GgufFile) -> dict[str, Any]:
     }
 
 
-class LlamaTensors:
-    """The tensors with Hugging Face's names and row order, dequantized to float32.
+def llama_names(file: GgufFile, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Hugging Face's name -> the file's, in the file's order.
 
-    `shapes` is by name, in the file's order. Raises ModelError for a tensor that is unknown, and for one that is
-    missing.
+    Raises ModelError for a tensor that is unknown, and for one that is missing.
     """
-
-    def __init__(self, file: GgufFile) -> None:
-        self._file = file
-        self._settings = llama_settings(file)
-        self._stored = self._stored_names()
-        self.shapes = {name: file.tensors[stored].shape for name, stored in self._stored.items()}
-
-    def by_rows(self, name: str) -> bool:
-        """True when rows of this tensor can be dequantized alone."""
-        return self._heads(name) is None
-
-    def load(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """One tensor, or rows [start, stop) of one that is read `by_rows`."""
-        heads = self._heads(name)
-        weights = dequantize_rows(self._file, self._stored[name], start, stop)
-        return weights if heads is None else _halves_from_pairs(weights, heads)
-
-    def _heads(self, name: str) -> int | None:
-        key = _HEADS.get(self._stored[name].split(".")[-2])
-        return None if key is None else int(self._settings[key])
-
-    def _stored_names(self) -> dict[str, str]:
-        """Hugging Face's name -> the file's, in the file's order."""
-        found = {}
-        for stored in self._file.tensors:
-            module, _, parameter = stored.rpartition(".")
-            *block, last = module.split(".")
-            known = _BLOCK.get(last) if block[:1] == ["blk"] and len(block) == 2 else _TOP.get(module)
-            if known is None or parameter not in ("weight", "bias"):
-                raise ModelError(f"the Llama family has no tensor {stored}", where=self._file.path)
-            found[f"model.layers.{block[1]}.{known}.{parameter}" if block else f"{known}.{parameter}"] = stored
-        blocks = range(self._settings["num_hidden_layers"])
-        needed = [f"model.layers.{block}.{module}.weight" for block in blocks for module in _BLOCK.values()]
-        lost = [name for name in ("model.embed_tokens.weight", *needed, "model.norm.weight") if name not in found]
-        if lost:
-            raise ModelError(f"lacks the tensor {lost[0]}", where=self._file.path, remedy="download or export it again")
-        return found
+    found = {}
+    for stored in file.tensors:
+        module, _, parameter = stored.rpartition(".")
+        *block, last = module.split(".")
+        known = _BLOCK.get(last) if block[:1] == ["blk"] and len(block) == 2 else _TOP.get(module)
+        if known is None or parameter not in ("weight", "bias"):
+            raise ModelError(f"the Llama family has no tensor {stored}", where=file.path)
+        found[f"model.layers.{block[1]}.{known}.{parameter}" if block else f"{known}.{parameter}"] = stored
+    blocks = range(settings["num_hidden_layers"])
+    needed = [f"model.layers.{block}.{module}.weight" for block in blocks for module in _BLOCK.values()]
+    lost = [name for name in ("model.embed_tokens.weight", *needed, "model.norm.weight") if name not in found]
+    if lost:
+        raise ModelError(f"lacks the tensor {lost[0]}", where=file.path, remedy="download or export it again")
+    return found
 
 
-def dequantize_rows(file: GgufFile, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Rows [start, stop) of a tensor, or a whole one-dimensional tensor, dequantized to float32."""
-    import numpy as np
-    from gguf import GGMLQuantizationType, dequantize
-
-    kind = GGMLQuantizationType(file.tensors[name].kind)
-    data = file.data(name)
-    if data.ndim > 1:
-        data = data[start:stop]
-    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-        data = data.view(np.float32 if kind is GGMLQuantizationType.F32 else np.float16)
-    rows = np.array(dequantize(data, kind), dtype=np.float32, order="C")
-    file.release(name)
-    return rows
+def llama_order(settings: Mapping[str, Any], stored: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Puts the rows of a tensor of the file into Hugging Face's order; None where the order is the same."""
+    key = _HEADS.get(stored.split(".")[-2])
+    return None if key is None else partial(_halves_from_pairs, heads=int(settings[key]))
 
 
 def _halves_from_pairs(weight: np.ndarray, heads: int) -> np.ndarray:

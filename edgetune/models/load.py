@@ -131,7 +131,9 @@ def load_model(
 
     quiet_libraries()
     config = load_config(files)
-    head = None if labels is None else _head_settings(labels)
+    head = None
+    if labels is not None:
+        head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     settings: dict[str, Any] = {
         "dtype": dtype,
         "device_map": {"": torch.cuda.current_device()} if on_gpu and torch.cuda.is_available() else None,
@@ -148,7 +150,12 @@ def load_model(
         if files.gguf is None:
             model, found = model_class.from_pretrained(files.folder, **settings, **(head or {}))
         else:
-            _refuse_other_than_decoder(files, config.model_type)
+            if kind_of(config.model_type) != "decoder":
+                raise ModelError(
+                    f"a GGUF of the family {config.model_type} cannot be trained; only GGUF files of decoders can",
+                    where=files.reference,
+                    remedy="use the Hugging Face model that it was made from",
+                )
             config.update(head or {})
             model, found = type(without_weights(model_class.from_config, config)).from_pretrained(
                 None, config=config, state_dict=_gguf_weights(files.gguf, config, dtype), **settings
@@ -180,12 +187,6 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     # torch warns once when a sparse tensor is made, as SHiRA does.
     warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
-
-
-def _head_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """The configuration of a classification head."""
-    numbers = {label: number for number, label in enumerate(labels)}
-    return {"id2label": {number: label for label, number in numbers.items()}, "label2id": numbers}
 
 
 def quantization_config(
@@ -222,15 +223,6 @@ def without_weights(make: Callable[[PretrainedConfig], PreTrainedModel], config:
 
     with torch.device("meta"):
         return make(config)
-
-
-def _refuse_other_than_decoder(files: ModelFiles, family: str) -> None:
-    if kind_of(family) != "decoder":
-        raise ModelError(
-            f"a GGUF of the family {family} cannot be trained; only GGUF files of decoders can",
-            where=files.reference,
-            remedy="use the Hugging Face model that it was made from",
-        )
 
 
 def _check_complete(found: dict[str, Any], files: ModelFiles, *, new: Sequence[str]) -> None:

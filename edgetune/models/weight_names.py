@@ -1,4 +1,4 @@
-"""Maps the names of weights on disk to the names that Transformers gives them in memory.
+"""The names of weights: on disk, in memory, and those of embedding and output layer.
 
 An adapter is trained on a model in memory, so its keys use those names. For some families Transformers renames what it
 reads (transformers/conversion_mapping.py), and any family's network may be stored without the prefix that it has in a
@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from edgetune.models.config import ModelConfig
-from edgetune.models.families import TEXT_PREFIX, auto_class, find_family
+from edgetune.models.families import TEXT_PREFIX, EmbeddingNames, auto_class, find_family
 from edgetune.models.locate import ModelFiles
 
 if TYPE_CHECKING:
@@ -49,6 +49,31 @@ def name_with_images(name: str) -> str:
     return name
 
 
+def embedding_names(config: ModelConfig, files: ModelFiles, tensors: Collection[str]) -> EmbeddingNames | None:
+    """The names in a model that has `tensors`; None for a model without such a pair.
+
+    Transformers is asked about a family without a record. Raises ModelError when it does not know the family.
+    """
+    known = find_family(config.model_type).embeddings
+    if known is None:
+        return _embeddings_of_transformers(files)
+    # In a model with a head, the names may have a prefix: an encoder's family, or T5's "transformer".
+    for before in (config.model_type, "transformer"):
+        prefixed = f"{before}.{known.embedding}"
+        if prefixed in tensors:
+            return EmbeddingNames(prefixed, known.head, tuple(f"{before}.{copy}" for copy in known.copies))
+    return known
+
+
+def ties_embeddings(config: ModelConfig, files: ModelFiles) -> bool:
+    """True when the output layer is the input embedding by the model's configuration, or by its family's default."""
+    if config.get("tie_word_embeddings") is None and find_family(config.model_type).embeddings is None:
+        from edgetune.models.load import load_config
+
+        return bool(load_config(files).tie_word_embeddings)
+    return config.ties_embeddings
+
+
 def _renaming_of_transformers(config: ModelConfig, files: ModelFiles) -> Callable[[str], str]:
     """Transformers' own renaming, for the model without its weights."""
     try:
@@ -79,3 +104,16 @@ def _model_without_weights(config: ModelConfig, files: ModelFiles) -> PreTrained
     if named.endswith("Model") and not named.endswith("LMHeadModel"):
         return without_weights(auto_class(config.model_type, classifies=False).from_config, load_config(files))
     return without_weights(getattr(transformers, named), load_config(files))
+
+
+def _embeddings_of_transformers(files: ModelFiles) -> EmbeddingNames | None:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from edgetune.models.load import load_config
+
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(load_config(files)), None)
+    tied = getattr(causal, "_tied_weights_keys", None)
+    if isinstance(tied, dict) and len(tied) == 1:
+        head, embedding = next(iter(tied.items()))
+        return EmbeddingNames(str(embedding), str(head))
+    return None

@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 from edgetune import events, outputs
 from edgetune.data.example import Message
 from edgetune.errors import DataError
-from edgetune.runtime.generation import Generation, require_max_tokens
+from edgetune.runtime.generation import Generation, Writing, require_max_tokens
 from edgetune.runtime.sampling import Sampling
 from edgetune.runtime.session import Session
 
@@ -30,8 +30,8 @@ class Prompt(NamedTuple):
 class Chat:
     """Answers lists of messages. The whole list is given each time, and the cache shares the common beginning.
 
-    Where a list goes on from the last answer, that answer has the ids that the model wrote, and only what the chat
-    template puts behind it is tokenized anew. So the model reads the ids that training used, and none of them twice.
+    If a list continues the last answer, that answer keeps the ids that the model generated, and only what the chat
+    template adds after it is tokenized. So the model reads the ids that training used, and none of them twice.
     """
 
     def __init__(self, session: Session) -> None:
@@ -47,29 +47,11 @@ class Chat:
             read, ids = self._in_segments(messages[:-1], text)
         return Prompt(tuple(messages), text, ids + vocabulary.tokenize(text.removeprefix(read)))
 
-    def answer(
-        self,
-        prompt: Prompt,
-        *,
-        sampling: Sampling,
-        max_tokens: int,
-        grammar: str | None = None,
-        marks: bool = False,
-        stop: Sequence[str] = (),
-        logprobs: bool = False,
-    ) -> Generation:
-        """The answer, piece by piece; see `Generation`."""
-        written = self.session.generate(
-            prompt.ids,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            grammar=grammar,
-            marks=marks,
-            stop=stop,
-            logprobs=logprobs,
-        )
+    def answer(self, prompt: Prompt, **writing: Unpack[Writing]) -> Generation:
+        """The answer, piece by piece."""
+        written = self.session.generate(prompt.ids, **writing)
         # A text of `stop` is cut off the answer, and not off its ids.
-        self._last = None if stop else (prompt, written)
+        self._last = None if writing.get("stop") else (prompt, written)
         return written
 
     def _last_exchange(self) -> tuple[str, list[int]]:
@@ -78,13 +60,14 @@ class Chat:
             return "", []
         (messages, prompt, ids), answer = self._last
         vocabulary, text = self.session.vocabulary, answer.text
-        whole = vocabulary.template.render([*messages, Message("assistant", text)])
-        behind_prompt = whole.removeprefix(prompt)
-        # Some templates strip the answer. Where one changes it in other ways, the conversation is tokenized anew.
-        shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
-        if not whole.startswith(prompt) or shown is None:
-            return "", []
-        return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+        with suppress(DataError):
+            whole = vocabulary.template.render([*messages, Message("assistant", text)])
+            behind_prompt = whole.removeprefix(prompt)
+            # Some templates strip the answer. If one changes it in other ways, the conversation is tokenized again.
+            shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
+            if whole.startswith(prompt) and shown is not None:
+                return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+        return "", []
 
     def _in_segments(self, earlier: Sequence[Message], prompt: str) -> tuple[str, list[int]]:
         """The beginning of a prompt that earlier messages make up, and its ids, segment by segment as in training."""
@@ -117,7 +100,7 @@ class Conversation:
         return self._with_system(self._turns)
 
     def set_system(self, text: str | None) -> None:
-        """Change the system message and start anew."""
+        """Change the system message and start a new conversation."""
         self._system = text or None
         self.reset()
 

@@ -20,6 +20,8 @@ computed in another way, with other rounding, which can change a log-probability
 OUTPUTS = 48
 """So many tokens of one batch can have logits; llama.cpp sets memory aside for them."""
 
+_READ, _SAVED = 0, 1
+"""The sequences of the cache: what was read, and a state of it to return to."""
 _ABORTED = 2
 """llama_decode's status after its abort callback has said stop."""
 
@@ -28,7 +30,8 @@ class Context:
     """One cache of what a model has read. Not for use from several threads at once.
 
     The cache holds the tokens read last, and whatever is asked next shares the common beginning. `_cached` never claims
-    more than the cache holds, so an interrupt between two tokens leaves both usable.
+    more than the cache holds, so an interrupt between two tokens leaves both usable. A model whose memory is a state
+    (Mamba, RWKV and hybrids of them) cannot go back by some tokens, so its state is saved where it may have to return.
     """
 
     def __init__(self, path: Path, model: Any, *, capacity: int, threads: int, flash_attention: bool) -> None:
@@ -36,7 +39,10 @@ class Context:
         self._llama = llama = native.open_library()
         self._path, self._model, self._threads, self._flash_attention = path, model, threads, flash_attention
         self._vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+        self._keeps_state = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
         self._batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self.texts = 0
+        """How many texts it was given. `append` continues the last one."""
         self._make(capacity)
 
     def _make(self, capacity: int) -> None:
@@ -46,6 +52,7 @@ class Context:
             batch_tokens=BATCH_TOKENS,
             outputs=OUTPUTS,
             threads=self._threads,
+            sequences=2 if self._keeps_state else 1,
             flash_attention=self._flash_attention,
         )
         self.capacity = capacity
@@ -54,6 +61,7 @@ class Context:
         self._cached: list[int] = []
         self._reproducible_tokens = 0
         """So many of the cached tokens were read in batches that always give the same bits."""
+        self._saved_tokens = 0
 
     def close(self) -> None:
         """Free the cache. Closing twice is fine; using a closed context is not."""
@@ -68,7 +76,7 @@ class Context:
         return len(self._cached) >= self.capacity
 
     def make_room(self, tokens: int) -> None:
-        """See to it that texts of `tokens` fit, as far as the model was trained on so many; what was read is forgotten.
+        """Make room for texts of `tokens`, at most what the model was trained on; a larger cache starts empty.
 
         Raises ModelError when the cache does not fit into memory.
         """
@@ -155,16 +163,23 @@ class Context:
         At least two tokens are left to be read: the logits are those of a batch, whatever was in the cache.
         """
         self.require_room(len(ids))
+        self.texts += 1
         most = max(0, min(wanted_from, len(ids) - 2))
         if reproducible:
             most = min(most, self._reproducible_tokens)
         return self._forget_after(common_beginning([self._cached, ids[:most]]))
 
     def _forget_after(self, count: int) -> int:
-        """Keep the first `count` tokens of the cache; none where the model's memory cannot be cut. Returns how many."""
-        if not self._llama.llama_memory_seq_rm(self._memory, 0, count, -1):
-            self._llama.llama_memory_clear(self._memory, False)
-            count = 0
+        """Keep the first `count` tokens of the cache, or as many of them as can be kept. Returns how many."""
+        llama, memory = self._llama, self._memory
+        if not llama.llama_memory_seq_rm(memory, _READ, count, -1):
+            if not 0 < self._saved_tokens <= count:
+                llama.llama_memory_clear(memory, False)
+                self._saved_tokens = 0
+            else:
+                llama.llama_memory_seq_rm(memory, _READ, -1, -1)
+                llama.llama_memory_seq_cp(memory, _SAVED, _READ, -1, -1)
+            count = self._saved_tokens
         del self._cached[count:]
         self._reproducible_tokens = min(count, self._reproducible_tokens)
         return count
@@ -173,11 +188,19 @@ class Context:
         self, ids: Sequence[int], kept: int, wanted_from: int, *, reproducible: bool
     ) -> Iterator[tuple[int, int]]:
         """Read what follows the first `kept` ids, and give where each batch begins and ends once it is read."""
-        for start, end in itertools.pairwise([*_cut(kept, len(ids), wanted_from), len(ids)]):
+        cuts = _cut(kept, len(ids), wanted_from)
+        saved = min(wanted_from, len(ids) - 2)
+        if self._keeps_state and saved - kept >= 2:
+            cuts = [*_cut(kept, saved, saved), *_cut(saved, len(ids), wanted_from)]
+        for start, end in itertools.pairwise([*cuts, len(ids)]):
             self._decode(ids[start:end], start, wanted_from)
             self._cached.extend(ids[start:end])
             if reproducible:
                 self._reproducible_tokens = len(self._cached)
+            if self._keeps_state and end == saved:
+                self._llama.llama_memory_seq_rm(self._memory, _SAVED, -1, -1)
+                self._llama.llama_memory_seq_cp(self._memory, _READ, _SAVED, -1, -1)
+                self._saved_tokens = saved
             yield start, end
 
     def _decode(self, ids: Sequence[int], start: int, wanted_from: int) -> None:
@@ -188,14 +211,14 @@ class Context:
             batch.token[index] = token
             batch.pos[index] = start + index
             batch.n_seq_id[index] = 1
-            batch.seq_id[index][0] = 0
+            batch.seq_id[index][0] = _READ
             batch.logits[index] = start + index >= wanted_from
         if len(ids) == 1:
             status = self._llama.llama_decode(self.pointer, batch)
         else:
             with deferred_interrupt() as stop:
-                stop_if_wished = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
-                self._llama.llama_set_abort_callback(self.pointer, stop_if_wished, None)
+                should_stop = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
+                self._llama.llama_set_abort_callback(self.pointer, should_stop, None)
                 try:
                     status = self._llama.llama_decode(self.pointer, batch)
                 finally:

@@ -6,7 +6,7 @@ import codecs
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Required, TypedDict
 
 from edgetune.errors import UsageError
 from edgetune.runtime.context import Context, log_total
@@ -44,11 +44,28 @@ class TokenLogprob(NamedTuple):
     logprob: float
 
 
+class Writing(TypedDict, total=False):
+    """How a text is written: the keyword arguments of `Generation`."""
+
+    sampling: Required[Sampling]
+    max_tokens: Required[int]
+    reproducible: bool
+    """What is written does not depend on what was read before."""
+    grammar: str | None
+    """In GBNF: only texts that fit its `root` are written."""
+    marks: bool
+    """The control tokens that set reasoning apart are in the pieces (see `data.reasoning`); others never are."""
+    stop: Sequence[str]
+    """The text ends before the first of these."""
+    logprobs: bool
+    """Keep the log-probability of every token."""
+
+
 @dataclass
 class _Progress:
     """What a generation has come to.
 
-    Its generator holds this and not the generation, so that both are freed as soon as nobody holds the generation.
+    Its generator refers to this and not to the generation: without a cycle, both are freed at once.
     """
 
     cached_tokens: int = 0
@@ -81,13 +98,10 @@ class Generation(Iterator[str]):
         stop: Sequence[str] = (),
         logprobs: bool = False,
     ) -> None:
-        """Read `ids` and write on until the model ends, `max_tokens`, a text of `stop`, or the end of the context.
+        """Read `ids` and continue them until the model ends, `max_tokens`, a text of `stop`, or the end of the context.
 
-        With `reproducible`, what is written does not depend on what was read before. With `grammar` (GBNF), only texts
-        that fit its `root` are written. With `marks`, the control tokens that set reasoning apart are in the pieces
-        (see `data.reasoning`); others never are. Raises UsageError for a `max_tokens` below 1. Reading the pieces
-        raises UsageError when the prompt does not fit into the context, and NumericalError when what the model computes
-        is not finite.
+        See `Writing`. Raises UsageError for a `max_tokens` below 1. Reading the pieces raises UsageError when the
+        prompt does not fit into the context, and NumericalError when what the model computes is not finite.
         """
         require_max_tokens(max_tokens)
         self.prompt_tokens = len(ids)
@@ -175,8 +189,14 @@ def _write(
     try:
         done.cached_tokens = context.feed(ids, reproducible=reproducible)
         done.prompt_seconds = time.perf_counter() - started
+        text_number = context.texts
         while True:
             resumed = time.perf_counter()
+            if context.texts != text_number:
+                raise UsageError(
+                    "the model has read something else since the last piece of this answer",
+                    remedy="finish one answer before you ask for the next, or open the model twice",
+                )
             if done.token_ids:
                 if context.is_full:
                     done.finish_reason = "context"

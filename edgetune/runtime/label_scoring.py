@@ -45,7 +45,8 @@ def score(context: Context, question: Scorable, *, reproducible: bool = True) ->
         if continuation:
             read_together.setdefault(tuple(continuation[:-1]), []).append(number)
     first = len(prefix) - 1
-    for read, numbers in read_together.items():
+    for read in sorted(read_together, key=len):  # a state that is saved for the shortest serves all
+        numbers = read_together[read]
         for place, logits in context.read([*prefix, *read], wanted_from=first, reproducible=reproducible):
             total = log_total(logits)
             for number in numbers:

@@ -23,7 +23,7 @@ from edgetune.errors import DataError, ModelError, UsageError
 from edgetune.models.locate import PACKAGE_PREFIX, locate_model
 from edgetune.runtime.chat import Chat
 from edgetune.runtime.classify import label_question, likeliest, require_fit, score_labels
-from edgetune.runtime.generation import Generation, GenerationStats, TokenLogprob
+from edgetune.runtime.generation import Generation, GenerationStats, TokenLogprob, Writing
 from edgetune.runtime.grammar import object_of_schema
 from edgetune.runtime.sampling import Sampling
 from edgetune.runtime.session import Session
@@ -38,7 +38,7 @@ Parsed = TypeVar("Parsed")
 Form = TypeVar("Form", bound="pydantic.BaseModel")
 
 MAX_TOKENS = 1024
-"""An answer ends after so many tokens, unless told otherwise."""
+"""The default length of an answer."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -139,11 +139,6 @@ class Model:
 
     @overload
     def chat(
-        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[GenerationOptions]
-    ) -> ChatAnswer[None]: ...
-
-    @overload
-    def chat(
         self,
         messages: Messages,
         *,
@@ -158,7 +153,7 @@ class Model:
         messages: Messages,
         *,
         stream: Literal[False] = False,
-        schema: Mapping[str, Any],
+        schema: Mapping[str, Any] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> ChatAnswer[Any]: ...
 
@@ -188,16 +183,9 @@ class Model:
             closing = closed_reasoning(prompt.text)
             ids = prompt.ids + self.session.vocabulary.tokenize(closing)
             prompt = prompt._replace(text=prompt.text + closing, ids=ids)
-        sampling, max_tokens, stop = _options(options)
-        written = self._chat.answer(
-            prompt,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            grammar=grammar,
-            marks=not stream,
-            stop=stop,
-            logprobs=True,
-        )
+        writing = _writing(options)
+        writing["grammar"], writing["marks"] = grammar, not stream
+        written = self._chat.answer(prompt, **writing)
         if stream:
             return written
         text = "".join(written)
@@ -211,16 +199,15 @@ class Model:
     @overload
     def generate(
         self, prompt: str, *, stream: Literal[False] = False, **options: Unpack[GenerationOptions]
-    ) -> ChatAnswer[None]: ...
+    ) -> ChatAnswer[Any]: ...
 
     def generate(
         self, prompt: str, *, stream: bool = False, **options: Unpack[GenerationOptions]
-    ) -> Generation | ChatAnswer[None]:
-        """Go on with a text, without a chat template. Raises UsageError as `chat`."""
+    ) -> Generation | ChatAnswer[Any]:
+        """Continue a text, without a chat template. Raises UsageError as `chat`."""
         vocabulary = self.session.vocabulary
         ids = [*vocabulary.beginning, *vocabulary.tokenize(prompt)]
-        sampling, max_tokens, stop = _options(options)
-        written = self.session.generate(ids, sampling=sampling, max_tokens=max_tokens, stop=stop, logprobs=True)
+        written = self.session.generate(ids, **_writing(options))
         if stream:
             return written
         return ChatAnswer("".join(written), None, None, written.stats, written.logprobs)
@@ -261,11 +248,12 @@ def _as_messages(messages: Messages) -> tuple[Message, ...]:
     return read_turns(turns, MESSAGES, "messages", Counter())
 
 
-def _options(options: GenerationOptions) -> tuple[Sampling, int, tuple[str, ...]]:
-    """How tokens are drawn, after how many of them to stop, and before which texts."""
+def _writing(options: GenerationOptions) -> Writing:
+    """Raises UsageError for an impossible option."""
     chain: dict[str, Any] = {**options}
     max_tokens, stop = chain.pop("max_tokens", MAX_TOKENS), chain.pop("stop", ())
-    return Sampling(**chain), max_tokens, tuple(text for text in ([stop] if isinstance(stop, str) else stop) if text)
+    texts = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+    return {"sampling": Sampling(**chain), "max_tokens": max_tokens, "stop": texts, "logprobs": True}
 
 
 def _parse(text: str, schema: type[pydantic.BaseModel] | Mapping[str, Any], stats: GenerationStats) -> Any:

@@ -77,9 +77,10 @@ def create_context(
     batch_tokens: int,
     outputs: int,
     threads: int,
+    sequences: int = 1,
     flash_attention: bool = True,
 ) -> Any:
-    """A llama_context pointer; free it with llama_free.
+    """A llama_context pointer whose cache is shared by up to `sequences` sequences; free it with llama_free.
 
     At most `outputs` tokens of one batch can have logits, which bounds the memory set aside for them.
     `flash_attention` leaves it to llama.cpp, which takes it where it can. On the CPU it sums in half precision, and
@@ -93,7 +94,8 @@ def create_context(
     parameters.n_batch = batch_tokens
     parameters.n_ubatch = batch_tokens
     parameters.n_outputs_max = outputs
-    parameters.n_seq_max = 1
+    parameters.n_seq_max = sequences
+    parameters.kv_unified = True
     parameters.n_threads = threads
     parameters.n_threads_batch = threads
     parameters.no_perf = True

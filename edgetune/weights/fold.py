@@ -1,8 +1,7 @@
 """Folds an adapter into the base: decides how each tensor changes, and changes its rows.
 
-Tensors that the adapter has whole replace the base's first (replaced_base.py). Then plain LoRA is folded by rows
-(lora.py), trained rows of tokens are inserted (token_rows.py), and PEFT's own layer code does everything else, a whole
-module at a time (peft_module.py).
+Tensors and rows that the adapter has itself replace the base's first (replaced_base.py). Then plain LoRA is folded by
+rows (lora.py), and PEFT's own layer code does everything else, a whole module at a time (peft_module.py).
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from edgetune.weights.lora import PlainLora, is_plain_lora
 from edgetune.weights.peft_module import PeftFolder, load_peft_config
 from edgetune.weights.replaced_base import ReplacedBase
 from edgetune.weights.source import Adapter
-from edgetune.weights.token_rows import TrainedRows
 from edgetune.weights.torch_arrays import as_array, copy_to_torch
 from edgetune.weights.tying import settle_tied
 from edgetune.weights.whole_tensors import WholeTensors
@@ -60,7 +58,6 @@ class AdapterFolder:
         self.keeps_tied = tied and vocabulary is not None and settle_tied(adapter, self._file, self._keys, vocabulary)
         resizable = () if vocabulary is None else (vocabulary.embedding, vocabulary.head)
         self._base = ReplacedBase(adapter, self._file, base, self.modules, resizable)
-        self._rows = self._trained_rows()
         self._plain = self._plain_modules()
         self._peft: PeftFolder | None = None
         self._whole = WholeTensors(self._fold_module)
@@ -95,8 +92,6 @@ class AdapterFolder:
         module = self.modules.get(path)
         if module is None:
             return False
-        if name in self._rows:
-            return True
         return parameter == "weight" if path in self._plain else bool(module.adapter_keys)
 
     def replaces(self, name: str) -> bool:
@@ -115,7 +110,7 @@ class AdapterFolder:
         rows = self._base.rows(name, start, stop)
         if parameter == "weight" and path in self._plain:
             return self._plain[path].fold(rows, start)
-        return self._rows[name].put_into(rows, start) if name in self._rows else rows
+        return rows
 
     def release(self, name: str, start: int, stop: int) -> None:
         """Release the memory of these rows."""
@@ -132,13 +127,6 @@ class AdapterFolder:
                 plain[path] = PlainLora(self.adapter, self._file, module, weight)
         return plain
 
-    def _trained_rows(self) -> dict[str, TrainedRows]:
-        return {
-            f"{path}.weight": TrainedRows(self.adapter, self._file, module.rows, self.tensors[f"{path}.weight"])
-            for path, module in self.modules.items()
-            if module.rows is not None
-        }
-
     def _fold_module(self, name: str) -> dict[str, np.ndarray]:
         """All parameters of the module of `name`."""
         module = self.modules[name.rpartition(".")[0]]
@@ -148,10 +136,7 @@ class AdapterFolder:
             if whole not in self.tensors:
                 continue
             info = self.tensors[whole]
-            array = self._base.rows(whole, 0, info.shape[0])
-            if whole in self._rows:
-                array = self._rows[whole].put_into(array, 0)
-            parameters[parameter] = copy_to_torch(array, info.dtype)
+            parameters[parameter] = copy_to_torch(self._base.rows(whole, 0, info.shape[0]), info.dtype)
             self._base.release(whole, 0, info.shape[0])
         if self._peft is None:
             linear = {n.rpartition(".")[0]: info for n, info in self.tensors.items() if n.endswith(".weight")}

@@ -12,11 +12,10 @@ from edgetune.errors import AdapterError, ModelError, NumericalError
 from edgetune.models.config import ModelConfig, read_config
 from edgetune.models.families import EmbeddingNames
 from edgetune.models.gguf_file import GgufFile
-from edgetune.models.weight_names import names_in_memory
+from edgetune.models.weight_names import embedding_names, names_in_memory, ties_embeddings
 from edgetune.recipe.yaml_input import read_mapping
 from edgetune.weights.base import ITEM_BYTES, BaseTensors, open_base, renamed, widest_dtype
 from edgetune.weights.classifier import ClassifierBase, trains_head
-from edgetune.weights.embeddings import embedding_names, ties_embeddings
 from edgetune.weights.fold import AdapterFolder, needs_whole_model
 from edgetune.weights.source import ModelSource
 from edgetune.weights.tying import same_rows

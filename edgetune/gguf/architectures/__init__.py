@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Architecture(Protocol):
-    """What a model family must say about itself."""
+    """A model family in llama.cpp."""
 
     @property
     def gguf_name(self) -> str:
@@ -81,7 +81,7 @@ _WITH_HEAD = "ForSequenceClassification"
 
 
 def find_architecture(config: ModelConfig, *, where: str) -> Architecture:
-    """The family of a model. Raises ModelError listing those there are."""
+    """The family of a model. Raises ModelError listing the known ones."""
     for name in config.architectures:
         if name in ARCHITECTURES:
             return ARCHITECTURES[name]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune.errors import ModelError
-from edgetune.gguf.architectures.decoder import require_setting
+from edgetune.gguf.architectures.decoder import require_setting, require_tensors
 from edgetune.gguf.architectures.plan import OutputTensor, gguf_names
 from edgetune.models.config import ModelConfig
 from edgetune.weights.base import TensorInfo
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 _HEAD = {"classifier": "cls.output"}
 _OLD_PARAMETERS = {".gamma": ".weight", ".beta": ".bias"}
-"""What TensorFlow's BERT called the parameters of a norm, in early checkpoints."""
+"""The names of a norm's parameters in early checkpoints, from TensorFlow's BERT."""
 _ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
 
 
 class Bert:
     """https://arxiv.org/abs/1810.04805. `classifies`: the model ends in a classification head.
 
-    llama.cpp's converter leaves BERT's pooler out. It is part of what a classification head was trained on, and
-    llama.cpp has a place for it, so that a file for classification has two tensors more here than there.
+    llama.cpp's converter omits BERT's pooler. A classification head was trained with it, and llama.cpp can compute it,
+    so a file for classification has two tensors more than the converter's.
     """
 
     gguf_name = "bert"
     prefix: ClassVar[str] = "bert."
-    """What a model with a head puts before the names of the model without one."""
+    """The prefix of all names in a model with a head."""
     blocks: ClassVar[str] = "encoder.layer."
     defaults: ClassVar[Mapping[str, Any]] = {
         "vocab_size": 30522,
@@ -61,7 +61,7 @@ class Bert:
     before_head: ClassVar[str] = "pooler.dense"
     """The layer between the first token's output and the classification head."""
     pretraining: ClassVar[tuple[str, ...]] = ("cls.predictions.", "cls.seq_relationship.", "embeddings.position_ids")
-    """Beginnings of what only pretraining needs."""
+    """Prefixes of tensors that only pretraining needs."""
 
     def __init__(self, *, classifies: bool = False) -> None:
         self.classifies = classifies
@@ -99,7 +99,7 @@ class Bert:
         ]
 
     def complete(self, config: ModelConfig) -> ModelConfig:
-        """With the defaults of the Transformers class. Raises ModelError for what llama.cpp cannot compute."""
+        """`config` with the defaults of the Transformers class. Raises ModelError for what llama.cpp cannot compute."""
         config = config.replace(**{key: value for key, value in self.defaults.items() if config.get(key) is None})
         require_setting(config, "hidden_act", "gelu", "gelu_new", "gelu_pytorch_tanh")
         require_setting(config, "position_embedding_type", None, "absolute")
@@ -107,10 +107,10 @@ class Bert:
         return config
 
     def warn(self, config: ModelConfig) -> None:
-        """Tell the user what llama.cpp computes differently in the classification head."""
+        """Warn about what llama.cpp computes differently in the classification head."""
 
     def _needed(self, tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, TensorInfo]]:
-        """The tensors that go into the file, by their names in a model without a head and in today's spelling."""
+        """The tensors that are written, by their current names in a model without a head."""
         unused = self.pretraining if self.classifies else (*self.pretraining, self.before_head)
         for info in tensors.values():
             name = info.name.removeprefix(self.prefix)
@@ -120,7 +120,7 @@ class Bert:
                 yield name, info
 
     def _labels(self, config: ModelConfig) -> list[str]:
-        """The names of the classes in order; Transformers names two where config.json says none."""
+        """The names of the classes in order; Transformers names two where config.json has none."""
         named = config.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
         labels = [str(name) for _, name in sorted((int(number), name) for number, name in named.items())]
         return labels if self.classifies or labels != ["LABEL_0", "LABEL_1"] else []
@@ -128,11 +128,7 @@ class Bert:
     def _check_tensors(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], top: Mapping[str, str]) -> None:
         layers = range(config.require("num_hidden_layers"))
         modules = [*top, *(f"{self.blocks}{layer}.{module}" for layer in layers for module in self.block)]
-        for module in modules:
-            if f"{module}.weight" not in tensors:
-                raise ModelError(
-                    f"lacks the tensor {module}.weight", where=config.where, remedy="download the model again"
-                )
+        require_tensors({f"{module}.weight" for module in modules}, tensors, config)
         if len([name for name in tensors if name.startswith(self.blocks)]) > 2 * len(self.block) * len(layers):
             raise ModelError(f"has more blocks than the {len(layers)} of num_hidden_layers", where=config.where)
         rows = {"word_embeddings": "vocab_size", "position_embeddings": "max_position_embeddings"}
@@ -140,7 +136,7 @@ class Bert:
             shape = tensors[f"embeddings.{module}.weight"].shape
             if shape[0] != config.require(key):
                 raise ModelError(
-                    f"{module} has {shape[0]} rows, and config.json says {config.require(key)}", where=config.where
+                    f"{module} has {shape[0]} rows, and config.json has {key} {config.require(key)}", where=config.where
                 )
         if self.classifies and tensors["classifier.weight"].shape[0] != len(self._labels(config)):
             raise ModelError(
@@ -155,5 +151,5 @@ def _pooling_type(mode: str, *, where: str) -> PoolingType:
 
     kinds = {"mean": PoolingType.MEAN, "cls": PoolingType.CLS, "lasttoken": PoolingType.LAST}
     if mode not in kinds:
-        raise ModelError(f"llama.cpp cannot pool by {mode}", where=where, remedy=f"it knows {', '.join(kinds)}")
+        raise ModelError(f"llama.cpp has no pooling {mode}", where=where, remedy=f"it has {', '.join(kinds)}")
     return kinds[mode]

@@ -1,12 +1,12 @@
-"""What the decoder families have in common: token embedding, equal blocks of attention and feed-forward, RMS norms.
+"""The common part of decoder families: token embedding, equal blocks of attention and feed-forward, RMS norms.
 
-A family is a subclass that says what differs.
+A family is a subclass with its differences.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune import events
@@ -48,7 +48,7 @@ class Decoder:
     """llama.cpp's name (general.architecture)."""
 
     defaults: ClassVar[Mapping[str, Any]]
-    """What the family's Transformers configuration class says where config.json is silent."""
+    """The defaults of the family's Transformers configuration class."""
 
     block: ClassVar[Mapping[str, str]] = {**NORMS, **ATTENTION, **FEED_FORWARD}
     """Modules of a block -> their names in GGUF."""
@@ -94,14 +94,14 @@ class Decoder:
         require_setting(config, field, name, *(["swish"] if name == "silu" else []))
 
     def warn(self, config: ModelConfig) -> None:
-        """Tell the user what llama.cpp computes differently, though close enough to be of use."""
+        """Warn about what llama.cpp computes differently, where the model stays usable."""
 
     def computed(self, config: ModelConfig) -> Iterable[OutputTensor]:
-        """Tensors that the configuration determines."""
+        """Tensors that are computed from the configuration."""
         return ()
 
     def place(self, name: str, info: TensorInfo, config: ModelConfig) -> OutputTensor:
-        """How the tensor `name` is made of the model's."""
+        """How the tensor `name` is computed from the model's."""
         return OutputTensor(name, info.shape, source=info.name)
 
     def _complete(self, config: ModelConfig) -> ModelConfig:
@@ -114,16 +114,14 @@ class Decoder:
         blocks = int(config.require("num_hidden_layers"))
         expected = {f"{module}.weight" for module in TOP.keys() - {"lm_head"}}
         expected |= {f"model.layers.{i}.{module}.weight" for i in range(blocks) for module in self.block}
-        lost = sorted(expected - tensors.keys())
-        if lost:
-            raise ModelError(f"lacks the tensor {lost[0]}", where=config.where, remedy="download the model again")
+        require_tensors(expected, tensors, config)
         for name, info in tensors.items():
             block = _BLOCK.match(name)
             if block is not None and int(block[1]) >= blocks:
-                raise ModelError(f"num_hidden_layers is {blocks}, but there is a tensor {name}", where=config.where)
+                raise ModelError(f"num_hidden_layers is {blocks}, but the weights have {name}", where=config.where)
             if name.endswith(".bias") and not name.removesuffix(".bias").endswith(self.biases):
                 raise ModelError(
-                    f"llama.cpp has no place for the bias {name} in this architecture",
+                    f"llama.cpp does not support the bias {name} in this architecture",
                     where=config.where,
                     remedy="such a model cannot be run by llama.cpp",
                 )
@@ -147,19 +145,26 @@ def _check_rows(name: str, rows: int, config: ModelConfig) -> None:
         raise ModelError(
             f"{name} has {rows} rows, and {said} {expected}",
             where=config.where,
-            remedy="config.json and weights are of different models",
+            remedy="config.json and weights belong to different models",
         )
 
 
 def describe_heads(config: ModelConfig, writer: GGUFWriter) -> None:
-    """Write the width of a head where the configuration says one; llama.cpp's default is hidden_size / heads."""
+    """Write the width of a head where the configuration has it; llama.cpp's default is hidden_size / heads."""
     if config.get("head_dim") is not None:
         writer.add_key_length(config.require("head_dim"))
         writer.add_value_length(config.require("head_dim"))
 
 
+def require_tensors(expected: Set[str], tensors: Mapping[str, TensorInfo], config: ModelConfig) -> None:
+    """Raise ModelError unless all `expected` names are among `tensors`."""
+    lost = sorted(expected - tensors.keys())
+    if lost:
+        raise ModelError(f"lacks the tensor {lost[0]}", where=config.where, remedy="download the model again")
+
+
 def require_setting(config: ModelConfig, field: str, *allowed: Any) -> None:
-    """Raise ModelError naming `field` unless its value is one of `allowed`, which llama.cpp computes with."""
+    """Raise ModelError unless the value of `field` is one of `allowed`, which llama.cpp supports."""
     value = config.settings.get(field)
     if value not in allowed:
         raise ModelError(
@@ -170,14 +175,14 @@ def require_setting(config: ModelConfig, field: str, *allowed: Any) -> None:
 
 
 def require_plain_heads(config: ModelConfig) -> None:
-    """Raise ModelError unless a head is hidden_size / num_attention_heads wide, the only width in this family."""
+    """Raise ModelError unless a head has the width hidden_size / num_attention_heads, the only one in this family."""
     require_setting(config, "head_dim", None, config.require("hidden_size") // config.require("num_attention_heads"))
 
 
 def warn_of_full_attention(config: ModelConfig, window: int | None) -> None:
-    """Warn where `window`, the tokens that a layer was trained to look back at, is shorter than the context.
+    """Warn where `window`, the number of tokens that a layer was trained to attend to, is shorter than the context.
 
-    llama.cpp lets these families attend to everything.
+    llama.cpp computes full attention in these families.
     """
     if window is not None and window < config.require("max_position_embeddings"):
         events.warn(

@@ -1,4 +1,4 @@
-"""DistilBERT: BERT without token types, under names of its own."""
+"""DistilBERT: BERT without token types, with other names."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from edgetune.gguf.architectures.bert import Bert
 from edgetune.gguf.architectures.decoder import require_setting
 from edgetune.models.config import ModelConfig
 
-_OWN_WORDS = {
+_OWN_KEYS = {
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",
     "n_heads": "num_attention_heads",
     "hidden_dim": "intermediate_size",
     "activation": "hidden_act",
 }
-"""DistilBERT's words in config.json -> BERT's."""
+"""DistilBERT's keys in config.json -> BERT's."""
 
 
 class DistilBert(Bert):
@@ -47,7 +47,7 @@ class DistilBert(Bert):
     pretraining = ("vocab_transform.", "vocab_layer_norm.", "vocab_projector.")
 
     def complete(self, config: ModelConfig) -> ModelConfig:
-        said = {theirs: config.get(own) for own, theirs in _OWN_WORDS.items() if config.get(own) is not None}
+        said = {theirs: config.get(own) for own, theirs in _OWN_KEYS.items() if config.get(own) is not None}
         config = super().complete(config.replace(**said))
         require_setting(config, "sinusoidal_pos_embds", None, False)
         return config

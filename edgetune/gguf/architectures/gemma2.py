@@ -26,12 +26,24 @@ if TYPE_CHECKING:
 
 
 class Gemma(Decoder):
-    """What Gemma 2 and 3 share: norms that multiply with 1 + weight, and attention scaled by a number of its own."""
+    """The common part of Gemma 2 and 3: norms that multiply with 1 + weight, and a setting that scales attention."""
 
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rms_norm_eps": 1e-6,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+    }
     activation = ("hidden_activation", "gelu_pytorch_tanh")
     biases: ClassVar[tuple[str, ...]] = ("q_proj", "k_proj", "v_proj")
     scaled_by_hidden_size: int
-    """Layers of the size whose attention llama.cpp scales by hidden_size / heads; all others by the head's width."""
+    """The number of layers with which llama.cpp scales attention by hidden_size / heads, not by the head's width."""
 
     def check(self, config: ModelConfig) -> None:
         super().check(config)
@@ -60,19 +72,10 @@ class Gemma2(Gemma):
 
     gguf_name = "gemma2"
     defaults: ClassVar[Mapping[str, Any]] = {
+        **Gemma.defaults,
         "vocab_size": 256000,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "hidden_activation": "gelu_pytorch_tanh",
         "max_position_embeddings": 8192,
-        "rms_norm_eps": 1e-6,
         "tie_word_embeddings": True,
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
         "final_logit_softcapping": 30.0,
         "attn_logit_softcapping": 50.0,
     }
@@ -92,7 +95,7 @@ class Gemma2(Gemma):
         for field in ("attn_logit_softcapping", "final_logit_softcapping", "sliding_window"):
             if config.get(field) is None:
                 raise ModelError(f"{field} is null, and llama.cpp computes this family with one", where=config.where)
-        # The file says nothing about rotation in this family, so llama.cpp takes its own defaults.
+        # Files of this family have no keys for rotation; llama.cpp uses its defaults.
         rope = config.rope
         check_rope(rope, config, types=("default",))
         if rope["rope_theta"] != 10000:
@@ -103,14 +106,14 @@ class Gemma2(Gemma):
 
 
 def check_layer_types(config: ModelConfig, *, sliding_window_pattern: int) -> None:
-    """Raise ModelError unless the last of every `sliding_window_pattern` layers has full attention, the others not."""
+    """Raise ModelError unless only the last of each `sliding_window_pattern` layers has full attention."""
     expected = [
         "sliding_attention" if (layer + 1) % sliding_window_pattern else "full_attention"
         for layer in range(config.require("num_hidden_layers"))
     ]
     if config.get("layer_types", expected) != expected:
         raise ModelError(
-            f"layer_types is not the one that llama.cpp computes this family with (full attention in every"
+            f"layer_types is not what llama.cpp supports in this family (full attention in every"
             f" {sliding_window_pattern}th layer)",
             where=config.where,
         )

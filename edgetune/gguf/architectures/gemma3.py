@@ -29,18 +29,9 @@ class Gemma3(Gemma):
 
     gguf_name = "gemma3"
     defaults: ClassVar[Mapping[str, Any]] = {
+        **Gemma.defaults,
         "vocab_size": 262208,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "hidden_activation": "gelu_pytorch_tanh",
         "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
     }
     block: ClassVar[Mapping[str, str]] = {**SANDWICH_NORMS, **ATTENTION, **QUERY_KEY_NORMS, **FEED_FORWARD}
     scaled_by_hidden_size = 62
@@ -64,9 +55,9 @@ class Gemma3(Gemma):
 
 
 def _rope(config: ModelConfig, layer_type: str) -> Mapping[str, Any]:
-    """Rotary embedding of the layers with full_attention or sliding_attention, from either spelling of config.json.
+    """Rotary embedding of the layers with full_attention or sliding_attention.
 
-    Newer files hold both under rope_parameters; in older ones rope_scaling belongs to full attention.
+    Newer files have both under rope_parameters; in older ones, rope_scaling belongs to full attention.
     """
     rope = dict((config.get("rope_parameters") or {}).get(layer_type) or {})
     theta = config.get("rope_local_base_freq", 10000.0)

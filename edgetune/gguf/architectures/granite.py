@@ -15,19 +15,11 @@ if TYPE_CHECKING:
 
 
 class Granite(Llama):
-    """https://arxiv.org/abs/2408.13359 (the Power scheduler paper, whose parametrization these factors are)."""
+    """https://arxiv.org/abs/2408.13359, the Power scheduler paper, which defines these factors."""
 
     gguf_name = "granite"
     defaults: ClassVar[Mapping[str, Any]] = {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": None,
-        "hidden_act": "silu",
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
+        **Llama.defaults,
         "embedding_multiplier": 1.0,
         "logits_scaling": 1.0,
         "residual_multiplier": 1.0,

@@ -1,4 +1,4 @@
-"""The Llama family: Llama 2 to 3.3, SmolLM2, TinyLlama and others of the same layers."""
+"""The Llama family: Llama 2 to 3.3, SmolLM2, TinyLlama and others with the same layers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Llama(Decoder):
         describe_heads(config.replace(head_dim=config.head_size), writer)
 
     def describe_rotation(self, config: ModelConfig, writer: GGUFWriter) -> None:
-        """Write rotary embedding and vocabulary size, for this and the families that derive from it."""
+        """Write rotary embedding and vocabulary size."""
         writer.add_vocab_size(config.require("vocab_size"))
         writer.add_rope_dimension_count(config.head_size)
         describe_rope(config.rope, config, writer)

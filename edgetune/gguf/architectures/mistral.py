@@ -14,15 +14,10 @@ class Mistral(Llama):
     """https://arxiv.org/abs/2310.06825; llama.cpp runs it as a Llama."""
 
     defaults: ClassVar[Mapping[str, Any]] = {
-        "vocab_size": 32000,
-        "hidden_size": 4096,
+        **Llama.defaults,
         "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
         "num_key_value_heads": 8,
-        "hidden_act": "silu",
         "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-6,
         "sliding_window": 4096,
     }
     biases: ClassVar[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""The float type that the weights are written in, or pass through on their way to a quantized one."""
+"""The float type in which weights are written, or from which they are quantized."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from edgetune.weights.base import TensorInfo
 
 
 def resolve_outtype(requested: str, tensors: Mapping[str, TensorInfo]) -> str:
-    """F32, F16 or BF16 for a `requested` f32, f16, bf16 or auto, as llama.cpp's converter chooses for a single shard.
+    """F32, F16 or BF16 for a `requested` f32, f16, bf16 or auto, as llama.cpp's converter does for a single shard.
 
-    auto is the type of the first matrix, by name, that is stored in 16 bits, and F16 where there is none: a base in
-    float32 is rounded to float16 before it is quantized.
+    auto is the type of the first matrix, by name, in 16 bits, and F16 where there is none: a float32 base is rounded to
+    float16 before it is quantized.
     """
     if requested != "auto":
         return requested.upper()

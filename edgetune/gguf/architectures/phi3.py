@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 _LONGROPE = ("su", "yarn")
-"""What older configurations call longrope, https://arxiv.org/abs/2402.13753."""
+"""Older names of longrope, https://arxiv.org/abs/2402.13753."""
 
 
 class Phi3(Decoder):
@@ -47,7 +47,7 @@ class Phi3(Decoder):
         writer.add_rope_scaling_orig_ctx_len(config.require("original_max_position_embeddings"))
         writer.add_rope_dimension_count(_rotary_size(config))
         writer.add_rope_freq_base(float(config.rope["rope_theta"]))
-        # Zero tells llama.cpp that there is none; it computes no windows in this family anyway.
+        # Zero means none; llama.cpp computes no windows in this family anyway.
         writer.add_sliding_window(config.get("sliding_window", 0))
         if config.rope.get("long_factor"):
             writer.add_rope_scaling_attn_factors(_attention_factor(config))
@@ -62,8 +62,8 @@ class Phi3(Decoder):
         for field in ("long_factor", "short_factor"):
             if len(rope.get(field) or ()) != _rotary_size(config) // 2:
                 raise ModelError(
-                    f"its {field} has {len(rope.get(field) or ())} numbers, and a head rotates"
-                    f" {_rotary_size(config) // 2} pairs",
+                    f"its {field} has {len(rope.get(field) or ())} numbers, and a head has"
+                    f" {_rotary_size(config) // 2} rotary pairs",
                     where=config.where,
                 )
         given = rope.get("attention_factor")
@@ -86,7 +86,7 @@ class Phi3(Decoder):
 
 
 def _rope(config: ModelConfig) -> Mapping[str, Any]:
-    """The rotary embedding by its newest name, as Transformers reads it."""
+    """The rotary embedding by its newest name."""
     rope = config.rope
     return {**rope, "rope_type": "longrope"} if rope["rope_type"] in _LONGROPE else rope
 
@@ -98,7 +98,7 @@ def _rotary_size(config: ModelConfig) -> int:
 
 
 def _attention_factor(config: ModelConfig) -> float:
-    """What longrope multiplies queries and keys with, for a context that grew from the original length."""
+    """The factor of longrope for queries and keys of a context that was extended from the original length."""
     original = config.require("original_max_position_embeddings")
     scale = config.require("max_position_embeddings") / original
     return math.sqrt(1 + math.log(scale) / math.log(original)) if scale > 1 else 1.0

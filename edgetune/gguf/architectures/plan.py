@@ -1,4 +1,4 @@
-"""What an architecture hands to the writer: the tensors of the file and how each is made."""
+"""The tensors of a GGUF file, and how each is computed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OutputTensor:
-    """One tensor of the GGUF file: its name there, its shape (rows first), and how it is made.
+    """One tensor of the GGUF file: its name, its shape (rows first), and how it is computed.
 
-    `source` is the Hugging Face tensor whose float32 values `transform` turns into the file's, row for row; a tensor
-    without a source is `computed` (float32). A matrix is transformed in blocks of whole multiples of `rows_together`
-    rows, since a large one is never in memory as a whole; what has one dimension comes whole.
-    `always_f32`: llama.cpp's converter keeps it in float32 whatever the output type (norms, position embeddings).
+    `transform` converts the float32 values of the Hugging Face tensor `source` row by row; a tensor without a source is
+    `computed` (float32). A matrix is transformed in blocks of multiples of `rows_together` rows, because a large one is
+    never whole in memory; a vector is transformed whole. `always_f32`: llama.cpp's converter writes it in float32 with
+    every output type (norms, position embeddings).
     """
 
     name: str
@@ -37,7 +37,7 @@ def gguf_names(
     """Hugging Face's tensor names -> GGUF's.
 
     `top` and `block` map module paths, the latter below `prefix`N.; the parameter's name (weight, bias) is kept.
-    Raises ModelError for a tensor that has no place.
+    Raises ModelError for an unknown tensor.
     """
     names = {}
     for tensor in tensors:
@@ -49,6 +49,6 @@ def gguf_names(
         else:
             found = top.get(module)
         if found is None or parameter not in ("weight", "bias"):
-            raise ModelError(f"llama.cpp has no place for the tensor {tensor} in this architecture")
+            raise ModelError(f"llama.cpp has no tensor {tensor} in this architecture")
         names[tensor] = f"{found}.{parameter}"
     return names

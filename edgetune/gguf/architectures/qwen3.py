@@ -18,4 +18,4 @@ class Qwen3(Qwen2):
     block: ClassVar[Mapping[str, str]] = {**NORMS, **ATTENTION, **QUERY_KEY_NORMS, **FEED_FORWARD}
 
     def check_heads(self, config: ModelConfig) -> None:
-        """Any width will do."""
+        """Every width is supported."""

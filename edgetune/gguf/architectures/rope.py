@@ -1,4 +1,4 @@
-"""Rotary embeddings: the order of the rows that they rotate, and the scaling that a file can say."""
+"""Rotary embeddings: the order of the rotated rows, and the scaling that a file can describe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 ROPE_TYPES = ("default", "dynamic", "linear", "yarn")
-"""What llama.cpp computes in every family that has no rule of its own."""
+"""The types that llama.cpp computes in every family without its own rule."""
 
 _REQUIRED = {
     "linear": ("factor",),
@@ -45,14 +45,14 @@ def check_rope(rope: Mapping[str, Any], config: ModelConfig, *, types: Collectio
         )
     for field in _REQUIRED.get(kind, ()):
         if rope.get(field) is None:
-            raise ModelError(f"its rope scaling of type {kind} does not say {field}", where=config.where)
+            raise ModelError(f"its rope scaling of type {kind} has no {field}", where=config.where)
     if kind == "yarn":
         _check_yarn(rope, config)
 
 
 def describe_rope(rope: Mapping[str, Any], config: ModelConfig, writer: GGUFWriter) -> None:
-    """Write rotary base and scaling. Llama 3.1's scaling is a tensor (`frequency_divisors`), and dynamic scaling
-    begins beyond the context length that the file announces: of these only the base is written."""
+    """Write rotary base and scaling. For Llama 3.1's scaling, which is a tensor (`frequency_divisors`), and for dynamic
+    scaling, which begins after the context length of the file, only the base is written."""
     from gguf import RopeScalingType
 
     writer.add_rope_freq_base(float(rope["rope_theta"]))
@@ -76,9 +76,9 @@ def describe_rope(rope: Mapping[str, Any], config: ModelConfig, writer: GGUFWrit
 def frequency_divisors(config: ModelConfig) -> np.ndarray | None:
     """Llama 3.1's frequency divisors, (head size / 2,) in float32; None without that scaling.
 
-    Long wavelengths are slowed by `factor`, short ones are left alone, those between are interpolated (Transformers'
-    `_compute_llama3_parameters`). Every step is rounded to float32 as llama.cpp's converter does, whose quotients of
-    a number and a tensor are the number times the tensor's reciprocal.
+    Frequencies of long wavelengths are divided by `factor`, those of short ones are unchanged, those between are
+    interpolated (Transformers' `_compute_llama3_parameters`). Every step is rounded to float32 as in llama.cpp's
+    converter, where a number divided by a tensor is the number times the tensor's reciprocal.
     """
     import numpy as np
 
@@ -98,8 +98,8 @@ def frequency_divisors(config: ModelConfig) -> np.ndarray | None:
 
 
 def _powers(base: float, exponents: np.ndarray) -> np.ndarray:
-    """base ** exponents in float32. Powers in single precision differ in the last bit from library to library, and
-    the converter's are torch's; without torch they are the correctly rounded ones."""
+    """base ** exponents in float32. Libraries differ in the last bit. The converter uses torch's powers; without torch,
+    the result is correctly rounded."""
     import numpy as np
 
     try:
@@ -111,7 +111,7 @@ def _powers(base: float, exponents: np.ndarray) -> np.ndarray:
 
 
 def _check_yarn(rope: Mapping[str, Any], config: ModelConfig) -> None:
-    """llama.cpp computes YaRN with the paper's settings, even where the file says others."""
+    """llama.cpp computes YaRN with the paper's settings, even where the file has others."""
     factor = float(rope["factor"])
     attention, numerator, denominator = (rope.get(f) for f in ("attention_factor", "mscale", "mscale_all_dim"))
     if attention is None and numerator and denominator:
@@ -134,5 +134,5 @@ def _yarn_scale(factor: float, weight: float) -> float:
 
 
 def _original_length(rope: Mapping[str, Any], config: ModelConfig) -> int:
-    """Tokens of context that the model was trained with before it was scaled."""
+    """The context length, in tokens, before the scaling."""
     return int(rope.get("original_max_position_embeddings") or config.require("max_position_embeddings"))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 _NO_ROPE_INTERVAL = 4
-"""llama.cpp's: the file has no field for it."""
+"""llama.cpp's; the file has no key for it."""
 
 
 class SmolLM3(Llama):
@@ -23,15 +23,13 @@ class SmolLM3(Llama):
 
     gguf_name = "smollm3"
     defaults: ClassVar[Mapping[str, Any]] = {
+        **Llama.defaults,
         "vocab_size": 128256,
         "hidden_size": 2048,
-        "intermediate_size": 11008,
         "num_hidden_layers": 36,
         "num_attention_heads": 16,
         "num_key_value_heads": 4,
-        "hidden_act": "silu",
         "max_position_embeddings": 32768,
-        "rms_norm_eps": 1e-6,
         "rope_theta": 2000000.0,
         "no_rope_layer_interval": 4,
         "use_sliding_window": False,
@@ -50,8 +48,8 @@ class SmolLM3(Llama):
         rotated = config.get("no_rope_layers") or _rotated(interval, layers)
         if [bool(layer) for layer in rotated[:layers]] != _rotated(_NO_ROPE_INTERVAL, layers):
             raise ModelError(
-                f"no_rope_layers is {list(rotated)}, and llama.cpp leaves out the rotary embedding in every"
-                f" {_NO_ROPE_INTERVAL}th layer only",
+                f"no_rope_layers is {list(rotated)}, and llama.cpp omits the rotary embedding only in every"
+                f" {_NO_ROPE_INTERVAL}th layer",
                 where=config.where,
             )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgetune import events
 from edgetune.errors import ModelError
-from edgetune.gguf.architectures.decoder import require_setting
+from edgetune.gguf.architectures.decoder import require_setting, require_tensors
 from edgetune.gguf.architectures.plan import OutputTensor, gguf_names
 from edgetune.models.config import ModelConfig
 from edgetune.weights.base import TensorInfo
@@ -30,7 +30,7 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 _EMBEDDINGS = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-"""One and the same tensor; a checkpoint holds it under any of these names, or several."""
+"""The same tensor; a checkpoint has it under one or several of these names."""
 
 _ATTENTION = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_o", "relative_attention_bias": "attn_rel_b"}
 _FEED_FORWARD = {"wi": "ffn_up", "wi_0": "ffn_gate", "wi_1": "ffn_up", "wo": "ffn_down"}
@@ -75,9 +75,8 @@ class T5Encoder:
     def plan(self, config: ModelConfig, tensors: Mapping[str, TensorInfo]) -> list[OutputTensor]:
         """The file's tensors in order. Raises ModelError for a tensor that is missing or has no place."""
         config = _complete(config)
-        embedding = next((name for name in _EMBEDDINGS if name in tensors), None)
-        if embedding is None:
-            raise ModelError("lacks the tensor shared.weight", where=config.where, remedy="download the model again")
+        embedding = next((name for name in _EMBEDDINGS if name in tensors), _EMBEDDINGS[0])
+        require_tensors({embedding}, tensors, config)
         wanted = [name for name in tensors if name == embedding or name not in _EMBEDDINGS]
         names = self._names(wanted)
         self._check_tensors(config, tensors, embedding)
@@ -85,7 +84,7 @@ class T5Encoder:
         return [OutputTensor(names[name], tensors[name].shape, source=name) for name in wanted]
 
     def warn(self, config: ModelConfig) -> None:
-        """Tell the user what llama.cpp computes differently."""
+        """Warn about what llama.cpp computes differently."""
 
     def _names(self, tensors: list[str]) -> dict[str, str]:
         top = {name.removesuffix(".weight"): "token_embd" for name in _EMBEDDINGS} | {"lm_head": "output"}
@@ -104,7 +103,7 @@ class T5Encoder:
     def _check_tensors(self, config: ModelConfig, tensors: Mapping[str, TensorInfo], embedding: str) -> None:
         if tensors[embedding].shape[0] != config.require("vocab_size"):
             raise ModelError(
-                f"the embedding has {tensors[embedding].shape[0]} rows, and config.json says vocab_size is "
+                f"the embedding has {tensors[embedding].shape[0]} rows, and config.json has vocab_size "
                 f"{config.require('vocab_size')}",
                 where=config.where,
             )
@@ -122,9 +121,7 @@ class T5Encoder:
                         own_name != "relative_attention_bias" or _has_positions(module, layer)
                     ):
                         expected.add(f"{stack}.block.{layer}.{module}.weight")
-            lost = sorted(expected - tensors.keys())
-            if lost:
-                raise ModelError(f"lacks the tensor {lost[0]}", where=config.where, remedy="download the model again")
+            require_tensors(expected, tensors, config)
             if f"{stack}.block.{layers}.layer.0.layer_norm.weight" in tensors:
                 raise ModelError(f"has more {stack} blocks than the {layers} of config.json", where=config.where)
 
@@ -151,7 +148,7 @@ class T5(T5Encoder):
 
 
 def _complete(config: ModelConfig) -> ModelConfig:
-    """With the defaults of the Transformers class. Raises ModelError for what llama.cpp cannot compute."""
+    """`config` with the defaults of the Transformers class. Raises ModelError for what llama.cpp cannot compute."""
     config = config.replace(**{key: value for key, value in _DEFAULTS.items() if config.get(key) is None})
     require_setting(config, "feed_forward_proj", "relu", "gated-gelu")
     require_setting(config, "relative_attention_max_distance", 128)
@@ -159,5 +156,5 @@ def _complete(config: ModelConfig) -> ModelConfig:
 
 
 def _has_positions(module: str, layer: int) -> bool:
-    """The first block's self-attention holds the relative positions for all blocks."""
+    """The first block's self-attention has the relative positions of all blocks."""
     return layer == 0 and "SelfAttention" in module

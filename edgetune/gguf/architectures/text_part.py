@@ -1,4 +1,4 @@
-"""Models that read images too: what is written is the model of text in them, which is a family of its own."""
+"""Models that also read images: only their text model is written, which has its own family."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD = "lm_head."
 
 
 class TextPart:
-    """The text model of a model with a vision tower. `families` are the text models that it may have, by model_type."""
+    """The text model of a model with a vision tower. `families` are the possible text models, by model_type."""
 
     def __init__(self, families: Mapping[str, Decoder]) -> None:
         self._families = families
@@ -58,5 +58,5 @@ class TextPart:
 
 
 def _short(name: str) -> str:
-    """model.language_model.norm.weight -> model.norm.weight, as the family itself says."""
+    """model.language_model.norm.weight -> model.norm.weight"""
     return f"model.{name.removeprefix(TEXT_PREFIX)}" if name.startswith(TEXT_PREFIX) else name

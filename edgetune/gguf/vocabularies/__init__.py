@@ -1,1 +1,1 @@
-"""Kinds of vocabulary, one file each, and the proof that llama.cpp reads them as the tokenizer does."""
+"""Kinds of vocabulary, one file each, and the proof that llama.cpp's ids are the tokenizer's."""

@@ -1,8 +1,8 @@
-"""Every added token in a text: what llama.cpp makes of it, beside what the tokenizer does.
+"""Compares llama.cpp's and the tokenizer's reading of every added token in a text.
 
-A tokenizer may drop the white space beside an added token (lstrip, rstrip), take it only as a word of its own
-(single_word), or look for it in normalized text (normalized), and it takes the token that begins first. llama.cpp takes
-the longest one first, wherever it stands, and knows white space only by a model's name (see model_names).
+A tokenizer may drop the white space beside an added token (lstrip, rstrip), match it only as a separate word
+(single_word), or search for it in normalized text (normalized), and it matches the token that begins first. llama.cpp
+matches the longest token first, and drops white space only for some names of models (see model_names).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken
 
 _SHOWN = 8
-"""So many tokens are named in a message."""
+"""The number of tokens that a message names."""
 _OVERLAPS = 4000
-"""So many pairs of tokens are tried."""
+"""The number of pairs of tokens that are tried."""
 
 _STRIPS = "the tokenizer removes the white space {side} it"
 _WORD = "the tokenizer matches it only as a whole word"
@@ -36,10 +36,10 @@ _OTHERWISE = "llama.cpp reads it, or the text next to it, differently"
 def differing_tokens(
     vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, *, by_flags_only: bool = False
 ) -> dict[str, str]:
-    """Tokens around which llama.cpp gives other ids than the tokenizer, and why; empty when it gives the same ids.
+    """Tokens for which llama.cpp and the tokenizer give different ids, and why; empty when all ids are the same.
 
-    With `by_flags_only`, only those are counted that would not differ if the tokenizer declared them without flags:
-    for tokenizers whose rule for spaces differs from llama.cpp's beside every token.
+    With `by_flags_only`, only tokens that differ because of their flags: this is for tokenizers whose rule for spaces
+    differs from llama.cpp's beside every token.
     """
     normalize = find_normalizer(tokenizer) or str
     differing: dict[str, list[str]] = {}
@@ -55,7 +55,7 @@ def differing_tokens(
 
 
 def unlike_tokens(text: str, tokenizer: ModelTokenizer) -> dict[str, str]:
-    """Tokens in `text` that llama.cpp reads otherwise by what they are declared to be, and why."""
+    """Tokens in `text` that llama.cpp reads differently because of their flags or an overlap, and why."""
     flags = {_in_text(token, tokenizer.settings): token for token in tokenizer.added.values()}
     overlaps = {content: other for content, other, _ in _overlaps([*flags])}
     return {
@@ -89,12 +89,12 @@ def drops_white_space(token: AddedToken) -> bool:
 
 
 def has_flags(token: AddedToken) -> bool:
-    """True for a token that is not simply found where its text stands."""
+    """True for a token that is not simply matched by its text."""
     return drops_white_space(token) or bool(token.single_word)
 
 
 def _texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> Iterator[tuple[str, str]]:
-    """(token, text with it): words and white space on both sides, and behind each other those that overlap."""
+    """(token, text with it): with words and white space on both sides, and overlapping tokens one after the other."""
     added = [_in_text(token, tokenizer.settings) for token in tokenizer.added.values() if token.content]
     for content in dict.fromkeys([*added, *vocabulary.looked_for()]):
         yield content, f"x{content} \n {content}x"
@@ -108,7 +108,7 @@ def _texts(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer) -> Iterator[t
 
 
 def _in_text(token: AddedToken, settings: dict[str, Any]) -> str:
-    """How a text says it: where spaces have a mark, runs of them are tokens (Gemma) that are declared with the mark."""
+    """The token in a text: where spaces have a mark, tokens of several spaces (Gemma) are declared with the mark."""
     marked = settings["model"]["type"] == "Unigram" or is_sentencepiece_bpe(settings)
     content: str = token.content
     return content.replace(SPACE, " ") if marked and not token.special else content
@@ -131,7 +131,7 @@ def _overlaps(contents: list[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def _caused_by_flags(differing: Mapping[str, list[str]], tokenizer: ModelTokenizer) -> dict[str, list[str]]:
-    """Those whose ids the tokenizer itself gives only because of the flags of an added token."""
+    """Those whose ids from the tokenizer depend on the flags of an added token."""
     from tokenizers import Tokenizer
 
     flags = dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized"), False)

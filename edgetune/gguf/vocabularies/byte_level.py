@@ -1,4 +1,4 @@
-"""Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): merges, and a rule of llama.cpp for splitting text into words."""
+"""Byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM): merges, and llama.cpp's rule for splitting text into words."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LIKELY_BY_PATTERN = (
     (r"\p{N}|", ("qwen2", "stablelm2", "qwen35", "tekken", "deepseek-r1-qwen")),
     ('"Digits"', ("smollm", "starcoder", "falcon")),
 )
-"""A piece of the pre-tokenizer's JSON -> names to try first. The proof decides; the order saves time."""
+"""Part of the pre-tokenizer's JSON -> names to try first. The proof decides; the order saves time."""
 
 _OTHER_PRE_NAMES = (
     *("smollm", "gpt-2", "llama-bpe", "qwen2", "gpt-4o", "tekken", "starcoder", "falcon", "mpt", "olmo", "stablelm2"),
@@ -31,12 +31,12 @@ _OTHER_PRE_NAMES = (
 
 
 def is_byte_level(settings: dict[str, Any]) -> bool:
-    """True for a BPE whose letters stand for bytes; `settings` is tokenizer.json."""
+    """True for a BPE whose letters represent bytes; `settings` is tokenizer.json."""
     return settings["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(settings["pre_tokenizer"])
 
 
 def byte_level_candidates(tokenizer: ModelTokenizer, rows: int, *, likely_pre: str | None) -> Iterator[Vocabulary]:
-    """The same vocabulary under every pre-tokenizer name of llama.cpp, the likely ones first."""
+    """The vocabulary with every pre-tokenizer name of llama.cpp, the likely ones first."""
     merges = tuple(_merges(tokenizer.settings["model"]["merges"]))
     plain = replace(draft(tokenizer, rows, model="gpt2"), merges=merges)
     names = _names(json.dumps(tokenizer.settings["pre_tokenizer"]), likely_pre)
@@ -54,7 +54,7 @@ def _names(pre_tokenizer: str, likely_pre: str | None) -> list[str]:
 
 
 def _merges(pairs: list[list[str]]) -> Iterator[str]:
-    """ "left right" by rank; a space inside a part is written as the byte-level alphabet would."""
+    """ "left right" by rank; a space inside a part is written in the byte-level alphabet."""
     encoded_space = chr(ord(" ") + 256)
     for left, right in pairs:
         yield f"{left.replace(' ', encoded_space)} {right.replace(' ', encoded_space)}"

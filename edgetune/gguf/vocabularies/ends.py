@@ -1,7 +1,7 @@
-"""Which tokens end an answer in llama.cpp: EOS, EOT and EOM of the file, and some that it knows by their text.
+"""The tokens that end an answer in llama.cpp: EOS, EOT and EOM of the file, and some that it knows by their text.
 
-llama.cpp's generation stops at these (special_eog_ids in its llama-vocab.cpp), and Transformers' at all that
-generation_config.json names. What training puts behind an answer must be among them, or an answer never ends.
+llama.cpp's generation stops at these (special_eog_ids in llama-vocab.cpp), Transformers' at those that
+generation_config.json names. The token that training puts after an answer must be among them, or an answer never ends.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from edgetune.models.ends import answer_end
 from edgetune.models.tokenizer import ModelTokenizer
 
 _SLOTS = ("eot", "eom")
-"""The roles, beside EOS, whose token ends an answer and means nothing else to llama.cpp."""
+"""The roles, besides EOS, whose token ends an answer and has no other meaning in llama.cpp."""
 
 _ALWAYS_AN_EOS = ("gpt2", "llama")
-"""Kinds of vocabulary for which llama.cpp takes some token as EOS where the file names none: the 11th, or the 2nd."""
+"""Kinds of vocabulary for which llama.cpp has a default EOS: token 11, or token 2."""
 
 
 def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Iterable[int]) -> Vocabulary:
-    """`vocabulary` with the ends of an answer in it: the template's own first, then those that the files record.
+    """`vocabulary` with the tokens that end an answer: first the chat template's, then those that the files record.
 
-    Warns where a template puts no token behind an answer, and where there are more ends than llama.cpp has a place for.
-    Raises ModelError where there is no end at all and llama.cpp would take an ordinary token for one.
+    Warns where a template puts no token after an answer, and where there are more end tokens than a GGUF can hold.
+    Raises ModelError where there is no end token and llama.cpp would use an ordinary token.
     """
     end = answer_end(tokenizer)
     own = None if end is None else end.next_turn if end.token is None else end.token
@@ -67,7 +67,7 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
 
 
 def _unknown(vocabulary: Vocabulary, tokens: Iterable[int]) -> list[int]:
-    """Those of `tokens` at which llama.cpp does not stop, by what the vocabulary says so far."""
+    """Those of `tokens` at which llama.cpp does not stop with this vocabulary."""
     with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
         file = Path(folder) / "vocabulary.gguf"
         write_vocabulary_only(vocabulary, file)

@@ -1,4 +1,4 @@
-"""What a GGUF file says about tokens, and what every kind of vocabulary says alike."""
+"""The keys of a GGUF file for its vocabulary, and the values that all kinds of vocabulary share."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Vocabulary:
     """The tokenizer.* keys of a GGUF file.
 
     `model` is llama.cpp's tokenizer: gpt2 (byte-level BPE), llama (SentencePiece BPE), bert (WordPiece) or t5
-    (unigram). tokens, types and scores have one entry per row of the embedding; rows without a token are unused. The
-    fields that default to None are said only by the kinds that know them. `model_name` is a word that general.name must
-    contain for llama.cpp to tokenize like this. `normalizer` is the Unicode form (NFC, ...) that a text must have when
-    llama.cpp reads it: edgetune's runtime sees to it, other programs do not. `proven_on` are the texts to which
-    llama.cpp gave the tokenizer's ids; `differences` tell, in words, on which others it does not.
+    (unigram). tokens, types and scores have one entry per row of the embedding; rows without a token are unused. Some
+    kinds do not have the fields that default to None. `model_name` is a word that general.name must contain for these
+    ids. `normalizer` is the Unicode form (NFC, ...) that a text must have before llama.cpp reads it: edgetune's runtime
+    applies it, other programs do not. `proven_on` are texts for which llama.cpp gives the tokenizer's ids;
+    `differences` describes those for which it does not.
     """
 
     model: str
@@ -78,7 +78,7 @@ class Vocabulary:
 
 
 _KEYS = {"unk": "unknown", "pad": "padding", "sep": "seperator"}
-"""GGUF's words for roles where they differ from Transformers' (the misspelling is the format's)."""
+"""GGUF's names of roles where they differ from Transformers' (the misspelling is the format's)."""
 
 
 def draft(
@@ -89,9 +89,9 @@ def draft(
     unknown: int | None = None,
     byte_tokens: frozenset[int] = frozenset(),
 ) -> Vocabulary:
-    """What all kinds have in common: tokens, types, special tokens, template.
+    """The common part of all kinds: tokens, types, special tokens, template.
 
-    `unknown` and `byte_tokens` are ids that stand for what the vocabulary lacks.
+    `unknown` and `byte_tokens` are the ids for text that the vocabulary lacks.
     """
     by_id = {number: token for token, number in tokenizer.vocabulary.items()}
     ids = {role: tokenizer.token_id(role) for role in ("bos", "eos", "unk", "pad")}
@@ -109,9 +109,9 @@ def draft(
 
 
 def with_plain_spaces(vocabulary: Vocabulary, mark: str) -> tuple[str, ...]:
-    """llama.cpp looks for user-defined tokens in the text before spaces become the `mark` that tokens are written with.
+    """The tokens, with spaces instead of the `mark` in user-defined ones.
 
-    Returns the tokens with those of that type in plain writing.
+    llama.cpp searches for those in the text before it replaces spaces by the mark.
     """
     from gguf import TokenType
 
@@ -127,7 +127,7 @@ def _types(
 ) -> Iterator[int]:
     from gguf import TokenType
 
-    # Looked up for every row, and an enumeration's members are slow to turn into numbers.
+    # These are used for every row, and converting members of an enumeration is slow.
     normal, unused, byte = int(TokenType.NORMAL), int(TokenType.UNUSED), int(TokenType.BYTE)
     added = {
         row: int(TokenType.CONTROL if token.special else TokenType.USER_DEFINED)

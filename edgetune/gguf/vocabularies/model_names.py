@@ -1,6 +1,6 @@
-"""Words in a model's name by which llama.cpp changes how special tokens are read (src/llama-vocab.cpp, 0.3.36's copy).
+"""Words in a model's name that change how llama.cpp reads special tokens (src/llama-vocab.cpp of 0.3.36).
 
-llama.cpp looks for them in general.name, in small letters, wherever they stand.
+llama.cpp searches for them in general.name, in lower case.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from edgetune.models.tokenizer import ModelTokenizer
 
 PHI_3 = "phi-3"
-"""White space behind special tokens is dropped. Such a file opens only with all of _PHI_3_NEEDS in its vocabulary."""
+"""White space after special tokens is dropped. Such a file only loads with all of _PHI_3_NEEDS in its vocabulary."""
 MODERN_BERT = "modern-bert"
 """White space before [MASK] is dropped."""
 
@@ -20,7 +20,7 @@ _ACTED_ON = {PHI_3: re.compile(r"(phi)-?(3)", re.I | re.A), MODERN_BERT: re.comp
 
 
 def fitting_names(tokenizer: ModelTokenizer) -> tuple[str | None, ...]:
-    """The words that may make llama.cpp read this tokenizer's tokens as it does, and None for a name without any."""
+    """The words with which llama.cpp may give this tokenizer's ids, and None for a name without them."""
     names = []
     if any(token.rstrip for token in tokenizer.added.values()) and tokenizer.vocabulary.keys() >= {*_PHI_3_NEEDS}:
         names.append(PHI_3)
@@ -30,7 +30,7 @@ def fitting_names(tokenizer: ModelTokenizer) -> tuple[str | None, ...]:
 
 
 def name_read_as(name: str, word: str | None) -> str:
-    """`name`, changed as little as it takes for llama.cpp to act on `word` in it, and on no other (None: on none)."""
+    """`name`, changed so that llama.cpp acts on `word` in it and on no other word (None: on none)."""
     for other, pattern in _ACTED_ON.items():
         if other != word:
             name = pattern.sub(r"\1_\2", name)

@@ -1,4 +1,4 @@
-"""What a BPE tokenizer does to a text before it looks for tokens, where llama.cpp does nothing."""
+"""The normalizer of a BPE tokenizer, which llama.cpp does not have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 class Normalizer:
     """The normalizer of a tokenizer: the `names` of its parts, and the `form` when it is a Unicode form.
 
-    It leaves the added tokens in a text (`marks`, a pattern) as they are.
+    It does not change added tokens in a text (`marks`, a pattern).
     """
 
     names: tuple[str, ...]
@@ -43,37 +43,39 @@ class Normalizer:
 
     @property
     def title(self) -> str:
-        """Its name for a message."""
+        """Its name in messages."""
         return " + ".join(self.names)
 
     def example(self) -> str:
-        """A word that it changes, in ASCII: the two ways of writing it look alike. Empty when none is known here."""
+        """A word that it changes, in ASCII, because both forms look alike; empty when none is known."""
         return next((ascii(word) for text in hard_texts() for word in text.split() if self(word) != word), "")
 
 
 def find_normalizer(tokenizer: ModelTokenizer) -> Normalizer | None:
-    """What a BPE tokenizer does to text that llama.cpp does not; None where that is nothing, and for other kinds.
+    """The normalizer of a BPE tokenizer that llama.cpp does not have; None where there is none, and for other kinds.
 
-    llama.cpp has the marks for spaces of SentencePiece. It has the normalizers of the other kinds, or the proof of
-    their ids refuses them.
+    llama.cpp replaces spaces by SentencePiece's mark. For other kinds, either llama.cpp has the normalizer or the proof
+    of the ids fails.
     """
     settings = tokenizer.settings
-    if settings["normalizer"] is None or not (is_byte_level(settings) or is_sentencepiece_bpe(settings)):
+    if not (is_byte_level(settings) or is_sentencepiece_bpe(settings)):
         return None
-    parts = [part for part in _parts(settings["normalizer"]) if is_byte_level(settings) or not _marks_spaces(part)]
+    parts = [
+        part for part in normalizer_parts(settings["normalizer"]) if is_byte_level(settings) or not _marks_spaces(part)
+    ]
     if not parts:
         return None
     contents = sorted((token.content for token in tokenizer.added.values()), key=len, reverse=True)
     marks = re.compile(f"({'|'.join(map(re.escape, contents))})") if contents else None
     form = unicode_form(parts[0]["type"]) if len(parts) == 1 else None
-    # edgetune's runtime normalizes a text with the special tokens in it.
+    # edgetune's runtime normalizes a text including its special tokens.
     if form is not None and any(unicodedata.normalize(form, content) != content for content in contents):
         form = None
     return Normalizer(tuple(str(part["type"]) for part in parts), form, marks, _build(parts))
 
 
 def _build(parts: Sequence[Mapping[str, Any]]) -> Any:
-    """The library's normalizer of these parts; only a whole tokenizer is read from JSON."""
+    """The library's normalizer of these parts; the library only reads whole tokenizers from JSON."""
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
 
@@ -84,7 +86,7 @@ def _build(parts: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def require_plain_text_kept(normalizer: Normalizer, *, where: str) -> None:
-    """Raise ModelError when ordinary English is rewritten: then llama.cpp would misread nearly every text."""
+    """Raise ModelError when ordinary English is changed: llama.cpp would then misread nearly every text."""
     for text in everyday_texts():
         if not text.isascii() or normalizer(text) == text:
             continue
@@ -108,12 +110,12 @@ def describe_normalizer(normalizer: Normalizer, *, recorded: bool) -> str:
     )
 
 
-def _parts(normalizer: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """All parts, in order."""
-    if normalizer["type"] == "Sequence":
+def normalizer_parts(normalizer: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """All parts of a normalizer in tokenizer.json, in order."""
+    if normalizer is not None and normalizer["type"] == "Sequence":
         for part in normalizer["normalizers"]:
-            yield from _parts(part)
-    else:
+            yield from normalizer_parts(part)
+    elif normalizer is not None:
         yield normalizer
 
 

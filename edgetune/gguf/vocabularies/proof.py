@@ -1,6 +1,6 @@
 """Loads a vocabulary in llama.cpp and compares the ids of hard text with the tokenizer's.
 
-A wrong pre-tokenizer changes ids silently, so nothing but the ids themselves counts.
+A wrong pre-tokenizer changes ids silently, so only the ids are compared.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.models.tokenizer import ModelTokenizer
 
 _OWN_WORDS = 400
-"""How many tokens of the vocabulary itself are joined into a text."""
+"""The number of tokens of the vocabulary that are joined into a text."""
 
 
 @dataclass(frozen=True)
 class Proof:
     """A vocabulary that gives the tokenizer's ids.
 
-    `differing` are added tokens around which it does not, with the reasons; `misread_chat` is a conversation, as the
-    chat template writes it, to which it gives other ids (None: there is none).
+    `differing` are added tokens beside which it does not, with the reasons; `misread_chat` is a rendered conversation
+    with other ids (None: there is none).
     """
 
     vocabulary: Vocabulary
@@ -39,12 +39,12 @@ class Proof:
 
     @property
     def faults(self) -> tuple[bool, int]:
-        """The smaller, the better."""
+        """Smaller is better."""
         return self.misread_chat is not None, len(self.differing)
 
 
 def first_misread(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: Iterable[str]) -> str | None:
-    """The first text to which llama.cpp and the tokenizer give different ids, nothing put around it."""
+    """The first text with different ids in llama.cpp and the tokenizer, without added special tokens."""
     for text in texts:
         if vocabulary.encode(text, add_special=False) != tokenizer.encode(text):
             return text
@@ -52,7 +52,7 @@ def first_misread(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts:
 
 
 def disagreement(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: Sequence[str]) -> str | None:
-    """The first text to which llama.cpp and the tokenizer give different ids; None when they agree on all."""
+    """The first text with different ids in llama.cpp and the tokenizer; None when they agree on all."""
     misread = first_misread(vocabulary, tokenizer, texts)
     if misread is not None:
         return misread
@@ -62,9 +62,9 @@ def disagreement(vocabulary: LlamaVocabulary, tokenizer: ModelTokenizer, texts: 
 
 
 def parity_texts(tokenizer: ModelTokenizer) -> list[str]:
-    """Hard text of many scripts, words of the vocabulary itself, and special tokens inside text.
+    """Hard text in many scripts, words of the vocabulary, and special tokens inside text.
 
-    A normalizer that llama.cpp does not have is applied to them, but not to plain ASCII.
+    A normalizer that llama.cpp does not have is applied to them, except to plain ASCII.
     """
     texts = [*hard_texts(), _own_words(tokenizer), *_around_special_tokens(tokenizer)]
     normalizer = find_normalizer(tokenizer)
@@ -72,11 +72,11 @@ def parity_texts(tokenizer: ModelTokenizer) -> list[str]:
 
 
 def texts_in_use(tokenizer: ModelTokenizer) -> tuple[list[str], str]:
-    """Fewer texts, on which a file must agree that cannot agree on all of `parity_texts`, and what to call them.
+    """The texts for a file that cannot agree on all of `parity_texts`, and their description.
 
     SentencePiece tokenizers of newer Transformers put spaces before text and after special tokens by rules that
-    llama.cpp does not have; what counts is then what the model is given: conversations in its chat template or, without
-    one, text that begins with a word. llama.cpp's WordPiece takes Korean and Indic letters apart in a way of its own.
+    llama.cpp does not have. Such a file must agree on the model's input: conversations in its chat template or, without
+    one, text that begins with a word. llama.cpp's WordPiece splits Korean and Indic letters differently.
     """
     if tokenizer.settings["model"]["type"] == "BPE":
         chats = chat_texts(tokenizer)
@@ -87,11 +87,11 @@ def texts_in_use(tokenizer: ModelTokenizer) -> tuple[list[str], str]:
 
 
 def _own_words(tokenizer: ModelTokenizer) -> str:
-    """Tokens from all over the vocabulary, joined."""
+    """Tokens from all parts of the vocabulary, joined."""
     tokens = {number: token for token, number in tokenizer.vocabulary.items()}
     words = list(range(0, len(tokens), max(1, len(tokens) // _OWN_WORDS)))
     if tokenizer.settings["model"]["type"] == "WordPiece":
-        # Continuations would join to one endless word, and BERT gives up on words of more than 100 letters.
+        # Continuations would form one very long word, and BERT does not split words of more than 100 letters.
         words = [number for number in words if not tokens.get(number, "").startswith("##")]
     words = [number for number in words if number not in tokenizer.added]
     joined: str = tokenizer.backend.decode(words, skip_special_tokens=True)
@@ -99,9 +99,9 @@ def _own_words(tokenizer: ModelTokenizer) -> str:
 
 
 def _around_special_tokens(tokenizer: ModelTokenizer) -> list[str]:
-    """Those that have a role or are written by the chat template, as far as they may be read like any other token.
+    """Texts with the tokens that have a role or are in the chat template, without those that have flags.
 
-    `differing_tokens` tries all tokens on the vocabulary that is found.
+    `differing_tokens` tries all tokens, with the vocabulary that was found.
     """
     template = str(tokenizer.chat_template)
     used = [token.content for token in tokenizer.added.values() if token.content in template]
@@ -111,7 +111,7 @@ def _around_special_tokens(tokenizer: ModelTokenizer) -> list[str]:
 
 
 def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
-    """Conversations of one and three turns as the chat template writes them; empty without a template."""
+    """Rendered conversations of one and three turns; empty without a chat template."""
     if tokenizer.default_template is None:
         return []
     chat = ChatTemplate(tokenizer.default_template, tokenizer.bos_token, tokenizer.eos_token)
@@ -127,10 +127,10 @@ def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
 def first_proven(
     candidates: Iterable[Vocabulary], tokenizer: ModelTokenizer, texts: Sequence[str], *, by_flags_only: bool = False
 ) -> tuple[Proof | None, str]:
-    """The first candidate that llama.cpp reads as the tokenizer does, or None and a text on which they differ.
+    """The first candidate with the tokenizer's ids, or None and a text with other ids.
 
-    Where several do under different model names, it is the one with the fewest faults.
-    Raises ModelError for tokens that llama.cpp cannot tell apart.
+    Of several with different model names, it is the one with the fewest faults. Raises ModelError for tokens that
+    llama.cpp cannot distinguish.
     """
     closest = ""
     best: Proof | None = None
@@ -181,13 +181,13 @@ def write_vocabulary_only(vocabulary: Vocabulary, file: Path) -> None:
 
 
 def _require_distinct(vocabulary: Vocabulary, *, where: str) -> None:
-    """llama.cpp ends the process when two tokens read alike, and it reads a token up to the first zero byte."""
+    """llama.cpp ends the process when two tokens are equal, and it reads a token up to the first zero byte."""
     seen: set[str] = set()
     for token in vocabulary.tokens:
         read = token.partition("\0")[0]
         if read in seen:
             raise ModelError(
-                f"llama.cpp reads two tokens of this vocabulary alike, as {read!r}",
+                f"llama.cpp reads two tokens of this vocabulary as {read!r}",
                 where=where,
                 remedy="such a vocabulary cannot be written as GGUF",
             )

@@ -23,7 +23,7 @@ def is_sentencepiece_bpe(settings: dict[str, Any]) -> bool:
 
 
 def sentencepiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
-    """With and without a space before the text, under each name by which llama.cpp may read the tokens."""
+    """With and without a space before the text, for each name that changes llama.cpp's reading."""
     byte_tokens = frozenset(row for token, row in tokenizer.vocabulary.items() if _BYTE_TOKEN.fullmatch(token))
     plain = draft(tokenizer, rows, model="llama", unknown=tokenizer.token_id("unk"), byte_tokens=byte_tokens)
     scores = tuple(_scores(plain.tokens, tokenizer.settings["model"]["merges"]))
@@ -34,7 +34,7 @@ def sentencepiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[V
 
 
 def _scores(tokens: tuple[str, ...], pairs: list[list[str]]) -> Iterator[float]:
-    """llama.cpp joins the pair whose result scores highest; the rank of its first merge gives that order."""
+    """llama.cpp joins the pair whose result has the highest score; the rank of its first merge gives that order."""
     first_rank: dict[str, int] = {}
     for rank, (left, right) in enumerate(pairs):
         first_rank.setdefault(left + right, rank)

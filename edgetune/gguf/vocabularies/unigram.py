@@ -1,4 +1,4 @@
-"""SentencePiece unigram (T5, FLAN-T5): scores are log probabilities, and a table rewrites characters beforehand."""
+"""SentencePiece unigram (T5, FLAN-T5): scores are log probabilities, and a table rewrites characters first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgetune.gguf.vocabularies.metadata import Vocabulary, draft, with_plain_spaces
+from edgetune.gguf.vocabularies.normalizer import normalizer_parts
 from edgetune.gguf.vocabularies.sentencepiece import SPACE
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -16,7 +17,7 @@ _NEVER_CHOSEN = -10000.0
 
 
 def unigram_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
-    """With a space before the text and repeated spaces joined, as T5 does it, and then the other combinations."""
+    """With a space before the text and repeated spaces joined, as in T5, and then the other combinations."""
     plain = draft(tokenizer, rows, model="t5", unknown=tokenizer.token_id("unk"))
     scores = [score for _, score in tokenizer.settings["model"]["vocab"][:rows]]
     plain = replace(
@@ -31,10 +32,8 @@ def unigram_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabul
 
 
 def _charsmap(normalizer: Mapping[str, Any] | None) -> bytes | None:
-    """SentencePiece's compiled rewriting rules, where the tokenizer has some."""
-    if normalizer is None:
-        return None
-    for part in normalizer.get("normalizers", [normalizer]):
+    """SentencePiece's compiled rewriting rules, if any."""
+    for part in normalizer_parts(normalizer):
         if part["type"] == "Precompiled" and part["precompiled_charsmap"]:
             return base64.b64decode(part["precompiled_charsmap"])
     return None

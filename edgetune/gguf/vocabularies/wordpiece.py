@@ -8,6 +8,7 @@ from typing import Any
 
 from edgetune.errors import ModelError
 from edgetune.gguf.vocabularies.metadata import Vocabulary, draft
+from edgetune.gguf.vocabularies.normalizer import normalizer_parts
 from edgetune.gguf.vocabularies.sentencepiece import SPACE
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -15,7 +16,7 @@ _CONTINUATION = "##"
 
 
 def wordpiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
-    """The one way of writing it. llama.cpp marks where a word begins, and puts CLS and SEP around every text.
+    """The only candidate. llama.cpp marks the beginnings of words, and puts CLS and SEP around every text.
 
     Raises ModelError for a tokenizer without CLS and SEP.
     """
@@ -42,7 +43,7 @@ def wordpiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocab
 
 
 def _marked(plain: Vocabulary) -> Iterator[str]:
-    """Where Hugging Face marks continuations, llama.cpp marks beginnings. Added tokens stay what is found in text."""
+    """Hugging Face marks continuations, llama.cpp marks beginnings. Added tokens are not marked."""
     from gguf import TokenType
 
     unmarked = {int(kind) for kind in (TokenType.CONTROL, TokenType.USER_DEFINED)}
@@ -56,18 +57,12 @@ def _marked(plain: Vocabulary) -> Iterator[str]:
 
 
 def _normalization(normalizer: Mapping[str, Any] | None) -> tuple[bool, bool]:
-    """Whether letters are made small and accents dropped; BERT drops accents where it makes letters small."""
+    """Whether text is lowercased and accents are dropped; BERT drops accents where it lowercases."""
     lowercase, strip_accents = False, False
-    for part in _parts(normalizer):
+    for part in normalizer_parts(normalizer):
         if part["type"] == "BertNormalizer":
             lowercase = bool(part["lowercase"])
             strip_accents = lowercase if part["strip_accents"] is None else bool(part["strip_accents"])
         lowercase = lowercase or part["type"] == "Lowercase"
         strip_accents = strip_accents or part["type"] == "StripAccents"
     return lowercase, strip_accents
-
-
-def _parts(normalizer: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    if normalizer is None:
-        return []
-    return list(normalizer["normalizers"]) if normalizer["type"] == "Sequence" else [normalizer]

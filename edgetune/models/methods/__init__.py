@@ -9,9 +9,10 @@ from edgetune.models.methods import lora as _lora
 from edgetune.models.methods import prompts as _prompts
 from edgetune.models.methods.adalora import adalora, begin_adalora
 from edgetune.models.methods.adapted_model import AdaptedModel
+from edgetune.models.methods.fields import by_fields
 from edgetune.models.methods.ia3 import ia3
 from edgetune.models.methods.other import other_peft
-from edgetune.models.methods.updates import oft, shira, update
+from edgetune.models.methods.updates import oft, shira
 from edgetune.recipe.methods import PEFT_METHODS
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ METHODS: Mapping[str, Callable[[Any, AdaptedModel], PeftConfig]] = {
     "lora": _lora.lora,
     "adalora": adalora,
     "ia3": ia3,
-    **dict.fromkeys(("loha", "lokr", "hira", "vera"), update),
+    **dict.fromkeys(("loha", "lokr", "hira", "vera"), by_fields),
     "shira": shira,
     "oft": oft,
     "prefix": _prompts.prefix,

@@ -1,7 +1,7 @@
-"""AdaLoRA: LoRA in the form of an SVD, whose ranks are cut while it trains, https://arxiv.org/abs/2303.10512.
+"""AdaLoRA: LoRA in the form of an SVD, whose ranks are cut in training, https://arxiv.org/abs/2303.10512.
 
-Its schedule counts optimizer updates from 1. The training loop calls `after_update` after each of them, while the
-gradients are still there, and adds `orthogonality` to the loss.
+Its schedule counts optimizer updates from 1. The training loop calls `after_update` after each of them, before it
+clears the gradients, and adds `orthogonality` to the loss.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
 from edgetune.models.methods.adapted_model import AdaptedModel
+from edgetune.models.methods.fields import by_fields
 from edgetune.recipe.methods import AdaLora
 
 if TYPE_CHECKING:
@@ -21,43 +22,31 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _TINIT_SHARE, _TFINAL_SHARE = 10, 30
-"""Percent of all updates before the first and after the last cut, as in the paper's tables 8 to 11, roughly."""
+"""Percent of all updates before the first and after the last cut, about as in the paper's tables 8 to 11."""
 
 _STATE, _PATTERN = "rank_allocator.safetensors", "rank_pattern.json"
 
 
 def adalora(method: AdaLora, subject: AdaptedModel) -> AdaLoraConfig:
     """The schedule is in optimizer updates: `subject.total_steps` of them. Raises RecipeError when it does not fit."""
-    from peft import AdaLoraConfig
-
     total = subject.total_steps
     if total is None:
-        raise RecipeError("method adalora needs to know how many updates the training makes", where=subject.name)
+        raise RecipeError("method adalora needs the number of updates of the training", where=subject.name)
     tinit = total * _TINIT_SHARE // 100 if method.tinit is None else method.tinit
     tfinal = total * _TFINAL_SHARE // 100 if method.tfinal is None else method.tfinal
     if tinit + tfinal >= total:
         raise RecipeError(
-            f"method.tinit {tinit} and method.tfinal {tfinal} leave none of the {total} updates for cutting ranks",
+            f"method.tinit {tinit} and method.tfinal {tfinal} leave none of the {total} updates to cut ranks",
             where=subject.name,
             remedy="lower them, or train longer (train.epochs, train.max_steps)",
         )
-    return AdaLoraConfig(
-        **subject.common,
-        init_r=method.init_rank,
-        target_r=method.target_rank,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        target_modules=subject.targets(method.targets),
-        total_step=total,
-        tinit=tinit,
-        tfinal=tfinal,
-        deltaT=method.delta_t,
-        orth_reg_weight=method.orth_reg_weight,
-    )
+    schedule = {"total_step": total, "tinit": tinit, "tfinal": tfinal}
+    config: AdaLoraConfig = by_fields(method, subject, without=["tinit", "tfinal"], **schedule)
+    return config
 
 
 def begin_adalora(adapted: PeftModel, method: AdaLora, subject: AdaptedModel) -> None:
-    """Count the ranks that are left without training the count: on the meta device PEFT forgets that."""
+    """Keep the counters of ranks out of training; PEFT does not do so on the meta device."""
     for name, parameter in adapted.named_parameters():
         if ".ranknum." in name:
             parameter.requires_grad = False
@@ -69,17 +58,17 @@ def is_adalora(model: nn.Module) -> bool:
 
 
 def after_update(model: nn.Module, step: int) -> None:
-    """Cut ranks as the schedule says after optimizer update `step` (the first is 1), before gradients are cleared."""
+    """Cut ranks by the schedule after optimizer update `step` (the first is 1), before gradients are cleared."""
     if is_adalora(model):
         tuner: Any = model.base_model
         tuner.update_and_allocate(step)
 
 
 def orthogonality(model: nn.Module) -> Tensor | None:
-    """The term of the loss that keeps A and B orthogonal, weighted; None for every other method.
+    """The weighted term of the loss that keeps A and B orthogonal; None for every other method.
 
-    The mean over all A (r, in) and B (out, r) of ‖A·Aᵀ − I‖ and ‖Bᵀ·B − I‖, which PEFT adds to a loss that the model
-    itself computes from labels.
+    The mean over all A (r, in) and B (out, r) of ‖A·Aᵀ − I‖ and ‖Bᵀ·B − I‖. PEFT itself only adds it to a loss that the
+    model computes from labels.
     """
     if not is_adalora(model):
         return None
@@ -98,7 +87,7 @@ def orthogonality(model: nn.Module) -> Tensor | None:
 
 @contextmanager
 def whole_ranks(model: nn.Module) -> Iterator[None]:
-    """While this is open, PEFT saves the matrices with the ranks that are cut already, as a training needs to go on."""
+    """Within this context, PEFT saves the matrices with their cut ranks, which a resumed training needs."""
     config = _config(model) if is_adalora(model) else None
     pattern = None if config is None else config.rank_pattern
     if config is not None:
@@ -111,7 +100,7 @@ def whole_ranks(model: nn.Module) -> Iterator[None]:
 
 
 def save_schedule(model: nn.Module, folder: Path) -> None:
-    """Write into a checkpoint what AdaLoRA has seen of its gradients, and which ranks it has cut."""
+    """Write AdaLoRA's gradient statistics and cut ranks into a checkpoint."""
     if not is_adalora(model):
         return
     from safetensors.torch import save_file
@@ -127,7 +116,7 @@ def save_schedule(model: nn.Module, folder: Path) -> None:
 
 
 def restore_schedule(model: nn.Module, folder: Path) -> None:
-    """Go on with AdaLoRA's schedule as the checkpoint in `folder` left it."""
+    """Restore AdaLoRA's schedule from the checkpoint in `folder`."""
     if not is_adalora(model):
         return
     import torch

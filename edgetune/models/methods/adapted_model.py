@@ -1,4 +1,4 @@
-"""What a method's function is told about the model that it shall adapt."""
+"""The model that a method adapts, and its surroundings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ TextIds = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A model, and what the training around it can tell.
+    """A model, and the parts of its training that methods need.
 
-    `head` names the modules of a new classification head. `files` are the base's, before it was quantized.
+    `head` names the modules of a new classification head. `files` are those of the unquantized base.
     """
 
     model: PreTrainedModel
@@ -50,7 +50,7 @@ class AdaptedModel:
 
     @property
     def is_real(self) -> bool:
-        """False where the model has shapes without values (the meta device, or torch's FakeTensorMode)."""
+        """False for a model without values (on the meta device, or in torch's FakeTensorMode)."""
         from torch._subclasses.fake_tensor import FakeTensor
 
         weight = next(self.model.parameters())
@@ -58,10 +58,10 @@ class AdaptedModel:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every configuration of PEFT says: the task, and the head as modules that are trained whole."""
+        """The fields of every PEFT configuration: the task, and the head as modules that are trained whole."""
         from peft.utils.constants import SEQ_CLS_HEAD_NAMES
 
-        # PEFT adds the names that it knows by itself.
+        # PEFT itself adds the names that it knows.
         unknown = [name for name in self.head if name not in SEQ_CLS_HEAD_NAMES]
         return {
             "task_type": task_type(self.kind, classifies=bool(self.head)),
@@ -69,10 +69,10 @@ class AdaptedModel:
         }
 
     def targets(self, wanted: Targets | None) -> Targets:
-        """The recipe's targets, checked, or the family's. Raises RecipeError."""
+        """The recipe's targets, or the family's. Raises RecipeError for targets that the model lacks."""
         check_targets(self.model, wanted, self.head)
         return default_targets(self.family) if wanted is None else wanted
 
     def cannot(self, what: str, remedy: str | None = None) -> RecipeError:
-        """The error for a method that does not go with this model."""
+        """The error for a method that does not work with this model."""
         return RecipeError(what, where=self.name, remedy=remedy)

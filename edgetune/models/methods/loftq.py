@@ -1,6 +1,6 @@
-"""LoftQ: A and B begin as what NF4 has lost of each weight, https://arxiv.org/abs/2310.08659.
+"""LoftQ: A and B begin as the rounding error of each weight in NF4, https://arxiv.org/abs/2310.08659.
 
-PEFT's own `replace_lora_weights_loftq` computes on a GPU only and reads safetensors only. As there, the base stays what
+PEFT's own `replace_lora_weights_loftq` only computes on a GPU and only reads safetensors. As there, the base is what
 bitsandbytes makes of the original weights: one round of the paper's algorithm 1.
 """
 
@@ -50,7 +50,7 @@ def begin_loftq(adapted: PeftModel, subject: AdaptedModel) -> None:
 
 
 def _best_of_rank(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """A (rank, in) and B (out, rank), whose product is the nearest to `matrix` (out, in) by Eckart and Young."""
+    """A (rank, in) and B (out, rank), whose product is nearest to `matrix` (out, in) by Eckart and Young."""
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     root = values[:rank].sqrt()
     return root[:, None] * right[:rank], left[:, :rank] * root
@@ -62,13 +62,13 @@ def _original_weights(files: ModelFiles, adapted: PeftModel) -> WeightOf:
     prefix = f"{model.base_model_prefix}."
 
     def weight_of(name: str) -> Tensor:
-        """A pretrained network's file may leave out the prefix that the model with its head has."""
+        """The file of a pretrained network may lack the prefix of the model with a head."""
         for known in (name, name.removeprefix(prefix)):
             found = read(known)
             if found is not None:
                 return found
         raise ModelError(
-            f"stores {name} in a form of its own, so method.init loftq cannot compare it with its NF4 form",
+            f"has no tensor {name}, which method.init loftq needs to compute its rounding error",
             where=files.reference,
             remedy="set method.init to default",
         )

@@ -1,4 +1,4 @@
-"""LoRA and the ways in which its matrices can begin."""
+"""LoRA and the initial values of its matrices."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
 from edgetune.models.methods.adapted_model import AdaptedModel
+from edgetune.models.methods.fields import by_fields
 from edgetune.models.targets import check_patterns
 from edgetune.recipe.methods import Lora
 
@@ -14,40 +15,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHANGES_THE_BASE = ("pissa", "olora")
-"""Ways to begin that take the first update out of the base's weights."""
+"""Initial values that are subtracted from the base's weights."""
 
 
 def lora(method: Lora, subject: AdaptedModel) -> LoraConfig:
     """https://arxiv.org/abs/2106.09685; QLoRA is the same on an NF4 base."""
-    from peft import EvaConfig, LoraConfig
+    from peft import EvaConfig
 
     if method.init == "eva" and subject.kind == "encoder-decoder":
         raise subject.cannot(
-            "method.init eva reads the layers' inputs by the text's own tokens, which a decoder behind an encoder "
-            "does not see",
+            "method.init eva reads the inputs of all layers for the text's tokens, and the decoder of an "
+            "encoder-decoder has no such inputs",
             "take default, gaussian, pissa or olora",
         )
-    # LoftQ's and EVA's matrices are computed once the adapter is there (`begin`), and a model without values has none.
+    # LoftQ's and EVA's matrices are computed after the adapter is added (`begin`); a model without values has none.
     computed = method.init == "loftq" or (method.init in CHANGES_THE_BASE and not subject.is_real)
     start: Any = True if method.init == "default" or computed else method.init
-    return LoraConfig(
-        **subject.common,
-        r=method.rank,
-        lora_alpha=method.alpha,
-        lora_dropout=method.dropout,
-        target_modules=subject.targets(method.targets),
-        bias=method.bias,
-        use_rslora=method.rslora,
-        use_dora=method.dora,
-        rank_pattern=dict(method.rank_pattern),
-        alpha_pattern=dict(method.alpha_pattern),
-        init_lora_weights=start,
-        **({"eva_config": EvaConfig()} if method.init == "eva" else {}),
-    )
+    more = {"eva_config": EvaConfig()} if method.init == "eva" else {}
+    config: LoraConfig = by_fields(method, subject, without=["init"], init_lora_weights=start, **more)
+    return config
 
 
 def begin(adapted: PeftModel, method: Lora, subject: AdaptedModel) -> None:
-    """Let the matrices of a fresh adapter begin as the recipe says. Raises RecipeError."""
+    """Set the initial values of a new adapter's matrices. Raises RecipeError."""
     check_patterns(adapted, method.rank_pattern, "rank_pattern")
     check_patterns(adapted, method.alpha_pattern, "alpha_pattern")
     if method.init in CHANGES_THE_BASE:
@@ -65,7 +55,7 @@ def begin(adapted: PeftModel, method: Lora, subject: AdaptedModel) -> None:
 
 
 def remember_first_update(adapted: PeftModel) -> None:
-    """Keep the first A and B of PiSSA and OLoRA, which the base's weights lack from now on."""
+    """Keep the first A and B of PiSSA and OLoRA, which were subtracted from the base's weights."""
     from peft import get_peft_model_state_dict
 
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -74,7 +64,7 @@ def remember_first_update(adapted: PeftModel) -> None:
 
 
 def for_original_base(state: dict[str, Tensor], first: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an adapter for a base that lacks the first update -> for the base as it is published.
+    """An adapter's tensors for the base without the first update -> for the published base.
 
     W − s·B₀·A₀ + s·B·A = W + s·[B, −B₀]·[A; A₀]: a LoRA of twice the rank, as in PiSSA's appendix
     (https://arxiv.org/abs/2404.02948). A is (r, in), B (out, r).
@@ -89,7 +79,7 @@ def for_original_base(state: dict[str, Tensor], first: dict[str, Tensor]) -> dic
 
 
 def doubled_rank(config: LoraConfig) -> LoraConfig:
-    """The configuration of such a LoRA of twice the rank: the same scale, and nothing special at the beginning."""
+    """The configuration with twice the rank, the same scale and default initial values."""
     import copy
 
     config = copy.deepcopy(config)
@@ -103,15 +93,14 @@ def doubled_rank(config: LoraConfig) -> LoraConfig:
 
 
 def _check_ranks(adapted: PeftModel, method: Lora, subject: AdaptedModel) -> None:
-    """A decomposition has no more parts than the weight has rows or columns; PEFT would go on with fewer."""
+    """Raise RecipeError for a rank above the number of rows or columns of a weight; PEFT would lower it."""
     for path, layer in adapted.get_base_model().named_modules():
         if hasattr(layer, "lora_A") and "default" in layer.lora_A:
             most = min(layer.in_features, layer.out_features)
             if layer.r["default"] > most:
                 raise subject.cannot(
-                    f"method.rank {layer.r['default']} is more than {path} has to decompose with method.init "
-                    f"{method.init}, which is {most}",
-                    f"take {most} or less, or method.init default",
+                    f"method.rank is {layer.r['default']}, and method.init {method.init} has at most {most} for {path}",
+                    f"use {most} or less, or method.init default",
                 )
 
 

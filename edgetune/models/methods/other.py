@@ -1,4 +1,4 @@
-"""Any other method of PEFT by its PEFT name, with the fields of its own configuration."""
+"""Any other method of PEFT by its PEFT name, with the fields of its PEFT configuration."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgetune.errors import RecipeError
 from edgetune.models.methods.adapted_model import AdaptedModel
+from edgetune.models.methods.fields import peft_config_class
 from edgetune.models.methods.prompts import check_cache, check_virtual_tokens
 from edgetune.models.targets import attention_targets, norm_targets
 from edgetune.recipe.methods import OtherPeft
@@ -22,14 +23,16 @@ _NOT_THE_RECIPES = frozenset(
         *("token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers"),
     }
 )
-"""Fields that follow from the model and the task; targets have a key of their own."""
+"""Fields that follow from the model and the task, and the targets, which have their own key."""
 
 _PEFT_CHOOSES = ("adaption_prompt", "osf", "trainable_tokens")
-"""Methods that change whole attention blocks, all linear layers or embeddings: there PEFT's own choice holds."""
+"""Methods that change whole attention blocks, all linear layers or embeddings: PEFT chooses their modules."""
 
 
 def other_peft(method: OtherPeft, subject: AdaptedModel) -> PeftConfig:
-    """Raises RecipeError for a field that the method's configuration does not have, or a value that it refuses."""
+    """Raises RecipeError for a field that the method's configuration does not have."""
+    from peft import PromptLearningConfig
+
     config_class = peft_config_class(method.type)
     fields = {field.name for field in dataclasses.fields(config_class)}
     allowed = sorted(fields - _NOT_THE_RECIPES)
@@ -43,8 +46,8 @@ def other_peft(method: OtherPeft, subject: AdaptedModel) -> PeftConfig:
             )
     settings: dict[str, Any] = {name: value for name, value in subject.common.items() if name in fields}
     if subject.head and "modules_to_save" not in fields:
-        raise subject.cannot(f"method {method.type} cannot train a classification head beside it", "take another")
-    if issubclass(config_class, _prompt_learning()):
+        raise subject.cannot(f"method {method.type} cannot train a classification head", "use another method")
+    if issubclass(config_class, PromptLearningConfig):
         check_virtual_tokens(method.fields.get("num_virtual_tokens") or 1, subject)
         check_cache(subject)
     if "target_modules" in fields:
@@ -54,22 +57,8 @@ def other_peft(method: OtherPeft, subject: AdaptedModel) -> PeftConfig:
     return config_class(**settings, **method.fields)
 
 
-def peft_config_class(name: str) -> Any:
-    """PEFT's configuration class of a method by its PEFT name."""
-    from peft import PeftType
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
-    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(name.upper())]
-
-
-def _prompt_learning() -> Any:
-    from peft import PromptLearningConfig
-
-    return PromptLearningConfig
-
-
 def _targets(method: OtherPeft, subject: AdaptedModel) -> Any:
-    """The recipe's; or what such a method is for: norms, value projections, or queries and values."""
+    """The recipe's; or what suits the method: norms, value projections, or queries and values."""
     if method.targets is not None:
         return subject.targets(method.targets)
     if method.type in _PEFT_CHOOSES:

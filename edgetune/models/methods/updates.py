@@ -1,41 +1,22 @@
-"""Methods that change each weight by an update of few parameters: LoHa, LoKr, HiRA, SHiRA, OFT and VeRA."""
+"""SHiRA and OFT, which need more than the fields of their sections."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from edgetune.models.methods.adapted_model import AdaptedModel
-from edgetune.models.methods.other import peft_config_class
+from edgetune.models.methods.fields import by_fields
 from edgetune.models.targets import Targets
-from edgetune.recipe.methods import HiRA, LoHa, LoKr, Oft, SHiRA, Vera
+from edgetune.recipe.methods import Oft, SHiRA
 
 if TYPE_CHECKING:
-    from peft import OFTConfig, PeftConfig, ShiraConfig
+    from peft import OFTConfig, ShiraConfig
     from torch import Tensor, nn
-
-_PEFT_NAMES: Mapping[str, Mapping[str, str]] = {
-    "hira": {"dropout": "hira_dropout"},
-    "shira": {"mask_seed": "random_seed"},
-    "oft": {"block_size": "oft_block_size", "dropout": "module_dropout"},
-    "vera": {"dropout": "vera_dropout", "projection_seed": "projection_prng_key"},
-}
-"""PEFT's names of the recipe's fields, where they differ."""
-
-
-def update(method: LoHa | LoKr | HiRA | SHiRA | Oft | Vera, subject: AdaptedModel) -> PeftConfig:
-    """PEFT's configuration with the fields of the recipe's section. Raises RecipeError for unknown targets."""
-    names = {"rank": "r", **_PEFT_NAMES.get(method.type, {})}
-    fields = {names.get(name, name): value for name, value in method.model_dump(exclude={"type", "targets"}).items()}
-    config: PeftConfig = peft_config_class(method.type)(
-        **subject.common, **fields, target_modules=subject.targets(method.targets)
-    )
-    return config
 
 
 def shira(method: SHiRA, subject: AdaptedModel) -> ShiraConfig:
     """r·(in + out) weights of each module, drawn at random."""
-    config: Any = update(method, subject)
+    config = by_fields(method, subject)
     if not subject.is_real:
         config.mask_fn = _any_mask
     return config
@@ -43,9 +24,8 @@ def shira(method: SHiRA, subject: AdaptedModel) -> ShiraConfig:
 
 def oft(method: Oft, subject: AdaptedModel) -> OFTConfig:
     """Raises RecipeError for a block size that does not divide each module's inputs; PEFT would change it."""
-    config: Any = update(method, subject)
     _check_blocks(method.block_size, subject.targets(method.targets), subject)
-    return config
+    return by_fields(method, subject)
 
 
 def _any_mask(layer: nn.Linear, rank: int, **_: Any) -> Tensor:
