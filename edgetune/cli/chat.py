@@ -161,5 +161,5 @@ def _read_schema(file: Path) -> dict[str, Any]:
     except ValueError as problem:
         raise DataError(f"is not valid JSON ({problem})", where=file) from None
     if not isinstance(schema, dict):
-        raise DataError("holds no JSON schema, which is an object", where=file)
+        raise DataError("is not a JSON schema (an object)", where=file)
     return schema
