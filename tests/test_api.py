@@ -145,7 +145,7 @@ def test_an_error_names_the_parameters_of_the_function(edgetune_command, tmp_pat
     with pytest.raises(UsageError) as problem:
         edgetune.export(tmp_path, imatrix="i.gguf", converter="convert.py")
     assert str(problem.value) == "imatrix cannot be combined with converter; leave imatrix out"
-    with pytest.raises(UsageError, match=r"^quant=q4: there is no such preset"):
+    with pytest.raises(UsageError, match=r"^quant=q4: unknown preset"):
         edgetune.export(tmp_path, quant="q4")
     (tmp_path / "there.gguf").touch()
     with pytest.raises(EdgetuneError, match=r"exists already; choose another out, or pass force=True to replace it$"):
