@@ -8,9 +8,9 @@ import pytest
 from support.logged import log_steps, logged_run, make_recipe
 
 from edgetune.errors import MissingComponent
-from edgetune.training import energy
-from edgetune.training.energy import check_energy_meter
+from edgetune.training import trackers
 from edgetune.training.telemetry import Telemetry
+from edgetune.training.trackers import check_trackers
 
 
 def test_the_energy_of_a_run_grows_over_its_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -40,6 +40,6 @@ def test_a_recipe_that_asks_for_no_energy_has_none(tmp_path: Path):
 
 
 def test_a_missing_meter_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(energy, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(MissingComponent, match=r"codecarbon, which is not installed; run: pip install codecarbon"):
-        check_energy_meter()
+        check_trackers(make_recipe(energy=True))

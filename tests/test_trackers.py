@@ -201,6 +201,6 @@ def test_a_tracker_that_fails_is_told_once_and_stops_nothing(tmp_path: Path, mon
 
 def test_a_tracker_that_is_not_installed_is_named_before_any_work(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(MissingComponent, match=r"asks for trackio.*pip install trackio .*edgetune\[track\]"):
+    with pytest.raises(MissingComponent, match=r"trackers needs trackio.*pip install trackio .*edgetune\[track\]"):
         check_trackers(make_recipe(trackers=["trackio"]))
     check_trackers(make_recipe())

@@ -184,7 +184,7 @@ def test_packed_rows_see_each_example_once_an_epoch(run_recipe):
 
 def test_packing_is_refused_where_it_is_not_proven(run_recipe, tmp_path: Path):
     base = save_tiny("Gemma2ForCausalLM", tmp_path / "gemma")
-    with pytest.raises(RecipeError, match=r"train.packing: .*proven only for .*gemma2"):
+    with pytest.raises(RecipeError, match=r"train.packing: .*tested only for .*gemma2"):
         run_recipe("llama", "chat", base={"model": str(base)}, train={"packing": True})
 
 

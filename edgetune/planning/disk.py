@@ -30,7 +30,6 @@ class Disk:
 
     @property
     def total(self) -> int:
-        """All of it at once."""
         return self.download + self.result + self.checkpoints + (self.export or 0)
 
 

@@ -36,7 +36,6 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The peak."""
         return sum(vars(self).values())
 
 

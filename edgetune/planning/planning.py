@@ -30,8 +30,6 @@ TOKENIZER_BYTES_PER_WORD = 1_000
 
 @dataclass(frozen=True)
 class RecipeEstimate:
-    """The need of one recipe."""
-
     skeleton: Skeleton
     workload: Workload
     step: Step
@@ -50,7 +48,6 @@ class Suggestion:
     fits: bool
 
     def document(self) -> dict[str, Any]:
-        """In JSON's types."""
         return {
             "set": dict(self.changes),
             "effect": self.effect,
@@ -96,11 +93,9 @@ class Plan:
 
     @property
     def trainable_percent(self) -> float:
-        """Share of the parameters that are trained."""
         return 100 * self.trainable_parameters / self.total_parameters
 
     def document(self) -> dict[str, Any]:
-        """The plan in JSON's types."""
         recipe, memory, duration = self.recipe, self.memory, self.duration
         return {
             "name": recipe.name,
@@ -178,7 +173,6 @@ def plan_training(
 
 
 def estimate(recipe: Recipe, base: PlannedBase, machine: Machine, processes: int) -> RecipeEstimate:
-    """Estimate parameters and memory of `recipe` on a machine."""
     workload = find_workload(recipe, base, kind_of(base.config.model_type), processes=processes)
     dtype = planned_dtype(recipe, machine)
     skeleton = build_skeleton(recipe, base, dtype=dtype, total_steps=workload.steps or UNKNOWN_STEPS)

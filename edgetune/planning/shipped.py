@@ -17,8 +17,6 @@ _FOLDER = Path(__file__).resolve().parent / "configs"
 
 @dataclass(frozen=True)
 class ShippedConfiguration:
-    """One configuration, and the hub ids that use it."""
-
     name: str
     hub_ids: tuple[str, ...]
     parameters: int
@@ -27,7 +25,6 @@ class ShippedConfiguration:
 
 @cache
 def shipped_configurations() -> tuple[ShippedConfiguration, ...]:
-    """All shipped configurations, by name."""
     found = []
     for file in sorted(_FOLDER.glob("*.json")):
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -38,7 +38,6 @@ class Skeleton:
 
     @property
     def trained(self) -> list[nn.Parameter]:
-        """The parameters that are trained."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
     @property
@@ -60,7 +59,6 @@ class Skeleton:
 
     @property
     def constants_bytes(self) -> int:
-        """Bytes of the scales of quantized weights."""
         return quantization_constants_bytes(self.model)
 
 

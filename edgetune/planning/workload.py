@@ -60,7 +60,6 @@ def find_workload(recipe: Recipe, base: PlannedBase, kind: ModelKind, *, process
 
 
 def _from_data(recipe: Recipe, processes: int) -> Workload:
-    """The workload of the training batches of the first epoch."""
     from edgetune.training.batches import training_batches
     from edgetune.training.prepare import prepare
     from edgetune.training.settings import total_steps

@@ -51,7 +51,6 @@ class Batches(Sampler[list[int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of `epoch`."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -7,10 +7,7 @@ emissions.csv beside the run, and has no figures before the end.
 from __future__ import annotations
 
 import logging
-from importlib.util import find_spec
 from typing import Any
-
-from edgetune.errors import MissingComponent
 
 MEASURE_EVERY_SECONDS = 5
 
@@ -58,7 +55,6 @@ class EnergyMeter:
         self._tracker.start()
 
     def measure(self) -> None:
-        """Bring the figures up to date."""
         if self._tracker is not None:
             self._tracker.flush()
 
@@ -67,12 +63,3 @@ class EnergyMeter:
         if self._tracker is not None:
             self._tracker.stop()
             self._tracker = None
-
-
-def check_energy_meter() -> None:
-    """Raise MissingComponent, before any work, when codecarbon is not installed."""
-    if find_spec("codecarbon") is None:
-        raise MissingComponent(
-            "train.energy needs the Python package codecarbon, which is not installed",
-            remedy="run: pip install codecarbon (or: pip install 'edgetune[track]')",
-        )

@@ -130,7 +130,6 @@ def _remembered_bfloat16_gain(weight: Tensor) -> float:
 
 
 def _processor(weight: Tensor) -> tuple[object, ...]:
-    """Everything that a measurement depends on."""
     what = (platform.processor(), platform.machine(), torch.__version__, torch.get_num_threads(), *weight.shape)
     return what, torch.backends.cpu.get_cpu_capability()
 

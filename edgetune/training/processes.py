@@ -53,7 +53,6 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """True in the process that prints and writes files."""
     return rank() == 0
 
 

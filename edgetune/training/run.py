@@ -12,7 +12,6 @@ from edgetune.outputs import explain_refused_writes
 from edgetune.recipe.schema import Recipe
 from edgetune.training import processes
 from edgetune.training.diagnosis import diagnose_recipe
-from edgetune.training.energy import check_energy_meter
 from edgetune.training.out_of_memory import explain_out_of_memory
 from edgetune.training.prepare import Prepared, prepare
 from edgetune.training.run_directory import RunDirectory, checkpoint_step
@@ -38,8 +37,6 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, force: bool = Fals
     """
     processes.join()
     check_trackers(recipe)
-    if recipe.train.energy:
-        check_energy_meter()
     run = RunDirectory(out)
     with run.locked() if processes.is_first() else nullcontext():
         checkpoint = run.check_resumable(recipe, processes=processes.world_size()) if resume else None

@@ -47,7 +47,6 @@ def save_result(run: RunDirectory, model: PeftModel | PreTrainedModel, tokenizer
 
 
 def save_weights(model: PeftModel | PreTrainedModel, folder: Path) -> None:
-    """Save the trained weights for a checkpoint."""
     if hasattr(model, "peft_config"):
         # With its defaults PEFT asks the hub here whether the base's vocabulary was changed.
         model.save_pretrained(folder, save_embedding_layers=False)

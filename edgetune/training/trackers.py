@@ -94,8 +94,6 @@ TRACKERS: dict[str, Callable[[Recipe, Path], GeneralTracker]] = {
 
 
 class Trackers:
-    """All trackers of a recipe, which write into the run directory `run`."""
-
     def __init__(self, recipe: Recipe, run: Path) -> None:
         self._recipe, self._path = recipe, run
         self._open: dict[str, GeneralTracker] = {}
@@ -109,7 +107,6 @@ class Trackers:
             self.log(row)
 
     def log(self, row: dict[str, Any]) -> None:
-        """Send one row of metrics.jsonl."""
         from transformers.integrations.integration_utils import rewrite_logs
 
         values = rewrite_logs({key: value for key, value in row.items() if key != "step" and value is not None})
@@ -139,14 +136,15 @@ class Trackers:
 
 
 def check_trackers(recipe: Recipe) -> None:
-    """Raise MissingComponent, before any work, when the recipe asks for a tracker that is not installed.
+    """Raise MissingComponent, before any work, when a tracker or codecarbon is needed and not installed.
 
     Raises UsageError where wandb's key cannot be read from .env.
     """
-    for name in recipe.train.trackers:
+    wanted = [(name, "train.trackers") for name in recipe.train.trackers]
+    for name, field in (*wanted, *recipe.train.energy * [("codecarbon", "train.energy")]):
         if find_spec(name) is None:
             raise MissingComponent(
-                f"train.trackers asks for {name}, which is not installed",
+                f"{field} needs {name}, which is not installed",
                 remedy=f"run: pip install {name} (or all trackers: pip install 'edgetune[track]')",
             )
     if "wandb" in recipe.train.trackers:

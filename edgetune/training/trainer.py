@@ -217,7 +217,6 @@ class LanguageModelTrainer(ObjectiveTrainer, SFTTrainer):
 
 
 def trainer_class(settings: TrainingArguments) -> type[ObjectiveTrainer]:
-    """The trainer class for these settings."""
     return LanguageModelTrainer if isinstance(settings, SFTConfig) else ObjectiveTrainer
 
 

@@ -68,12 +68,9 @@ class ClassificationHead(Objective):
         )
 
     def loss(self, model: nn.Module, batch: HeadBatch) -> Tensor:
-        """Summed cross-entropy of the right labels, in nats."""
         return summed_nll(self._logits(model, batch), batch["labels"], batch["weights"])
 
     def choose(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """The label with the highest score."""
-
         def choose(texts: list[TokenizedExample]) -> list[str]:
             batch = on_device_of(model, self.collate(texts))
             return [self.exam.labels[number] for number in self._logits(model, batch).argmax(dim=1).tolist()]

@@ -61,7 +61,6 @@ class LanguageModel(Objective):
         return pad_batch(examples, self._tokenizer.pad_token_id)
 
     def loss(self, model: nn.Module, batch: LanguageBatch) -> Tensor:
-        """Summed negative log-likelihood of the supervised tokens, in nats."""
         assert self._head is not None
         return supervised_nll(model, self._head, batch)[0]
 

@@ -83,7 +83,6 @@ class Objective(ABC):
         """The likeliest label for each example. The model is in evaluation mode."""
 
     def write(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[str]:
-        """The texts of `answer`."""
         return [written.text for written in self.answer(model, examples, progress)]
 
     def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:

@@ -43,7 +43,6 @@ class Seq2Seq(Objective):
         self._head: nn.Module | None = None
 
     def attach(self, model: nn.Module) -> None:
-        """Find the output layer."""
         self._head = base_model(model).get_output_embeddings()
 
     def collate(self, examples: Sequence[TokenizedExample]) -> Seq2SeqBatch:
@@ -61,7 +60,6 @@ class Seq2Seq(Objective):
         )
 
     def loss(self, model: nn.Module, batch: Seq2SeqBatch) -> Tensor:
-        """Summed negative log-likelihood of the targets, in nats."""
         sources = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         logits, targets = self._target_logits(model, sources, batch["labels"])
         return summed_nll(logits, targets, batch["weights"])
@@ -78,7 +76,6 @@ class Seq2Seq(Objective):
         )
 
     def answer(self, model: nn.Module, examples: Sequence[Example], progress: ProgressHandle) -> list[GeneratedText]:
-        """The decoder's output for each source."""
         sources = [example.input_ids for example in self._tokenize(examples)]
         ending = Ending((self._tokenizer.eos_token_id,))
         return generate(model, sources, self._tokenizer, ending, self.exam.max_new_tokens, progress, encodes=True)
