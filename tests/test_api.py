@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -145,13 +146,33 @@ def test_an_error_names_the_parameters_of_the_function(edgetune_command, tmp_pat
     with pytest.raises(UsageError) as problem:
         edgetune.export(tmp_path, imatrix="i.gguf", converter="convert.py")
     assert str(problem.value) == "imatrix cannot be combined with converter; leave imatrix out"
-    with pytest.raises(UsageError, match=r"^quant=q4: there is no such preset"):
+    with pytest.raises(UsageError, match=r"^quant=q4: .*did you mean q4_1"):
         edgetune.export(tmp_path, quant="q4")
     (tmp_path / "there.gguf").touch()
     with pytest.raises(EdgetuneError, match=r"exists already; choose another out, or pass force=True to replace it$"):
         edgetune.merge(tmp_path, out=tmp_path / "there.gguf")
     seen = edgetune_command("export", tmp_path, "--imatrix", "i.gguf", "--converter", "convert.py")
     assert "error: --imatrix cannot be combined with --converter; leave --imatrix out\n" in seen.stderr
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda: edgetune.export("x", outtype="f61"),
+            r"^outtype=f61: invalid value \(did you mean f16\?\); use one of auto, ",
+        ),
+        (lambda: edgetune.export("x", base_as="8bit"), "^base_as=8bit: invalid value .*use one of 16bit, trained$"),
+        (lambda: edgetune.calibrate("j", on="x", grading="pairs"), "^grading=pairs: invalid value"),
+        (lambda: edgetune.plan("demo", device="tpu"), "^device=tpu: invalid value"),
+        (lambda: edgetune.judge("s", model="m", inconclusive="maybe"), "^inconclusive=maybe: invalid value"),
+        (lambda: edgetune.side_by_side("a", "b", limit=0), "^limit is 0; it must be at least 1$"),
+        (lambda: edgetune.calibrate("j", on="x", min_kappa=2), "^min_kappa is 2; it must be between 0 and 1$"),
+    ],
+)
+def test_what_options_refuse_is_refused_in_python_too(call: Callable[[], object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        call()
 
 
 def test_commands_in_an_error_stay_as_they_are_typed() -> None:

@@ -39,18 +39,18 @@ def plain(content: str, **flags: bool) -> AddedToken:
 @pytest.mark.parametrize(
     ("tokens", "told"),
     [
-        ([plain("<|x|>", lstrip=True)], "'<|x|>': the tokenizer drops the white space before it"),
-        ([plain("<|x|>", rstrip=True)], "'<|x|>': the tokenizer drops the white space after it"),
+        ([plain("<|x|>", lstrip=True)], "'<|x|>': the tokenizer removes the white space before it"),
+        ([plain("<|x|>", rstrip=True)], "'<|x|>': the tokenizer removes the white space after it"),
         (
             [plain("<|x|>", lstrip=True, rstrip=True)],
-            "'<|x|>': the tokenizer drops the white space before and after it",
+            "'<|x|>': the tokenizer removes the white space before and after it",
         ),
-        ([plain("<|x|>", single_word=True)], "'<|x|>': the tokenizer matches it only as a separate word"),
+        ([plain("<|x|>", single_word=True)], "'<|x|>': the tokenizer matches it only as a whole word"),
         ([plain("<|ab"), plain("ab|longer>")], "'<|ab': it overlaps 'ab|longer>'"),
-        ([plain("<|x|>", special=False, rstrip=True)], "'<|x|>': the tokenizer drops the white space after it"),
+        ([plain("<|x|>", special=False, rstrip=True)], "'<|x|>': the tokenizer removes the white space after it"),
         (
             [plain(f"<|{number}|>", rstrip=True) for number in range(12)],
-            "'<|6|>', '<|7|>' and 4 more: the tokenizer drops",
+            "'<|6|>', '<|7|>' and 4 more: the tokenizer removes",
         ),
     ],
 )
@@ -84,14 +84,14 @@ def test_a_token_that_is_looked_for_in_normalized_text_is_told(
     tokenizer = make()
     tokenizer.add_tokens([token])
     build(tokenizer)
-    assert f"'{token}': the tokenizer searches for it in normalized text" in capsys.readouterr().err
+    assert f"'{token}': the tokenizer matches it in normalized text" in capsys.readouterr().err
 
 
 def test_an_ordinary_word_as_a_token_of_its_own_is_refused_by_name() -> None:
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("the", single_word=True, special=False)])
     with pytest.raises(
-        ModelError, match=r"differ on .* among its tokens are 'the': the tokenizer matches it only as a separate word"
+        ModelError, match=r"differ on .* among its tokens are 'the': the tokenizer matches it only as a whole word"
     ):
         build(tokenizer)
 
@@ -120,14 +120,14 @@ def test_a_token_that_llama_cpp_knows_by_its_text_is_told(capsys: pytest.Capture
     settings["model"]["vocab"]["</s>"] = 1250
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(settings)), eos_token="<|end|>")
     build(tokenizer)
-    assert "'</s>': llama.cpp reads it as a special token" in capsys.readouterr().err
+    assert "'</s>': llama.cpp always reads it as a special token" in capsys.readouterr().err
 
 
 def test_a_token_of_the_chat_template_that_changes_ordinary_conversations_is_refused_by_name() -> None:
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("<|turn|>", single_word=True), plain("<|end|>")])
     tokenizer.chat_template = CHAT
-    with pytest.raises(ModelError, match=r"'<\|turn\|>': the tokenizer matches it only as a separate word"):
+    with pytest.raises(ModelError, match=r"'<\|turn\|>': the tokenizer matches it only as a whole word"):
         build(tokenizer)
 
 
@@ -135,7 +135,9 @@ def test_a_token_of_the_chat_template_that_drops_a_templates_own_line_break_is_r
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("<|turn|>", rstrip=True), plain("<|end|>")])
     tokenizer.chat_template = CHAT.replace("<|turn|>", "<|turn|>\n")
-    with pytest.raises(ModelError, match=r"conversations.*'<\|turn\|>': the tokenizer drops the white space after it"):
+    with pytest.raises(
+        ModelError, match=r"conversations.*'<\|turn\|>': the tokenizer removes the white space after it"
+    ):
         build(tokenizer)
 
 
@@ -144,7 +146,7 @@ def test_a_token_of_the_chat_template_that_only_drops_a_users_white_space_is_tol
     tokenizer = byte_level(LLAMA3)
     tokenizer.add_tokens([plain("<|turn|>", rstrip=True), plain("<|end|>")])
     tokenizer.chat_template = CHAT.replace("{{ m.role }}: ", "")
-    assert "'<|turn|>': the tokenizer drops the white space after it" in build(tokenizer).differences[0]
+    assert "'<|turn|>': the tokenizer removes the white space after it" in build(tokenizer).differences[0]
 
 
 def test_tokens_of_a_phi_3_that_keep_their_spaces_are_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,14 +158,14 @@ def test_tokens_of_a_phi_3_that_keep_their_spaces_are_told(capsys: pytest.Captur
         ]
     )
     assert build(tokenizer).model_name == "phi-3"
-    assert "'<|tool|>': llama.cpp reads it, or the text beside it" in capsys.readouterr().err
+    assert "'<|tool|>': llama.cpp reads it, or the text next to it" in capsys.readouterr().err
 
 
 def test_few_tokens_that_drop_spaces_make_no_phi_3(capsys: pytest.CaptureFixture[str]) -> None:
     tokenizer = sentence_piece()
     tokenizer.add_tokens([plain("<|x|>", rstrip=True), *(plain(f"<|{n}|>") for n in range(5)), plain("<|endoftext|>")])
     assert build(tokenizer).model_name is None
-    assert "'<|x|>': the tokenizer drops" in capsys.readouterr().err
+    assert "'<|x|>': the tokenizer removes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

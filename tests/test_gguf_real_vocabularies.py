@@ -80,7 +80,7 @@ def test_qwen_is_exported_with_its_real_tokenizer(
     warnings = capsys.readouterr().err
     assert "normalizes text (NFC)" in warnings
     # An ordinary word of this vocabulary, which Qwen's split never lets through in one piece.
-    assert "'</s>': llama.cpp reads it as a special token" in warnings
+    assert "'</s>': llama.cpp always reads it as a special token" in warnings
     assert len(report.differences) == warnings.count("warning:") == 2
     assert report.pre_tokenizer == "qwen2"
     assert GgufFile(report.path).metadata["edgetune.normalizer"] == "NFC"

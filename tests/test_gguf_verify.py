@@ -121,11 +121,11 @@ def test_white_space_that_only_the_tokenizer_drops_beside_a_message_is_told(
     file = write_llama(tiny_llama, smollm2_gguf, tmp_path / "model.gguf", says=says)
     assert verify_file(file, dropping).conversations == 20
     warnings = capsys.readouterr().err
-    why = "'<|im_start|>': the tokenizer drops the white space after it"
+    why = "'<|im_start|>': the tokenizer removes the white space after it"
     assert (
         f"messages that begin or end with white space have other ids in llama.cpp than in training ({why})" in warnings
     )
-    assert f"text with these tokens gets other ids in llama.cpp than in training ({why})" in warnings
+    assert f"text with these tokens has other ids in llama.cpp than in training ({why})" in warnings
 
 
 def test_line_breaks_of_the_template_that_only_the_tokenizer_drops_are_refused(

@@ -25,7 +25,9 @@ from edgetune.judging.statistics.intervals import Interval
 from edgetune.judging.statistics.quantity import Pairing
 from edgetune.judging.statistics.scores import largest_share, mean_with_error
 from edgetune.judging.statistics.sums import resample_together
-from edgetune.metrics.aggregates import Aggregate, f1_over_labels, ratio
+from edgetune.metrics.aggregates import Aggregate, ratio
+from edgetune.metrics.registry import METRICS
+from edgetune.metrics.samples import Sample, Samples
 from edgetune.metrics.units import Unit
 
 
@@ -229,8 +231,9 @@ def label_sides(items: int, labels: int) -> tuple[Aggregate, Aggregate]:
     sides = []
     for accuracy in (0.85, 0.8):
         guess = np.where(generator.random(items) < accuracy, gold, generator.integers(0, labels + 1, items))
-        predicted = [names[number] if number < labels else None for number in guess]
-        sides.append(f1_over_labels([names[number] for number in gold], predicted, names, weighted=False))
+        pairs = zip(gold, guess, strict=True)
+        samples = [Sample("", gold=names[true], predicted=names[n] if n < labels else None) for true, n in pairs]
+        sides.append(METRICS["macro_f1"].compute(Samples(tuple(samples), tuple(names))).aggregate)
     return sides[0], sides[1]
 
 

@@ -23,7 +23,6 @@ from support.judged import grades, judged_suite, write_outputs, write_rows
 from support.stub_endpoint import StubEndpoint, error_reply
 
 from edgetune.errors import UsageError
-from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.subjects.endpoint import open_endpoint
 from edgetune.judging.suites.judge_file import EndpointJudge, load_judge
 from edgetune.keys import LARGEST_FILE_BYTES, find_hub_token, find_key
@@ -260,16 +259,16 @@ def test_a_command_that_needs_no_key_does_not_read_the_file(here: Path, edgetune
 def test_a_missing_key_is_told_with_both_places(monkeypatch: pytest.MonkeyPatch) -> None:
     judge = EndpointJudge(name="stub", model="stub", key="GRADER_KEY")
     with pytest.raises(UsageError, match=r"^stub: its key GRADER_KEY is not set; export GRADER_KEY=.*\.env.*key: null"):
-        read_key(judge)
+        judge.read_key()
     monkeypatch.setenv("GRADER_KEY", "")
     write_env(f"GRADER_KEY={SECRET}")
     with pytest.raises(UsageError, match=r"^stub: its key GRADER_KEY is empty in the environment.*unset it"):
-        read_key(judge)
+        judge.read_key()
 
 
 def test_a_key_that_stands_in_the_judges_file_itself_is_refused_unseen() -> None:
     with pytest.raises(UsageError, match="must be the name of a variable") as caught:
-        read_key(EndpointJudge(name="stub", model="stub", key=SECRET))
+        EndpointJudge(name="stub", model="stub", key=SECRET).read_key()
     assert SECRET not in str(caught.value)
 
 

@@ -69,6 +69,14 @@ def test_a_conversation_given_whole_each_time_is_read_once(model: Model) -> None
     assert anew.stats.cached_tokens == 0
 
 
+def test_a_template_that_takes_no_answers_can_answer_twice(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "{% if messages[-1].role == 'assistant' %}{{ raise_exception('no') }}{% endif %}{{ messages[-1].content }}"
+    monkeypatch.setitem(model.session.vocabulary.__dict__, "template", ChatTemplate(source, "", ""))
+    for text in ("one two", "three four"):
+        answer = model.chat(text, temperature=0, max_tokens=2)
+        assert answer.stats.prompt_tokens == len(model.session.vocabulary.tokenize(text))
+
+
 def test_every_token_has_the_log_probability_that_the_model_gives_it(model: Model) -> None:
     answer = model.chat(ASKED, temperature=1.5, seed=4, max_tokens=6)
     assert "".join(each.token for each in answer.logprobs) == answer.text
@@ -161,7 +169,7 @@ def test_a_form_follows_reasoning_that_the_template_has_opened(
     assert model.session.vocabulary.detokenize(prompts[0]).endswith("assistant\n<think>\n\n</think>\n\n")
 
 
-def test_a_text_is_gone_on_with_as_it_stands(model: Model) -> None:
+def test_a_text_is_continued_without_a_template(model: Model) -> None:
     answer = model.generate("one two three four one two three", temperature=0, max_tokens=3)
     ids = model.session.vocabulary.tokenize("one two three four one two three")
     assert answer.text == "".join(model.session.generate(ids, sampling=GREEDY, max_tokens=3))

@@ -10,7 +10,6 @@ from edgetune import events
 from edgetune.api.public import PathLike, public
 from edgetune.errors import UsageError
 from edgetune.gguf.presets import DEFAULT_PRESET, find_preset
-from edgetune.recipe.yaml_input import nearest
 
 if TYPE_CHECKING:
     from edgetune.gguf.export_report import ExportResult
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from edgetune.gguf.lora import AdapterResult
     from edgetune.weights.source import ModelSource
 
-OUTTYPES = ("auto", "f32", "f16", "bf16")
-_BASE_AS = ("16bit", "trained")
+Outtype = Literal["auto", "f32", "f16", "bf16"]
 _EXCLUDED = {
     "--converter": {"--tensor-type", "--calibrate", "--imatrix", "--base-as", "--requantize"},
     "--imatrix": {"--calibrate"},
@@ -36,7 +34,7 @@ def export(
     base: PathLike | None = None,
     base_as: Literal["16bit", "trained"] = "16bit",
     tensor_type: str | Sequence[str] = (),
-    outtype: str = "auto",
+    outtype: Outtype = "auto",
     calibrate: PathLike | None = None,
     imatrix: PathLike | None = None,
     save_imatrix: PathLike | None = None,
@@ -59,8 +57,6 @@ def export(
     from edgetune.weights.source import resolve_source
 
     preset = find_preset(quant)
-    _check_word("--outtype", outtype, OUTTYPES)
-    _check_word("--base-as", base_as, _BASE_AS)
     given = {
         "--tensor-type": tensor_type,
         "--calibrate": calibrate,
@@ -103,7 +99,7 @@ def export_adapter(
     *,
     out: PathLike | None = None,
     base: PathLike | None = None,
-    outtype: str = "auto",
+    outtype: Outtype = "auto",
     force: bool = False,
 ) -> AdapterResult:
     """Write the LoRA of `source` alone, for llama.cpp to load beside the GGUF of its base.
@@ -114,7 +110,6 @@ def export_adapter(
     from edgetune.gguf.lora import export_adapter as write_adapter
     from edgetune.weights.source import resolve_source
 
-    _check_word("--outtype", outtype, OUTTYPES)
     resolved = resolve_source(source, base=base)
     if outtype == "bf16":
         raise UsageError("an adapter is written in f32 or f16", where=f"--outtype {outtype}")
@@ -155,10 +150,3 @@ def _refuse_combinations(given: set[str], *, plain: bool) -> None:
         raise UsageError(f"{chooses[0]} needs a quantized preset", remedy=f"leave {chooses[0]} out")
     if "--save-imatrix" in given and "--calibrate" not in given:
         raise UsageError("--save-imatrix needs --calibrate", remedy="add --calibrate DATA")
-
-
-def _check_word(option: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise UsageError(
-            f"invalid value{nearest(given, known)}", where=f"{option} {given}", remedy=f"use one of {', '.join(known)}"
-        )

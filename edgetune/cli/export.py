@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 import edgetune
 from edgetune import console, events
-from edgetune.api.export import OUTTYPES
+from edgetune.api.export import Outtype
 from edgetune.cli.options import SOURCE_HELP, BaseOption, ForceOption, JsonOption
 from edgetune.errors import UsageError
 from edgetune.gguf.presets import DEFAULT_PRESET, PRESETS
@@ -43,7 +43,7 @@ def export(
             "--outtype",
             metavar="TYPE",
             help=f"Intermediate float type before quantization, as in llama.cpp's converter: "
-            f"{', '.join(OUTTYPES)} (auto: the base's own 16-bit type, else f16).",
+            f"{', '.join(get_args(Outtype))} (auto: the base's own 16-bit type, else f16).",
         ),
     ] = "auto",
     calibrate: Annotated[
@@ -78,6 +78,7 @@ def export(
 ) -> None:
     """Write a quantized GGUF for llama.cpp in one pass, and check it."""
     console.configure(json_mode=json)
+    shared: dict[str, Any] = {"out": out, "base": base, "outtype": outtype, "force": force}
     of_the_model: dict[str, Any] = {
         "quant": quant,
         "base_as": base_as,
@@ -91,14 +92,14 @@ def export(
     }
     if adapter_only:
         _refuse_options_of_the_model(of_the_model)
-        adapter = edgetune.export_adapter(source, out=out, base=base, outtype=outtype, force=force)
+        adapter = edgetune.export_adapter(source, **shared)
         console.document(adapter.document())
         console.result(
             f"{adapter.bytes / 1e6:.1f} MB, {adapter.tensors} tensors, written to {adapter.path}\n\n"
             f"next: load it with the base's GGUF, for instance llama-cli -m BASE.gguf --lora {adapter.path}"
         )
         return
-    written = edgetune.export(source, out=out, base=base, outtype=outtype, force=force, **of_the_model)
+    written = edgetune.export(source, **shared, **of_the_model)
     console.document(written.document())
     types = ", ".join(f"{count} {kind}" for kind, count in written.types.items())
     copied = f" ({written.copied_tensors} copied from the base)" if written.copied_tensors else ""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,21 +15,6 @@ from edgetune.cli.default_command import DefaultCommandGroup
 from edgetune.cli.options import ForceOption, JsonOption
 
 app = typer.Typer(cls=DefaultCommandGroup, help="Judge a model against a baseline: metrics, judges, and a verdict.")
-
-
-class Grading(StrEnum):
-    """How a judge grades."""
-
-    PAIRWISE = "pairwise"
-    POINTWISE = "pointwise"
-
-
-class Inconclusive(StrEnum):
-    """How INCONCLUSIVE sets the exit code."""
-
-    FAIL = "fail"
-    WARN = "warn"
-    PASS = "pass"
 
 
 MODEL_HELP = (
@@ -72,9 +56,9 @@ def run(
         ),
     ] = None,
     inconclusive: Annotated[
-        Inconclusive,
+        Literal["fail", "warn", "pass"],
         typer.Option("--inconclusive", help="Exit code for INCONCLUSIVE: fail 3, warn 0 with a warning, pass 0."),
-    ] = Inconclusive.FAIL,
+    ] = "fail",
     dry_run: DryRunOption = False,
     max_cost: MaxCostOption = None,
     no_cache: CacheOption = False,
@@ -102,7 +86,7 @@ def run(
             events.note(f"{ahead.assumed} answers are not generated yet; their maximum length is assumed")
         console.document(asdict(ahead))
         return
-    judgement = edgetune.judge(suite, out=out, inconclusive=inconclusive.value, force=force, **asked)
+    judgement = edgetune.judge(suite, out=out, inconclusive=inconclusive, force=force, **asked)
     _show(judgement)
     if json:
         from edgetune.judging.report import report_document
@@ -168,9 +152,9 @@ def calibrate(
         str, typer.Option("--rubric", metavar="RUBRIC", help="The rubric that the judge applies.")
     ] = "answer-quality",
     grading: Annotated[
-        Grading,
+        Literal["pairwise", "pointwise"],
         typer.Option("--grading", help="pairwise compares two answers in both orders; pointwise grades each alone."),
-    ] = Grading.PAIRWISE,
+    ] = "pairwise",
     min_kappa: Annotated[
         float,
         typer.Option("--min-kappa", min=0, max=1, help="Minimum agreement with the votes (Cohen's kappa) to pass."),
@@ -192,7 +176,7 @@ def calibrate(
     Exit codes: 0 the judge passed calibration; 4 it failed.
     """
     console.configure(json_mode=json)
-    asked: dict[str, Any] = {"on": data, "rubric": rubric, "grading": grading.value, "limit": limit, "seed": seed}
+    asked: dict[str, Any] = {"on": data, "rubric": rubric, "grading": grading, "limit": limit, "seed": seed}
     if dry_run:
         estimate = edgetune.estimate_calibration(judge, cache=not no_cache, **asked)
         console.result(str(estimate))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import edgetune
 from edgetune import console
 from edgetune.cli.options import JsonOption
 
@@ -20,12 +21,12 @@ def recipes(
     """List the shipped recipes by study, or print one."""
     console.configure(json_mode=json)
     from edgetune.errors import UsageError
-    from edgetune.recipe.load import dump_recipe, find_recipe, load_recipe
+    from edgetune.recipe.load import find_recipe
 
     if name is not None:
-        recipe = load_recipe(name)
+        recipe = edgetune.load_recipe(name)
         text = find_recipe(name).read_text(encoding="utf-8")
-        console.verbatim(dump_recipe(recipe) if resolved else text, end="")
+        console.verbatim(edgetune.dump_recipe(recipe) if resolved else text, end="")
         console.document({"name": name, "yaml": text, "resolved": recipe.model_dump(mode="json")})
     elif resolved:
         raise UsageError("--resolved needs the name of a recipe", remedy="try edgetune recipes demo --resolved")
@@ -36,13 +37,13 @@ def recipes(
 def _list() -> None:
     from rich.text import Text
 
-    from edgetune.recipe.load import load_recipe, shipped_recipes, study_of
+    from edgetune.recipe.load import study_of
 
-    shipped = shipped_recipes()
+    shipped = edgetune.shipped_recipes()
     by_study = sorted(shipped, key=lambda name: (study_of(shipped[name]) or "", name))
     listed: list[dict[str, object]] = []
     study = None
-    for recipe in map(load_recipe, by_study):
+    for recipe in map(edgetune.load_recipe, by_study):
         if study_of(shipped[recipe.name]) != study:
             study = study_of(shipped[recipe.name])
             console.result(Text.assemble("\nStudy ", (str(study), "bold underline"), " (docs/studies.md)\n"))

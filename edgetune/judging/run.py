@@ -18,12 +18,11 @@ from edgetune.judging.grading.validity import Validity
 from edgetune.judging.plan import Sides, opened_sides, plan_judging
 from edgetune.judging.report import write_report
 from edgetune.judging.report.notebook import judgement_html
-from edgetune.judging.results.endings import find_silence, tell_endings
 from edgetune.judging.results.evaluate import evaluate, forget_answers, recompute_metrics, with_grades
 from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.notes import find_silence, notes_on, notes_on_judges, unanswered_remarks
 from edgetune.judging.results.pairing import check_tokens, compute_differences, pair_metrics
 from edgetune.judging.results.prepared import PreparedSuite, prepare
-from edgetune.judging.results.unanswered import unanswered_notes, unanswered_remarks
 from edgetune.judging.settings import DEFAULTS, Settings, check_judges, opened_cache
 from edgetune.judging.subjects.subject import Subject
 from edgetune.judging.suites.suite import Suite
@@ -66,7 +65,6 @@ def judge_model(
 
 
 def _judge(prepared: PreparedSuite, sides: Sides, settings: Settings, cache: AnswerCache | None) -> Judgement:
-    """The judgement, once all input is checked."""
     old = None if sides.stored is None else recompute_metrics(prepared, sides.stored)
     if sides.baseline is not None:
         old = _evaluate(prepared, sides.baseline, cache)
@@ -120,12 +118,10 @@ def _judge(prepared: PreparedSuite, sides: Sides, settings: Settings, cache: Ans
         judges=tuple(judge.name for judge in prepared.judges),
         costs=costs,
         notes=(
-            *unanswered_notes(new, old),
-            *_endings(prepared, new, old),
-            *_unproven(new, old),
+            *notes_on(prepared, new, old),
             *validity.notes,
             *notes,
-            *_uncertified(prepared),
+            *notes_on_judges(prepared),
         ),
         details=_details(prepared),
         inconclusive=settings.inconclusive,
@@ -161,7 +157,6 @@ def _evaluate(prepared: PreparedSuite, subject: Subject, cache: AnswerCache | No
 
 
 def _details(prepared: PreparedSuite) -> dict[str, object]:
-    """Settings of the metrics, which a reader needs to get the same numbers."""
     references = [item.references for item in prepared.items]
     computed = [(name, prepared.compared[name].task_metric) for name in prepared.metrics]
     details = {name: metric.all_details(references) for name, metric in computed if metric is not None}
@@ -171,35 +166,7 @@ def _details(prepared: PreparedSuite) -> dict[str, object]:
     return {name: values for name, values in details.items() if values}
 
 
-def _endings(prepared: PreparedSuite, new: Evaluation, old: Evaluation | None) -> list[str]:
-    """Notes on answers that were cut off or empty, and on reasoning."""
-    sides = [("candidate", new), *([] if old is None else [("baseline", old)])]
-    return [note for role, side in sides for note in tell_endings(role, side, prepared.suite)]
-
-
-def _unproven(new: Evaluation, old: Evaluation | None) -> list[str]:
-    """A note on two sides that may be one model, without a proof of it."""
-    if old is None or new.fingerprint != old.fingerprint or new.is_same_model(old):
-        return []
-    seen = {
-        "outputs": "Candidate and baseline hold the same outputs. Equal outputs do not prove that one model wrote them",
-        "endpoint": "Candidate and baseline have the same address. It does not prove that one model answered for both",
-    }
-    told = seen.get(new.kind, "Nothing proves that candidate and baseline are one model")
-    return [f"{told}, so the gate treats them as two models: only enough items can show that nothing is lost."]
-
-
-def _uncertified(prepared: PreparedSuite) -> list[str]:
-    """A note on every judge without a certificate."""
-    return [
-        f"{judge.name} has no certificate of its agreement with people; `edgetune judge calibrate` measures it."
-        for judge in prepared.judges
-        if judge.certificate is None
-    ]
-
-
 def _check_certificates(prepared: PreparedSuite) -> None:
-    """Raise where the gate requires a certificate that a judge does not have."""
     if prepared.rubric is not None and prepared.suite.gate.certificate:
         for judge in prepared.judges:
             check_certificate(judge, prepared.rubric, prepared.suite.grading)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
 from edgetune.errors import UsageError
 from edgetune.judging.asking.cache import AnswerCache
 from edgetune.judging.asking.cost import require_price
-from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.results.judgement import Inconclusive
 from edgetune.judging.suites.judge_file import EndpointJudge, Judge
 
@@ -38,21 +37,16 @@ class Settings:
 DEFAULTS = Settings()
 
 
-@contextmanager
-def opened_cache(settings: Settings) -> Iterator[AnswerCache | None]:
+def opened_cache(settings: Settings) -> AbstractContextManager[AnswerCache | None]:
     """The cache of answers; None with `use_cache` off."""
-    if not settings.use_cache:
-        yield None
-        return
-    with AnswerCache() as cache:
-        yield cache
+    return AnswerCache() if settings.use_cache else nullcontext()
 
 
 def check_judges(judges: Iterable[Judge], settings: Settings) -> None:
     """Raise UsageError or ModelError where a judge lacks its key, its file, or its price under a cap on the cost."""
     for judge in judges:
         if isinstance(judge, EndpointJudge):
-            read_key(judge)
+            judge.read_key()
         else:
             judge.find_file()
         if settings.max_cost_usd is not None:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgetune.metrics.aggregates import (
-    Aggregate,
-    divided,
-    f1_over_labels,
-    precision_over_labels,
-    recall_over_labels,
-    value_of,
-)
-from edgetune.metrics.metric import Formula, Metric, MetricResult, by_item
+from edgetune.metrics.aggregates import Floats, SumMetric, value_of
+from edgetune.metrics.metric import Metric, MetricResult, by_item
 from edgetune.metrics.samples import Samples
 
 UNPARSED = "unparsed"
@@ -72,7 +65,7 @@ def classification_metrics(
     for true, guess in zip(gold, predicted, strict=True):
         confusion[number[true], number[guess]] += 1
     both, support, guessed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)[:-1]
-    precision, recall, f1 = divided(both, guessed), divided(both, support), divided(2 * both, support + guessed)
+    precision, recall, f1 = _divided(both, guessed), _divided(both, support), _divided(2 * both, support + guessed)
     return ClassificationMetrics(
         items=len(gold),
         right=int(both.sum()),
@@ -89,26 +82,36 @@ def classification_metrics(
     )
 
 
-def _over_labels(metric: Callable[[Sequence[str], Sequence[str | None], Sequence[str]], Aggregate]) -> Formula:
-    """The formula of a metric of right labels, predicted ones and all labels."""
+def _divided(numerators: NDArray, denominators: NDArray) -> Floats:
+    """Quotients; 0 where the denominator is 0."""
+    return np.divide(numerators, denominators, out=np.zeros(denominators.shape), where=denominators > 0)
+
+
+def _weighted_f1(support: Floats, guessed: Floats, both: Floats) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return (_divided(2 * both, support + guessed) * support).sum(axis=1) / support.sum(axis=1)
+
+
+def _over_labels(name: str, title: str, combine: Callable[[Floats, Floats, Floats], Floats], labels: str) -> Metric:
+    """A metric that `combine` makes of how many items have each label, are given it, and both: (b, l) each -> (b,).
+
+    As in scikit-learn with zero_division=0. A prediction of None, or of an unknown label, belongs to no label.
+    """
 
     def formula(samples: Samples) -> MetricResult:
-        aggregate = metric(samples.column("gold"), samples.column("predicted"), samples.labels)
+        none = len(samples.labels)
+        number: dict[str | None, int] = {label: place for place, label in enumerate(samples.labels)}
+        columns = (samples.column("gold"), samples.column("predicted"))
+        true, given = (np.array([number.get(one, none) for one in column]) for column in columns)
+        cells, kinds = np.unique(true * (none + 1) + given, return_inverse=True)
+        marks = np.eye(none + 1)[:, :none]
+        has, gets = marks[cells // (none + 1)], marks[cells % (none + 1)]
+        aggregate = SumMetric(
+            kinds.reshape(-1), np.hstack([has, gets, has * gets]), lambda sums: combine(*np.split(sums, 3, axis=1))
+        )
         return MetricResult(value_of(aggregate, len(samples)), (), aggregate)
 
-    return formula
-
-
-def _of_labels(name: str, title: str, formula: Formula, labels: str) -> Metric:
-    return Metric(
-        name,
-        title,
-        formula,
-        kind="aggregate",
-        needs=("gold",),
-        tasks=("classify",),
-        details={"labels": labels},
-    )
+    return Metric(name, title, formula, "aggregate", needs=("gold",), tasks=("classify",), details={"labels": labels})
 
 
 ACCURACY = Metric(
@@ -121,30 +124,27 @@ ACCURACY = Metric(
     details={"unparsed": "an answer that names no label, or several, is wrong"},
 )
 
-MACRO_F1 = _of_labels(
+MACRO_F1 = _over_labels(
     "macro_f1",
     "Macro-F1",
-    _over_labels(partial(f1_over_labels, weighted=False)),
+    lambda support, guessed, both: _divided(2 * both, support + guessed).mean(axis=1),
     "plain mean over all labels of the suite; a label that never occurs counts as 0",
 )
 
-WEIGHTED_F1 = _of_labels(
-    "weighted_f1",
-    "Weighted F1",
-    _over_labels(partial(f1_over_labels, weighted=True)),
-    "mean over the labels by how many items have each",
+WEIGHTED_F1 = _over_labels(
+    "weighted_f1", "Weighted F1", _weighted_f1, "mean over the labels by how many items have each"
 )
 
-MACRO_PRECISION = _of_labels(
+MACRO_PRECISION = _over_labels(
     "macro_precision",
     "Macro precision",
-    _over_labels(precision_over_labels),
+    lambda _support, guessed, both: _divided(both, guessed).mean(axis=1),
     "plain mean over all labels of the suite; a label that no answer names counts as 0",
 )
 
-MACRO_RECALL = _of_labels(
+MACRO_RECALL = _over_labels(
     "macro_recall",
     "Macro recall",
-    _over_labels(recall_over_labels),
+    lambda support, _guessed, both: _divided(both, support).mean(axis=1),
     "plain mean over all labels of the suite; a label that no item has counts as 0",
 )

@@ -131,7 +131,9 @@ def load_model(
 
     quiet_libraries()
     config = load_config(files)
-    head = None if labels is None else _head_settings(labels)
+    head = None
+    if labels is not None:
+        head = {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     settings: dict[str, Any] = {
         "dtype": dtype,
         "device_map": {"": torch.cuda.current_device()} if on_gpu and torch.cuda.is_available() else None,
@@ -185,12 +187,6 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
     # torch warns once when a sparse tensor is made, as SHiRA does.
     warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
-
-
-def _head_settings(labels: Sequence[str]) -> dict[str, Any]:
-    """The configuration of a classification head."""
-    numbers = {label: number for number, label in enumerate(labels)}
-    return {"id2label": {number: label for label, number in numbers.items()}, "label2id": numbers}
 
 
 def quantization_config(

@@ -30,8 +30,8 @@ class Prompt(NamedTuple):
 class Chat:
     """Answers lists of messages. The whole list is given each time, and the cache shares the common beginning.
 
-    Where a list goes on from the last answer, that answer has the ids that the model wrote, and only what the chat
-    template puts behind it is tokenized anew. So the model reads the ids that training used, and none of them twice.
+    If a list continues the last answer, that answer keeps the ids that the model generated, and only what the chat
+    template adds after it is tokenized. So the model reads the ids that training used, and none of them twice.
     """
 
     def __init__(self, session: Session) -> None:
@@ -60,13 +60,14 @@ class Chat:
             return "", []
         (messages, prompt, ids), answer = self._last
         vocabulary, text = self.session.vocabulary, answer.text
-        whole = vocabulary.template.render([*messages, Message("assistant", text)])
-        behind_prompt = whole.removeprefix(prompt)
-        # Some templates strip the answer. Where one changes it in other ways, the conversation is tokenized anew.
-        shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
-        if not whole.startswith(prompt) or shown is None:
-            return "", []
-        return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+        with suppress(DataError):
+            whole = vocabulary.template.render([*messages, Message("assistant", text)])
+            behind_prompt = whole.removeprefix(prompt)
+            # Some templates strip the answer. If one changes it in other ways, the conversation is tokenized again.
+            shown = next((form for form in (text, text.strip()) if behind_prompt.startswith(form)), None)
+            if whole.startswith(prompt) and shown is not None:
+                return whole, [*ids, *answer.stats.token_ids, *vocabulary.tokenize(behind_prompt.removeprefix(shown))]
+        return "", []
 
     def _in_segments(self, earlier: Sequence[Message], prompt: str) -> tuple[str, list[int]]:
         """The beginning of a prompt that earlier messages make up, and its ids, segment by segment as in training."""
@@ -99,7 +100,7 @@ class Conversation:
         return self._with_system(self._turns)
 
     def set_system(self, text: str | None) -> None:
-        """Change the system message and start anew."""
+        """Change the system message and start a new conversation."""
         self._system = text or None
         self.reset()
 

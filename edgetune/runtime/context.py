@@ -42,7 +42,7 @@ class Context:
         self._keeps_state = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
         self._batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
         self.texts = 0
-        """How many texts it was given; a text can be gone on with until the next one."""
+        """How many texts it was given. `append` continues the last one."""
         self._make(capacity)
 
     def _make(self, capacity: int) -> None:
@@ -76,7 +76,7 @@ class Context:
         return len(self._cached) >= self.capacity
 
     def make_room(self, tokens: int) -> None:
-        """See to it that texts of `tokens` fit, as far as the model was trained on so many; what was read is forgotten.
+        """Make room for texts of `tokens`, at most what the model was trained on; a larger cache starts empty.
 
         Raises ModelError when the cache does not fit into memory.
         """
@@ -217,8 +217,8 @@ class Context:
             status = self._llama.llama_decode(self.pointer, batch)
         else:
             with deferred_interrupt() as stop:
-                stop_if_wished = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
-                self._llama.llama_set_abort_callback(self.pointer, stop_if_wished, None)
+                should_stop = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
+                self._llama.llama_set_abort_callback(self.pointer, should_stop, None)
                 try:
                     status = self._llama.llama_decode(self.pointer, batch)
                 finally:

@@ -65,7 +65,7 @@ class Writing(TypedDict, total=False):
 class _Progress:
     """What a generation has come to.
 
-    Its generator holds this and not the generation, so that both are freed as soon as nobody holds the generation.
+    Its generator refers to this and not to the generation: without a cycle, both are freed at once.
     """
 
     cached_tokens: int = 0
@@ -98,7 +98,7 @@ class Generation(Iterator[str]):
         stop: Sequence[str] = (),
         logprobs: bool = False,
     ) -> None:
-        """Read `ids` and write on until the model ends, `max_tokens`, a text of `stop`, or the end of the context.
+        """Read `ids` and continue them until the model ends, `max_tokens`, a text of `stop`, or the end of the context.
 
         See `Writing`. Raises UsageError for a `max_tokens` below 1. Reading the pieces raises UsageError when the
         prompt does not fit into the context, and NumericalError when what the model computes is not finite.

@@ -29,10 +29,10 @@ def deferred_interrupt() -> Iterator[StopFlag]:
         yield flag
         return
 
-    def note_the_wish(_signal: int, _frame: FrameType | None) -> None:
+    def set_the_flag(_signal: int, _frame: FrameType | None) -> None:
         flag.is_set = True
 
-    signal.signal(signal.SIGINT, note_the_wish)
+    signal.signal(signal.SIGINT, set_the_flag)
     try:
         yield flag
     finally:

@@ -38,7 +38,7 @@ Parsed = TypeVar("Parsed")
 Form = TypeVar("Form", bound="pydantic.BaseModel")
 
 MAX_TOKENS = 1024
-"""An answer ends after so many tokens, unless told otherwise."""
+"""The default length of an answer."""
 
 
 class GenerationOptions(TypedDict, total=False):
@@ -204,7 +204,7 @@ class Model:
     def generate(
         self, prompt: str, *, stream: bool = False, **options: Unpack[GenerationOptions]
     ) -> Generation | ChatAnswer[Any]:
-        """Go on with a text, without a chat template. Raises UsageError as `chat`."""
+        """Continue a text, without a chat template. Raises UsageError as `chat`."""
         vocabulary = self.session.vocabulary
         ids = [*vocabulary.beginning, *vocabulary.tokenize(prompt)]
         written = self.session.generate(ids, **_writing(options))

@@ -42,7 +42,7 @@ def windows(tokens: int, first: int, context: int) -> Iterator[tuple[int, int, i
     """Where to read a text of so many tokens, of which those from number `first` on are scored.
 
     Gives, for each window, where it begins, its first scored token, and where it ends. What is longer than the context
-    is read in windows that go on by half of it, so that every token is scored once, the first ones after whatever is
+    is read in windows that advance by half of it, so that every token is scored once, the first ones after whatever is
     before them and all others after at least half a context.
     """
     done = first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -21,25 +22,20 @@ DEFAULT_CONTEXT_TOKENS = 4096
 """Models trained on 128k tokens would otherwise set gigabytes aside for a conversation that is never that long."""
 
 
+@dataclass(eq=False)
 class Session:
     """One model, its vocabulary and one cache of what it has read. Not for use from several threads at once."""
 
-    def __init__(
-        self,
-        file: RunnableFile,
-        model: Any,
-        *,
-        context_tokens: int,
-        threads: int,
-        extra_kernels: bool,
-        flash_attention: bool,
-    ) -> None:
-        self.path, self.extra_kernels, self.flash_attention = file.path, extra_kernels, flash_attention
-        self._model = model
-        self.vocabulary = Vocabulary(file, model)
-        self.context = Context(
-            file.path, model, capacity=context_tokens, threads=threads, flash_attention=flash_attention
-        )
+    vocabulary: Vocabulary
+    context: Context
+    extra_kernels: bool
+    flash_attention: bool
+    _model: Any
+
+    @property
+    def path(self) -> Path:
+        """The file that is open."""
+        return self.vocabulary.file.path
 
     @classmethod
     def open(
@@ -76,14 +72,11 @@ class Session:
             wanted = context_tokens or min(trained, DEFAULT_CONTEXT_TOKENS)
             if wanted > trained:
                 events.warn(f"{file.path} was trained on {trained} tokens of context; {wanted} may give poor answers")
-            return cls(
-                file,
-                model,
-                context_tokens=wanted,
-                threads=threads or physical_cores(),
-                extra_kernels=choice.extra_kernels,
-                flash_attention=choice.flash_attention if flash_attention is None else flash_attention,
+            attention = choice.flash_attention if flash_attention is None else flash_attention
+            context = Context(
+                file.path, model, capacity=wanted, threads=threads or physical_cores(), flash_attention=attention
             )
+            return cls(Vocabulary(file, model), context, choice.extra_kernels, attention, model)
         except BaseException:
             llama.llama_model_free(model)
             raise
@@ -104,5 +97,5 @@ class Session:
         self.close()
 
     def generate(self, ids: Sequence[int], **writing: Unpack[Writing]) -> Generation:
-        """Read `ids` and write on."""
+        """Read `ids` and continue them."""
         return Generation(self.vocabulary, self.context, ids, **writing)

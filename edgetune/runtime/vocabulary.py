@@ -53,7 +53,7 @@ class Vocabulary:
     def _template_end(self) -> int | None:
         """The control token that the template puts behind an answer.
 
-        Files of other tools may not say that it ends one, and llama.cpp would write on without a word that can be seen.
+        Files of other tools may not mark it as an end, and llama.cpp would continue with text that nobody sees.
         """
         if "tokenizer.chat_template" not in self.file.metadata:
             return None

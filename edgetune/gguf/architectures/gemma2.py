@@ -55,8 +55,8 @@ class Gemma(Decoder):
             expected = config.require("hidden_size") // config.require("num_attention_heads")
         if scale != expected:
             events.warn(
-                f"{config.where} has query_pre_attn_scalar {scale}, and llama.cpp computes this family with {expected}"
-                " for every file: its answers differ from the trained model's"
+                f"{config.where} has query_pre_attn_scalar {scale}, but llama.cpp always computes this family with "
+                f"{expected}, so its answers differ from the trained model's"
             )
 
     def place(self, name: str, info: TensorInfo, config: ModelConfig) -> OutputTensor:

@@ -142,8 +142,8 @@ class T5(T5Encoder):
         scaled = config.get("scale_decoder_outputs", config.get("tie_word_embeddings", True))
         if scaled:
             events.warn(
-                f"{config.where}: llama.cpp omits the factor by which T5 multiplies its output: the most likely "
-                "token is the same, but sampled text is less varied than the trained model's"
+                f"{config.where}: llama.cpp does not scale T5's output as the model does: the most likely token is the "
+                "same, but sampled text is less varied"
             )
 
 

@@ -40,7 +40,7 @@ class TextPart:
         own = {name: _short(name) for name in tensors if name.startswith((TEXT_PREFIX, _HEAD))}
         left = len(tensors) - len(own)
         if left:
-            events.note(f"{left} tensors for images are left out; the file has only the text model")
+            events.note(f"{left} tensors of the vision part are left out; the file contains only the text model")
         text = {short: replace(tensors[name], name=short) for name, short in own.items()}
         held = {short: name for name, short in own.items()}
         planned = self._family(config).plan(config.text, text)

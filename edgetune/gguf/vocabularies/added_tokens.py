@@ -25,12 +25,12 @@ _SHOWN = 8
 _OVERLAPS = 4000
 """The number of pairs of tokens that are tried."""
 
-_STRIPS = "the tokenizer drops the white space {side} it"
-_WORD = "the tokenizer matches it only as a separate word"
-_NORMALIZED = "the tokenizer searches for it in normalized text"
-_OVERLAPPING = "it overlaps {other!r}, and llama.cpp matches the longer one first, wherever it begins"
-_ORDINARY = "llama.cpp reads it as a special token everywhere, and for the tokenizer it is ordinary text"
-_OTHERWISE = "llama.cpp reads it, or the text beside it, differently"
+_STRIPS = "the tokenizer removes the white space {side} it"
+_WORD = "the tokenizer matches it only as a whole word"
+_NORMALIZED = "the tokenizer matches it in normalized text"
+_OVERLAPPING = "it overlaps {other!r}, and llama.cpp matches the longer one first"
+_ORDINARY = "llama.cpp always reads it as a special token, but for the tokenizer it is ordinary text"
+_OTHERWISE = "llama.cpp reads it, or the text next to it, differently"
 
 
 def differing_tokens(
@@ -67,7 +67,7 @@ def unlike_tokens(text: str, tokenizer: ModelTokenizer) -> dict[str, str]:
 
 def describe_differing(differing: Mapping[str, str]) -> str:
     """A sentence about the differing tokens."""
-    return f"text with these tokens gets other ids in llama.cpp than in training ({describe_tokens(differing)})"
+    return f"text with these tokens has other ids in llama.cpp than in training ({describe_tokens(differing)})"
 
 
 def describe_tokens(differing: Mapping[str, str]) -> str:

@@ -36,7 +36,7 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
     own = None if end is None else end.next_turn if end.token is None else end.token
     if end is not None and own is None:
         events.warn(
-            "the chat template puts no token after an answer: a model that was trained with it does not stop by itself"
+            "the chat template writes no token after an answer, so a model trained with it does not learn to stop"
         )
     rows = len(vocabulary.tokens)
     wanted = [number for number in dict.fromkeys([own, *recorded]) if number is not None and number < rows]
@@ -45,10 +45,10 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
         roles["eos"] = wanted[0]
     if "eos" not in roles and vocabulary.model in _ALWAYS_AN_EOS:
         raise ModelError(
-            "no token ends a text: the tokenizer names no EOS, and neither does generation_config.json or the chat "
-            "template",
+            "no token ends a text: the tokenizer has no EOS, and neither generation_config.json nor the chat template "
+            "has an end token",
             where=tokenizer.where,
-            remedy='name one as "eos_token" in tokenizer_config.json; llama.cpp would stop at an ordinary token',
+            remedy='set "eos_token" in tokenizer_config.json; otherwise llama.cpp would stop at an ordinary token',
         )
     if own in wanted and own != roles["eos"]:
         roles["eot"] = own
@@ -60,8 +60,8 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
         left = [vocabulary.tokens[number] for number in others[len(free) :]]
         if left:
             events.warn(
-                f"the model also stops at {', '.join(map(repr, left))}, and a GGUF cannot hold so many end tokens: "
-                "llama.cpp does not stop there"
+                f"the model also stops at {', '.join(map(repr, left))}, but a GGUF has no place for more end tokens, "
+                "so llama.cpp does not stop there"
             )
     return replace(vocabulary, special_ids=roles)
 

@@ -92,10 +92,10 @@ def require_plain_text_kept(normalizer: Normalizer, *, where: str) -> None:
             continue
         word = next((word for word in text.split() if normalizer(word) != word), text)
         raise ModelError(
-            f"this tokenizer changes ordinary text before it looks for tokens ({normalizer.title}: {word!r} becomes "
-            f"{normalizer(word)!r}), and llama.cpp does not",
+            f"this tokenizer rewrites ordinary text ({normalizer.title}: {word!r} becomes {normalizer(word)!r}), but "
+            "llama.cpp does not",
             where=where,
-            remedy="use a base whose tokenizer does not change text",
+            remedy="use a base whose tokenizer does not rewrite text",
         )
 
 
@@ -104,9 +104,9 @@ def describe_normalizer(normalizer: Normalizer, *, recorded: bool) -> str:
     example = normalizer.example()
     own = "; edgetune normalizes text before llama.cpp reads it" if recorded else ""
     return (
-        f"this tokenizer normalizes text ({normalizer.title}), and llama.cpp does not: text that this changes"
-        f"{f' (such as {example})' if example else ''} gets other ids in llama.cpp's own programs than in training, "
-        f"all other text gets the same{own}"
+        f"this tokenizer normalizes text ({normalizer.title}), but llama.cpp does not: changed text"
+        f"{f' (such as {example})' if example else ''} has other ids in llama.cpp's own programs than in training, "
+        f"all other text has the same ids{own}"
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgetune import events
 from edgetune.judging.asking.cache import AnswerCache
-from edgetune.judging.asking.cost import Budget, Costs, price_of
+from edgetune.judging.asking.cost import Budget, Costs
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
 from edgetune.judging.asking.schedule import ask_all
 from edgetune.judging.asking.verdict import parse_verdict
@@ -54,7 +54,7 @@ class Asker:
         self.judge, self._cache, self._budget, self._threads = judge, cache, budget, threads
         self._allowance = allowance
         self._stop = Stop() if stop is None else stop
-        self.costs = Costs(usd=None if price_of(judge) is None else 0.0)
+        self.costs = Costs(usd=None if judge.price is None else 0.0)
         self.notes: list[str] = []
 
     def __call__(self, requests: Sequence[JudgeRequest]) -> list[Reply | Failed]:

@@ -24,7 +24,6 @@ from edgetune.judging.asking.completion import (
     read_completion,
 )
 from edgetune.judging.asking.cost import Budget, cost_usd, estimate_prompt_tokens
-from edgetune.judging.asking.credentials import read_key
 from edgetune.judging.asking.limits import RequestPace
 from edgetune.judging.asking.refusal import Refused, find_cause, named_features, names_parameters
 from edgetune.judging.asking.retry import LONGEST_WAIT_SECONDS, asked_wait_seconds, is_temporary, wait_seconds
@@ -91,7 +90,7 @@ class ChatEndpoint:
 
     def __init__(self, judge: EndpointJudge, budget: Budget, on_note: Callable[[str], None]) -> None:
         self._judge, self._budget, self._note = judge, budget, on_note
-        self._key = read_key(judge)
+        self._key = judge.read_key()
         self._pace = RequestPace(judge.requests_per_minute)
         self._options: RequestOptions = {}
         self._reached = False

@@ -17,7 +17,6 @@ _FILTERS = ("content_filter", "safety", "sensitive", "prohibited_content", "bloc
 """Finish reasons of blocked answers: OpenAI's, then those that gateways pass on from other services."""
 
 _OUT_OF_TOKENS = ("max_tokens", "max_output_tokens", "max_new_tokens", "max_length", "model_length", "token_limit")
-_ENDED = ("end_turn", "stop_sequence", "eos")
 
 
 class Unreadable(Exception):
@@ -54,7 +53,7 @@ class Completion:
 def finish_of(reason: str) -> str:
     """One word for each finish reason, which services spell in several ways: "MAX_TOKENS" is "length", "" is "stop"."""
     said = reason.strip().lower()
-    return "length" if said in _OUT_OF_TOKENS else "stop" if said in _ENDED else said or "stop"
+    return "length" if said in _OUT_OF_TOKENS else said or "stop"
 
 
 def read_completion(content: bytes, prompt_tokens: int, key: str | None) -> Completion:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgetune.errors import UsageError
-from edgetune.judging.suites.judge_file import EndpointJudge, Judge, Price
+from edgetune.judging.suites.judge_file import Judge, Price
 
 if TYPE_CHECKING:
     from edgetune.judging.asking.cache import AnswerCache
@@ -126,7 +126,7 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
     cached = sum(key not in new for key in keys)
     prompts = [[message.content for message in request.messages()] for request in new.values()]
     input_tokens = sum(map(estimate_prompt_tokens, prompts))
-    output_tokens, price = calls * judge.max_tokens, price_of(judge)
+    output_tokens, price = calls * judge.max_tokens, judge.price
     shortest = calls * min(SHORTEST_VERDICT_TOKENS, judge.max_tokens)
     return CostEstimate(
         judge=judge.name,
@@ -140,14 +140,9 @@ def estimate(requests: Sequence[JudgeRequest], judge: Judge, cache: AnswerCache 
     )
 
 
-def price_of(judge: Judge) -> Price | None:
-    """A judge's price: 0 on this machine; an endpoint's may be unknown (None)."""
-    return judge.price if isinstance(judge, EndpointJudge) else Price(input=0, output=0)
-
-
 def require_price(judge: Judge) -> None:
     """Raise UsageError when a judge has no price, so that no cap on the cost could hold."""
-    if price_of(judge) is None:
+    if judge.price is None:
         raise UsageError(
             "--max-cost needs the price of a call, and this judge has none",
             where=judge.name,

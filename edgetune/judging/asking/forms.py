@@ -39,9 +39,9 @@ def _text(_schema: dict[str, Any]) -> dict[str, Any]:
 
 _OWN = {
     "json_schema": FormDialect(_json_schema),
-    "json_object with schema": FormDialect(_json_object_with_schema, "their schema is given in llama.cpp's way"),
-    "json_object": FormDialect(_json_object, "JSON without a schema is asked for"),
-    "text": FormDialect(_text, "their form is asked for in words alone"),
+    "json_object with schema": FormDialect(_json_object_with_schema, "the schema is passed in llama.cpp's form"),
+    "json_object": FormDialect(_json_object, "JSON without a schema is requested"),
+    "text": FormDialect(_text, "the form is only described in the prompt"),
 }
 """The strictest first: `structured: auto` tries them in this order."""
 

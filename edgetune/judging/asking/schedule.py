@@ -9,7 +9,7 @@ from contextlib import aclosing
 from edgetune import events
 from edgetune.errors import EdgetuneError, Interrupted
 from edgetune.judging.asking.cache import AnswerCache, find_reply, is_readable, keep_reply, request_keys
-from edgetune.judging.asking.cost import Budget, CapReached, price_of, require_price
+from edgetune.judging.asking.cost import Budget, CapReached, require_price
 from edgetune.judging.asking.crew import work_through
 from edgetune.judging.asking.event_loop import EventLoop
 from edgetune.judging.asking.request import NOT_ASKED, Failed, JudgeRequest, Reply
@@ -74,7 +74,7 @@ class _Asking:
     ) -> None:
         self._keys = request_keys(judge, requests)
         self._times, self._enough, self._stopped = Counter(self._keys), enough, False
-        self._cache, self._budget, self._priced = cache, budget, price_of(judge) is not None
+        self._cache, self._budget, self._priced = cache, budget, judge.price is not None
         self._answers: dict[str, Reply | Failed] = {}
         self.open: dict[str, JudgeRequest] = {}
         self.capped = False
@@ -91,7 +91,6 @@ class _Asking:
         self._failed = 0
 
     async def ask_endpoint(self, judge: EndpointJudge, on_note: Callable[[str], None]) -> None:
-        """Ask all open requests over several connections."""
         from edgetune.judging.asking.endpoint import EndpointClient
 
         async with EndpointClient(judge, self._budget, on_note) as client:
@@ -109,7 +108,6 @@ class _Asking:
                     pass
 
     def ask_here(self, judge: LocalJudge, threads: int | None) -> None:
-        """Ask all open requests one by one."""
         from edgetune.judging.asking.local import LocalClient
 
         with LocalClient(judge, threads=threads) as client:

@@ -58,7 +58,6 @@ class Calibration:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
         return not self.failures
 
 

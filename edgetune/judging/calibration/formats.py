@@ -174,7 +174,6 @@ def _vote(row: Row, column: str) -> float:
 
 
 def _written(row: Row, column: str) -> str:
-    """A number or a word, as text."""
     value = row.values.get(column)
     return "" if value is None or isinstance(value, bool) else str(value).strip()
 

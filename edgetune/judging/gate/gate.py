@@ -152,7 +152,6 @@ def _compare(
 
 
 def _worst_loss(interval: Interval, higher_is_better: bool) -> float:
-    """The largest loss that the interval allows."""
     return -interval.lower if higher_is_better else interval.upper
 
 

@@ -64,7 +64,7 @@ def find_degenerate(items: Sequence[Item], answers: Sequence[Answer]) -> dict[st
     found: dict[str, str] = {}
     for item, answer in zip(items, answers, strict=True):
         if item.id != answer.id:
-            raise ValueError(f"the answer to {answer.id} stands where the one to {item.id} belongs")
+            raise ValueError(f"expected the answer to {item.id}, but found that to {answer.id}")
         problem = NO_ANSWER if answer.unanswered is not None else find_degenerate_answer(item, text_of(answer))
         if problem is not None:
             found[item.id] = problem

@@ -20,8 +20,7 @@ Verdict_co = TypeVar("Verdict_co", covariant=True)
 class Task(Protocol[Verdict_co]):
     """Something that judges are asked: a GradingTask or a ComparingTask."""
 
-    def verdicts(self, judge_name: str, repeats: int, ask: Ask) -> tuple[Verdict_co, ...]:
-        """The verdicts of one judge."""
+    def verdicts(self, judge_name: str, repeats: int, ask: Ask) -> tuple[Verdict_co, ...]: ...
 
 
 class Jury:

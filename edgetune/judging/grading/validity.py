@@ -14,12 +14,10 @@ class Validity:
 
     @classmethod
     def problem(cls, text: str) -> Validity:
-        """One problem, and no note."""
         return cls(problems=(text,))
 
     @classmethod
     def note(cls, text: str) -> Validity:
-        """One note, and no problem."""
         return cls(notes=(text,))
 
     def __add__(self, other: Validity) -> Validity:

@@ -93,5 +93,4 @@ def _skip(case: ElementTree.Element, why: str) -> None:
 
 
 def _clean(text: str) -> str:
-    """Text that an XML document can hold."""
     return _NO_XML.sub("\ufffd", text)

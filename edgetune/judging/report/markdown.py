@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from edgetune import __version__
 from edgetune.judging.gate.comparison import Comparison
@@ -16,7 +16,6 @@ from edgetune.judging.gate.gate import NO_VERDICT
 from edgetune.judging.gate.wording import difference_text, percent, probability, range_text, size_text, value_text
 from edgetune.judging.grading.grades import Grade, Preference
 from edgetune.judging.report.changes import (
-    Change,
     deciding_metrics,
     find_changes,
     preference_text,
@@ -32,7 +31,7 @@ from edgetune.judging.report.metrics_table import (
     metrics_rows,
 )
 from edgetune.judging.report.validity import judge_figures
-from edgetune.judging.results.judgement import Evaluation, Judgement
+from edgetune.judging.results.judgement import Judgement
 from edgetune.judging.statistics.quantity import ComparedMetric
 from edgetune.judging.subjects.answer import Answer
 from edgetune.visible_text import shortened, visible
@@ -145,28 +144,35 @@ def _items_that_got_worse(judgement: Judgement, room: int) -> list[str]:
     worse = [change for change in worst_first(find_changes(judgement)) if change.status == "worse"]
     if not worse:
         return ["None: no item got worse."]
-    assert judgement.baseline is not None
     if judgement.suite.task == "classify":
-        parts, listed = _table_of_items(judgement, judgement.baseline, worse, room)
+        lines = [_row(_cells_of_item(judgement, change.place)) for change in worse[:_LISTED_ROWS]]
+        listed = list(_within_room(lines, room, 1))
+        parts = ["\n".join([_table(["id", "where", "text", "true label", "baseline", "candidate"], []), *listed])]
     else:
-        parts, listed = _blocks_of_items(judgement, worse, room)
-    unlisted = len(worse) - listed
+        blocks = (_block(judgement, change.place) for change in worse[:_LISTED_BLOCKS])
+        parts = listed = list(_within_room(blocks, room, 2))
+    unlisted = len(worse) - len(listed)
     return parts if unlisted == 0 else [*parts, f"{unlisted:,} more are in report.html and report.json."]
 
 
-def _table_of_items(
-    judgement: Judgement, baseline: Evaluation, worse: Sequence[Change], room: int
-) -> tuple[list[str], int]:
-    rows = []
-    for change in worse[:_LISTED_ROWS]:
-        item, place = judgement.items[change.place], change.place
-        before, now = baseline.answers[place], judgement.candidate.answers[place]
-        row = [item.id, item.where, item.text, item.gold or "", _label(before), _label(now)]
-        room -= sum(len(_cell(cell)) + 3 for cell in row) + 2
+def _within_room(texts: Iterable[str], room: int, gap: int) -> Iterator[str]:
+    """The first texts, as many as there is room for, in characters, with the gap after each."""
+    for text in texts:
+        room -= len(text) + gap
         if room < 0:
-            break
-        rows.append(row)
-    return [_table(["id", "where", "text", "true label", "baseline", "candidate"], rows)], len(rows)
+            return
+        yield text
+
+
+def _cells_of_item(judgement: Judgement, place: int) -> list[str]:
+    item = judgement.items[place]
+    return [
+        item.id,
+        item.where,
+        item.text,
+        item.gold or "",
+        *(_label(side.answers[place]) for _, side in judgement.sides),
+    ]
 
 
 def _label(answer: Answer) -> str:
@@ -175,17 +181,6 @@ def _label(answer: Answer) -> str:
     if answer.unanswered is not None:
         return f"unanswered: {answer.unanswered}"
     return "unparsed" if answer.text is None else f"unparsed: {answer.text}"
-
-
-def _blocks_of_items(judgement: Judgement, worse: Sequence[Change], room: int) -> tuple[list[str], int]:
-    blocks: list[str] = []
-    for change in worse[:_LISTED_BLOCKS]:
-        block = _block(judgement, change.place)
-        room -= len(block) + 2
-        if room < 0:
-            break
-        blocks.append(block)
-    return blocks, len(blocks)
 
 
 def _block(judgement: Judgement, place: int) -> str:
@@ -218,7 +213,6 @@ def _heading(role: str, answer: Answer) -> str:
 
 
 def _said(verdict: Grade | Preference) -> str:
-    """A judge's verdict as a line of a list."""
     if isinstance(verdict, Grade):
         given = ", ".join(f"{name} {score:.3g}" for name, score in (verdict.scores or {}).items())
         order = ""
@@ -240,8 +234,11 @@ def _provenance(judgement: Judgement) -> str:
 
 
 def _table(headings: list[str], rows: list[list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) if cell != '---' else cell for cell in line)} |" for line in lines)
+    return "\n".join([_row(headings), f"| {' | '.join(['---'] * len(headings))} |", *map(_row, rows)])
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
 
 
 def _fenced(text: str) -> str:

@@ -15,7 +15,6 @@ from edgetune.judging.gate.wording import (
     value_text,
 )
 from edgetune.judging.results.judgement import Evaluation, Judgement
-from edgetune.judging.results.unanswered import unanswered_items
 from edgetune.judging.statistics.quantity import ComparedMetric, Difference
 from edgetune.metrics.classification import ClassificationMetrics
 
@@ -52,7 +51,7 @@ def metrics_rows(judgement: Judgement) -> list[list[str]]:
             rows.append(_share_row("Macro-F1", [one.macro_f1 for one in metrics]))
         rows.append(["Unparsed items", *(f"{one.unparsed:,}" for one in metrics), *_blank(evaluations)])
     facts: list[tuple[str, Callable[[Evaluation], str]]] = [
-        ("Unanswered items", lambda e: f"{len(missing):,}" if (missing := unanswered_items(e)) else ""),
+        ("Unanswered items", lambda e: f"{len(e.unanswered):,}" if e.unanswered else ""),
         ("File size", lambda e: "" if e.size_bytes is None else megabytes(e.size_bytes)),
         ("Seconds per item", lambda e: "" if e.seconds is None else f"{e.seconds / max(1, len(e.answers)):.3f}"),
     ]

@@ -140,30 +140,22 @@ def _item(
         unscored=change.unscored,
         degenerate=change.degenerate,
         sides=[side.shown(change.place) for side in sides],
-        preferences=[_preference(preference) for preference in preferences.get(item.id, ())],
+        preferences=[
+            _verdict(preference, order=preference.order, winner=preference.winner)
+            for preference in preferences.get(item.id, ())
+        ],
         preferred=preference_text(preferences[item.id]) if item.id in preferences else None,
     )
 
 
 def _grade(grade: Grade, compared: Mapping[str, ComparedMetric]) -> dict[str, Any]:
     scores = [[compared[name].title, f"{score:.3g}"] for name, score in (grade.scores or {}).items()]
-    return _filled(
-        judge=_by(grade),
-        scores=scores,
-        reason=_reason(grade),
-        problem=_said(grade.problem),
-        spared=_said(grade.degenerate),
-    )
+    return _verdict(grade, scores=scores)
 
 
-def _preference(one: Preference) -> dict[str, Any]:
+def _verdict(one: Grade | Preference, **found: Any) -> dict[str, Any]:
     return _filled(
-        judge=_by(one),
-        order=one.order,
-        winner=one.winner,
-        reason=_reason(one),
-        problem=_said(one.problem),
-        spared=_said(one.degenerate),
+        judge=_by(one), **found, reason=_reason(one), problem=_said(one.problem), spared=_said(one.degenerate)
     )
 
 

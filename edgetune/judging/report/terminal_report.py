@@ -147,7 +147,6 @@ def _matrix(panel: MatrixPanel, columns: Sequence[str]) -> Table:
 
 
 def _confusions(panel: MatrixPanel, columns: Sequence[str]) -> RenderableType:
-    """The most frequent confusions."""
     table = _plain_table()
     for heading in ("true label", "predicted"):
         table.add_column(heading)

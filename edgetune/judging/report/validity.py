@@ -28,7 +28,6 @@ def was_judged(judgement: Judgement) -> bool:
 
 
 def all_grades(judgement: Judgement) -> tuple[Grade, ...]:
-    """The grades of both sides."""
     return tuple(grade for _, side in judgement.sides for grade in side.grades)
 
 

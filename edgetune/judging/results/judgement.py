@@ -57,6 +57,11 @@ class Evaluation:
         """The model's file name, or an endpoint's address and model."""
         return self.model if self.kind == "endpoint" else PurePath(self.model).name
 
+    @property
+    def unanswered(self) -> dict[str, str]:
+        """The items that the model left unanswered, with the reasons."""
+        return {answer.id: answer.unanswered for answer in self.answers if answer.unanswered is not None}
+
     def is_same_model(self, other: Evaluation) -> bool:
         """Whether both are proven to be one model: by the files that each was made of.
 
@@ -93,7 +98,7 @@ class Judgement:
     inconclusive: Inconclusive = "fail"
 
     _repr_html_: ClassVar[Callable[[Judgement], str]]
-    """How a notebook shows it; set where the report is known, which lies above the results."""
+    """HTML for notebooks. `judging/run.py` sets it, because results do not import the report."""
 
     def __repr__(self) -> str:
         return f"<Judgement of {self.candidate.name} on {self.suite.name}: {self.outcome or 'not compared'}>"

@@ -12,7 +12,6 @@ from edgetune.judging.metrics.rare_labels import largest_weight
 from edgetune.judging.metrics.samples import check_same_tokens, samples_of
 from edgetune.judging.results.judgement import Evaluation
 from edgetune.judging.results.prepared import PreparedSuite
-from edgetune.judging.results.unanswered import unanswered_items
 from edgetune.judging.statistics.clusters import independent_units
 from edgetune.judging.statistics.evidence import measure_difference
 from edgetune.judging.statistics.quantity import ComparedMetric, Difference, Pairing
@@ -77,7 +76,7 @@ def _pair(
     preferences: Mapping[str, float],
 ) -> tuple[Pairing, ...]:
     """A pairing of each metric that at least 2 items (or clusters) have on both sides."""
-    refused = unanswered_items(baseline)
+    refused = baseline.unanswered
     pairings = []
     for name in names:
         metric = prepared.compared[name]

@@ -26,7 +26,6 @@ class PairedCounts:
 
     @property
     def items(self) -> int:
-        """All items."""
         return self.both_right + self.gained + self.lost + self.both_wrong
 
     @property

@@ -60,16 +60,13 @@ class _Units:
 
     @property
     def mean(self) -> float:
-        """Over all items."""
         return float(self.counts @ self.sums) / self.items
 
     @property
     def items(self) -> float:
-        """All of them."""
         return float(self.counts @ self.sizes)
 
     def mirrored(self) -> _Units:
-        """With the sign of all values turned."""
         return _Units(-self.sums, self.sizes, self.counts)
 
     def and_unseen(self, worst: float, weight: float) -> _Units:

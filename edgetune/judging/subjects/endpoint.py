@@ -109,7 +109,6 @@ class EndpointSubject:
         )
 
     def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
-        """The request with all that shapes the answer."""
         return {
             "model": self._address.model,
             "messages": to_json(item.messages),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +74,32 @@ class EndpointJudge(_Judge):
     def _url_is_one(cls, url: str) -> str:
         return spell_url(url)
 
+    def read_key(self) -> str | None:
+        """The key in the judge's variable, of the environment or .env; None where the judge needs none.
+
+        Raises UsageError when the variable is not set, or its value cannot be sent.
+        """
+        if self.key is None:
+            return None
+        if not self.key.isidentifier():  # most likely the key itself, which no message may show
+            raise UsageError(
+                "its key must be the name of a variable, not what the variable holds",
+                where=self.name,
+                remedy="write a name such as key: OPENAI_API_KEY",
+            )
+        key = find_key(self.key)
+        if key is None:
+            problem, first = "not set", ""
+            if self.key in os.environ:
+                problem, first = "empty in the environment, which takes precedence over .env", "unset it and "
+            raise UsageError(
+                f"its key {self.key} is {problem}",
+                where=self.name,
+                remedy=f"export {self.key}=..., or {first}write it into .env in this folder, or write key: null where "
+                "the endpoint needs none",
+            )
+        return key
+
 
 class LocalJudge(_Judge):
     """A GGUF in llama.cpp on this machine: no cost, no network."""
@@ -81,6 +108,11 @@ class LocalJudge(_Judge):
     model: str = Field(min_length=1, description="A .gguf file (relative to this file), or package:NAME.")
     reason_tokens: int = Field(96, ge=0, description="Maximum tokens of the reason before the grades.")
     context_tokens: int = Field(4096, ge=256)
+
+    @property
+    def price(self) -> Price:
+        """Nothing."""
+        return Price(input=0, output=0)
 
     def find_file(self) -> Path:
         """The GGUF. Raises ModelError where there is none, MissingComponent for a package that is not installed."""

@@ -36,7 +36,10 @@ _INSIDE = ("body", "message", "messages", "choices", "candidates", "output")
 _CONTENT = ("content", "value", "text", "parts")
 _UNFINISHED = ("errored", "canceled", "expired")
 _ASSISTANT = ("assistant", "gpt", "model", "bot", "chatgpt")
-_REFUSED = ("refusal", "safety")
+_ENDS = {
+    **dict.fromkeys(("end_turn", "stop_sequence", "eos"), "stop"),
+    **dict.fromkeys(("refusal", "safety"), "content_filter"),
+}
 _FILTERED = ("content_filter", "content_policy_violation", "responsible_ai_policy_violation")
 
 
@@ -162,7 +165,7 @@ def _finish(value: Mapping[str, Any]) -> str | None:
     reason = reason or (details.get("reason") if isinstance(details, dict) else None)
     if not reason:
         return None
-    return "content_filter" if str(reason).lower() in _REFUSED else finish_of(str(reason))
+    return _ENDS.get(str(reason).lower()) or finish_of(str(reason))
 
 
 def _failed(problem: Any, where: str) -> WrittenOutput:

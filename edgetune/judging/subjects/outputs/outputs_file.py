@@ -72,7 +72,6 @@ class OutputsFile:
             events.note(f"{self.reference}: column {LABEL} is used as the labels that the model gave")
 
     def _matched(self, items: Sequence[Item]) -> list[Row]:
-        """Each item's row."""
         if self._are_samples:
             return match_samples(self._rows, items, self.reference)
         if not self._by_id:
