@@ -14,7 +14,6 @@ from edgetune.data.answer_end import NEVER_ENDS
 from edgetune.data.check import DataReport, SideReport
 from edgetune.data.overlap import Leak
 from edgetune.data.places import name_places
-from edgetune.data.repetition import Finding
 
 
 def render_report(report: DataReport) -> RenderableType:
@@ -99,21 +98,19 @@ def _unended(sides: dict[str, SideReport]) -> Iterator[Text]:
             yield Text(f"{name}: {side.unended} of {side.examples} {NEVER_ENDS}", style="yellow")
 
 
-def _findings(sides: dict[str, SideReport]) -> Iterator[RenderableType]:
+def _findings(sides: dict[str, SideReport]) -> Iterator[Text]:
     for name, side in sides.items():
-        yield from _found(f"{name}: rows that are empty", side.empty)
-        yield from _found(f"{name}: rows that repeat another", side.duplicates)
-        yield from _found(f"{name}: texts with several labels", side.conflicts)
-
-
-def _found(what: str, finding: Finding) -> Iterator[Text]:
-    if finding.count:
-        yield Text(f"{what}: {finding.count}")
-        yield from (Text(f"  {line}", style="dim") for line in _listed(finding.shown, finding.count))
-
-
-def _listed(shown: Sequence[str], count: int) -> list[str]:
-    return [*shown, *([f"… and {count - len(shown)} more"] if count > len(shown) else [])]
+        for what, finding in (
+            ("rows that are empty", side.empty),
+            ("rows that repeat another", side.duplicates),
+            ("texts with several labels", side.conflicts),
+        ):
+            if finding.count:
+                more = (
+                    [(f"… and {finding.count - len(finding.shown)} more")] if finding.count > len(finding.shown) else []
+                )
+                yield Text(f"{name}: {what}: {finding.count}")
+                yield from (Text(f"  {line}", style="dim") for line in [*finding.shown, *more])
 
 
 def _verdict(report: DataReport) -> RenderableType:

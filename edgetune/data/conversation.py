@@ -145,8 +145,6 @@ def check_text_only(values: dict[str, Any], where: str, *, of: str = "the row") 
 
 
 class _Turn:
-    """One turn of the file."""
-
     def __init__(self, turn: Any, number: int, form: Turns, where: str) -> None:
         self._form, self._where, self._name = form, where, f"{form.column}, turn {number}"
         if not isinstance(turn, dict) or form.role not in turn or not self._says_something(turn):

@@ -119,7 +119,6 @@ def _told(value: str, places: Sequence[str], label: str | None) -> str:
 
 
 def _propose(value: str, labels: Sequence[str]) -> str | None:
-    """The label most similar to a value, regardless of case."""
     names = {normalize_name(label, ignore_case=True): label for label in labels}
     match = difflib.get_close_matches(normalize_name(value, ignore_case=True), names, n=1, cutoff=_NEAR)
     return names[match[0]] if match else None

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgetune.data.split import slice_split
-from edgetune.data.table_file import read_csv, read_tsv
+from edgetune.data.table_file import NumberedRecord, read_csv, read_tsv
 from edgetune.data.text_file import check_file, read_text
 from edgetune.errors import DataError, MissingComponent, first_line_of
 from edgetune.keys import SIGN_IN, find_hub_token
@@ -78,13 +79,8 @@ def _read_json(path: Path) -> Iterator[Row]:
         raise DataError("must contain a list of objects, or one object whose values are objects", where=path)
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
-    for line, values in read_csv(path):
-        yield Row(f"{path}:{line}", values)
-
-
-def _read_tsv(path: Path) -> Iterator[Row]:
-    for line, values in read_tsv(path):
+def _read_table(read: Callable[[Path], Iterator[NumberedRecord]], path: Path) -> Iterator[Row]:
+    for line, values in read(path):
         yield Row(f"{path}:{line}", values)
 
 
@@ -106,8 +102,8 @@ def _read_parquet(path: Path) -> Iterator[Row]:
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": partial(_read_table, read_csv),
+    ".tsv": partial(_read_table, read_tsv),
     ".parquet": _read_parquet,
 }
 

@@ -37,7 +37,6 @@ def find_conflicts(rows: Sequence[Keyed]) -> Finding:
 
 
 def _same(rows: Sequence[Keyed]) -> Iterable[list[Example]]:
-    """Groups of rows that ask the same."""
     groups: dict[str, list[Example]] = {}
     for key, row in rows:
         groups.setdefault(key, []).append(row)

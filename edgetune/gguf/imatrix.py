@@ -6,8 +6,9 @@ read but not written. The quantizer's weights are bit-identical to those of tool
 
 from __future__ import annotations
 
-import struct
+import io
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -112,7 +113,7 @@ def read_imatrix(path: Path) -> Imatrix:
     Raises ModelError if the file is missing, truncated or not an importance matrix, or if a value is negative or not
     finite.
     """
-    found = _read_gguf(GgufFile(path)) if _starts_as_gguf(path) else _LegacyReader(path).read()
+    found = _read_gguf(GgufFile(path)) if _starts_as_gguf(path) else _read_legacy(path)
     for name, entry in found.entries.items():
         if not (np.isfinite(entry.sums).all() and (entry.sums >= 0).all() and (entry.counts >= 0).all()):
             raise ModelError(
@@ -188,57 +189,47 @@ def _floats(file: GgufFile, name: str) -> NDArray[np.float32]:
     return np.ascontiguousarray(file.data(name)).view(np.float32).reshape(-1)
 
 
-class _LegacyReader:
-    """The older format: little-endian int32 counts and float32 sums, already divided by tokens per chunk."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._content = path.read_bytes()
-        self._position = 0
-
-    def read(self) -> Imatrix:
-        """All entries. Raises ModelError; the first numbers show whether it is a file of this format."""
-        entries: dict[str, Importance] = {}
-        try:
-            expected = self._number()
-            for _ in range(expected):
-                name = self._text(self._number())
-                calls, values = self._number(), self._number()
-                sums = np.frombuffer(self._take(values * 4), dtype="<f4").astype(np.float32)
-                entries[name] = Importance(sums[None, :], np.array([max(calls, 1)], dtype=np.int64))
-        except (struct.error, ValueError):
-            if not entries:
-                raise ModelError("is not an importance matrix", where=self._path, remedy=_REMEDY) from None
+def _read_legacy(path: Path) -> Imatrix:
+    """Read the older format: little-endian int32 counts and float32 sums, already divided by tokens per chunk."""
+    stream = io.BytesIO(path.read_bytes())
+    entries: dict[str, Importance] = {}
+    try:
+        expected = _number(stream)
+        for _ in range(expected):
+            name = _text(stream)
+            calls, values = _number(stream), _number(stream)
+            sums = np.frombuffer(_take(stream, values * 4), dtype="<f4").astype(np.float32)
+            entries[name] = Importance(sums[None, :], np.array([max(calls, 1)], dtype=np.int64))
+    except ValueError:
+        if entries:
             raise ModelError(
                 f"is truncated or damaged after {len(entries)} of {expected} entries",
-                where=self._path,
+                where=path,
                 remedy="copy or measure it again",
             ) from None
-        if not entries:
-            raise ModelError("is not an importance matrix", where=self._path, remedy=_REMEDY)
-        chunks, dataset = self._trailer()
-        return Imatrix(entries, dataset, chunks, chunk_tokens=1, file=self._path)
+    if not entries:
+        raise ModelError("is not an importance matrix", where=path, remedy=_REMEDY)
+    chunks, datasets = 0, tuple[str, ...]()
+    with suppress(ValueError):  # older files end here
+        chunks = _number(stream)
+        datasets = (_text(stream),)
+    # The counts are in chunks, so a chunk has the length 1.
+    return Imatrix(entries, datasets, chunks, chunk_tokens=1, file=path)
 
-    def _trailer(self) -> tuple[int, tuple[str, ...]]:
-        """The number of chunks and the text, if given. The format counts in chunks, so a chunk has the length 1."""
-        try:
-            chunks = self._number()
-            return chunks, (self._text(self._number()),)
-        except (struct.error, ValueError):
-            return 0, ()
 
-    def _number(self) -> int:
-        (number,) = struct.unpack("<i", self._take(4))
-        return int(number)
+def _number(stream: io.BytesIO) -> int:
+    return int.from_bytes(_take(stream, 4), "little", signed=True)
 
-    def _text(self, length: int) -> str:
-        if not 0 < length <= _MAX_NAME_BYTES:
-            raise ValueError
-        return self._take(length).decode("utf-8")
 
-    def _take(self, length: int) -> bytes:
-        taken = self._content[self._position : self._position + length] if length > 0 else b""
-        if length < 1 or len(taken) < length:
-            raise ValueError
-        self._position += length
-        return taken
+def _text(stream: io.BytesIO) -> str:
+    length = _number(stream)
+    if length > _MAX_NAME_BYTES:
+        raise ValueError
+    return _take(stream, length).decode("utf-8")
+
+
+def _take(stream: io.BytesIO, length: int) -> bytes:
+    taken = stream.read(length) if length > 0 else b""
+    if length < 1 or len(taken) < length:
+        raise ValueError
+    return taken

@@ -144,7 +144,6 @@ def _describe(writer: GGUFWriter, lineage: Lineage, alpha: float, invocation: Se
 
 
 def _arrays(pair: LoraPair, adapter: AdapterFile) -> tuple[np.ndarray, np.ndarray]:
-    """A and B in float32 as the file stores them."""
     import numpy as np
 
     a, b = (to_float32(adapter.rows(key)) for key in pair.keys)

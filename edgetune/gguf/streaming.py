@@ -108,7 +108,6 @@ class TensorPass:
         return self._folded.gguf_base.data(placed.tensor.name)
 
     def _release(self, placed: PlacedTensor) -> None:
-        """Release a tensor that was copied."""
         if placed.copied and self._folded.gguf_base is not None:
             self._folded.gguf_base.release(placed.tensor.name)
 

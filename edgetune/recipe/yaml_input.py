@@ -104,7 +104,6 @@ def _literal_phrase(field: str, given: object, context: dict[str, Any], _: str) 
 
 
 def _own_phrase(field: str, _given: object, context: dict[str, Any], _message: str) -> str:
-    """The message of one of the schema's own checks."""
     return f"{field}: {context['error']}" if field else str(context["error"])
 
 

@@ -114,7 +114,6 @@ def _judge(
 
 
 def _mentions(talk: Sequence[Message], tokens: Sequence[str]) -> bool:
-    """True if a message contains one of the tokens."""
     return any(token in turn.content for token in tokens for turn in talk)
 
 

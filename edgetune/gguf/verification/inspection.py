@@ -126,7 +126,6 @@ def _values(file: GgufFile) -> dict[str, Any]:
 
 
 def _types(tensors: Sequence[StoredTensor]) -> dict[str, TypeShare]:
-    """Types by name, the largest share first."""
     shares: dict[str, TypeShare] = {}
     for tensor in tensors:
         name = type_name(tensor.kind)

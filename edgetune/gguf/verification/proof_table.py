@@ -97,7 +97,6 @@ def _types(found: Inspection) -> RenderableType:
 
 
 def _metadata(groups: Mapping[str, Mapping[str, Any]]) -> RenderableType:
-    """Groups of keys, each under its name."""
     parts: list[RenderableType] = []
     for group, values in groups.items():
         parts += [Text(group, style="bold"), _pairs({f"  {key}": _short(value) for key, value in values.items()})]
@@ -112,7 +111,6 @@ def _pairs(rows: Mapping[str, str]) -> RenderableType:
 
 
 def _short(value: Any) -> str:
-    """A value in one line."""
     if isinstance(value, LongArray):
         return f"{value.count:,} {value.kind} values: {', '.join(_short(item) for item in value.first)}, …"
     if isinstance(value, list):
