@@ -108,7 +108,7 @@ def test_the_normalizer_of_a_sentencepiece_is_told_beside_its_marks_for_spaces(
 def test_a_tokenizer_that_rewrites_ordinary_text_is_refused_naming_its_normalizer(
     normalizer: normalizers.Normalizer, what: str
 ) -> None:
-    with pytest.raises(ModelError, match=f"changes ordinary text.*{what}"):
+    with pytest.raises(ModelError, match=f"rewrites ordinary text.*{what}"):
         build_vocabulary(wrap_tokenizer(normalizing(normalizer), where="x"), 1000, where="x")
 
 

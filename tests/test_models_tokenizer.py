@@ -344,5 +344,5 @@ def test_a_sentencepiece_model_alone_asks_for_the_package_that_reads_it(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
     monkeypatch.setattr("edgetune.models.load.find_spec", lambda name: None)
-    with pytest.raises(MissingComponent, match=r"tokenizer\.model alone.*pip install sentencepiece"):
+    with pytest.raises(MissingComponent, match=r"tokenizer\.model, .*pip install sentencepiece"):
         open_tokenizer(locate_model(str(tmp_path)))

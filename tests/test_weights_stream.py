@@ -107,7 +107,7 @@ def test_a_diverged_adapter_of_any_method_is_blamed_and_a_broken_base_too(base: 
     weights = load_file(base / "model.safetensors")
     weights[name][0, 0] = float("nan")
     save_file(weights, broken / "model.safetensors")
-    with pytest.raises(NumericalError, match=r"k_proj\.weight of the base holds NaN"):
+    with pytest.raises(NumericalError, match=r"k_proj\.weight of the base has NaN"):
         open_folded(resolve_source(str(adapter), base=str(broken))).load(name)
     tensors = load_file(adapter / "adapter_model.safetensors")
     tensors["base_model.model.model.layers.1.self_attn.k_proj.ia3_l"][0] = float("inf")

@@ -10,18 +10,8 @@ from rich.text import Text
 
 from edgetune.planning.planning import Plan, Suggestion
 
-_PARTS = {
-    "weights": "weights",
-    "quantization_constants": "quantization constants",
-    "adapter": "adapter",
-    "gradients": "gradients",
-    "optimizer": "optimizer state",
-    "activations": "activations",
-    "logits": "logits",
-    "allocator": "allocator",
-    "runtime": "runtime",
-    "loading": "loading in float32",
-}
+_PARTS = {"optimizer": "optimizer state", "loading": "loading in float32"}
+"""Parts of Memory whose names differ from those of its fields."""
 
 
 def render(plan: Plan) -> RenderableType:
@@ -45,10 +35,9 @@ def _memory(plan: Plan) -> Table:
     table = Table(title="Memory at its peak, one process", title_justify="left", title_style="bold")
     table.add_column("part")
     table.add_column("bytes", justify="right")
-    for field, name in _PARTS.items():
-        size = getattr(plan.memory, field)
+    for field, size in vars(plan.memory).items():
         if size:
-            table.add_row(name, _size(size))
+            table.add_row(_PARTS.get(field, field.replace("_", " ")), _size(size))
     table.add_section()
     table.add_row("total", _size(plan.memory.total), style="bold")
     return table

@@ -72,13 +72,13 @@ def build_skeleton(recipe: Recipe, base: PlannedBase, *, dtype: torch.dtype, tot
 
     kind = kind_of(base.config.model_type)
     check_task(recipe, kind, base.config.model_type)
-    model: PeftModel | PreTrainedModel = _base(recipe, base, kind, dtype)
+    model: PeftModel | PreTrainedModel = _base(recipe, base, dtype)
     if not isinstance(recipe.method, Full):
         try:
             with torch.device("meta"):
                 model = _adapted(model, recipe, total_steps)
         except RuntimeError:  # a method that computes with values while it is made: its own parameters are real then
-            model = _adapted(_base(recipe, base, kind, dtype), recipe, total_steps)
+            model = _adapted(_base(recipe, base, dtype), recipe, total_steps)
     set_trained_dtype(model, recipe, dtype)
     return Skeleton(model, kind, dtype, total_steps, *count_parameters(model))
 
@@ -104,32 +104,24 @@ def _adapted(model: PreTrainedModel, recipe: Recipe, total_steps: int | None) ->
     )
 
 
-def _base(recipe: Recipe, base: PlannedBase, kind: ModelKind, dtype: torch.dtype) -> PreTrainedModel:
+def _base(recipe: Recipe, base: PlannedBase, dtype: torch.dtype) -> PreTrainedModel:
     """The frozen base, before the adapter is added."""
-    classifies = recipe.base.head == "classification"
-    with torch.device("meta"):
-        return ready_for_adapter(_loaded(recipe, base, kind, dtype, classifies=classifies), recipe)
-
-
-def _loaded(
-    recipe: Recipe, base: PlannedBase, kind: ModelKind, dtype: torch.dtype, *, classifies: bool
-) -> PreTrainedModel:
-    config = deepcopy(base.config)
+    config, classifies = deepcopy(base.config), recipe.base.head == "classification"
     if classifies:
         config.num_labels = len(recipe.data.labels)
         config.pad_token_id = config.pad_token_id or 0
-    model: PreTrainedModel = auto_class(config.model_type, classifies=classifies).from_config(config, dtype=dtype)
-    if _has_own_output(base):
-        output = model.get_output_embeddings()
-        output.weight = nn.Parameter(torch.empty_like(output.weight))
-    quantize = recipe.base.quantize
-    if quantize != "none":
-        untouched = head_modules(model) if classifies else None
-        settings = quantization_config(quantize, dtype, recipe.base.double_quantization, untouched)
-        quantize_on_meta(model, settings)
-    if dtype == torch.float16:
-        _keep_in_float32(model)
-    return model
+    with torch.device("meta"):
+        model: PreTrainedModel = auto_class(config.model_type, classifies=classifies).from_config(config, dtype=dtype)
+        if _has_own_output(base):
+            output = model.get_output_embeddings()
+            output.weight = nn.Parameter(torch.empty_like(output.weight))
+        if recipe.base.quantize != "none":
+            untouched = head_modules(model) if classifies else None
+            settings = quantization_config(recipe.base.quantize, dtype, recipe.base.double_quantization, untouched)
+            quantize_on_meta(model, settings)
+        if dtype == torch.float16:
+            _keep_in_float32(model)
+        return ready_for_adapter(model, recipe)
 
 
 def _has_own_output(base: PlannedBase) -> bool:

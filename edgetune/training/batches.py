@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch.utils.data import Sampler
@@ -22,6 +23,7 @@ from edgetune.data.tokenize import TokenizedData
 from edgetune.recipe.schema import Recipe
 
 
+@dataclass(eq=False)
 class Batches(Sampler[list[int]]):
     """One process's part of each joint batch, as places in the data; the place after the last one is the filler's.
 
@@ -31,24 +33,22 @@ class Batches(Sampler[list[int]]):
     chosen among `window` joint batches.
     """
 
-    def __init__(
-        self,
-        lengths: Sequence[int],
-        batch_size: int,
-        *,
-        rank: int,
-        processes: int,
-        shuffle: bool,
-        seed: int = 0,
-        group_by_length: bool = False,
-        window: int = 1,
-        row_tokens: int | None = None,
-    ) -> None:
-        self._rows = [[n] for n in range(len(lengths))] if row_tokens is None else fill_rows(lengths, row_tokens)
-        self._lengths, self._joint = list(lengths), batch_size * processes
-        self._rank, self._processes = rank, processes
-        self._shuffle, self._seed, self._group_by_length, self._window = shuffle, seed, group_by_length, window
-        self._epoch = 0
+    lengths: Sequence[int]
+    batch_size: int
+    _: KW_ONLY
+    rank: int
+    processes: int
+    shuffle: bool
+    seed: int = 0
+    group_by_length: bool = False
+    window: int = 1
+    row_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        self._rows = [[n] for n in range(len(self.lengths))]
+        if self.row_tokens is not None:
+            self._rows = fill_rows(self.lengths, self.row_tokens)
+        self._joint, self._epoch = self.batch_size * self.processes, 0
 
     def set_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -60,17 +60,17 @@ class Batches(Sampler[list[int]]):
         order = self._order()
         for start in range(0, len(order), self._joint):
             batch = order[start : start + self._joint]
-            first, end = (len(batch) * rank // self._processes for rank in (self._rank, self._rank + 1))
-            yield [place for row in batch[first:end] for place in self._rows[row]] or [len(self._lengths)]
+            first, end = (len(batch) * rank // self.processes for rank in (self.rank, self.rank + 1))
+            yield [place for row in batch[first:end] for place in self._rows[row]] or [len(self.lengths)]
 
     def _order(self) -> list[int]:
         count = len(self._rows)
-        if not self._shuffle:
-            return sorted(range(count), key=lambda n: -self._lengths[n]) if self._group_by_length else [*range(count)]
-        generator = torch.Generator().manual_seed(self._seed + self._epoch)
-        if self._group_by_length:
+        if not self.shuffle:
+            return sorted(range(count), key=lambda n: -self.lengths[n]) if self.group_by_length else [*range(count)]
+        generator = torch.Generator().manual_seed(self.seed + self._epoch)
+        if self.group_by_length:
             grouped: list[int] = get_length_grouped_indices(
-                self._lengths, self._joint * self._window, generator=generator
+                self.lengths, self._joint * self.window, generator=generator
             )
             return grouped
         order: list[int] = torch.randperm(count, generator=generator).tolist()

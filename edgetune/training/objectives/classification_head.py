@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from edgetune.data.example import Example
 from edgetune.data.tokenize import TokenizedExample
@@ -100,9 +101,8 @@ def _compute_in_own_type(head: nn.Module) -> None:
             layer.register_forward_pre_hook(cast)
 
 
-@contextmanager
-def _last_rows(score: nn.Module, mask: Tensor) -> Iterator[None]:
-    """While this is open, `score` gets only each text's last token (b, 1, d) of hidden states (b, virtual + t, d).
+def _last_rows(score: nn.Module, mask: Tensor) -> RemovableHandle:
+    """Within `with`, `score` gets only each text's last token (b, 1, d) of hidden states (b, virtual + t, d).
 
     mask (b, t) is 1 where there is text; padding follows it.
     """
@@ -112,8 +112,4 @@ def _last_rows(score: nn.Module, mask: Tensor) -> Iterator[None]:
         last = hidden.shape[1] - mask.shape[1] + mask.sum(dim=1) - 1
         return (hidden[torch.arange(len(hidden), device=hidden.device), last].unsqueeze(1),)
 
-    handle = score.register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return score.register_forward_pre_hook(pick)

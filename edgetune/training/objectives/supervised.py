@@ -7,11 +7,10 @@ layer, as a 2-D matrix: for a 3-D view, matmul copies the whole output matrix fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from edgetune.data.tokenize import UNSUPERVISED
 from edgetune.errors import DataError
@@ -58,9 +57,8 @@ def summed_nll(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tenso
     return (nn.functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
-@contextmanager
-def only_rows(head: nn.Module, rows: Tensor) -> Iterator[None]:
-    """While this is open, `head` gets only the hidden states (n, d) where `rows` (b, t) is true, not all (b, t, d).
+def only_rows(head: nn.Module, rows: Tensor) -> RemovableHandle:
+    """Within `with`, `head` gets only the hidden states (n, d) where `rows` (b, t) is true, not all (b, t, d).
 
     Hidden states of virtual tokens, which come before those of the t tokens, are left out.
     """
@@ -69,8 +67,4 @@ def only_rows(head: nn.Module, rows: Tensor) -> Iterator[None]:
         hidden = inputs[0]
         return (hidden[:, hidden.shape[1] - rows.shape[1] :][rows],)
 
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return head.register_forward_pre_hook(gather)
