@@ -308,7 +308,7 @@ def test_the_plan_shows_the_parameters_of_distilbert_and_those_of_its_card(plann
     plan = plan_training(load_recipe(*arguments(planned)), device_memory="16GB", flops="a100")
     console = Console(width=120)
     with console.capture() as shown:
-        console.print(render(plan, ()))
+        console.print(render(plan))
     trainable, total = CARD[planned]
     assert f"trained: {trainable:,} of {total:,} parameters" in shown.get()
 
