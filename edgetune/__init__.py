@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edgetune.judging.suites.suite import Suite as Suite
     from edgetune.judging.suites.suite import load_suite as load_suite
     from edgetune.judging.suites.suite import shipped_suites as shipped_suites
-    from edgetune.planning.planning import Plan as Plan
+    from edgetune.planning.plan import Plan as Plan
     from edgetune.recipe.load import dump_recipe as dump_recipe
     from edgetune.recipe.load import load_recipe as load_recipe
     from edgetune.recipe.load import shipped_recipes as shipped_recipes
@@ -81,7 +81,7 @@ _HOMES = {
     "judging.calibration.calibrate": ("Calibration",),
     "judging.results.judgement": ("Judgement",),
     "judging.suites.suite": ("Suite", "load_suite", "shipped_suites"),
-    "planning.planning": ("Plan",),
+    "planning.plan": ("Plan",),
     "recipe.load": ("dump_recipe", "load_recipe", "shipped_recipes"),
     "recipe.schema": ("Recipe",),
     "runtime.generation": ("Generation",),

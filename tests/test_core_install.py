@@ -65,6 +65,21 @@ def test_the_environment_is_the_cores_and_not_the_checkout(run: Run) -> None:
     assert "site-packages" in told
 
 
+def test_every_public_name_is_there_and_what_needs_torch_says_so(run: Run) -> None:
+    program = """
+import edgetune
+for name in edgetune.__all__:
+    getattr(edgetune, name)
+for ask in (edgetune.plan, edgetune.train):
+    try:
+        ask("demo")
+    except edgetune.errors.MissingComponent as problem:
+        print(problem)
+"""
+    told = run(program=program).stdout.splitlines()
+    assert told == ['the Python package torch is not installed; run: pip install "edgetune[train]"'] * 2
+
+
 def test_what_ships_with_the_wheel_is_there(run: Run) -> None:
     assert "llama-3.2-1b-qlora-finetome" in run("recipes").stdout
     checked = run("data", "check", "demo")

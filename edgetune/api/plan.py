@@ -9,7 +9,7 @@ from edgetune.api.public import public
 from edgetune.recipe.load import Named, Overrides, load_recipe
 
 if TYPE_CHECKING:
-    from edgetune.planning.planning import Plan
+    from edgetune.planning.plan import Plan
     from edgetune.recipe.schema import Recipe
 
 

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from edgetune.errors import EdgetuneError
-from edgetune.planning.planning import Plan, Suggestion, estimate
+from edgetune.planning.plan import Plan, Suggestion
+from edgetune.planning.planning import estimate
 from edgetune.recipe.methods import Full, PrefixTuning
 from edgetune.recipe.schema import Recipe
 

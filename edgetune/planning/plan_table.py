@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgetune.planning.planning import Plan, Suggestion
+from edgetune.planning.plan import Plan, Suggestion
 
 _PARTS = {"optimizer": "optimizer state", "loading": "loading in float32"}
 """Parts of Memory whose names differ from those of its fields."""

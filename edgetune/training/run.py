@@ -108,7 +108,7 @@ def _fit(
         eval_loss = None
         if evaluates:
             work = trainer.evaluation_work
-            with telemetry.paused(), events.progress("evaluating", work, "batches and questions") as progress:
+            with telemetry.paused(), events.progress("evaluating", work, "steps") as progress:
                 eval_loss = trainer.evaluate(progress=progress)["eval_loss"]
         summary = None
         if processes.is_first():

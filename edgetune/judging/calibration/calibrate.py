@@ -29,9 +29,6 @@ from edgetune.judging.subjects.answer import Answer
 from edgetune.judging.suites.judge_file import Judge, judge_hash
 from edgetune.judging.suites.rubric import Rubric
 
-DEFAULT_RUBRIC = "answer-quality"
-"""Of `edgetune judge calibrate` where none is named."""
-
 DEFAULT_BARS = Bars()
 NO_COSTS = Costs()
 
