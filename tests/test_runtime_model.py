@@ -197,12 +197,34 @@ def test_options_that_cannot_be_are_refused(model: Model) -> None:
         model.chat(ASKED, max_tokens=0)
     with pytest.raises(UsageError, match="top_p is 2"):
         model.chat(ASKED, top_p=2)
-    with pytest.raises(TypeError, match="warmth"):
-        model.chat(ASKED, warmth=1)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match=r"no option temprature \(did you mean temperature\?\)"):
+        model.chat(ASKED, temprature=1)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="temperature is 'hot'; it must be a number"):
+        model.chat(ASKED, temperature="hot")  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="give a pydantic model, or a JSON schema as a dict"):
+        model.chat(ASKED, schema=int)  # type: ignore[call-overload]
     with pytest.raises(UsageError, match="the context holds 512"):
         model.chat("long " * 600)
     with pytest.raises(UsageError, match="texts is one text"):
         model.classify("fine", labels=["a", "b"])
+    with pytest.raises(UsageError, match=r"no place for the text; write \{text\} in it"):
+        model.classify(["fine"], labels=["a", "b"], prompt="Which mood?")
+
+
+def test_a_closed_model_and_a_stream_of_it_are_refused(smollm2_gguf: Path) -> None:
+    with edgetune.load(smollm2_gguf, context_tokens=512, threads=1) as opened:
+        stream = opened.chat(ASKED, stream=True)
+        next(stream)
+    opened.close()
+    uses: list[Callable[[], object]] = [
+        lambda: next(stream),
+        lambda: opened.chat(ASKED),
+        lambda: opened.generate("Once"),
+        lambda: opened.classify(["fine"], labels=["good", "bad"]),
+    ]
+    for use in uses:
+        with pytest.raises(UsageError, match="this model is closed"):
+            use()
 
 
 def test_a_file_that_cannot_be_opened_says_why(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ def test_a_closed_session_says_so_and_closes_twice(smollm2_gguf: Path) -> None:
     session = Session.open(smollm2_gguf, context_tokens=64, threads=1)
     session.close()
     session.close()
-    with pytest.raises(ValueError, match="closed"):
+    with pytest.raises(UsageError, match="closed"):
         session.context.feed([1])
 
 

@@ -41,12 +41,13 @@ class Context:
         self._vocabulary_size: int = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
         self._keeps_state = bool(llama.llama_model_is_recurrent(model) or llama.llama_model_is_hybrid(model))
         self._batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._pointer: Any = None
         self.texts = 0
         """How many texts it was given. `append` continues the last one."""
         self._make(capacity)
 
     def _make(self, capacity: int) -> None:
-        self.pointer = native.create_context(
+        self._pointer = native.create_context(
             self._model,
             context_tokens=capacity,
             batch_tokens=BATCH_TOKENS,
@@ -63,12 +64,17 @@ class Context:
         """So many of the cached tokens were read in batches that always give the same bits."""
         self._saved_tokens = 0
 
+    @property
+    def pointer(self) -> Any:
+        """llama.cpp's own context. Raises UsageError when the model is closed."""
+        return native.require_open(self._pointer, self._path)
+
     def close(self) -> None:
-        """Free the cache. Closing twice is fine; using a closed context is not."""
-        if self.pointer is not None:
+        """Free the cache. Closing twice is fine; using a closed context is a UsageError."""
+        if self._pointer is not None:
             self._llama.llama_batch_free(self._batch)
-            self._llama.llama_free(self.pointer)
-            self.pointer = None
+            self._llama.llama_free(self._pointer)
+            self._pointer = None
 
     @property
     def is_full(self) -> bool:
@@ -80,16 +86,15 @@ class Context:
 
         Raises ModelError when the cache does not fit into memory.
         """
+        former = self.pointer
         wanted = min(tokens, self._llama.llama_model_n_ctx_train(self._model))
         if wanted > self.capacity:
-            former = self.pointer
             self._make(wanted)
             self._llama.llama_free(former)
 
     def require_room(self, count: int) -> None:
         """Raise UsageError when there are no tokens to read, or more than the context holds."""
-        if self.pointer is None:
-            raise ValueError("this session is closed")
+        native.require_open(self._pointer, self._path)
         if count < 1:
             raise UsageError("there is nothing to read", remedy="give at least one token")
         if count > self.capacity:
@@ -205,7 +210,7 @@ class Context:
 
     def _decode(self, ids: Sequence[int], start: int, wanted_from: int) -> None:
         """Read a batch that begins at position `start`. Ctrl-C stops it. Raises ModelError when llama.cpp cannot."""
-        batch = self._batch
+        pointer, batch = self.pointer, self._batch
         batch.n_tokens = len(ids)
         for index, token in enumerate(ids):
             batch.token[index] = token
@@ -214,15 +219,15 @@ class Context:
             batch.seq_id[index][0] = _READ
             batch.logits[index] = start + index >= wanted_from
         if len(ids) == 1:
-            status = self._llama.llama_decode(self.pointer, batch)
+            status = self._llama.llama_decode(pointer, batch)
         else:
             with deferred_interrupt() as stop:
                 should_stop = self._llama.ggml_abort_callback(lambda _data: stop.is_set)
-                self._llama.llama_set_abort_callback(self.pointer, should_stop, None)
+                self._llama.llama_set_abort_callback(pointer, should_stop, None)
                 try:
-                    status = self._llama.llama_decode(self.pointer, batch)
+                    status = self._llama.llama_decode(pointer, batch)
                 finally:
-                    self._llama.llama_set_abort_callback(self.pointer, self._llama.ggml_abort_callback(), None)
+                    self._llama.llama_set_abort_callback(pointer, self._llama.ggml_abort_callback(), None)
         if status == _ABORTED:
             raise KeyboardInterrupt
         if status:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Self, TypedDict, TypeVa
 
 from edgetune.data.conversation import MESSAGES, read_turns
 from edgetune.data.example import Message
-from edgetune.data.prompt import fill_prompt
+from edgetune.data.prompt import TEXT, asks_for, fill_prompt
 from edgetune.data.reasoning import closed_reasoning, opened_reasoning, split_reasoning
 from edgetune.errors import DataError, ModelError, UsageError
 from edgetune.models.locate import PACKAGE_PREFIX, locate_model
+from edgetune.recipe.yaml_input import nearest
 from edgetune.runtime.chat import Chat
 from edgetune.runtime.classify import label_question, likeliest, require_fit, score_labels
 from edgetune.runtime.generation import Generation, GenerationStats, TokenLogprob, Writing
@@ -121,7 +122,7 @@ class Model:
         return self.session.path
 
     def close(self) -> None:
-        """Free the model. Closing twice is fine; using a closed model is not."""
+        """Free the model. Closing twice is fine; using a closed model is a UsageError."""
         self.session.close()
 
     def __repr__(self) -> str:
@@ -179,7 +180,7 @@ class Model:
         prompt = self._chat.prompt(_as_messages(messages))
         grammar = None
         if schema is not None:
-            grammar = object_of_schema(dict(schema) if isinstance(schema, Mapping) else schema.model_json_schema())
+            grammar = object_of_schema(_json_schema(schema))
             closing = closed_reasoning(prompt.text)
             ids = prompt.ids + self.session.vocabulary.tokenize(closing)
             prompt = prompt._replace(text=prompt.text + closing, ids=ids)
@@ -222,8 +223,9 @@ class Model:
         """For each text, the log-probability of each label as the model's whole answer, in nats.
 
         `prompt` is what the model is asked, with the text in the place of {text}. Raises UsageError when a text does
-        not fit into the context, before any is read, or for labels that are empty or not distinct; DataError when the
-        chat template changes the prompt with the answer; ModelError when the file has no chat template.
+        not fit into the context, before any is read, for labels that are empty or not distinct, or for a prompt without
+        {text}; DataError when the chat template changes the prompt with the answer; ModelError when the file has no
+        chat template.
         """
         if not labels or not all(labels) or len(set(labels)) != len(labels):
             raise UsageError(
@@ -232,6 +234,8 @@ class Model:
             )
         if isinstance(texts, str):
             raise UsageError("texts is one text", remedy="give a list of texts")
+        if not asks_for(prompt, TEXT):
+            raise UsageError(f"prompt is {prompt!r}, which has no place for the text", remedy="write {text} in it")
         asked = [[Message("user", fill_prompt(prompt, text))] for text in texts]
         questions = [label_question(self.session.vocabulary, messages, labels) for messages in asked]
         self.session.context.make_room(max((question.context_tokens for question in questions), default=0))
@@ -249,11 +253,24 @@ def _as_messages(messages: Messages) -> tuple[Message, ...]:
 
 
 def _writing(options: GenerationOptions) -> Writing:
-    """Raises UsageError for an impossible option."""
+    """Raises UsageError for an unknown or impossible option."""
+    known = GenerationOptions.__annotations__
+    for name in options:
+        if name not in known:
+            raise UsageError(f"there is no option {name}{nearest(name, known)}; the options are {', '.join(known)}")
     chain: dict[str, Any] = {**options}
     max_tokens, stop = chain.pop("max_tokens", MAX_TOKENS), chain.pop("stop", ())
     texts = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
     return {"sampling": Sampling(**chain), "max_tokens": max_tokens, "stop": texts, "logprobs": True}
+
+
+def _json_schema(schema: type[pydantic.BaseModel] | Mapping[str, Any]) -> dict[str, Any]:
+    """Raises UsageError for what is neither."""
+    if isinstance(schema, Mapping):
+        return dict(schema)
+    if not hasattr(schema, "model_json_schema"):
+        raise UsageError(f"schema is {schema!r}", remedy="give a pydantic model, or a JSON schema as a dict")
+    return schema.model_json_schema()
 
 
 def _parse(text: str, schema: type[pydantic.BaseModel] | Mapping[str, Any], stats: GenerationStats) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edgetune.errors import ModelError
+from edgetune.errors import ModelError, UsageError
 from edgetune.runtime.interrupt import deferred_interrupt
 
 _ERROR, _CONTINUED = 4, 5
@@ -115,3 +115,13 @@ def last_error() -> str:
     telling = [line for line in lines if line and line != "failed to load model"]
     reason = telling[-1] if telling else "llama.cpp gives no reason"
     return reason.removeprefix("error loading model: ")
+
+
+def require_open(pointer: Any, path: Path) -> Any:
+    """The pointer, unless it is None: llama.cpp ends the process when it is given memory that was freed.
+
+    Raises UsageError.
+    """
+    if pointer is None:
+        raise UsageError("this model is closed", where=path, remedy="open it again with edgetune.load")
+    return pointer

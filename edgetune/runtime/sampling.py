@@ -31,6 +31,11 @@ class Sampling:
     """None draws a new one each time."""
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"):
+            value, whole = getattr(self, name), name in ("top_k", "seed")
+            number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            known = number or (name == "seed" and value is None)
+            _require(known, name, repr(value), "a whole number" if whole else "a number")
         _require(
             math.isfinite(self.temperature) and self.temperature >= 0, "temperature", self.temperature, "at least 0"
         )

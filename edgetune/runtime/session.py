@@ -82,8 +82,9 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Free the model and its cache. Closing twice is fine; using a closed session is not."""
+        """Free the model and its cache. Closing twice is fine; using a closed session is a UsageError."""
         self.context.close()
+        self.vocabulary.close()
         if self._model is not None:
             native.open_library().llama_model_free(self._model)
             self._model = None

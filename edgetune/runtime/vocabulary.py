@@ -22,8 +22,17 @@ class Vocabulary:
     def __init__(self, file: RunnableFile, model: Any) -> None:
         self._llama = native.open_library()
         self.file = file
-        self.pointer = self._llama.llama_model_get_vocab(model)
-        self.size: int = self._llama.llama_vocab_n_tokens(self.pointer)
+        self._pointer = self._llama.llama_model_get_vocab(model)
+        self.size: int = self._llama.llama_vocab_n_tokens(self._pointer)
+
+    @property
+    def pointer(self) -> Any:
+        """llama.cpp's own vocabulary. Raises UsageError when the model is closed."""
+        return native.require_open(self._pointer, self.file.path)
+
+    def close(self) -> None:
+        """Refuse further use; the model that is being closed frees the tokens."""
+        self._pointer = None
 
     @cached_property
     def beginning(self) -> list[int]:
