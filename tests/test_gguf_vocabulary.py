@@ -105,7 +105,7 @@ def test_without_a_chat_template_text_that_begins_with_a_word_settles_it(
 def test_a_sentencepiece_that_makes_letters_small_is_refused() -> None:
     tokenizer = sentence_piece()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
-    with pytest.raises(ModelError, match="changes ordinary text"):
+    with pytest.raises(ModelError, match="rewrites ordinary text"):
         build_vocabulary(tokenizer, 1300)
 
 

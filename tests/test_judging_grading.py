@@ -229,7 +229,7 @@ def test_a_label_is_judged_where_there_is_no_text() -> None:
 
 
 def test_answers_of_other_items_are_refused() -> None:
-    with pytest.raises(ValueError, match="the answer to q0 stands where"):
+    with pytest.raises(ValueError, match="expected the answer to q3, but found that to q0"):
         GradingTask(ITEMS[::-1], LONG, ONE_CRITERION).verdicts("stub", 1, grading(lambda text: 3))
 
 

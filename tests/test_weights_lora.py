@@ -238,7 +238,7 @@ def test_a_rank_that_the_tensors_do_not_have_is_refused_before_anything_is_folde
 def test_a_tensor_of_a_module_that_is_not_targeted_is_refused(adapter: Path) -> None:
     config = adapter / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "exclude_modules": ["q_proj"]}))
-    with pytest.raises(AdapterError, match=r"holds .*q_proj.*does not use"):
+    with pytest.raises(AdapterError, match=r"has .*q_proj.*does not use"):
         open_folded(resolve_source(str(adapter)))
 
 
