@@ -251,7 +251,7 @@ def test_a_judge_is_asked_in_a_plugins_dialect(tmp_path: Path, install: Install)
     assert len(stub.requests) == 3
     assert all(isinstance(reply, Reply) for reply in replies)
     (tmp_path / "judge.yaml").write_text("name: j\nmodel: m\nstructured: nobodys\n")
-    with pytest.raises(RecipeError, match="structured is 'nobodys'; it must be"):
+    with pytest.raises(RecipeError, match="structured: 'nobodys' is unknown; it must be one of auto"):
         load_judge(str(tmp_path / "judge.yaml"))
 
 
@@ -304,7 +304,7 @@ def code_of(page: str) -> list[str]:
 def test_the_plugins_of_the_documentation_work(tmp_path: Path, install: Install) -> None:
     from edgetune.data.formats import FORMATS
     from edgetune.gguf.architectures import ARCHITECTURES
-    from edgetune.judging.asking.forms import FORM_DIALECTS
+    from edgetune.judging.suites.forms import FORM_DIALECTS
 
     (written,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/plugins.md").read_text(encoding="utf-8"), re.DOTALL)
     groups = tomllib.loads(written)["project"]["entry-points"]

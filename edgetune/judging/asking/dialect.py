@@ -17,8 +17,8 @@ from typing import Any, Literal
 from edgetune.errors import EdgetuneError
 from edgetune.judging.asking.chat import ChatEndpoint, Unanswered
 from edgetune.judging.asking.completion import Completion
-from edgetune.judging.asking.forms import FORM_DIALECTS
 from edgetune.judging.asking.refusal import ADVICE, Cause, Feature, Refused
+from edgetune.judging.suites.forms import FORM_DIALECTS
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from edgetune.judging.asking.chat import ChatEndpoint, Unanswered, to_json
 from edgetune.judging.asking.completion import Completion
 from edgetune.judging.asking.cost import Budget
 from edgetune.judging.asking.dialect import Dialect, Dialogue
-from edgetune.judging.asking.forms import FORM_DIALECTS
 from edgetune.judging.asking.probabilities import read_probabilities
 from edgetune.judging.asking.refusal import Feature
 from edgetune.judging.asking.request import Failed, JudgeRequest, Reply, VerdictForm
+from edgetune.judging.suites.forms import FORM_DIALECTS
 from edgetune.judging.suites.judge_file import EndpointJudge
 
 

@@ -11,13 +11,14 @@ from pydantic import Field, field_validator
 from edgetune import assets
 from edgetune.errors import ModelError, UsageError
 from edgetune.judging.suites.address import hide_secrets, is_azure, spell_url
+from edgetune.judging.suites.forms import FORM_DIALECTS
 from edgetune.judging.suites.identity import hash_gguf, hash_value
 from edgetune.keys import find_key
 from edgetune.models.locate import locate_model
-from edgetune.plugins import JUDGE_DIALECTS_GROUP
+from edgetune.plugins import find_plugins
 from edgetune.recipe.load import find_named
-from edgetune.recipe.section import Section, own_or_plugin
-from edgetune.recipe.yaml_input import read_mapping, validate
+from edgetune.recipe.section import Section
+from edgetune.recipe.yaml_input import nearest, read_mapping, validate
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 """The variable of the key in the openai package, too."""
@@ -53,10 +54,10 @@ class EndpointJudge(_Judge):
         KEY_VARIABLE,
         description="The variable of the key, in the environment or .env; null if no key is needed.",
     )
-    structured: Literal["auto", "json_schema", "json_object", "text"] = Field(
+    structured: str = Field(
         "auto",
-        description="How the verdict's format is requested: auto uses the strictest that the endpoint supports; or the "
-        "name of a plugin's dialect.",
+        description="How the verdict's format is requested: auto (the strictest that the endpoint supports), "
+        f"{', '.join(FORM_DIALECTS.own)}, or the name of a plugin's dialect.",
     )
     probabilities: Literal["auto", "off"] = Field(
         "auto", description="auto: expected grades from token probabilities if the endpoint returns them."
@@ -67,7 +68,13 @@ class EndpointJudge(_Judge):
     attempts: int = Field(6, ge=1, le=20, description="Attempts for one verdict if the endpoint is busy or fails.")
     price: Price | None = Field(None, description="Used for the cost estimate and --max-cost.")
 
-    _structured = field_validator("structured", mode="wrap")(own_or_plugin(JUDGE_DIALECTS_GROUP))
+    @field_validator("structured")
+    @classmethod
+    def _structured_is_known(cls, name: str) -> str:
+        known = ("auto", *FORM_DIALECTS.own, *find_plugins(FORM_DIALECTS.group))
+        if name not in known:
+            raise ValueError(f"{name!r} is unknown{nearest(name, known)}; it must be one of {', '.join(known)}")
+        return name
 
     @field_validator("url")
     @classmethod
