@@ -18,7 +18,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="RUN", help="Run directory. (default: runs/NAME)")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     processes: Annotated[
         int | None,
         typer.Option("--processes", metavar="N", help="Train with N processes on this machine, at most one per GPU."),
