@@ -70,9 +70,9 @@ def run(
 
     Exit codes: 0 passed; 1 regression; 3 inconclusive, too few items (see --inconclusive); 4 the judge is invalid.
 
-    Subcommands: `edgetune judge calibrate` compares a judge with human votes.
+    To compare a judge with human votes: `edgetune judge calibrate --help`.
 
-    `edgetune judge show` prints the answers of two models. See their --help.
+    To print the answers of two models side by side: `edgetune judge show --help`.
     """
     console.configure(json_mode=json)
     asked: dict[str, Any] = {"model": model, "baseline": baseline, "judge": judges or (), "max_cost": max_cost}
