@@ -2,7 +2,7 @@
 
 EdgetuneError
 ├── InputError (2)              invalid input
-│   ├── UsageError              an invalid command line
+│   ├── UsageError              invalid options or arguments
 │   ├── RecipeError             a recipe or suite: unknown key, wrong type, impossible combination
 │   ├── DataError               a data file, a row, a column, a label
 │   ├── ModelError              a base model or GGUF that is missing, truncated or of an unsupported kind
@@ -63,7 +63,7 @@ class InputError(EdgetuneError):
 
 
 class UsageError(InputError):
-    """An invalid command line."""
+    """Invalid options or arguments."""
 
 
 class RecipeError(InputError):

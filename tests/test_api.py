@@ -167,6 +167,7 @@ def test_an_error_names_the_parameters_of_the_function(edgetune_command, tmp_pat
         (lambda: edgetune.plan("demo", device="tpu"), "^device=tpu: invalid value"),
         (lambda: edgetune.judge("s", model="m", inconclusive="maybe"), "^inconclusive=maybe: invalid value"),
         (lambda: edgetune.side_by_side("a", "b", limit=0), "^limit is 0; it must be at least 1$"),
+        (lambda: edgetune.judge("sentiment-demo", model=None), "^None is no model; give a path, a hub id"),  # type: ignore[arg-type]
         (lambda: edgetune.calibrate("j", on="x", min_kappa=2), "^min_kappa is 2; it must be between 0 and 1$"),
     ],
 )

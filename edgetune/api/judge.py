@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edgetune.api.public import PathLike, public
+from edgetune.errors import UsageError
 
 if TYPE_CHECKING:
     from edgetune.judging.costs_ahead import CostsAhead
@@ -93,8 +94,11 @@ def side_by_side(
 
 
 def reference_of(model: Candidate) -> str:
-    """The path, hub id or address of a model under test; of a loaded one, its file."""
-    return os.fspath(model if isinstance(model, str | os.PathLike) else model.path)
+    """The path, hub id or address of a model under test; of a loaded one, its file. Raises UsageError for no model."""
+    reference = getattr(model, "path", model) if not isinstance(model, str) else model
+    if not isinstance(reference, str | os.PathLike):
+        raise UsageError(f"{model!r} is no model", remedy="give a path, a hub id, URL#MODEL, a Run or a loaded model")
+    return os.fspath(reference)
 
 
 def _references(model: Candidate, baseline: Candidate | None) -> tuple[str, str | None]:

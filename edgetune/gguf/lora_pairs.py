@@ -182,5 +182,5 @@ def inexpressible(adapter: Adapter, what: str) -> AdapterError:
     return AdapterError(
         f"{what}, which llama.cpp's adapter files cannot express",
         where=adapter.folder,
-        remedy="leave --adapter-only out: `edgetune export` then merges it into the weights",
+        remedy="export the whole model: `edgetune export` without --adapter-only merges it into the weights",
     )
