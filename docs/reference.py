@@ -33,7 +33,7 @@ RECIPE: dict[str, type[section.Section]] = {
 SUITE: dict[str, type[section.Section]] = {
     "": suite.Suite,
     "data[]": suite.SuiteSource,
-    "generation": suite.Generation,
+    "generation": suite.GenerationSettings,
     "gate": suite.Gate,
     "a rubric": rubric.Rubric,
     "a rubric's criteria": rubric.Criterion,

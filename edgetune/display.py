@@ -103,7 +103,7 @@ class _Display:
         if not is_first_process():
             return
         with self._lock:
-            if isinstance(event, events.Message):
+            if isinstance(event, events.Notice):
                 self._show_message(event)
             elif self._draws():
                 self._bars = self._bars or _Bars(self._console)
@@ -115,7 +115,7 @@ class _Display:
     def _draws(self) -> bool:
         return self._console.is_terminal or self._console.is_jupyter
 
-    def _show_message(self, message: events.Message) -> None:
+    def _show_message(self, message: events.Notice) -> None:
         prefix, style = ("warning: ", "yellow") if message.level == "warning" else ("", "dim")
         self._console.print(prefix + message.text, style=style if self._draws() else None)
 

@@ -24,7 +24,7 @@ _LEVELS = {"note": logging.INFO, "warning": logging.WARNING}
 
 
 @dataclass(frozen=True)
-class Message:
+class Notice:
     """One line for the user. A warning may need them to act; a note does not."""
 
     level: Literal["note", "warning"]
@@ -49,7 +49,7 @@ class Progress:
     state: Literal["running", "done", "stopped"]
 
 
-Event = Message | Progress
+Event = Notice | Progress
 Listener = Callable[[Event], None]
 
 _listeners: list[Listener] = []
@@ -85,12 +85,12 @@ def listen(listener: Listener) -> Iterator[None]:
 
 def note(text: str) -> None:
     """Tell the user something beside the result."""
-    _report(Message("note", text))
+    _report(Notice("note", text))
 
 
 def warn(text: str) -> None:
     """Tell the user something that may need them to act."""
-    _report(Message("warning", text))
+    _report(Notice("warning", text))
 
 
 class ProgressHandle:
@@ -136,7 +136,7 @@ class _Work(ProgressHandle):
 
 
 def _report(event: Event) -> None:
-    if isinstance(event, Message):
+    if isinstance(event, Notice):
         _logger.log(_LEVELS[event.level], event.text)
     for listener in tuple(_listeners):  # a listener may unsubscribe itself
         listener(event)

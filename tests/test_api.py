@@ -142,6 +142,14 @@ def test_a_wrong_dict_is_one_clear_error(recipe: Any, overrides: dict[str, Any],
         edgetune.load_recipe(recipe, overrides)
 
 
+def test_no_two_public_classes_share_a_name() -> None:
+    found: dict[str, list[str]] = {}
+    for file in Path(edgetune.__file__).parent.rglob("*.py"):
+        for name in re.findall(r"^class ([A-Z]\w*)", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
+            found.setdefault(name, []).append(file.name)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
 def test_an_error_names_the_parameters_of_the_function(edgetune_command, tmp_path: Path) -> None:
     with pytest.raises(UsageError) as problem:
         edgetune.export(tmp_path, imatrix="i.gguf", converter="convert.py")

@@ -14,7 +14,7 @@ import pytest
 
 from edgetune import display, events
 from edgetune.errors import DataError
-from edgetune.events import Event, Message, Progress
+from edgetune.events import Event, Notice, Progress
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_a_listener_hears_notes_warnings_and_every_advance(heard: list[Event]) -
     with events.progress("reading", 3, "files") as work:
         work.advance(2, "a.json")
         work.advance()
-    assert heard[:2] == [Message("note", "loading"), Message("warning", "slow")]
+    assert heard[:2] == [Notice("note", "loading"), Notice("warning", "slow")]
     steps = [(step.done, step.text, step.state) for step in heard[2:] if isinstance(step, Progress)]
     assert steps == [(0, "", "running"), (2, "a.json", "running"), (3, "", "running"), (3, "", "done")]
     assert {(step.description, step.total, step.unit) for step in heard[2:]} == {("reading", 3, "files")}
@@ -53,7 +53,7 @@ def test_a_listener_hears_other_threads(heard: list[Event]) -> None:
     thread = threading.Thread(target=events.note, args=["from a thread"])
     thread.start()
     thread.join()
-    assert heard == [Message("note", "from a thread")]
+    assert heard == [Notice("note", "from a thread")]
 
 
 def test_nothing_is_heard_after_the_block() -> None:
@@ -61,7 +61,7 @@ def test_nothing_is_heard_after_the_block() -> None:
     with events.listen(heard.append):
         events.note("inside")
     events.note("outside")
-    assert heard == [Message("note", "inside")]
+    assert heard == [Notice("note", "inside")]
 
 
 def test_notes_and_warnings_go_to_the_logger_of_the_package(caplog: pytest.LogCaptureFixture) -> None:
@@ -106,7 +106,7 @@ def test_training_export_and_judging_print_nothing(
     assert capfd.readouterr() == ("", "")
     works = {event.description.partition(" ")[0] for event in heard if isinstance(event, Progress)}
     assert {"training", "evaluating", "exporting", "asking"} <= works
-    assert any(isinstance(event, Message) and "empty text" in event.text for event in heard)
+    assert any(isinstance(event, Notice) and "empty text" in event.text for event in heard)
 
 
 def test_a_command_shows_a_note_once_whatever_libraries_did_to_logging(edgetune_command, monkeypatch) -> None:

@@ -18,7 +18,7 @@ from edgetune.gguf.lineage import Lineage
 from edgetune.gguf.llama_vocabulary import open_vocabulary
 from edgetune.gguf.vocabularies.added_tokens import differing_tokens
 from edgetune.gguf.vocabularies.proof import write_vocabulary_only
-from edgetune.gguf.vocabulary import Vocabulary, build_vocabulary
+from edgetune.gguf.vocabulary import GgufVocabulary, build_vocabulary
 from edgetune.models.tokenizer import wrap_tokenizer
 
 CHAT = (
@@ -27,7 +27,7 @@ CHAT = (
 )
 
 
-def build(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+def build(tokenizer: PreTrainedTokenizerBase) -> GgufVocabulary:
     return build_vocabulary(wrap_tokenizer(tokenizer, where="x"), 1300, where="x")
 
 

@@ -45,7 +45,7 @@ from edgetune.gguf.hard_text import hard_texts  # noqa: E402
 from edgetune.gguf.llama_vocabulary import open_vocabulary  # noqa: E402
 from edgetune.gguf.tensor_plan import ExportOptions, plan_tensors  # noqa: E402
 from edgetune.gguf.tensor_types import plain_types  # noqa: E402
-from edgetune.gguf.vocabulary import Vocabulary, build_vocabulary  # noqa: E402
+from edgetune.gguf.vocabulary import GgufVocabulary, build_vocabulary  # noqa: E402
 from edgetune.gguf.write import write_tensors  # noqa: E402
 from edgetune.models.config import ModelConfig, read_config  # noqa: E402
 from edgetune.models.gguf_file import GgufFile  # noqa: E402
@@ -205,7 +205,7 @@ def plan_of(folder: Path) -> list[OutputTensor]:
     return find_architecture(config, where="").plan(config, infos)
 
 
-def write(folder: Path, file: Path, *, vocabulary: Vocabulary | None = None) -> Path:
+def write(folder: Path, file: Path, *, vocabulary: GgufVocabulary | None = None) -> Path:
     """The model as GGUF in float32."""
     config, infos, weights = read_model(folder)
     architecture = find_architecture(config, where="")

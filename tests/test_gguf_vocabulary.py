@@ -20,11 +20,11 @@ from edgetune.gguf.hard_text import everyday_texts, hard_texts
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
 from edgetune.gguf.vocabularies import proof
 from edgetune.gguf.vocabularies.proof import write_vocabulary_only
-from edgetune.gguf.vocabulary import Vocabulary, disagreement, parity_texts
+from edgetune.gguf.vocabulary import GgufVocabulary, disagreement, parity_texts
 from edgetune.models.tokenizer import ModelTokenizer, wrap_tokenizer
 
 
-def build_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, **options) -> Vocabulary:
+def build_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, **options) -> GgufVocabulary:
     return room.build_vocabulary(wrap_tokenizer(tokenizer, where="x"), rows, where="x", **options)
 
 

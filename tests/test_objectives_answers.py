@@ -343,7 +343,7 @@ def test_further_metrics_of_an_evaluation_come_from_the_registry():
         left = score("classify", Samples((Sample("a", gold="x", predicted="x"),), ("x", "y")), ["rougeL"])
     assert "eval_rougeL" not in left.values
     what = "metric rougeL: 1 of 1 answers have no text, such as that to a; this evaluation continues without it"
-    assert said == [events.Message("warning", what)]
+    assert said == [events.Notice("warning", what)]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from edgetune.errors import DataError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from edgetune.gguf.verification.divergence import Divergence
-    from edgetune.gguf.verification.thresholds import Figure, Thresholds
+    from edgetune.gguf.verification.thresholds import CheckedFigure, Thresholds
     from edgetune.gguf.verification.verify import Verification
     from edgetune.models.gguf_file import GgufFile
     from edgetune.models.tokenizer import ModelTokenizer
@@ -31,7 +31,7 @@ class VerifyResult:
     against: str | None = None
     divergence: Divergence | None = None
     limits: Thresholds | None = None
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[CheckedFigure, ...] = ()
 
     @property
     def exceeded(self) -> list[str]:

@@ -10,7 +10,7 @@ from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.vocabularies.added_tokens import describe_differing, describe_tokens, unlike_tokens
 from edgetune.gguf.vocabularies.byte_level import byte_level_candidates, is_byte_level
-from edgetune.gguf.vocabularies.metadata import Vocabulary
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary
 from edgetune.gguf.vocabularies.normalizer import describe_normalizer, find_normalizer, require_plain_text_kept
 from edgetune.gguf.vocabularies.proof import chat_texts, disagreement, first_proven, parity_texts, texts_in_use
 from edgetune.gguf.vocabularies.sentencepiece import is_sentencepiece_bpe, sentencepiece_candidates
@@ -18,10 +18,12 @@ from edgetune.gguf.vocabularies.unigram import unigram_candidates
 from edgetune.gguf.vocabularies.wordpiece import wordpiece_candidates
 from edgetune.models.tokenizer import ModelTokenizer
 
-__all__ = ["Vocabulary", "build_vocabulary", "chat_texts", "disagreement", "parity_texts"]
+__all__ = ["GgufVocabulary", "build_vocabulary", "chat_texts", "disagreement", "parity_texts"]
 
 
-def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely_pre: str | None = None) -> Vocabulary:
+def build_vocabulary(
+    tokenizer: ModelTokenizer, rows: int, *, where: str, likely_pre: str | None = None
+) -> GgufVocabulary:
     """The vocabulary for an embedding of `rows` rows. `likely_pre` is a name to try first (that of a GGUF base).
 
     Raises ModelError if the tokenizer has more tokens than the embedding has rows, if llama.cpp does not support its
@@ -69,7 +71,9 @@ def build_vocabulary(tokenizer: ModelTokenizer, rows: int, *, where: str, likely
     )
 
 
-def _candidates(tokenizer: ModelTokenizer, rows: int, *, where: str, likely_pre: str | None) -> Iterator[Vocabulary]:
+def _candidates(
+    tokenizer: ModelTokenizer, rows: int, *, where: str, likely_pre: str | None
+) -> Iterator[GgufVocabulary]:
     settings = tokenizer.settings
     kind = settings["model"]["type"]
     if is_byte_level(settings):

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from edgetune.gguf.verification.divergence import Divergence
 from edgetune.gguf.verification.inspection import Inspection, LongArray, SpecialToken
-from edgetune.gguf.verification.thresholds import Figure
+from edgetune.gguf.verification.thresholds import CheckedFigure
 from edgetune.gguf.verification.verify import Verification
 
 _LONG_TEXT = 100
@@ -43,7 +43,7 @@ def checksum_line(tensors: int) -> str:
     return f"{tensors} tensors unchanged since export"
 
 
-def render_divergence(measured: Divergence, findings: Sequence[Figure]) -> RenderableType:
+def render_divergence(measured: Divergence, findings: Sequence[CheckedFigure]) -> RenderableType:
     """The figures beside their limits."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(f"{measured.tokens:,} tokens")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Figure:
+class CheckedFigure:
     """A figure with its limit."""
 
     name: str
@@ -34,13 +34,13 @@ class Thresholds:
     min_top1: float
     max_perplexity_ratio: float
 
-    def judge(self, measured: Divergence) -> Sequence[Figure]:
+    def judge(self, measured: Divergence) -> Sequence[CheckedFigure]:
         """Every figure with its limit."""
         return [
-            Figure("mean KL divergence", measured.kl_mean, self.max_kl_mean),
-            Figure("99 % KL divergence", measured.kl_p99, self.max_kl_p99),
-            Figure("top-1 agreement", measured.top1_agreement, self.min_top1, is_minimum=True),
-            Figure("perplexity ratio", measured.perplexity_ratio, self.max_perplexity_ratio),
+            CheckedFigure("mean KL divergence", measured.kl_mean, self.max_kl_mean),
+            CheckedFigure("99 % KL divergence", measured.kl_p99, self.max_kl_p99),
+            CheckedFigure("top-1 agreement", measured.top1_agreement, self.min_top1, is_minimum=True),
+            CheckedFigure("perplexity ratio", measured.perplexity_ratio, self.max_perplexity_ratio),
         ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from edgetune.gguf.vocabularies.metadata import Vocabulary, draft
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary, draft
 from edgetune.gguf.vocabularies.model_names import fitting_names
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -35,7 +35,7 @@ def is_byte_level(settings: dict[str, Any]) -> bool:
     return settings["model"]["type"] == "BPE" and "ByteLevel" in json.dumps(settings["pre_tokenizer"])
 
 
-def byte_level_candidates(tokenizer: ModelTokenizer, rows: int, *, likely_pre: str | None) -> Iterator[Vocabulary]:
+def byte_level_candidates(tokenizer: ModelTokenizer, rows: int, *, likely_pre: str | None) -> Iterator[GgufVocabulary]:
     """The vocabulary with every pre-tokenizer name of llama.cpp, the likely ones first."""
     merges = tuple(_merges(tokenizer.settings["model"]["merges"]))
     plain = replace(draft(tokenizer, rows, model="gpt2"), merges=merges)

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgetune import events
 from edgetune.errors import ModelError
 from edgetune.gguf.llama_vocabulary import open_vocabulary
-from edgetune.gguf.vocabularies.metadata import Vocabulary
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary
 from edgetune.gguf.vocabularies.proof import write_vocabulary_only
 from edgetune.models.ends import answer_end
 from edgetune.models.tokenizer import ModelTokenizer
@@ -26,7 +26,7 @@ _ALWAYS_AN_EOS = ("gpt2", "llama")
 """Kinds of vocabulary for which llama.cpp has a default EOS: token 11, or token 2."""
 
 
-def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Iterable[int]) -> Vocabulary:
+def with_ends(vocabulary: GgufVocabulary, tokenizer: ModelTokenizer, recorded: Iterable[int]) -> GgufVocabulary:
     """`vocabulary` with the tokens that end an answer: first the chat template's, then those that the files record.
 
     Warns where a template puts no token after an answer, and where there are more end tokens than a GGUF can hold.
@@ -66,7 +66,7 @@ def with_ends(vocabulary: Vocabulary, tokenizer: ModelTokenizer, recorded: Itera
     return replace(vocabulary, special_ids=roles)
 
 
-def _unknown(vocabulary: Vocabulary, tokens: Iterable[int]) -> list[int]:
+def _unknown(vocabulary: GgufVocabulary, tokens: Iterable[int]) -> list[int]:
     """Those of `tokens` at which llama.cpp does not stop with this vocabulary."""
     with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
         file = Path(folder) / "vocabulary.gguf"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class GgufVocabulary:
     """The tokenizer.* keys of a GGUF file.
 
     `model` is llama.cpp's tokenizer: gpt2 (byte-level BPE), llama (SentencePiece BPE), bert (WordPiece) or t5
@@ -88,14 +88,14 @@ def draft(
     model: str,
     unknown: int | None = None,
     byte_tokens: frozenset[int] = frozenset(),
-) -> Vocabulary:
+) -> GgufVocabulary:
     """The common part of all kinds: tokens, types, special tokens, template.
 
     `unknown` and `byte_tokens` are the ids for text that the vocabulary lacks.
     """
     by_id = {number: token for token, number in tokenizer.vocabulary.items()}
     ids = {role: tokenizer.token_id(role) for role in ("bos", "eos", "unk", "pad")}
-    return Vocabulary(
+    return GgufVocabulary(
         model=model,
         pre="default",
         tokens=tuple(by_id.get(row, f"[PAD{row}]") for row in range(rows)),
@@ -108,7 +108,7 @@ def draft(
     )
 
 
-def with_plain_spaces(vocabulary: Vocabulary, mark: str) -> tuple[str, ...]:
+def with_plain_spaces(vocabulary: GgufVocabulary, mark: str) -> tuple[str, ...]:
     """The tokens, with spaces instead of the `mark` in user-defined ones.
 
     llama.cpp searches for those in the text before it replaces spaces by the mark.

@@ -17,7 +17,7 @@ from edgetune.errors import DataError, ModelError, RecipeError
 from edgetune.gguf.hard_text import everyday_texts, hard_texts
 from edgetune.gguf.llama_vocabulary import LlamaVocabulary, open_vocabulary
 from edgetune.gguf.vocabularies.added_tokens import differing_tokens, has_flags
-from edgetune.gguf.vocabularies.metadata import Vocabulary
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary
 from edgetune.gguf.vocabularies.normalizer import find_normalizer
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -33,7 +33,7 @@ class Proof:
     with other ids (None: there is none).
     """
 
-    vocabulary: Vocabulary
+    vocabulary: GgufVocabulary
     differing: Mapping[str, str]
     misread_chat: str | None
 
@@ -125,7 +125,11 @@ def chat_texts(tokenizer: ModelTokenizer) -> list[str]:
 
 
 def first_proven(
-    candidates: Iterable[Vocabulary], tokenizer: ModelTokenizer, texts: Sequence[str], *, by_flags_only: bool = False
+    candidates: Iterable[GgufVocabulary],
+    tokenizer: ModelTokenizer,
+    texts: Sequence[str],
+    *,
+    by_flags_only: bool = False,
 ) -> tuple[Proof | None, str]:
     """The first candidate with the tokenizer's ids, or None and a text with other ids.
 
@@ -136,7 +140,7 @@ def first_proven(
     best: Proof | None = None
     normalizer = find_normalizer(tokenizer)
     chats = [text if normalizer is None else normalizer(text) for text in chat_texts(tokenizer)]
-    written: Vocabulary | None = None
+    written: GgufVocabulary | None = None
     with tempfile.TemporaryDirectory(prefix="edgetune-") as folder:
         file = Path(folder) / "vocabulary.gguf"
         for candidate in candidates:
@@ -166,7 +170,7 @@ def first_proven(
     return best, closest
 
 
-def write_vocabulary_only(vocabulary: Vocabulary, file: Path) -> None:
+def write_vocabulary_only(vocabulary: GgufVocabulary, file: Path) -> None:
     """A GGUF without tensors."""
     from gguf import GGUFWriter
 
@@ -180,7 +184,7 @@ def write_vocabulary_only(vocabulary: Vocabulary, file: Path) -> None:
     writer.close()
 
 
-def _require_distinct(vocabulary: Vocabulary, *, where: str) -> None:
+def _require_distinct(vocabulary: GgufVocabulary, *, where: str) -> None:
     """llama.cpp ends the process when two tokens are equal, and it reads a token up to the first zero byte."""
     seen: set[str] = set()
     for token in vocabulary.tokens:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from edgetune.gguf.vocabularies.metadata import Vocabulary, draft, with_plain_spaces
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary, draft, with_plain_spaces
 from edgetune.gguf.vocabularies.model_names import fitting_names
 from edgetune.models.tokenizer import ModelTokenizer
 
@@ -22,7 +22,7 @@ def is_sentencepiece_bpe(settings: dict[str, Any]) -> bool:
     return settings["model"]["type"] == "BPE" and bool(settings["model"].get("byte_fallback"))
 
 
-def sentencepiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
+def sentencepiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[GgufVocabulary]:
     """With and without a space before the text, for each name that changes llama.cpp's reading."""
     byte_tokens = frozenset(row for token, row in tokenizer.vocabulary.items() if _BYTE_TOKEN.fullmatch(token))
     plain = draft(tokenizer, rows, model="llama", unknown=tokenizer.token_id("unk"), byte_tokens=byte_tokens)

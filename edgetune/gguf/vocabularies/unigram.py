@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from edgetune.gguf.vocabularies.metadata import Vocabulary, draft, with_plain_spaces
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary, draft, with_plain_spaces
 from edgetune.gguf.vocabularies.normalizer import normalizer_parts
 from edgetune.gguf.vocabularies.sentencepiece import SPACE
 from edgetune.models.tokenizer import ModelTokenizer
@@ -16,7 +16,7 @@ _NEVER_CHOSEN = -10000.0
 """The score of a row without a token."""
 
 
-def unigram_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
+def unigram_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[GgufVocabulary]:
     """With a space before the text and repeated spaces joined, as in T5, and then the other combinations."""
     plain = draft(tokenizer, rows, model="t5", unknown=tokenizer.token_id("unk"))
     scores = [score for _, score in tokenizer.settings["model"]["vocab"][:rows]]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgetune.errors import ModelError
-from edgetune.gguf.vocabularies.metadata import Vocabulary, draft
+from edgetune.gguf.vocabularies.metadata import GgufVocabulary, draft
 from edgetune.gguf.vocabularies.normalizer import normalizer_parts
 from edgetune.gguf.vocabularies.sentencepiece import SPACE
 from edgetune.models.tokenizer import ModelTokenizer
@@ -15,7 +15,7 @@ from edgetune.models.tokenizer import ModelTokenizer
 _CONTINUATION = "##"
 
 
-def wordpiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocabulary]:
+def wordpiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[GgufVocabulary]:
     """The only candidate. llama.cpp marks the beginnings of words, and puts CLS and SEP around every text.
 
     Raises ModelError for a tokenizer without CLS and SEP.
@@ -42,7 +42,7 @@ def wordpiece_candidates(tokenizer: ModelTokenizer, rows: int) -> Iterator[Vocab
     )
 
 
-def _marked(plain: Vocabulary) -> Iterator[str]:
+def _marked(plain: GgufVocabulary) -> Iterator[str]:
     """Hugging Face marks continuations, llama.cpp marks beginnings. Added tokens are not marked."""
     from gguf import TokenType
 

@@ -20,7 +20,7 @@ from edgetune.judging.subjects.written import written_answer
 from edgetune.judging.suites.identity import hash_value
 from edgetune.judging.suites.items import Item
 from edgetune.judging.suites.judge_file import EndpointJudge, load_judge
-from edgetune.judging.suites.suite import Generation, Suite
+from edgetune.judging.suites.suite import GenerationSettings, Suite
 
 _START = Dialect(form="text", alternatives=0, sampling="all")
 
@@ -108,7 +108,7 @@ class EndpointSubject:
             remedy="run the same command again when the endpoint works: finished answers are kept",
         )
 
-    def _body(self, item: Item, generation: Generation) -> dict[str, Any]:
+    def _body(self, item: Item, generation: GenerationSettings) -> dict[str, Any]:
         return {
             "model": self._address.model,
             "messages": to_json(item.messages),

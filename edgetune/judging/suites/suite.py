@@ -43,7 +43,7 @@ class SuiteSource(DataSource):
     id: str = Field("id", description="The column with the items' ids; without it they are numbered.")
 
 
-class Generation(Section):
+class GenerationSettings(Section):
     """Generation settings of the models under test."""
 
     max_tokens: int = Field(256, ge=1, description="Maximum tokens per answer, including its reasoning.")
@@ -123,7 +123,7 @@ class Suite(Section):
         description="classify: likelihood takes the most likely label, generate the label that the model's answer "
         "names.",
     )
-    generation: Generation = Generation()
+    generation: GenerationSettings = GenerationSettings()
     metrics: list[str] = Field([], description="The metrics to compute. Default: those of the task.")
     json_schema: dict[str, Any] | str | None = Field(
         None, description="For the metric json_schema: the schema itself, or a file (relative to the suite's folder)."
